@@ -1,0 +1,84 @@
+"""Collections: passages, queries and judgements, wherever they come from.
+
+A collection is named by one string, the *spec*, wherever one is asked for:
+
+    pydocs                                   the embedded collection
+    files:/data/scifact                      a folder, BEIR or TREC layout
+    files:/data/dl19?name=dl19&run=bm25.trec&relevance_level=2
+
+An adapter is one class with `load(as_of)`; `open_collection` picks it by the spec's
+scheme. Adapters parse and check, and never write.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One retrievable text. `title` is part of what is searched and embedded."""
+
+    passage_id: str
+    text: str
+    title: str | None = None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    query_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One line of the qrels. `text_hash`, where known, is of the text that was judged."""
+
+    query_id: str
+    passage_id: str
+    relevance: int
+    text_hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """One line of a TREC run: a passage's score for a query."""
+
+    query_id: str
+    passage_id: str
+    score: float
+
+
+@dataclass(frozen=True)
+class CollectionData:
+    """What an adapter hands to the snapshot stage.
+
+    `passages` may be a one-pass iterator (a corpus need not fit in memory); queries,
+    judgements and the run do. `snapshot_date` is the date of the `dt=` folder that was
+    chosen, None where the collection has no dates. `relevance_level` is the least grade
+    that binary measures count as relevant.
+    """
+
+    name: str
+    passages: Iterator[Passage]
+    queries: list[Query]
+    judgements: list[Judgement]
+    run: list[RunLine] = field(default_factory=list)
+    snapshot_date: date | None = None
+    relevance_level: int = 1
+
+
+class Collection(Protocol):
+    """The one interface an adapter implements."""
+
+    name: str
+
+    def load(self, as_of: date) -> CollectionData:
+        """Read the newest snapshot dated `as_of` or earlier.
+
+        Raises:
+            CollectionError: nothing that early, or a file is missing, empty or malformed.
+        """
+        ...

@@ -1,0 +1,46 @@
+"""Every exception the package raises on purpose.
+
+Each message says what is wrong, where (file, line, column or key), what was expected
+and found, and what to do next. `PerankError` is caught once, by the command line and by
+the Airflow adapter; anything else that escapes is a bug.
+"""
+
+
+class PerankError(Exception):
+    """Base of all errors that a user can cause or cure."""
+
+
+class ConfigError(PerankError):
+    """A setting, option or name is invalid; nothing was started."""
+
+
+class CollectionError(PerankError):
+    """A collection's files are missing, unreadable or contradict themselves."""
+
+
+class ArtifactError(PerankError):
+    """An artifact is missing, incomplete or not what its manifest says."""
+
+
+class StorageError(PerankError):
+    """The storage refused to read or write: full, read-only, gone. Worth a retry."""
+
+
+class CheckpointError(PerankError):
+    """A checkpoint's files do not make the model that its configuration promises."""
+
+
+class EmbeddingError(PerankError):
+    """Embeddings are missing, not finite, or of another width than the model expects."""
+
+
+class RunFileError(PerankError):
+    """A TREC run or qrels file has a line that cannot be read."""
+
+
+class QualityError(PerankError):
+    """Results contradict themselves (a ranking that is no permutation, say)."""
+
+
+class WarehouseError(PerankError):
+    """The DuckDB file cannot be opened, is locked by another process, or is too old."""

@@ -1,0 +1,157 @@
+"""Every Arrow schema of the pipeline, written once.
+
+Artifacts between stages, first; then the result tables, which are the same in Parquet
+and in DuckDB (`sql/schema/` creates them there; a test compares the two).
+"""
+
+from typing import Literal
+
+import pyarrow as pa
+
+PASSAGES = pa.schema(
+    [
+        pa.field("passage_id", pa.string(), nullable=False),
+        pa.field("title", pa.string()),
+        pa.field("text", pa.string(), nullable=False),
+        # Of title and text: names what was read, whatever the id (see `text_hash`).
+        pa.field("text_hash", pa.string(), nullable=False),
+        pa.field("aliases", pa.list_(pa.string())),
+    ]
+)
+
+QUERIES = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+    ]
+)
+
+QRELS = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("passage_id", pa.string(), nullable=False),
+        pa.field("relevance", pa.int32(), nullable=False),
+    ]
+)
+
+# A run that came with the collection and can stand in for BM25.
+GIVEN_RUN = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("passage_id", pa.string(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),
+    ]
+)
+
+
+def embeddings(dimension: int, precision: Literal["float32", "float16"]) -> pa.Schema:
+    """Schema of L2-normalised embeddings: one row a text, `dimension` values each."""
+    value = {"float32": pa.float32(), "float16": pa.float16()}[precision]
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("text_hash", pa.string(), nullable=False),
+            pa.field("embedding", pa.list_(value, dimension), nullable=False),
+        ]
+    )
+
+
+CANDIDATES = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("passage_id", pa.string(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),  # from 1
+        pa.field("score", pa.float64(), nullable=False),
+    ]
+)
+
+RANKINGS = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("passage_id", pa.string(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),  # from 1, dense
+        pa.field("score", pa.float64(), nullable=False),  # listwise arms: 1 / rank
+        pa.field("first_stage_rank", pa.int32(), nullable=False),
+    ]
+)
+
+# One row a query and arm: what ranking it took, or why it kept its first-stage order.
+QUERY_STATUS = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("candidates", pa.int32(), nullable=False),
+        pa.field("unranked_reason", pa.string()),  # null: ranked
+        pa.field("query_was_cut", pa.bool_(), nullable=False),
+        pa.field("markers_defused", pa.int32(), nullable=False),
+        pa.field("windows", pa.int32(), nullable=False),
+        pa.field("tokens_in", pa.int64(), nullable=False),
+        pa.field("decode_steps", pa.int64(), nullable=False),
+    ]
+)
+
+_RESULT_KEY = [
+    pa.field("run_date", pa.date32(), nullable=False),
+    pa.field("collection", pa.string(), nullable=False),
+    pa.field("arm", pa.string(), nullable=False),
+    pa.field("arm_hash", pa.string(), nullable=False),
+]
+
+RESULT_TABLES: dict[str, pa.Schema] = {
+    "runs": pa.schema(
+        [
+            *_RESULT_KEY,
+            pa.field("status", pa.string(), nullable=False),  # complete | incomplete
+            pa.field("ranking_hash", pa.string(), nullable=False),
+            pa.field("snapshot", pa.string(), nullable=False),
+            pa.field("snapshot_date", pa.date32()),  # null: the collection has no dates
+            pa.field("fingerprint", pa.string(), nullable=False),
+            pa.field("passages", pa.int64(), nullable=False),
+            pa.field("queries", pa.int64(), nullable=False),
+            pa.field("judged_queries", pa.int64(), nullable=False),
+            pa.field("unranked_queries", pa.int64(), nullable=False),
+            pa.field("cut_queries", pa.int64(), nullable=False),
+            pa.field("stale_judgements", pa.int64(), nullable=False),
+            pa.field("unknown_judgements", pa.int64(), nullable=False),
+            pa.field("config", pa.string(), nullable=False),  # JSON of the arm
+            pa.field("evaluated_at", pa.timestamp("us"), nullable=False),  # UTC
+        ]
+    ),
+    "measures": pa.schema(
+        [
+            *_RESULT_KEY,
+            pa.field("measure", pa.string(), nullable=False),
+            pa.field("value", pa.float64(), nullable=False),
+            pa.field("queries", pa.int64(), nullable=False),
+        ]
+    ),
+    "query_measures": pa.schema(
+        [
+            *_RESULT_KEY,
+            pa.field("query_id", pa.string(), nullable=False),
+            pa.field("measure", pa.string(), nullable=False),
+            pa.field("value", pa.float64(), nullable=False),
+        ]
+    ),
+    "rankings": pa.schema([*_RESULT_KEY, *RANKINGS]),
+    "efficiency": pa.schema(
+        [
+            *_RESULT_KEY,
+            pa.field("stage", pa.string(), nullable=False),
+            pa.field("device", pa.string(), nullable=False),
+            pa.field("seconds", pa.float64(), nullable=False),
+            pa.field("items", pa.int64(), nullable=False),  # queries or passages
+            pa.field("items_per_second", pa.float64()),
+            pa.field("tokens_in", pa.int64(), nullable=False),
+            pa.field("decode_steps", pa.int64(), nullable=False),
+            pa.field("peak_memory_bytes", pa.int64(), nullable=False),
+        ]
+    ),
+    "provenance": pa.schema(
+        [
+            *_RESULT_KEY,
+            pa.field("key", pa.string(), nullable=False),
+            pa.field("value", pa.string(), nullable=False),
+        ]
+    ),
+}
+
