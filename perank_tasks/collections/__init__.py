@@ -10,10 +10,15 @@ An adapter is one class with `load(as_of)`; `open_collection` picks it by the sp
 scheme. Adapters parse and check, and never write.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Protocol
+from urllib.parse import unquote
+
+from perank_tasks.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +87,82 @@ class Collection(Protocol):
             CollectionError: nothing that early, or a file is missing, empty or malformed.
         """
         ...
+
+
+def open_collection(spec: str) -> Collection:
+    """The adapter that a spec names; nothing is read before its `load`.
+
+    A spec is `scheme`, or `scheme:rest`, and perhaps `?option=value&…`; options are
+    percent-decoded, the rest is taken as it is.
+
+    Raises:
+        ConfigError: no such scheme or option, or an option's value is invalid.
+    """
+    address, _, query = spec.partition("?")
+    scheme, _, rest = address.partition(":")
+    if scheme not in _ADAPTERS:
+        raise ConfigError(
+            f"collection {spec!r}: unknown; expected {_choices(list(_ADAPTERS))}"
+            f"{_did_you_mean(scheme, list(_ADAPTERS))}"
+        )
+    options = {}
+    for part in filter(None, query.split("&")):
+        key, _, value = part.partition("=")
+        options[key] = unquote(value)
+    return _ADAPTERS[scheme](spec, rest, options)
+
+
+def _open_pydocs(spec: str, rest: str, options: dict[str, str]) -> Collection:
+    from perank_tasks.collections.pydocs import PydocsCollection
+
+    if rest:
+        raise ConfigError(f"collection {spec!r}: pydocs takes no path; write just pydocs")
+    _check_options(spec, options, [])
+    return PydocsCollection()
+
+
+def _open_files(spec: str, rest: str, options: dict[str, str]) -> Collection:
+    from perank_tasks.collections.files import FilesCollection
+
+    if not rest:
+        raise ConfigError(f"collection {spec!r}: expected a folder, as in files:/data/scifact")
+    _check_options(spec, options, ["name", "qrels", "run", "relevance_level"])
+    level = options.get("relevance_level", "1")
+    if not level.isdecimal() or int(level) < 1:
+        raise ConfigError(
+            f"collection {spec!r}: relevance_level={level}: expected a grade of 1 or more"
+        )
+    folder = Path(rest).expanduser()
+    return FilesCollection(
+        folder=folder,
+        name=options.get("name") or folder.resolve().name,
+        qrels=options.get("qrels"),
+        run=options.get("run"),
+        relevance_level=int(level),
+    )
+
+
+_ADAPTERS: dict[str, Callable[[str, str, dict[str, str]], Collection]] = {
+    "pydocs": _open_pydocs,
+    "files": _open_files,
+}
+
+
+def _check_options(spec: str, options: dict[str, str], known: list[str]) -> None:
+    for option in options:
+        if option not in known:
+            raise ConfigError(
+                f"collection {spec!r}: unknown option {option!r}; expected "
+                f"{_choices(known) or 'none'}{_did_you_mean(option, known)}"
+            )
+        if not options[option]:
+            raise ConfigError(f"collection {spec!r}: option {option!r} has no value")
+
+
+def _choices(names: list[str]) -> str:
+    return " or ".join(names)
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, n=3)
+    return f". Did you mean {_choices(close)}?" if close else ""
