@@ -92,6 +92,16 @@ def documentation(thing: object) -> str | None:
     return inspect.cleandoc(text)
 
 
+def is_documented(thing: object) -> bool:
+    """Whether a module's attribute is a class, a function or else says what it is itself.
+
+    `typing.Optional` does; a constant only repeats what its type says.
+    """
+    if isinstance(thing, type) or inspect.isroutine(thing):
+        return True
+    return callable(thing) and thing.__doc__ != type(thing).__doc__
+
+
 def is_documented_member(name: str, member: object) -> bool:
     """Whether a class's attribute carries documentation of its own.
 
@@ -109,10 +119,6 @@ def is_documented_member(name: str, member: object) -> bool:
     )
 
 
-def is_function(thing: object) -> bool:
-    return inspect.isroutine(thing) or isinstance(thing, functools._lru_cache_wrapper)
-
-
 def members(owner: type, name: str, defining: bool) -> Iterator[tuple[str, bool, str]]:
     """Documented names below a class, its own only, nested classes included."""
     for attribute, raw in vars(owner).items():
@@ -127,27 +133,28 @@ def members(owner: type, name: str, defining: bool) -> Iterator[tuple[str, bool,
             yield f"{name}.{attribute}", defining, text
 
 
+def home_of(thing: object, module_name: str) -> str:
+    """Dotted name of the module that defines the thing, as programmers know it: `_io` is `io`."""
+    home = getattr(thing, "__module__", None) or module_name
+    return KNOWN_AS.get(home, home.lstrip("_"))
+
+
 def is_offered(attribute: str, thing: object, module: types.ModuleType, name: str) -> bool:
     """Whether a name is part of the module's interface, and not just something it imports."""
-    if name == "builtins" or attribute in getattr(module, "__all__", ()):
+    if name == "builtins" or home_of(thing, name) == name:
         return True
-    home = home_of(thing, name)
-    return home == name or not is_public(home)
-
-
-def home_of(thing: object, module_name: str) -> str:
-    """Dotted name of the module that says it defines the thing."""
-    home = getattr(thing, "__module__", None) or module_name
-    return KNOWN_AS.get(home, home)
+    if hasattr(module, "__all__"):
+        return attribute in module.__all__
+    return not is_public(getattr(thing, "__module__", None) or "")
 
 
 def is_defining(attribute: str, thing: object, module: types.ModuleType, name: str) -> bool:
     """Whether this is the name that the documentation would use."""
-    if getattr(thing, "__name__", None) != attribute:
-        return False
     home = home_of(thing, name)
-    package = home.startswith(f"{name}.") and attribute in getattr(module, "__all__", ())
-    return name in (home, "builtins") or package
+    listed = attribute in getattr(module, "__all__", ())
+    if getattr(thing, "__name__", None) != attribute:
+        return home == name and listed
+    return name in (home, "builtins") or (listed and home.startswith(f"{name}."))
 
 
 def names_in(module: types.ModuleType, module_name: str) -> Iterator[tuple[str, bool, str]]:
@@ -156,7 +163,7 @@ def names_in(module: types.ModuleType, module_name: str) -> Iterator[tuple[str, 
         yield module_name, True, text
     for attribute in vars(module):
         thing = getattr(module, attribute)
-        if not is_public(attribute) or not (isinstance(thing, type) or is_function(thing)):
+        if not is_public(attribute) or not is_documented(thing):
             continue
         if not is_offered(attribute, thing, module, module_name):
             continue
