@@ -12,6 +12,8 @@ import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from perank_tasks.collections import Judgement, RunLine
 from perank_tasks.errors import RunFileError
 
@@ -50,36 +52,42 @@ def write_run(path: Path, lines: Iterable[RunLine], tag: str) -> None:
     """Write a TREC run that every tool sorts into exactly the order given.
 
     `lines` come query by query, best first, as they are to be ranked. Scores are written in
-    full precision; where one does not fall strictly below the one before it, the next lower
-    double is written, since evaluation tools sort by score and break ties their own way.
+    full precision; where one does not fall below the one before it, in the single precision
+    that trec_eval reads, the next lower single-precision number is written instead.
 
     Raises:
         RunFileError: a query's lines are not together, a pair comes twice, a score is not
-            finite, or an identifier or the tag is empty or holds white space.
+            finite in single precision, or an identifier or the tag is empty or holds white
+            space. Nothing is written then.
     """
     _check_token(path, "the tag", tag)
+    written: list[str] = []
     seen: dict[tuple[str, str], int] = {}
-    finished: set[str] = set()
-    current, rank, last = None, 0, math.inf
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for number, line in enumerate(lines, 1):
-            _check_token(path, "query_id", line.query_id)
-            _check_token(path, "passage_id", line.passage_id)
-            if not math.isfinite(line.score):
-                raise _malformed(path, number, "a finite score", repr(line.score))
-            if line.query_id != current:
-                if line.query_id in finished:
-                    raise RunFileError(
-                        f"{path}, line {number}: query {line.query_id!r} comes a second time after "
-                        "others; give all lines of a query together"
-                    )
-                if current is not None:
-                    finished.add(current)
-                current, rank, last = line.query_id, 0, math.inf
-            _note_pair(path, seen, line.query_id, line.passage_id, number)
-            rank += 1
-            last = min(float(line.score), math.nextafter(last, -math.inf))
-            file.write(f"{line.query_id} Q0 {line.passage_id} {rank} {last!r} {tag}\n")
+    queries: set[str] = set()
+    current, rank, last = None, 0, np.float32(np.inf)
+    for number, line in enumerate(lines, 1):
+        _check_token(path, "query_id", line.query_id)
+        _check_token(path, "passage_id", line.passage_id)
+        _note_pair(path, seen, line.query_id, line.passage_id, number)
+        if line.query_id != current:
+            if line.query_id in queries:
+                raise RunFileError(
+                    f"{path}, line {number}: query {line.query_id!r} comes a second time after "
+                    "others; give all lines of a query together"
+                )
+            queries.add(line.query_id)
+            current, rank, last = line.query_id, 0, np.float32(np.inf)
+        score = float(line.score)
+        with np.errstate(over="ignore"):
+            single = np.float32(score)
+        if np.isfinite(single) and single >= last:
+            single = np.nextafter(last, np.float32(-np.inf))
+            score = float(single)
+        if not np.isfinite(single):
+            raise _malformed(path, number, "a score finite in single precision", repr(score))
+        rank, last = rank + 1, single
+        written.append(f"{line.query_id} Q0 {line.passage_id} {rank} {score!r} {tag}\n")
+    path.write_text("".join(written), encoding="utf-8", newline="\n")
 
 
 def read_qrels(path: Path, *, hashed: bool = False) -> list[Judgement]:
@@ -91,13 +99,13 @@ def read_qrels(path: Path, *, hashed: bool = False) -> list[Judgement]:
         RunFileError: the file is missing or unreadable, has a malformed line or judges a
             (query, passage) pair twice.
     """
-    columns, expected = (4, 5), f"4 columns, {QRELS_LINE} (and perhaps a text_hash)"
+    least, expected = 4, f"4 columns, {QRELS_LINE} (and perhaps a text_hash)"
     if hashed:
-        columns, expected = (5,), f"5 columns, {QRELS_LINE} text_hash"
+        least, expected = 5, f"5 columns, {QRELS_LINE} text_hash"
     judgements: list[Judgement] = []
     seen: dict[tuple[str, str], int] = {}
     for number, fields in _fields(path):
-        if len(fields) not in columns:
+        if not least <= len(fields) <= 5:
             raise _malformed(path, number, expected, f"{len(fields)}: {fields}")
         query_id, _, passage_id, grade, *hashes = fields
         try:
@@ -116,17 +124,19 @@ def write_qrels(path: Path, judgements: Iterable[Judgement]) -> None:
 
     Raises:
         RunFileError: a pair comes twice, or an identifier is empty or holds white space.
+            Nothing is written then.
     """
+    written: list[str] = []
     seen: dict[tuple[str, str], int] = {}
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for number, judgement in enumerate(judgements, 1):
-            _check_token(path, "query_id", judgement.query_id)
-            _check_token(path, "passage_id", judgement.passage_id)
-            _note_pair(path, seen, judgement.query_id, judgement.passage_id, number)
-            columns = [judgement.query_id, "0", judgement.passage_id, str(judgement.relevance)]
-            if judgement.text_hash:
-                columns.append(judgement.text_hash)
-            file.write("\t".join(columns) + "\n")
+    for number, judgement in enumerate(judgements, 1):
+        _check_token(path, "query_id", judgement.query_id)
+        _check_token(path, "passage_id", judgement.passage_id)
+        _note_pair(path, seen, judgement.query_id, judgement.passage_id, number)
+        columns = [judgement.query_id, "0", judgement.passage_id, str(judgement.relevance)]
+        if judgement.text_hash:
+            columns.append(judgement.text_hash)
+        written.append("\t".join(columns) + "\n")
+    path.write_text("".join(written), encoding="utf-8", newline="\n")
 
 
 def _fields(path: Path) -> Iterator[tuple[int, list[str]]]:

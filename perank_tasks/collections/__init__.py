@@ -78,7 +78,10 @@ class CollectionData:
 class Collection(Protocol):
     """The one interface an adapter implements."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Names the collection in artifacts and results: letters, digits, `.`, `_`, `-`."""
+        ...
 
     def load(self, as_of: date) -> CollectionData:
         """Read the newest snapshot dated `as_of` or earlier.

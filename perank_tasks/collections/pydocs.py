@@ -169,7 +169,8 @@ def cut(text: str) -> Iterator[tuple[str, str]]:
 
 def sections(text: str) -> Iterator[tuple[str, list[str]]]:
     """Headings, underlined in the text, each with its paragraphs; "" before the first."""
-    heading, paragraphs = "", []
+    heading = ""
+    paragraphs: list[str] = []
     for block in re.split(r"\n\s*\n", text.strip("\n")):
         lines = block.split("\n")
         if len(lines) == 2 and _HEADING_RULE.fullmatch(lines[1].strip()):
