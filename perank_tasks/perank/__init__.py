@@ -1,0 +1,30 @@
+"""PE-Rank: listwise reranking by an LLM that reads one embedding a passage.
+
+    Liu et al., "Leveraging Passage Embeddings for Efficient Listwise Reranking with Large
+    Language Models", WWW 2025, arXiv 2406.14848.
+
+    checkpoint   files on disk        -> weights and settings, checked
+    prompt       query, n             -> token ids and slots
+    encoder      texts                -> embeddings
+    model        LLM body, projector  -> hidden states and logits
+    decode       windows, in a batch  -> their orders
+    windows      list length          -> ranges to rank
+    engine       queries, in a stream -> rankings
+
+The names below load torch only when they are first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from perank_tasks.perank.engine import PERank, RerankRequest, RerankResult
+
+__all__ = ["PERank", "RerankRequest", "RerankResult"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from perank_tasks.perank import engine
+
+        return getattr(engine, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,150 @@
+"""The checkpoint's own embedder: in, texts; out, vectors as its projector expects them.
+
+Tokens are cut at `max_length`, pooled by the checkpoint's rule and L2-normalised: float32
+(n, embedding_size). Weights inside the checkpoint win over those found by name.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from perank_tasks.errors import CheckpointError, ConfigError
+from perank_tasks.models import resolve_model
+from perank_tasks.perank.checkpoint import Checkpoint
+from perank_tasks.text import clean_text
+
+
+class Encoder:
+    """The embedder of `checkpoint`, on `device` in float32.
+
+    Args:
+        checkpoint: whose `encoder` and `encoder_weights` to use.
+        cache: folder for models that have to be unpacked, see `resolve_model`.
+        trust_remote_code: run the encoder's own Python code, where its repository has some.
+
+    Raises:
+        CheckpointError: it needs remote code that was not opted in to, its weights do not fit
+            its configuration, or its width is not the checkpoint's embedding size.
+        ConfigError: it cannot be found.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        cache: Path,
+        device: torch.device,
+        trust_remote_code: bool = False,
+    ) -> None:
+        spec = checkpoint.encoder
+        folder = _config_folder(checkpoint, cache)
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        needs_code = "AutoModel" in settings.get("auto_map", {})
+        if needs_code and not trust_remote_code:
+            raise CheckpointError(
+                f"encoder {spec.name!r} of checkpoint {checkpoint.name!r} is Python code from its "
+                f"own repository ({settings['auto_map']['AutoModel']}), which is not run unless "
+                f"you ask. Either pass trust_remote_code=True, if you trust it, or rank from "
+                f"embeddings that were made elsewhere: the LLM and the projector need no such code"
+            )
+        # With remote code its files are fetched by transformers, from where the name says.
+        source = spec.name if needs_code and spec.folder is None else folder
+        options = {"trust_remote_code": trust_remote_code and needs_code}
+        self._tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        if checkpoint.encoder_weights is None:
+            self._model = AutoModel.from_pretrained(source, dtype=torch.float32, **options)
+        else:
+            config = AutoConfig.from_pretrained(source, **options)
+            self._model = AutoModel.from_config(config, dtype=torch.float32, **options)
+            _load_inside(self._model, checkpoint)
+        width = self._model.config.hidden_size
+        if width != spec.embedding_size:
+            raise CheckpointError(
+                f"{checkpoint.folder / 'config.json'}: embedding_size is {spec.embedding_size}, "
+                f"but the encoder {spec.name!r} makes vectors of {width}. Name the encoder "
+                f"that the projector was trained with"
+            )
+        self._model.to(device).eval()
+        self._device = device
+        self._pooling = spec.pooling
+        self._max_positions = getattr(self._model.config, "max_position_embeddings", None)
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str], *, max_length: int, batch_size: int) -> np.ndarray:
+        """Embed texts: (len(texts), embedding_size) float32, L2-normalised, in order.
+
+        Raises:
+            ConfigError: `max_length` is more than the encoder's positions, or not positive.
+        """
+        limit = self._max_positions or max_length
+        if not 1 <= max_length <= limit or batch_size < 1:
+            raise ConfigError(
+                f"max_length must be from 1 to the encoder's {limit} tokens and batch_size 1 or "
+                f"more, found {max_length} and {batch_size}"
+            )
+        cleaned = [clean_text(text) for text in texts]
+        by_length = sorted(range(len(cleaned)), key=lambda i: len(cleaned[i]))
+        embeddings = np.empty((len(cleaned), self._model.config.hidden_size), np.float32)
+        for first in range(0, len(by_length), batch_size):
+            batch = by_length[first : first + batch_size]
+            inputs = self._tokenizer(
+                [cleaned[i] for i in batch],
+                max_length=max_length,
+                truncation=True,
+                padding=True,
+                return_tensors="pt",
+            ).to(self._device)
+            states = self._model(**inputs).last_hidden_state
+            pooled = _pool(states, inputs["attention_mask"], self._pooling)
+            embeddings[batch] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
+        return embeddings
+
+
+def _pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """Token states (B, L, d) and mask (B, L) -> one vector a text, (B, d)."""
+    if pooling == "mean":
+        weights = mask[..., None].to(states.dtype)
+        return (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+    positions = torch.arange(mask.shape[1], device=mask.device) * mask
+    rows = torch.arange(len(states), device=states.device)
+    if pooling == "last_token":
+        return states[rows, positions.argmax(1)]
+    return states[rows, mask.argmax(1)]
+
+
+def _config_folder(checkpoint: Checkpoint, cache: Path) -> Path:
+    """Where the encoder's config.json and tokenizer lie."""
+    try:
+        spec = checkpoint.encoder
+        folder = spec.folder or resolve_model(spec.name, cache=cache).folder
+    except ConfigError as error:
+        raise ConfigError(
+            f"the encoder of checkpoint {checkpoint.name!r} cannot be found: {error}. Ranking from "
+            f"embeddings that were made elsewhere needs no encoder"
+        ) from error
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} has no config.json: it is no encoder in Hugging Face form")
+    return folder
+
+
+def _load_inside(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
+    weights = checkpoint.encoder_weights or {}
+    expected = model.state_dict()
+    for name, tensor in expected.items():
+        found = weights.get(name)
+        # The pooler is a head that no pooling rule here reads; many encoders are saved without.
+        if found is None and name.startswith("pooler."):
+            continue
+        if found is None or found.shape != tensor.shape:
+            is_wrong = "missing" if found is None else f"of shape {tuple(found.shape)}"
+            raise CheckpointError(
+                f"{checkpoint.folder}: tensor 'model.encoder.encoder.{name}' is {is_wrong}, "
+                f"expected shape {tuple(tensor.shape)} by the configuration of encoder "
+                f"{checkpoint.encoder.name!r}. Use the encoder that the checkpoint was saved with"
+            )
+    model.load_state_dict({k: v for k, v in weights.items() if k in expected}, strict=False)
