@@ -3,7 +3,7 @@
 In: the interpreter that runs this (nothing is downloaded or copied), and beside this file
 `pydocs_data/queries.tsv` and, once there are judgements, `pydocs_data/qrels.tsv`.
 Out: one passage for every distinct docstring of a public module, class, function, method
-or property, and the language reference's topics cut into passages of about 100-200 words.
+or property, and the language reference's topics cut into passages of at most 200 words.
 
     passage_id  `shutil.copytree`, or `topic:with#2`, the topic's second passage
     title       the dotted name, or `with: The "with" statement`, topic and section

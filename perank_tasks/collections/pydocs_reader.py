@@ -18,7 +18,6 @@ standard library only.
 import contextlib
 import functools
 import importlib
-import importlib.util
 import inspect
 import io
 import json
@@ -26,7 +25,8 @@ import os
 import pkgutil
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.machinery import PathFinder
 
 # Jokes, windows, test suites, tools on their own, and names of other modules' insides.
 LEFT_OUT = {
@@ -63,16 +63,18 @@ def is_public(name: str) -> bool:
 
 
 def module_names() -> list[str]:
-    """Dotted names of all public modules, found without importing more than packages."""
-    names = [name for name in sys.stdlib_module_names if is_public(name) and name not in LEFT_OUT]
+    """Dotted names of all public modules, found by looking at files, importing nothing."""
     found = [*NOT_FOUND_AS_FILES]
-    while names:
-        name = names.pop()
+    top = [name for name in sys.stdlib_module_names if is_public(name) and name not in LEFT_OUT]
+    to_visit: list[tuple[str, Sequence[str] | None]] = [(name, None) for name in top]
+    while to_visit:
+        name, path = to_visit.pop()
         found.append(name)
-        spec = importlib.util.find_spec(name)
-        for child in pkgutil.iter_modules((spec and spec.submodule_search_locations) or []):
+        spec = PathFinder.find_spec(name, path)
+        inside = (spec and spec.submodule_search_locations) or []
+        for child in pkgutil.iter_modules(inside):
             if is_public(child.name) and child.name not in TESTS:
-                names.append(f"{name}.{child.name}")
+                to_visit.append((f"{name}.{child.name}", inside))
     return sorted(found)
 
 
@@ -161,7 +163,7 @@ def names_in(module: types.ModuleType, module_name: str) -> Iterator[tuple[str, 
     """Documented names of a module: itself, its classes with their members, its functions."""
     if text := documentation(module):
         yield module_name, True, text
-    for attribute in vars(module):
+    for attribute in list(vars(module)):
         thing = getattr(module, attribute)
         if not is_public(attribute) or not is_documented(thing):
             continue

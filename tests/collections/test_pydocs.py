@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from perank_tasks.collections import Judgement, Passage, open_collection, pydocs
+from perank_tasks.collections import CollectionData, Judgement, Passage, open_collection, pydocs
 from perank_tasks.errors import CollectionError
 from perank_tasks.text import clean_text, text_hash
 
-TODAY = date(2025, 1, 31)
+
+@pytest.fixture(scope="module")
+def data() -> CollectionData:
+    return open_collection("pydocs").load(date(2025, 1, 31))
 
 
 @pytest.fixture(scope="module")
-def passages() -> list[Passage]:
-    return list(open_collection("pydocs").load(TODAY).passages)
+def passages(data: CollectionData) -> list[Passage]:
+    return list(data.passages)
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +140,19 @@ def test_the_reader_prints_one_json_object_whatever_modules_print() -> None:
     assert "antigravity" not in found["skipped"]  # left out before it is tried
 
 
+def test_a_module_that_this_machine_lacks_is_skipped_and_counted() -> None:
+    code = (
+        "import runpy, sys; sys.modules['_sqlite3'] = sys.modules['_curses'] = None; "
+        f"runpy.run_path({str(pydocs.READER)!r}, run_name='__main__')"
+    )
+    command = [sys.executable, "-I", "-S", "-W", "ignore", "-c", code]
+    found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert {"sqlite3", "sqlite3.dbapi2", "curses"} <= set(found["skipped"])
+    names = {name for name, *_ in found["docstrings"]}
+    assert "shutil.copytree" in names
+    assert "sqlite3.connect" not in names
+
+
 def test_reading_does_not_import_the_library_into_this_process() -> None:
     code = (
         "import sys; from perank_tasks.collections import pydocs; before = set(sys.modules); "
@@ -201,8 +217,7 @@ def test_a_section_that_two_topics_share_comes_once() -> None:
     ]
 
 
-def test_queries_are_many_distinct_and_numbered() -> None:
-    data = open_collection("pydocs").load(TODAY)
+def test_queries_are_many_distinct_and_numbered(data: CollectionData) -> None:
     assert len(data.queries) >= 90
     assert len({query.text.lower() for query in data.queries}) == len(data.queries)
     assert [query.query_id for query in data.queries] == [
@@ -212,8 +227,7 @@ def test_queries_are_many_distinct_and_numbered() -> None:
     assert data.relevance_level == 2
 
 
-def test_judgements_fit_the_queries_and_grades() -> None:
-    data = open_collection("pydocs").load(TODAY)
+def test_judgements_fit_the_queries_and_grades(data: CollectionData) -> None:
     assert {one.query_id for one in data.judgements} <= {query.query_id for query in data.queries}
     assert {one.relevance for one in data.judgements} <= {0, 1, 2, 3}
 
