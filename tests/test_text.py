@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from perank_tasks.text import REPLACEMENT, clean_text, contents, text_hash
 
-any_text = st.text(st.characters())
+any_text = st.text(st.characters(codec="utf-8"))
 with_surrogates = st.text(st.characters(categories=["Cs", "L", "Cc", "So"]))
 
 

@@ -124,7 +124,7 @@ def test_numbers_may_be_identifiers(tmp_path: Path) -> None:
     assert list(files.read_passages(path)) == [Passage("7", "seven")]
 
 
-texts = st.text(st.characters(), min_size=1).filter(lambda text: text.strip() != "")
+texts = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: text.strip() != "")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
