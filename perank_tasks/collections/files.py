@@ -34,6 +34,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -115,6 +116,11 @@ class FilesCollection:
             judged = {judgement.query_id for judgement in judgements}
             log.info("%s judges %d of %d queries", qrels_file, len(judged), len(queries))
             queries = [query for query in queries if query.query_id in judged]
+            if not queries:
+                raise CollectionError(
+                    f"{qrels_file}: judges none of the queries in {query_file}; expected the "
+                    f"same identifiers; found {sorted(judged)[0]!r}, say"
+                )
         return CollectionData(
             name=self.name,
             passages=read_passages(passage_file),
@@ -153,12 +159,13 @@ def choose_snapshot(folder: Path, as_of: date) -> date | None:
     """
     dates = []
     for path in folder.glob("dt=*"):
+        # date.fromisoformat takes 20250131 and 2025-W05-5 too, whose folder is then not found.
+        if not path.is_dir() or not re.fullmatch(r"dt=\d{4}-\d\d-\d\d", path.name):
+            raise _misnamed(path)
         try:
             dates.append(date.fromisoformat(path.name.removeprefix("dt=")))
         except ValueError:
-            raise CollectionError(
-                f"{path}: expected a folder named dt=YYYY-MM-DD; rename it, or move it elsewhere"
-            ) from None
+            raise _misnamed(path) from None
     if not dates:
         return None
     early = [day for day in dates if day <= as_of]
@@ -242,14 +249,25 @@ def read_judgements(path: Path) -> list[Judgement]:
     """Judgements of a qrels file: TREC's columns, or BEIR's where the first line says so.
 
     Raises:
-        CollectionError: the file is missing, has a malformed line or a pair twice.
+        CollectionError: the file is missing or empty, has a malformed line or a pair twice.
     """
     first = next(_lines(path), None)
-    if first is None or first[1].split() != BEIR_QRELS_HEADER:
-        return _trec(trec.read_qrels, path)
+    if first is not None and first[1].split() == BEIR_QRELS_HEADER:
+        judgements = _read_beir_qrels(path)
+    else:
+        judgements = _trec(trec.read_qrels, path)
+    if not judgements:
+        raise CollectionError(
+            f"{path}: the file is empty; expected one judgement a line. Where there are none, "
+            "remove the file"
+        )
+    return judgements
+
+
+def _read_beir_qrels(path: Path) -> list[Judgement]:
     judgements: list[Judgement] = []
     seen: dict[tuple[str, str], str] = {}
-    for where, line in list(_lines(path))[1:]:
+    for where, line in islice(_lines(path), 1, None):
         fields = line.split("\t")
         if len(fields) != 3 or not re.fullmatch(r"\s*[-+]?\d+\s*", fields[2]):
             raise CollectionError(
@@ -439,6 +457,12 @@ def _find_named(folders: list[Path], name: str, option: str) -> Path:
             return folder / name
     looked_in = " and ".join(str(folder) for folder in folders)
     raise CollectionError(f"{option}={name}: no such file in {looked_in}{_listing(folders[0])}")
+
+
+def _misnamed(path: Path) -> CollectionError:
+    return CollectionError(
+        f"{path}: expected a folder named dt=YYYY-MM-DD; rename it, or move it elsewhere"
+    )
 
 
 def _neither_layout(folders: list[Path], passages: bool, queries: bool) -> CollectionError:

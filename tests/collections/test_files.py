@@ -86,6 +86,8 @@ def test_beir_layout_reads_the_queries_that_the_test_split_judges(tmp_path: Path
     assert data.judgements == [Judgement("q3", "d1", 1), Judgement("q1", "d2", 2)]
     train = load(tmp_path, "qrels=qrels/train.tsv")
     assert [query.query_id for query in train.queries] == ["q2"]
+    write(tmp_path / "qrels" / "test.tsv", f"{header}q9\td1\t1\n")
+    assert "judges none of the queries" in refusal(tmp_path)
 
 
 def test_queries_without_judgements_are_kept_where_no_split_is_chosen(tmp_path: Path) -> None:
@@ -171,8 +173,9 @@ def test_the_newest_snapshot_as_of_the_date_is_taken(tmp_path: Path) -> None:
     assert "no snapshot dated 2024-12-31 or earlier; the earliest is 2025-01-01" in message
 
 
-def test_a_snapshot_folder_must_be_named_by_a_date(tmp_path: Path) -> None:
-    write_trec(tmp_path / "dt=yesterday")
+@pytest.mark.parametrize("name", ["dt=yesterday", "dt=20250101", "dt=2025-02-30"])
+def test_a_snapshot_folder_must_be_named_by_a_date(tmp_path: Path, name: str) -> None:
+    write_trec(tmp_path / name)
     assert "expected a folder named dt=YYYY-MM-DD" in refusal(tmp_path)
 
 
@@ -277,6 +280,8 @@ def test_bad_json_queries_are_named_by_their_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
+        ("\n", "qrels.txt: the file is empty; expected one judgement a line"),
+        ("query-id\tcorpus-id\tscore\n", "the file is empty; expected one judgement"),
         ("q1 0 d1 1\nq1 0 d2\n", "line 2: expected 4 columns"),
         ("q1 0 d1 1\nq1 0 d1 0\n", "line 2: query 'q1' and passage 'd1' are on line 1"),
         ("query-id\tcorpus-id\tscore\nq1\td1\n", "line 2: expected query-id, tab, corpus-id"),
