@@ -4,7 +4,8 @@ Artifacts between stages, first; then the result tables, which are the same in P
 and in DuckDB (`sql/schema/` creates them there; a test compares the two).
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -155,3 +156,9 @@ RESULT_TABLES: dict[str, pa.Schema] = {
     ),
 }
 
+
+def rows_to_table(rows: Sequence[tuple], schema: pa.Schema) -> pa.Table:
+    """Tuples in the schema's column order as a table, none at all included."""
+    columns: Any = zip(*rows, strict=True) if rows else [[]] * len(schema)
+    arrays = [pa.array(list(c), f.type) for c, f in zip(columns, schema, strict=True)]
+    return pa.table(arrays, schema=schema)

@@ -1,0 +1,84 @@
+"""# The nightly run
+
+Embeds a collection, retrieves candidates, reranks them by every arm, measures, and loads
+the results into DuckDB, where each is compared with the one before it.
+
+**Date.** Results are filed under the Param `run_date` if given, else the run's logical
+date, else the day it was due (UTC), and the collection is read as of that date. A second
+run of a date replaces that date's rows and touches nothing else; where code, libraries and
+hardware are the same too, it finds everything done.
+
+**Pools.** `gpu` for tasks that load a model, `warehouse` for the one that writes DuckDB;
+`make` creates both with one slot.
+
+**Backfill** from the UI, or
+`airflow backfill create --dag-id perank_nightly --from-date 2026-01-01 --to-date 2026-01-07T23:59:00`.
+"""
+
+from datetime import datetime, timedelta
+
+from airflow.sdk import Asset, dag, task_group
+
+from perank_tasks.airflow_adapter import night_params, plan, stage
+
+MODEL = {"pool": "gpu"}
+WRITER = {"pool": "warehouse", "outlets": [Asset("perank_results")]}
+
+plan_night = plan()
+take_snapshot = stage("snapshot.take_snapshot")
+build_index = stage("index.build_index")
+plan_embedding = stage("embed.plan_embedding")
+embed_shard = stage("embed.embed_shard", **MODEL)
+publish_embeddings = stage("embed.publish_embeddings")
+plan_retrieval = stage("retrieve.plan_retrieval")
+retrieve_shard = stage("retrieve.retrieve_shard")
+publish_candidates = stage("retrieve.publish_candidates")
+plan_reranking = stage("rerank.plan_reranking")
+rerank_shard = stage("rerank.rerank_shard", **MODEL)
+publish_rankings = stage("rerank.publish_rankings")
+evaluate = stage("evaluate.evaluate")
+load = stage("load.load", **WRITER)
+verdict = stage("verdict.verdict")
+
+
+@dag(
+    schedule="0 2 * * *",
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+    params=night_params(),
+    default_args={"owner": "perank", "retries": 2, "retry_delay": timedelta(seconds=30)},
+    tags=["perank", "nightly"],
+    doc_md=__doc__,
+)
+def perank_nightly():
+    night = plan_night()
+    snapshot = take_snapshot(night)
+
+    @task_group
+    def embed():
+        shards = plan_embedding(night, snapshot=snapshot)
+        done = embed_shard.partial(night=night, snapshot=snapshot).expand(work=shards)
+        return done >> publish_embeddings(night, snapshot=snapshot)
+
+    @task_group
+    def retrieve():
+        index = build_index(night, snapshot=snapshot)
+        shards = plan_retrieval(night, snapshot=snapshot)
+        inputs = {"snapshot": snapshot, "index": index}
+        done = retrieve_shard.partial(night=night, **inputs).expand(shard=shards)
+        return done >> publish_candidates(night, **inputs)
+
+    @task_group
+    def rerank(candidates, embeddings):
+        shards = plan_reranking(night, candidates=candidates)
+        inputs = {"candidates": candidates, "embeddings": embeddings}
+        done = rerank_shard.partial(night=night, **inputs).expand(work=shards)
+        return done >> publish_rankings(night, **inputs)
+
+    rankings = rerank(candidates=retrieve(), embeddings=embed())
+    results = evaluate(night, rankings=rankings)
+    load(night, results=results) >> verdict(night)
+
+
+perank_nightly()

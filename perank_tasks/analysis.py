@@ -1,0 +1,29 @@
+"""Text analysis for BM25: what Lucene's English analyser does, as far as that goes.
+
+Lower-cased words, English possessives stripped, Lucene's 33 stopwords removed, Porter's
+stemmer (the original one, which Lucene uses, not Snowball's revision). Unlike Lucene's
+tokenizer, a full stop between letters separates words: `os.path.join` is found by `join`.
+"""
+
+import re
+
+import Stemmer
+
+ANALYZER = "english-1"
+"""Part of every index's key: raise the number when the tokens change."""
+
+# Lucene, EnglishAnalyzer.ENGLISH_STOP_WORDS_SET
+STOPWORDS = frozenset(
+    "a an and are as at be but by for if in into is it no not of on or such that the their then "
+    "there these they this to was will with".split()
+)
+
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+_POSSESSIVE = re.compile(r"['’]s$")
+_stem = Stemmer.Stemmer("porter").stemWords
+
+
+def analyze(text: str) -> list[str]:
+    """The index terms of a text, in order, with repetitions."""
+    words = (_POSSESSIVE.sub("", word) for word in _WORD.findall(text.lower()))
+    return _stem([word for word in words if word not in STOPWORDS])

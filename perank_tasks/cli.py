@@ -1,0 +1,190 @@
+"""PE-Rank as an offline pipeline: embed, retrieve, rerank, evaluate, compare.
+
+`perank nightly` runs a whole night here and now, without Airflow. Each stage is a command
+too: it first does the stages before it, finding what is done already, so that
+`perank rerank` after `perank embed` only ranks. Results land below PERANK_HOME (`var` in
+the current folder).
+"""
+
+import inspect
+import logging
+import os
+import sys
+import types
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from perank_tasks.config import Night, NightOptions
+from perank_tasks.errors import ConfigError, PerankError, WarehouseError
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+out = Console()
+
+_HELP = {
+    "snapshot": "Read the collection as of the date into Parquet.",
+    "embed": "Embed every passage and query that is new.",
+    "index": "Build the BM25 index.",
+    "retrieve": "Find every query's candidates.",
+    "rerank": "Order the candidates by every arm.",
+    "evaluate": "Measure every arm's ranking.",
+    "load": "Load the night's rows into DuckDB.",
+    "verdict": "Compare each result with the one before it.",
+}
+
+
+def main() -> None:
+    """Entry point: errors of ours are printed without a traceback and exit with 1."""
+    logging.basicConfig(level=os.environ.get("PERANK_LOG", "WARNING").upper(), format="%(message)s")
+    # Models come from packages and folders; a hub is asked only where the user allows it.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except PerankError as error:
+        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: ", end="")
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _with_night_options(command: Callable[[NightOptions], None]) -> Callable[..., None]:
+    """A Typer command whose options are the fields of `NightOptions`."""
+
+    def run(**values: Any) -> None:
+        given = {name: value for name, value in values.items() if value is not None}
+        if "arms" in given:
+            given["arms"] = tuple(arm.strip() for arm in given["arms"].split(","))
+        command(NightOptions.parse(given))
+
+    parameters = []
+    for name, field in NightOptions.model_fields.items():
+        default = ",".join(field.default) if name == "arms" else field.default
+        help_text = field.description or ""
+        if name == "arms":
+            help_text += " Separated by commas."
+        option = typer.Option(
+            f"--{name.replace('_', '-')}", help=help_text, show_default=default is not None
+        )
+        annotation = Annotated[_option_type(field.annotation) | None, option]
+        parameters.append(
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+            )
+        )
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+def _option_type(annotation: Any) -> type:
+    """int and float options are checked by the command line, all others by `NightOptions`."""
+    kinds = get_args(annotation) if get_origin(annotation) is types.UnionType else (annotation,)
+    return next((kind for kind in kinds if kind in (int, float)), str)
+
+
+def _plan(options: NightOptions) -> Night:
+    from perank_tasks.stages.plan import plan_night
+
+    return plan_night(options, datetime.now(UTC).date())
+
+
+def _stage_command(stage: str) -> Callable[[NightOptions], None]:
+    def command(options: NightOptions) -> None:
+        from perank_tasks.pipeline import STAGES, run_night
+
+        result = run_night(_plan(options), until=stage)[stage]
+        for line in _lines(result):
+            out.print(line, highlight=False, soft_wrap=True)
+        following = STAGES.index(stage) + 1
+        next_command = STAGES[following] if following < len(STAGES) else "report"
+        out.print(f"[dim]next: perank {next_command}, with the same options[/]")
+
+    return command
+
+
+def _lines(result: Any) -> list[str]:
+    """A stage's result in lines: references are shown as folders."""
+    from perank_tasks.settings import Settings
+
+    root = Settings.from_environment().root
+    if result is None:
+        return ["nothing to do"]
+    if isinstance(result, str):
+        return [str(root / result)]
+    if isinstance(result, dict):
+        return [
+            f"{name}: {root / value if isinstance(value, str) else value}"
+            for name, value in result.items()
+        ]
+    return [f"{row['arm']}: {row['text']}" for row in result]
+
+
+def _nightly(options: NightOptions) -> None:
+    from perank_tasks.pipeline import run_night
+    from perank_tasks.stages.report import print_report
+
+    night = _plan(options)
+    run_night(night)
+    print_report(out, night.run_date, night.collection_name)
+
+
+app.command("nightly", help="Run a whole night and print its report.")(
+    _with_night_options(_nightly)
+)
+for _stage, _text in _HELP.items():
+    app.command(_stage, help=_text)(_with_night_options(_stage_command(_stage)))
+
+
+@app.command()
+def report(
+    run_date: Annotated[str | None, typer.Option(help="The night's date; empty: the last.")] = None,
+    collection: Annotated[str | None, typer.Option(help="The collection's name.")] = None,
+) -> None:
+    """Print a night's results: a table of arms, what changed, and where the tables are."""
+    from perank_tasks.stages.report import print_report
+
+    print_report(out, _date(run_date), collection)
+
+
+@app.command()
+def sql(
+    statement: Annotated[str | None, typer.Argument(help="A SELECT statement.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A file with one, as in sql/examples.")] = None,
+) -> None:
+    """Ask the result tables, read-only; never in the way of a running night."""
+    import duckdb
+
+    from perank_tasks.settings import Settings
+    from perank_tasks.warehouse import reading
+
+    if (statement is None) == (file is None):
+        raise ConfigError("Give one statement, or --file with one: perank sql \"FROM latest_runs\"")
+    if file is not None and not file.is_file():
+        raise ConfigError(f"{file} is not a file; examples are in sql/examples.")
+    text = file.read_text() if file else statement or ""
+    with reading(Settings.from_environment().warehouse) as warehouse:
+        try:
+            result = warehouse.execute(text)
+            columns = [column[0] for column in result.description or []]
+            rows = result.fetchall()
+        except duckdb.Error as error:
+            raise WarehouseError(str(error)) from error
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row))
+    out.print(table)
+
+
+def _date(text: str | None) -> date | None:
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise ConfigError(f"{text!r} is no date; write it as YYYY-MM-DD.") from None
+
+
+if __name__ == "__main__":
+    main()

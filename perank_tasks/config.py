@@ -1,0 +1,195 @@
+"""What is run: the options of a night and the arms they make, validated and hashed.
+
+`NightOptions` is what a person sets; its field descriptions are also the help of the
+command line and of the Airflow form. `Arm` is one full configuration whose results stand
+side by side; its hash is its name in every table. `Night` is a planned run: options,
+date, arms and the fingerprint of what will compute it; it travels between tasks as JSON.
+"""
+
+import hashlib
+import json
+from datetime import date
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from perank_tasks.errors import ConfigError
+
+ArmName = Literal["bm25", "cosine", "fusion", "perank"]
+ARM_NAMES: tuple[ArmName, ...] = get_args(ArmName)
+ARM_HELP = {
+    "bm25": "the first stage's own order",
+    "cosine": "cosine similarity of query and passage embeddings",
+    "fusion": "cosine + fusion_weight x first-stage score",
+    "perank": "PE-Rank: listwise reranking by an LLM that sees one embedding a passage",
+}
+
+DEFAULT_EMBEDDER = "all-minilm-l6-v2"
+DEFAULT_CHECKPOINT = "smollm2-minilm-untrained"
+
+
+def stable_hash(value: Any) -> str:
+    """Sixteen hex digits of a JSON-able value, the same in every process."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NightOptions(_Frozen):
+    """What a person may choose for a night."""
+
+    collection: str | None = Field(
+        None,
+        description="Collection spec: pydocs, or files:/folder (BEIR or TREC layout; options as in "
+        "files:/folder?name=dl19&run=bm25.trec&relevance_level=2). "
+        "Empty: the deployment's own, PERANK_COLLECTION.",
+    )
+    run_date: date | None = Field(
+        None,
+        description="The date the results are filed under, and as of which the collection is read. "
+        "Empty: the run's logical date, or today in UTC.",
+    )
+    arms: tuple[ArmName, ...] = Field(
+        ARM_NAMES,
+        min_length=1,
+        description="What to compare: "
+        + "; ".join(f"{name}: {text}" for name, text in ARM_HELP.items())
+        + ".",
+    )
+    first_stage: Literal["bm25", "given"] = Field(
+        "bm25",
+        description="Where candidates come from: bm25 over the whole collection, or the given run "
+        "file of the collection.",
+    )
+    depth: int = Field(100, ge=1, le=1000, description="Candidates a query.")
+    k1: float = Field(0.9, ge=0, le=10, description="BM25's term saturation (0.9 as Anserini).")
+    b: float = Field(0.4, ge=0, le=1, description="BM25's length normalisation (0.4 as Anserini).")
+    embedder: str = Field(
+        DEFAULT_EMBEDDER,
+        description="Embedder of the cosine and fusion arms: an embedded name, a folder or a hub "
+        "id. PE-Rank uses its checkpoint's own.",
+    )
+    fusion_weight: float = Field(
+        0.03, ge=0, description="Weight of the first-stage score beside the cosine in fusion."
+    )
+    checkpoint: str = Field(
+        DEFAULT_CHECKPOINT,
+        description="PE-Rank checkpoint: the name of a shipped one, or a folder in the published "
+        "or in our own layout.",
+    )
+    window: int = Field(20, ge=2, le=100, description="Passages the LLM ranks at once.")
+    step: int = Field(10, ge=1, le=100, description="How far the window moves; at most the window.")
+    shards: int = Field(
+        2, ge=1, le=512, description="Parts that embedding, retrieval and reranking are split into."
+    )
+    query_limit: int | None = Field(
+        None, ge=1, description="Only the first so many queries, for a smoke run. Empty: all."
+    )
+    max_unranked: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Share of queries that may keep their first-stage order because they could not "
+        "be ranked, before the night is marked incomplete.",
+    )
+
+    @model_validator(mode="after")
+    def _step_fits_window(self) -> "NightOptions":
+        if self.step > self.window:
+            raise ValueError(
+                f"step is {self.step} and window {self.window}: a step beyond the window "
+                "would skip passages; use step <= window"
+            )
+        if len(set(self.arms)) != len(self.arms):
+            raise ValueError(f"arms names one twice: {', '.join(self.arms)}")
+        return self
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> "NightOptions":
+        """Validate values from a command line, a form or a file.
+
+        Raises:
+            ConfigError: names each field, the value it got and what it accepts.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            lines = []
+            for item in error.errors():
+                where = ".".join(str(part) for part in item["loc"]) or "options"
+                found = "" if not item["loc"] else f" (found {item['input']!r})"
+                lines.append(f"  {where}: {item['msg'].removeprefix('Value error, ')}{found}")
+            raise ConfigError("These options are not valid:\n" + "\n".join(lines)) from None
+
+
+def first_stage_name(options: NightOptions) -> str:
+    """`given`, or `bm25` with its parameters."""
+    if options.first_stage == "given":
+        return "given"
+    return f"bm25 k1={options.k1:g} b={options.b:g}"
+
+
+class Arm(_Frozen):
+    """One full configuration. Fields that do not apply to its kind are None."""
+
+    name: ArmName
+    first_stage: str
+    """`bm25 k1=0.9 b=0.4`, or `given`."""
+    depth: int
+    query_limit: int | None = None
+    embedder: str | None = None
+    fusion_weight: float | None = None
+    checkpoint: str | None = None
+    checkpoint_hash: str | None = None
+    prompt: str | None = None
+    decoding: str | None = None
+    window: int | None = None
+    step: int | None = None
+
+    @property
+    def hash(self) -> str:
+        """Ten hex digits that name this configuration in every table."""
+        return stable_hash(self.model_dump(mode="json"))[:10]
+
+
+class Night(_Frozen):
+    """A planned run: everything a stage needs to know beside its input artifacts."""
+
+    run_date: date
+    collection: str
+    """Spec, resolved: never empty."""
+    collection_name: str
+    options: NightOptions
+    arms: tuple[Arm, ...]
+    fingerprint: dict[str, str]
+    """Code, libraries and hardware that compute this night (`provenance.fingerprint`)."""
+
+    @property
+    def fingerprint_hash(self) -> str:
+        """Of all but the commit: a commit that leaves the code as it was changes nothing."""
+        return stable_hash({k: v for k, v in self.fingerprint.items() if k != "commit"})
+
+    @property
+    def first_stage(self) -> str:
+        """The first stage in one line, as arms name it."""
+        return first_stage_name(self.options)
+
+    @property
+    def embedders(self) -> tuple[str, ...]:
+        """Every embedder that an arm of this night needs, once."""
+        return tuple(dict.fromkeys(arm.embedder for arm in self.arms if arm.embedder))
+
+    def arm(self, arm_hash: str) -> Arm:
+        """The arm of this night with that hash; KeyError where there is none."""
+        return {arm.hash: arm for arm in self.arms}[arm_hash]
+
+    def to_json(self) -> dict[str, Any]:
+        """A small JSON object, fit for XCom; `Night.from_json` reads it."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Night":
+        return cls.model_validate(value)

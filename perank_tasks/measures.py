@@ -1,0 +1,61 @@
+"""Measures, as trec_eval defines them, computed by ranx.
+
+trec_eval's semantics where ranx leaves them to the caller: within a query, equal scores
+are ordered by passage id, descending; a judged query with no ranking counts 0; nDCG takes
+the grade as gain; negative grades gain nothing. Binary measures count a passage as
+relevant from `relevance_level` on (2 for TREC DL). judged@10, which trec_eval and ranx
+lack, is the share of the first ten passages that anybody judged.
+"""
+
+from collections.abc import Mapping
+
+MEASURES = ("nDCG@10", "MRR@10", "recall@100", "MAP", "judged@10")
+
+Scores = Mapping[str, Mapping[str, float]]
+"""{query id: {passage id: score}}"""
+Grades = Mapping[str, Mapping[str, int]]
+"""{query id: {passage id: relevance grade}}"""
+
+
+def evaluate_run(run: Scores, qrels: Grades, relevance_level: int) -> dict[str, dict[str, float]]:
+    """Every measure for every judged query.
+
+    Args:
+        run: higher scores rank first; queries without judgements are ignored.
+        qrels: the judged queries; each is in the result.
+        relevance_level: the least grade that binary measures count as relevant.
+
+    Returns:
+        {measure: {query id: value}}; a measure's mean is over all of `qrels`.
+    """
+    orders = {q: _trec_eval_order(run.get(q, {})) for q in qrels}
+    values = {measure: dict.fromkeys(qrels, 0.0) for measure in MEASURES}
+    for q, order in orders.items():
+        top = order[:10]
+        if top:
+            values["judged@10"][q] = sum(p in qrels[q] for p in top) / len(top)
+
+    ranked = {q: order for q, order in orders.items() if order}
+    if not ranked:
+        return values
+    import numpy as np
+    from ranx import Qrels, Run, evaluate
+
+    ranx_names = {
+        "ndcg@10": "nDCG@10",
+        f"mrr@10-l{relevance_level}": "MRR@10",
+        f"recall@100-l{relevance_level}": "recall@100",
+        f"map-l{relevance_level}": "MAP",
+    }
+    ids = sorted(ranked)
+    strict = {q: {p: float(len(ranked[q]) - i) for i, p in enumerate(ranked[q])} for q in ids}
+    grades = {q: {p: max(grade, 0) for p, grade in qrels[q].items()} for q in ids}
+    computed = evaluate(Qrels(grades), Run(strict), list(ranx_names), return_mean=False)
+    for ranx_name, measure in ranx_names.items():
+        row = np.asarray(computed[ranx_name], dtype=float)
+        values[measure].update(zip(ids, row.tolist(), strict=True))
+    return values
+
+
+def _trec_eval_order(scores: Mapping[str, float]) -> list[str]:
+    return sorted(scores, key=lambda passage: (scores[passage], passage), reverse=True)

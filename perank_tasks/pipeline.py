@@ -1,0 +1,55 @@
+"""A whole night in one process, stage after stage: what `dags/perank_nightly.py` does
+without Airflow, for the command line, notebooks and tests."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from perank_tasks.config import Night
+from perank_tasks.stages.embed import embed_shard, plan_embedding, publish_embeddings
+from perank_tasks.stages.evaluate import evaluate
+from perank_tasks.stages.index import build_index
+from perank_tasks.stages.load import load
+from perank_tasks.stages.rerank import plan_reranking, publish_rankings, rerank_shard
+from perank_tasks.stages.retrieve import plan_retrieval, publish_candidates, retrieve_shard
+from perank_tasks.stages.snapshot import take_snapshot
+from perank_tasks.stages.verdict import verdict
+
+STAGES = ("snapshot", "embed", "index", "retrieve", "rerank", "evaluate", "load", "verdict")
+
+
+def run_night(night: Night, until: str = "verdict") -> dict[str, Any]:
+    """Run every stage up to and with `until`; returns what each returned, by its name."""
+    done: dict[str, Any] = {}
+    for stage, result in _stages(night):
+        done[stage] = result
+        if stage == until:
+            break
+    return done
+
+
+def _stages(night: Night) -> Iterator[tuple[str, Any]]:
+    snapshot = take_snapshot(night)
+    yield "snapshot", snapshot
+
+    for work in plan_embedding(night, snapshot):
+        embed_shard(night, snapshot, work)
+    embeddings = publish_embeddings(night, snapshot)
+    yield "embed", embeddings
+
+    index = build_index(night, snapshot)
+    yield "index", index
+
+    for shard in plan_retrieval(night, snapshot):
+        retrieve_shard(night, snapshot, index, shard)
+    candidates = publish_candidates(night, snapshot, index)
+    yield "retrieve", candidates
+
+    for work in plan_reranking(night, candidates):
+        rerank_shard(night, candidates, embeddings, work)
+    rankings = publish_rankings(night, candidates, embeddings)
+    yield "rerank", rankings
+
+    results = evaluate(night, rankings)
+    yield "evaluate", results
+    yield "load", load(night, results)
+    yield "verdict", verdict(night)

@@ -1,0 +1,73 @@
+"""Where things are: the artifact root, the warehouse, the caches, and how many threads.
+
+Read from the environment when a command or a task starts, never while a file is
+imported. What is *run* is `config.py`'s business; nothing here changes a result's name.
+
+| variable            | default                        |                                        |
+|---------------------|--------------------------------|----------------------------------------|
+| `PERANK_HOME`       | `var` in the current folder    | everything below is inside it          |
+| `PERANK_ROOT`       | `$PERANK_HOME/artifacts`       | Parquet artifacts                      |
+| `PERANK_WAREHOUSE`  | `$PERANK_HOME/warehouse`       | DuckDB files                           |
+| `PERANK_CACHE`      | `$PERANK_HOME/cache`           | unpacked models                        |
+| `PERANK_COLLECTION` | `pydocs`                       | the collection when none is asked for  |
+| `PERANK_THREADS`    | all cores of this process      | threads of one task                    |
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from perank_tasks.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The places and the thread count of this process."""
+
+    root: Path
+    """Artifacts live in `root/kind/collection/key/`."""
+    warehouse: Path
+    """Folder of `perank.duckdb`, the copy to read, and `writer.duckdb`, the loader's own."""
+    cache: Path
+    """Files that can be made again at any time."""
+    collection: str
+    """Spec of the collection used when a run names none."""
+    threads: int
+    """Threads one task may use. With n tasks side by side: cores / n."""
+
+    @property
+    def published_warehouse(self) -> Path:
+        """The DuckDB file for readers, replaced whole after every load."""
+        return self.warehouse / "perank.duckdb"
+
+    @classmethod
+    def from_environment(cls) -> "Settings":
+        """Read the variables above.
+
+        Raises:
+            ConfigError: `PERANK_THREADS` is not a positive whole number.
+        """
+        home = Path(os.environ.get("PERANK_HOME") or "var").absolute()
+        return cls(
+            root=_folder("PERANK_ROOT", home / "artifacts"),
+            warehouse=_folder("PERANK_WAREHOUSE", home / "warehouse"),
+            cache=_folder("PERANK_CACHE", home / "cache"),
+            collection=os.environ.get("PERANK_COLLECTION") or "pydocs",
+            threads=_threads(),
+        )
+
+
+def _folder(variable: str, default: Path) -> Path:
+    return Path(os.environ.get(variable) or default).absolute()
+
+
+def _threads() -> int:
+    value = os.environ.get("PERANK_THREADS")
+    if not value:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not value.isdigit() or int(value) < 1:
+        raise ConfigError(
+            f"PERANK_THREADS is {value!r}; expected a whole number of 1 or more. "
+            "Unset it to use every core."
+        )
+    return int(value)

@@ -1,0 +1,185 @@
+"""Evaluate: the measures of every arm, and all rows of the night, as Parquet.
+
+In: the night's rankings; snapshot, candidates and embeddings are found through their
+manifests. Out: the artifact `results/<collection>/<key>` with exactly the rows that the
+warehouse will hold (`schemas.RESULT_TABLES`): loading is copying, and the warehouse can be
+made again from these files alone.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from datetime import UTC, datetime
+from typing import Any
+
+from perank_tasks.artifacts import Artifact, Manifest, Store, artifact_key
+from perank_tasks.config import Arm, Night
+from perank_tasks.errors import QualityError
+from perank_tasks.measures import MEASURES, evaluate_run
+from perank_tasks.schemas import RESULT_TABLES, rows_to_table
+from perank_tasks.settings import Settings
+from perank_tasks.stages.retrieve import read_candidates
+from perank_tasks.stages.snapshot import read_queries, snapshot_date
+
+Rows = dict[str, list[tuple]]
+"""{result table: rows in the order of its columns}"""
+
+
+def evaluate(night: Night, rankings: dict[str, str]) -> str:
+    """Measure every arm's ranking and publish the night's rows; returns the reference.
+
+    Raises:
+        QualityError: a ranking is not a permutation of its candidates.
+    """
+    store = Store(Settings.from_environment().root)
+    key = artifact_key(
+        date=night.run_date,
+        fingerprint=night.fingerprint_hash,
+        rankings=rankings,
+        measures=MEASURES,
+        max_unranked=night.options.max_unranked,
+    )
+    results = store.artifact("results", night.collection_name, key)
+    if results.is_published:
+        return results.reference
+
+    rows: Rows = defaultdict(list)
+    for arm in night.arms:
+        for table, new in _arm_rows(night, arm, store, store.open(rankings[arm.hash])).items():
+            rows[table] += new
+    for table, schema in RESULT_TABLES.items():
+        results.write_part(table, rows_to_table(rows[table], schema), schema)
+    return results.publish(
+        expected=dict.fromkeys(RESULT_TABLES, 1),
+        inputs={f"rankings {arm}": reference for arm, reference in rankings.items()},
+        config={"measures": MEASURES},
+        counts={table: len(new) for table, new in rows.items()},
+        provenance=night.fingerprint,
+    )
+
+
+def _arm_rows(night: Night, arm: Arm, store: Store, rankings: Artifact) -> Rows:
+    inputs = rankings.manifest.inputs
+    candidates = store.open(inputs["candidates"])
+    snapshot = store.open(candidates.manifest.inputs["snapshot"])
+    ranking = rankings.read("rankings").to_pylist()
+    status = rankings.read("queries").to_pylist()
+    _check_permutations(arm, ranking, candidates)
+
+    queries = dict(read_queries(night, snapshot.reference))
+    qrels: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in snapshot.read("qrels").to_pylist():
+        if row["query_id"] in queries:
+            qrels[row["query_id"]][row["passage_id"]] = row["relevance"]
+    run: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in ranking:
+        run[row["query_id"]][row["passage_id"]] = row["score"]
+    level = snapshot.manifest.config["relevance_level"]
+    values = evaluate_run(run, qrels, level)
+
+    key = (night.run_date, night.collection_name, arm.name, arm.hash)
+    unranked = sum(row["unranked_reason"] is not None for row in status)
+    incomplete = unranked > night.options.max_unranked * len(queries)
+    counts = snapshot.manifest.counts
+    return {
+        "runs": [
+            (
+                *key,
+                "incomplete" if incomplete else "complete",
+                _ranking_hash(ranking),
+                snapshot.reference,
+                snapshot_date(snapshot),
+                night.fingerprint_hash,
+                counts["passages"],
+                len(queries),
+                len(qrels),
+                unranked,
+                sum(row["query_was_cut"] for row in status),
+                counts["stale_judgements"],
+                counts["unknown_judgements"],
+                json.dumps(arm.model_dump(mode="json"), sort_keys=True),
+                datetime.now(UTC).replace(tzinfo=None),
+            )
+        ],
+        "measures": [
+            (*key, measure, sum(by_query.values()) / len(by_query), len(by_query))
+            for measure, by_query in values.items()
+            if by_query
+        ],
+        "query_measures": [
+            (*key, query_id, measure, value)
+            for measure, by_query in values.items()
+            for query_id, value in by_query.items()
+        ],
+        "rankings": [(*key, *row.values()) for row in ranking],
+        "efficiency": [
+            (*key, stage, *_efficiency(manifest.counts["stats"]))
+            for stage, manifest in _stages(store, rankings, candidates, snapshot).items()
+        ],
+        "provenance": [
+            (*key, name, str(value))
+            for name, value in {
+                **night.fingerprint,
+                **{f"artifact.{name}": reference for name, reference in inputs.items()},
+                "artifact.rankings": rankings.reference,
+                "artifact.snapshot": snapshot.reference,
+                "collection.spec": night.collection,
+                "collection.relevance_level": level,
+                "queries.markers_defused": sum(row["markers_defused"] for row in status),
+                **_embedder(store, inputs),
+            }.items()
+        ],
+    }
+
+
+def _stages(
+    store: Store, rankings: Artifact, candidates: Artifact, snapshot: Artifact
+) -> dict[str, Manifest]:
+    """The manifests of everything this arm's ranking took, in order."""
+    used = {"snapshot": snapshot.manifest}
+    if embeddings := rankings.manifest.inputs.get("embeddings"):
+        used["embed"] = store.open(embeddings).manifest
+    if index := candidates.manifest.inputs.get("index"):
+        used["index"] = store.open(index).manifest
+    return used | {"retrieve": candidates.manifest, "rerank": rankings.manifest}
+
+
+def _efficiency(stats: dict[str, Any]) -> tuple:
+    rate = stats["items"] / stats["seconds"] if stats["seconds"] else None
+    return (
+        stats["device"],
+        stats["seconds"],
+        stats["items"],
+        rate,
+        stats["tokens_in"],
+        stats["decode_steps"],
+        stats["peak_memory_bytes"],
+    )
+
+
+def _embedder(store: Store, inputs: dict[str, str]) -> dict[str, str]:
+    if "embeddings" not in inputs:
+        return {}
+    identity = store.open(inputs["embeddings"]).manifest.config["embedder"]
+    return {f"embedder.{name}": str(value) for name, value in identity.items()}
+
+
+def _ranking_hash(ranking: list[dict[str, Any]]) -> str:
+    digest = hashlib.sha256()
+    for row in ranking:
+        digest.update(f"{row['query_id']}\t{row['rank']}\t{row['passage_id']}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _check_permutations(arm: Arm, ranking: list[dict[str, Any]], candidates: Artifact) -> None:
+    ranked: dict[str, list[str]] = defaultdict(list)
+    for row in ranking:
+        ranked[row["query_id"]].append(row["passage_id"])
+    for query_id, pairs in read_candidates(candidates).items():
+        if sorted(ranked.get(query_id, [])) != sorted(passage for passage, _ in pairs):
+            raise QualityError(
+                f"Arm {arm.name}: the ranking of query {query_id} has "
+                f"{len(ranked.get(query_id, []))} passages and is not a permutation of its "
+                f"{len(pairs)} candidates. Remove the ranking's artifact and rank again; if it "
+                "comes back, report it."
+            )

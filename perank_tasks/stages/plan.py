@@ -1,0 +1,71 @@
+"""Plan: from a person's options to a night that stages can run.
+
+Everything that can be refused is refused here, before any work: unknown names, a
+collection that is not there, a checkpoint that cannot be read.
+"""
+
+import logging
+from datetime import date
+
+from perank_tasks.collections import open_collection
+from perank_tasks.config import Arm, Night, NightOptions, first_stage_name
+from perank_tasks.embedders import CHECKPOINT_PREFIX
+from perank_tasks.provenance import fingerprint
+from perank_tasks.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def plan_night(options: NightOptions, run_date: date) -> Night:
+    """Resolve the options into a night.
+
+    Args:
+        run_date: the date to file results under, unless the options name one.
+
+    Raises:
+        ConfigError: a name is unknown; close ones are offered.
+        CheckpointError: the checkpoint's configuration cannot be read.
+    """
+    settings = Settings.from_environment()
+    spec = options.collection or settings.collection
+    night = Night(
+        run_date=options.run_date or run_date,
+        collection=spec,
+        collection_name=open_collection(spec).name,
+        options=options,
+        arms=tuple(_arm(name, options, settings) for name in options.arms),
+        fingerprint=fingerprint(settings.threads),
+    )
+    log.info("night of %s on %s", night.run_date, spec)
+    for arm in night.arms:
+        log.info("arm %s %s: %s", arm.name, arm.hash, arm.model_dump_json(exclude_none=True))
+    return night
+
+
+def _arm(name: str, options: NightOptions, settings: Settings) -> Arm:
+    common = {
+        "name": name,
+        "first_stage": first_stage_name(options),
+        "depth": options.depth,
+        "query_limit": options.query_limit,
+    }
+    if name == "bm25":
+        return Arm(**common)
+    if name == "cosine":
+        return Arm(**common, embedder=options.embedder)
+    if name == "fusion":
+        return Arm(**common, embedder=options.embedder, fusion_weight=options.fusion_weight)
+    from perank_tasks.perank.checkpoint import summarize_checkpoint
+
+    checkpoint = summarize_checkpoint(options.checkpoint, cache=settings.cache)
+    encoder = checkpoint.encoder
+    return Arm(
+        **common,
+        embedder=CHECKPOINT_PREFIX + options.checkpoint if encoder.inside_checkpoint else encoder.name,
+        checkpoint=options.checkpoint,
+        checkpoint_hash=checkpoint.hash,
+        prompt=checkpoint.prompt,
+        decoding="constrained",
+        window=options.window,
+        step=options.step,
+    )

@@ -1,0 +1,117 @@
+"""Report: a night in a terminal.
+
+In: the published warehouse. Out: one table, arm by arm, what each result is against the
+one before it, where the tables are and what to type next.
+"""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from rich.console import Console
+from rich.table import Table
+
+from perank_tasks.errors import ConfigError
+from perank_tasks.settings import Settings
+from perank_tasks.stages.verdict import describe
+from perank_tasks.warehouse import reading, sql_folder
+
+
+def print_report(
+    console: Console, run_date: date | None = None, collection: str | None = None
+) -> None:
+    """Print one night: the one asked for, else the one evaluated last.
+
+    Raises:
+        WarehouseError: nothing has been loaded yet.
+        ConfigError: no results of that date and collection.
+    """
+    settings = Settings.from_environment()
+    with reading(settings.warehouse) as warehouse:
+        rows = _rows(warehouse, run_date, collection)
+        verdicts = {
+            (row["run_date"], row["collection"], row["arm_hash"]): row
+            for row in _dicts(warehouse.execute("FROM verdicts"))
+        }
+    if not rows:
+        raise ConfigError(
+            f"No results of {run_date or 'any date'} for {collection or 'any collection'}. "
+            'See what there is: perank sql "SELECT DISTINCT run_date, collection FROM runs"'
+        )
+    first = rows[0]
+    console.print(_table(rows))
+    for row in rows:
+        line = describe(verdicts[row["run_date"], row["collection"], row["arm_hash"]])
+        console.print(f"[bold]{row['arm']}[/]: {line}", highlight=False)
+    _print_remarks(console, rows)
+    _print_next(console, settings.published_warehouse, first)
+
+
+def _rows(
+    warehouse: duckdb.DuckDBPyConnection, run_date: date | None, collection: str | None
+) -> list[dict[str, Any]]:
+    query = (sql_folder() / "report" / "night.sql").read_text()
+    return _dicts(warehouse.execute(query, {"run_date": run_date, "collection": collection}))
+
+
+def _dicts(result: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    columns = [column[0] for column in result.description]
+    return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    first = rows[0]
+    table = Table(title=f"{first['collection']}, night of {first['run_date']}")
+    table.add_column("arm")
+    for heading in ("nDCG@10", "MRR@10", "recall@100", "judged@10"):
+        table.add_column(heading, justify="right")
+    for heading in ("seconds", "passages", "queries"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        measures = (row[m] for m in ("ndcg_10", "mrr_10", "recall_100", "judged_10"))
+        table.add_row(
+            row["arm"],
+            *("–" if value is None else f"{value:.4f}" for value in measures),
+            f"{row['seconds']:.1f}",
+            f"{row['passages']:,}",
+            f"{row['queries']:,}",
+        )
+    return table
+
+
+def _print_remarks(console: Console, rows: list[dict[str, Any]]) -> None:
+    first = rows[0]
+    remarks = []
+    if first["judged_queries"] < first["queries"]:
+        remarks.append(
+            f"{first['queries'] - first['judged_queries']} queries have no judgements and do not "
+            "count in the measures"
+        )
+    if first["stale_judgements"]:
+        remarks.append(
+            f"{first['stale_judgements']} judgements are of texts that this collection does not "
+            "have (another version); they were left out"
+        )
+    if first["unknown_judgements"]:
+        remarks.append(
+            f"{first['unknown_judgements']} judgements name passages outside the collection"
+        )
+    for row in rows:
+        if row["unranked_queries"]:
+            remarks.append(
+                f"{row['arm']}: {row['unranked_queries']} queries could not be ranked and kept "
+                "their first-stage order"
+            )
+    for remark in remarks:
+        console.print(f"[yellow]note[/]: {remark}", highlight=False)
+
+
+def _print_next(console: Console, warehouse: Path, first: dict[str, Any]) -> None:
+    console.print(f"\nTables: {warehouse}", soft_wrap=True, highlight=False)
+    console.print(
+        'Try:    perank sql "SELECT query_id, arm, value FROM query_measures '
+        f"WHERE measure = 'nDCG@10' AND run_date = '{first['run_date']}' ORDER BY value LIMIT 10\"",
+        soft_wrap=True,
+        highlight=False,
+    )

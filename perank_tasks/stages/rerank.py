@@ -1,0 +1,294 @@
+"""Rerank: the candidates of every query, ordered by every arm of the night.
+
+In: candidates, embeddings, and the snapshot's queries. Out, for each arm: the artifact
+`rankings/<collection>/<key>` with the tables `rankings` (a permutation of each query's
+candidates) and `queries` (what ranking each query took, or why it could not be ranked).
+
+Embeddings are joined by id from the embedding artifact and never made here. A query that
+cannot be ranked keeps its first-stage order and says why; the others are ranked.
+Rankings belong to one date and fingerprint: they are computed anew every night.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TypedDict
+
+import numpy as np
+import pyarrow as pa
+
+from perank_tasks import baselines
+from perank_tasks.artifacts import Artifact, Store, artifact_key
+from perank_tasks.config import Arm, Night
+from perank_tasks.meter import Meter, total
+from perank_tasks.progress import progress
+from perank_tasks.schemas import QUERY_STATUS, RANKINGS, rows_to_table
+from perank_tasks.settings import Settings
+from perank_tasks.stages.embed import read_vectors
+from perank_tasks.stages.retrieve import query_shard, read_candidates
+
+log = logging.getLogger(__name__)
+
+QUERIES_A_CALL = 64
+"""Queries whose candidates and vectors are in memory at once."""
+
+
+class RerankShard(TypedDict):
+    """One piece of work: a shard of the queries for one arm."""
+
+    arm: str  # Arm.hash
+    shard: int
+
+
+def plan_reranking(night: Night, candidates: str) -> list[RerankShard]:
+    """The pieces of work for `rerank_shard`: every arm by every shard."""
+    shards = range(night.options.shards)
+    return [RerankShard(arm=arm.hash, shard=shard) for arm in night.arms for shard in shards]
+
+
+def rerank_shard(
+    night: Night, candidates: str, embeddings: dict[str, str], work: RerankShard
+) -> dict[str, int]:
+    """Rank one shard's queries by one arm; returns how many queries, and how many unranked."""
+    store = Store(Settings.from_environment().root)
+    arm = night.arm(work["arm"])
+    artifact = _artifact(store, night, arm, candidates, embeddings)
+    if artifact.is_published or artifact.has_part("queries", work["shard"]):
+        return {"queries": 0, "unranked": 0}
+
+    meter = Meter()
+    first_stage = store.open(candidates)
+    found = read_candidates(first_stage, work["shard"])
+    queries = query_shard(night, first_stage.manifest.inputs["snapshot"], work["shard"])
+    vectors = store.open(embeddings[arm.embedder]) if arm.embedder else None
+    ranker = _ranker(arm)
+    meter.device = ranker.device
+    results: list[Ranked] = []
+    with progress(f"ranking by {arm.name}", len(queries), "queries") as advance:
+        for start in range(0, len(queries), QUERIES_A_CALL):
+            chunk = queries[start : start + QUERIES_A_CALL]
+            tasks = _join(chunk, found, vectors)
+            results += ranker.rank(tasks, advance)
+    meter.items = len(results)
+    meter.tokens_in = sum(r.tokens_in for r in results)
+    meter.decode_steps = sum(r.decode_steps for r in results)
+
+    artifact.write_part("rankings", _rankings_table(results), RANKINGS, shard=work["shard"])
+    # Written last: its presence says that the shard is done.
+    artifact.write_part(
+        "queries", _status_table(results), QUERY_STATUS, shard=work["shard"], stats=meter.stats
+    )
+    unranked = [r for r in results if r.unranked_reason]
+    for r in unranked:
+        log.warning("query %s keeps its first-stage order: %s", r.task.query_id, r.unranked_reason)
+    return {"queries": len(results), "unranked": len(unranked)}
+
+
+def publish_rankings(night: Night, candidates: str, embeddings: dict[str, str]) -> dict[str, str]:
+    """Publish each arm's rankings once its shards are written: {arm hash: reference}."""
+    store = Store(Settings.from_environment().root)
+    references = {}
+    for arm in night.arms:
+        artifact = _artifact(store, night, arm, candidates, embeddings)
+        if not artifact.is_published:
+            shards = range(night.options.shards)
+            artifact.publish(
+                expected={"rankings": len(shards), "queries": len(shards)},
+                inputs={"candidates": candidates, **_embeddings_of(arm, embeddings)},
+                config=arm.model_dump(mode="json"),
+                counts={"stats": total(artifact.part_stats("queries", s) for s in shards)},
+                provenance=night.fingerprint,
+            )
+        references[arm.hash] = artifact.reference
+    return references
+
+
+@dataclass(frozen=True)
+class QueryTask:
+    """One query with what a ranker needs; `problem` says why it cannot be ranked."""
+
+    query_id: str
+    text: str
+    passage_ids: list[str]
+    scores: np.ndarray  # (n,) first-stage
+    embeddings: np.ndarray | None = None  # (n, d)
+    query_embedding: np.ndarray | None = None  # (d,)
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A query's ranking: `order` is a permutation of its candidates' positions."""
+
+    task: QueryTask
+    order: list[int]
+    scores: list[float]
+    unranked_reason: str | None = None
+    query_was_cut: bool = False
+    markers_defused: int = 0
+    windows: int = 0
+    tokens_in: int = 0
+    decode_steps: int = 0
+
+
+class _BaselineRanker:
+    """bm25, cosine and fusion."""
+
+    device = "cpu"
+
+    def __init__(self, arm: Arm):
+        self.arm = arm
+
+    def rank(self, tasks: list[QueryTask], advance: Callable[[int], None]) -> Iterator[Ranked]:
+        for task in tasks:
+            yield self._rank(task)
+            advance(1)
+
+    def _rank(self, task: QueryTask) -> Ranked:
+        if self.arm.name == "bm25":
+            scores = baselines.first_stage(task.scores)
+        elif task.problem:
+            return _unranked(task, task.problem)
+        else:
+            assert task.embeddings is not None and task.query_embedding is not None
+            if self.arm.name == "cosine":
+                scores = baselines.cosine(task.query_embedding, task.embeddings)
+            else:
+                assert self.arm.fusion_weight is not None
+                scores = baselines.fusion(
+                    task.scores, task.query_embedding, task.embeddings, self.arm.fusion_weight
+                )
+        if not np.isfinite(scores).all():
+            return _unranked(task, "its scores are not finite: embeddings or scores hold NaN")
+        order = np.argsort(-scores, kind="stable")
+        return Ranked(task, order.tolist(), scores[order].astype(float).tolist())
+
+
+class _PERankRanker:
+    """The paper's method."""
+
+    def __init__(self, arm: Arm):
+        import torch
+
+        from perank_tasks.perank import PERank
+
+        settings = Settings.from_environment()
+        torch.set_num_threads(settings.threads)
+        assert arm.checkpoint is not None
+        self.arm = arm
+        self.model = PERank.from_pretrained(arm.checkpoint, cache=settings.cache)
+        self.device = str(self.model.device)
+
+    def rank(self, tasks: list[QueryTask], advance: Callable[[int], None]) -> Iterator[Ranked]:
+        from perank_tasks.perank import RerankRequest
+
+        able = [task for task in tasks if not task.problem]
+        requests = [
+            RerankRequest(t.query_id, t.text, t.passage_ids, t.embeddings, t.query_embedding)
+            for t in able
+        ]
+        results = self.model.rerank_many(requests, window=self.arm.window, step=self.arm.step)
+        by_query = {}
+        for task, result in zip(able, results, strict=True):
+            by_query[task.query_id] = Ranked(
+                task=task,
+                order=list(result.order),
+                scores=_reciprocal_ranks(len(result.order)),
+                unranked_reason=result.unranked_reason,
+                query_was_cut=result.query_was_cut,
+                markers_defused=result.markers_defused,
+                windows=result.windows,
+                tokens_in=result.tokens_in,
+                decode_steps=result.decode_steps,
+            )
+            advance(1)
+        for task in tasks:
+            yield by_query.get(task.query_id) or _unranked(task, task.problem or "")
+        advance(len(tasks) - len(able))
+
+
+def _ranker(arm: Arm) -> _BaselineRanker | _PERankRanker:
+    return _PERankRanker(arm) if arm.name == "perank" else _BaselineRanker(arm)
+
+
+def _join(
+    queries: list[tuple[str, str]],
+    found: dict[str, list[tuple[str, float]]],
+    vectors: Artifact | None,
+) -> list[QueryTask]:
+    """Candidates and, where the arm has an embedder, their vectors, query by query."""
+    if vectors is not None:
+        wanted = {p for query_id, _ in queries for p, _ in found.get(query_id, [])}
+        passages = read_vectors(vectors, "passages", wanted)
+        asked = read_vectors(vectors, "queries", {query_id for query_id, _ in queries})
+    tasks = []
+    for query_id, text in queries:
+        pairs = found.get(query_id, [])
+        ids = [p for p, _ in pairs]
+        task = QueryTask(query_id, text, ids, np.array([s for _, s in pairs], dtype=np.float64))
+        if vectors is not None:
+            absent = [p for p in ids if p not in passages]
+            if absent:
+                task = replace(
+                    task,
+                    problem=f"{len(absent)} of {len(ids)} candidates have no embedding, "
+                    f"{absent[0]} the first: they are not passages of the collection",
+                )
+            else:
+                matrix = np.stack([passages[p] for p in ids]) if ids else np.empty((0, 0))
+                task = replace(task, embeddings=matrix, query_embedding=asked[query_id])
+        tasks.append(task)
+    return tasks
+
+
+def _unranked(task: QueryTask, reason: str) -> Ranked:
+    n = len(task.passage_ids)
+    return Ranked(task, list(range(n)), _reciprocal_ranks(n), unranked_reason=reason)
+
+
+def _reciprocal_ranks(n: int) -> list[float]:
+    return [1 / rank for rank in range(1, n + 1)]
+
+
+def _rankings_table(results: list[Ranked]) -> pa.Table:
+    rows = [
+        (r.task.query_id, r.task.passage_ids[position], rank, score, position + 1)
+        for r in results
+        for rank, (position, score) in enumerate(zip(r.order, r.scores, strict=True), 1)
+    ]
+    return rows_to_table(rows, RANKINGS)
+
+
+def _status_table(results: list[Ranked]) -> pa.Table:
+    rows = [
+        (
+            r.task.query_id,
+            len(r.order),
+            r.unranked_reason,
+            r.query_was_cut,
+            r.markers_defused,
+            r.windows,
+            r.tokens_in,
+            r.decode_steps,
+        )
+        for r in results
+    ]
+    return rows_to_table(rows, QUERY_STATUS)
+
+
+def _embeddings_of(arm: Arm, embeddings: dict[str, str]) -> dict[str, str]:
+    return {"embeddings": embeddings[arm.embedder]} if arm.embedder else {}
+
+
+def _artifact(
+    store: Store, night: Night, arm: Arm, candidates: str, embeddings: dict[str, str]
+) -> Artifact:
+    key = artifact_key(
+        date=night.run_date,
+        fingerprint=night.fingerprint_hash,
+        arm=arm.hash,
+        candidates=candidates,
+        shards=night.options.shards,
+        **_embeddings_of(arm, embeddings),
+    )
+    return store.artifact("rankings", night.collection_name, key)
