@@ -11,11 +11,12 @@ hardware are the same too, it finds everything done.
 **Pools.** `gpu` for tasks that load a model, `warehouse` for the one that writes DuckDB;
 `make` creates both with one slot.
 
-**Backfill** from the UI, or
-`airflow backfill create --dag-id perank_nightly --from-date 2026-01-01 --to-date 2026-01-07T23:59:00`.
+**Backfill** from the UI, or, the last day's hour included,
+`airflow backfill create --dag-id perank_nightly --from-date 2026-01-01
+--to-date 2026-01-07T23:59:00 --reprocess-behavior completed`.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import Asset, dag, task_group
 
@@ -43,7 +44,7 @@ verdict = stage("verdict.verdict")
 
 @dag(
     schedule="0 2 * * *",
-    start_date=datetime(2026, 1, 1),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     params=night_params(),

@@ -166,13 +166,15 @@ class Artifact:
         """
         batches = rows.cast(schema).to_batches() if isinstance(rows, pa.Table) else rows
         count = 0
-        with self._replacing(self._part_path(table, shard)) as temporary:
-            with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-                for batch in batches:
-                    writer.write_batch(batch)
-                    count += batch.num_rows
-                if stats:
-                    writer.add_key_value_metadata({_STATS: json.dumps(stats()).encode()})
+        with (
+            self._replacing(self._part_path(table, shard)) as temporary,
+            pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+        ):
+            for batch in batches:
+                writer.write_batch(batch)
+                count += batch.num_rows
+            if stats:
+                writer.add_key_value_metadata({_STATS: json.dumps(stats()).encode()})
         return count
 
     @contextmanager
@@ -203,7 +205,7 @@ class Artifact:
         if self.is_published:
             return self.reference
         wanted = [(table, shard) for table, shards in expected.items() for shard in range(shards)]
-        missing = [f"{table}-{shard:04d}" for table, shard in wanted if not self.has_part(table, shard)]
+        missing = [f"{t}-{s:04d}" for t, s in wanted if not self.has_part(t, s)]
         if missing:
             raise ArtifactError(
                 f"{self.reference} lacks {len(missing)} of {len(wanted)} parts: "

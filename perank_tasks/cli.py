@@ -24,6 +24,8 @@ from perank_tasks.config import Night, NightOptions
 from perank_tasks.errors import ConfigError, PerankError, WarehouseError
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+judge = typer.Typer(help="Judge passages by pooling, blind to the arm.", no_args_is_help=True)
+app.add_typer(judge, name="judge")
 out = Console()
 
 _HELP = {
@@ -162,7 +164,7 @@ def sql(
     from perank_tasks.warehouse import reading
 
     if (statement is None) == (file is None):
-        raise ConfigError("Give one statement, or --file with one: perank sql \"FROM latest_runs\"")
+        raise ConfigError('Give one statement, or --file with one: perank sql "FROM latest_runs"')
     if file is not None and not file.is_file():
         raise ConfigError(f"{file} is not a file; examples are in sql/examples.")
     text = file.read_text() if file else statement or ""
@@ -177,6 +179,32 @@ def sql(
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row))
     out.print(table)
+
+
+@judge.command("sheet")
+def judge_sheet(
+    path: Annotated[Path, typer.Argument(help="The sheet to write, JSON lines.")],
+    collection: Annotated[str, typer.Option(help="The collection's name.")] = "pydocs",
+    depth: Annotated[int, typer.Option(min=1, help="How deep each arm is pooled.")] = 10,
+) -> None:
+    """Write what is to be judged: every arm's top passages, shuffled, without the arm."""
+    from perank_tasks.judging import write_sheet
+
+    queries, passages = write_sheet(path, collection, depth)
+    out.print(f"{path}: {passages} passages of {queries} queries to judge", highlight=False)
+    out.print("[dim]next: grade them, then perank judge record GRADES --sheet … --qrels …[/]")
+
+
+@judge.command("record")
+def judge_record(
+    grades: Annotated[list[Path], typer.Argument(help="Lines of query, passage, grade.")],
+    sheet: Annotated[Path, typer.Option(help="The sheet that was judged.")],
+    qrels: Annotated[Path, typer.Option(help="The qrels file to add to.")],
+) -> None:
+    """Add grades to a qrels file, keyed by passage id and by the hash of the text read."""
+    from perank_tasks.judging import record_grades
+
+    out.print(f"{qrels}: {record_grades(grades, sheet, qrels)} judgements", highlight=False)
 
 
 def _date(text: str | None) -> date | None:

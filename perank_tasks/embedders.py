@@ -67,7 +67,7 @@ class _SentenceTransformer:
 
         self.model = SentenceTransformer(str(folder), trust_remote_code=False)
         self.model.eval()
-        self.dimension = int(self.model.get_sentence_embedding_dimension() or 0)
+        self.dimension = int(self.model.get_embedding_dimension() or 0)
         self.device = str(self.model.device)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:

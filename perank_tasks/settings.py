@@ -64,7 +64,9 @@ def _folder(variable: str, default: Path) -> Path:
 def _threads() -> int:
     value = os.environ.get("PERANK_THREADS")
     if not value:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if hasattr(os, "sched_getaffinity"):  # not on macOS
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
     if not value.isdigit() or int(value) < 1:
         raise ConfigError(
             f"PERANK_THREADS is {value!r}; expected a whole number of 1 or more. "

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -33,7 +34,9 @@ def sql_folder() -> Path:
     )
 
 
-def load_results(folder: Path, results: Artifact, patience_s: float = LOCK_PATIENCE_S) -> dict[str, int]:
+def load_results(
+    folder: Path, results: Artifact, patience_s: float = LOCK_PATIENCE_S
+) -> dict[str, int]:
     """Put a night's rows into the warehouse, replacing rows of the same key, and publish it.
 
     Args:
@@ -78,6 +81,12 @@ def reading(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         raise WarehouseError(f"{path} cannot be opened: {error}") from error
     with connection:
         yield connection
+
+
+def dicts(result: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """A result's rows by column name."""
+    columns = [column[0] for column in result.description or []]
+    return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
 
 
 @contextmanager

@@ -190,5 +190,3 @@ def _check(vectors: np.ndarray, hashes: list[str], ids: dict[str, str]) -> None:
             f"The embedder returned {len(bad)} of {len(vectors)} vectors that are not unit "
             f"vectors: {names}. Look at these texts and at the model's files; nothing was written."
         )
-
-

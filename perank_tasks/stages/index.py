@@ -23,7 +23,8 @@ def build_index(night: Night, snapshot: str) -> str | None:
     if night.options.first_stage == "given":
         return None
     store = Store(Settings.from_environment().root)
-    config = {"analyzer": ANALYZER, "method": "lucene", "k1": night.options.k1, "b": night.options.b}
+    k1, b = night.options.k1, night.options.b
+    config = {"analyzer": ANALYZER, "method": "lucene", "k1": k1, "b": b}
     key = artifact_key(snapshot=snapshot, **config)
     index = store.artifact("indexes", night.collection_name, key)
     if index.is_published:
@@ -32,10 +33,8 @@ def build_index(night: Night, snapshot: str) -> str | None:
     meter = Meter()
     passages = store.open(snapshot).read("passages", ["passage_id", "title", "text"])
     titles, texts = passages["title"].to_pylist(), passages["text"].to_pylist()
-    tokens = [
-        analyze(f"{title or ''}\n{text}") for title, text in zip(titles, texts, strict=True)
-    ]
-    bm25 = bm25s.BM25(k1=night.options.k1, b=night.options.b, method="lucene")
+    tokens = [analyze(f"{title or ''}\n{text}") for title, text in zip(titles, texts, strict=True)]
+    bm25 = bm25s.BM25(k1=k1, b=b, method="lucene")
     bm25.index(tokens, show_progress=False)
     meter.items = len(tokens)
 

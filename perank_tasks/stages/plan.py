@@ -59,9 +59,10 @@ def _arm(name: str, options: NightOptions, settings: Settings) -> Arm:
 
     checkpoint = summarize_checkpoint(options.checkpoint, cache=settings.cache)
     encoder = checkpoint.encoder
+    own = CHECKPOINT_PREFIX + options.checkpoint
     return Arm(
         **common,
-        embedder=CHECKPOINT_PREFIX + options.checkpoint if encoder.inside_checkpoint else encoder.name,
+        embedder=own if encoder.inside_checkpoint else encoder.name,
         checkpoint=options.checkpoint,
         checkpoint_hash=checkpoint.hash,
         prompt=checkpoint.prompt,

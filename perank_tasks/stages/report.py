@@ -15,7 +15,7 @@ from rich.table import Table
 from perank_tasks.errors import ConfigError
 from perank_tasks.settings import Settings
 from perank_tasks.stages.verdict import describe
-from perank_tasks.warehouse import reading, sql_folder
+from perank_tasks.warehouse import dicts, reading, sql_folder
 
 
 def print_report(
@@ -32,7 +32,7 @@ def print_report(
         rows = _rows(warehouse, run_date, collection)
         verdicts = {
             (row["run_date"], row["collection"], row["arm_hash"]): row
-            for row in _dicts(warehouse.execute("FROM verdicts"))
+            for row in dicts(warehouse.execute("FROM verdicts"))
         }
     if not rows:
         raise ConfigError(
@@ -52,12 +52,7 @@ def _rows(
     warehouse: duckdb.DuckDBPyConnection, run_date: date | None, collection: str | None
 ) -> list[dict[str, Any]]:
     query = (sql_folder() / "report" / "night.sql").read_text()
-    return _dicts(warehouse.execute(query, {"run_date": run_date, "collection": collection}))
-
-
-def _dicts(result: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    columns = [column[0] for column in result.description]
-    return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+    return dicts(warehouse.execute(query, {"run_date": run_date, "collection": collection}))
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

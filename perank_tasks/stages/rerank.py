@@ -150,7 +150,8 @@ class _BaselineRanker:
         elif task.problem:
             return _unranked(task, task.problem)
         else:
-            assert task.embeddings is not None and task.query_embedding is not None
+            assert task.embeddings is not None
+            assert task.query_embedding is not None
             if self.arm.name == "cosine":
                 scores = baselines.cosine(task.query_embedding, task.embeddings)
             else:

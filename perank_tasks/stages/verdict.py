@@ -9,7 +9,7 @@ from typing import Any
 
 from perank_tasks.config import Night
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse import reading
+from perank_tasks.warehouse import dicts, reading
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +21,7 @@ def verdict(night: Night) -> list[dict[str, Any]]:
             "FROM verdicts WHERE run_date = ? AND collection = ? AND list_contains(?, arm_hash)",
             [night.run_date, night.collection_name, [arm.hash for arm in night.arms]],
         )
-        columns = [column[0] for column in result.description]
-        rows = {row["arm_hash"]: row for r in result.fetchall() if (row := dict(zip(columns, r, strict=True)))}
+        rows = {row["arm_hash"]: row for row in dicts(result)}
     verdicts = []
     for arm in night.arms:
         row = rows[arm.hash]
