@@ -36,6 +36,9 @@ class RankingModel(nn.Module):
         residual: (t, b), None for a model without.
     """
 
+    body: Any
+    projector: nn.Module
+
     def __init__(
         self,
         llm: PretrainedConfig,

@@ -12,23 +12,21 @@ def schedule(candidates: int, *, window: int, step: int) -> list[tuple[int, int]
     """The ranges [start, end) to rank in turn for a list of `candidates` passages.
 
     The same ranges as the reference's loop, but for a list of exactly `window - step`,
-    which that loop never ranks and which is one window here. Fewer than two candidates
-    need no ranking and give no range.
+    which that loop never ranks and which is one window here, and for ranges of a single
+    passage, which need no ranking and are left out.
 
     Raises:
         ConfigError: not 2 <= window, or not 1 <= step <= window.
     """
     check(window, step)
-    if candidates < 2:
-        return []
     ranges = []
-    end = candidates
-    while True:
+    start, end = candidates, candidates
+    while start > 0:
         start = max(end - window, 0)
-        ranges.append((start, end))
-        if start == 0:
-            return ranges
+        if end - start > 1:
+            ranges.append((start, end))
         end -= step
+    return ranges
 
 
 def check(window: int, step: int) -> None:

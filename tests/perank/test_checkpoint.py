@@ -1,0 +1,272 @@
+"""Checkpoints: both layouts load; what does not fit is refused with file, found and expected."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from perank_tasks.errors import CheckpointError, ConfigError
+from perank_tasks.perank import PERank
+from perank_tasks.perank.checkpoint import load_checkpoint, shipped_checkpoints
+from tests.perank.conftest import GOLDEN
+from tests.perank.tiny import EMBEDDING_SIZE, HIDDEN_SIZE, write_own, write_published
+
+
+class RunsCode:
+    """Unpickling it creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    return write_published(tmp_path / "ranker")
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    """Change settings; None takes one away."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | changes
+    for key in [key for key, value in changes.items() if value is None]:
+        del config[key]
+    path.write_text(json.dumps(config))
+
+
+def edit_weights(folder: Path, drop: str = "", **changes: torch.Tensor) -> None:
+    tensors = load_file(folder / "model.safetensors") | changes
+    tensors.pop(drop, None)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def refused(folder: Path, *parts: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(folder, cache=folder.parent)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_shards_load_as_one_file_does(published: Path, tmp_path: Path) -> None:
+    sharded = tmp_path / "sharded"
+    shutil.copytree(published, sharded)
+    tensors = load_file(published / "model.safetensors")
+    names = sorted(tensors)
+    weight_map = {}
+    for shard in range(3):
+        file = f"model-{shard + 1:05}-of-00003.safetensors"
+        part = {name: tensors[name] for name in names[shard::3]}
+        save_file(part, sharded / file)
+        weight_map |= dict.fromkeys(part, file)
+    (sharded / "model.safetensors").unlink()
+    index = sharded / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    one, many = (load_checkpoint(path, cache=tmp_path) for path in (published, sharded))
+    assert all(torch.equal(one.body[name], many.body[name]) for name in one.body)
+    assert torch.equal(one.projector["weight"], many.projector["weight"])
+
+    (sharded / "model-00002-of-00003.safetensors").unlink()
+    refused(sharded, "model-00002-of-00003.safetensors", "missing")
+
+
+def test_a_projector_beside_the_weights_wins(published: Path, tmp_path: Path) -> None:
+    weight = torch.ones(HIDDEN_SIZE, EMBEDDING_SIZE)
+    torch.save({"model.projector.weight": weight}, published / "projector.bin")
+    assert torch.equal(load_checkpoint(published, cache=tmp_path).projector["weight"], weight)
+
+
+def test_a_pickle_that_runs_code_is_refused_and_not_run(published: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    torch.save({"projector.weight": RunsCode(trace)}, published / "projector.bin")
+    refused(published, "projector.bin", "would run code", "safetensors")
+    with (published / "projector.bin").open("wb") as file:
+        pickle.dump({"projector.weight": RunsCode(trace)}, file)
+    refused(published, "projector.bin")
+    assert not trace.exists()
+
+
+def test_an_encoder_by_name_is_found_in_the_checkpoints_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "moved"
+    shutil.copytree(GOLDEN, folder)
+    spec = load_checkpoint(folder, cache=tmp_path).encoder
+    assert (spec.name, spec.inside_checkpoint) == ("./encoder", True)
+    assert spec.folder == (folder / "encoder").resolve()
+
+
+def test_missing_weights_are_named(published: Path) -> None:
+    edit_weights(published, drop="model.layers.1.mlp.up_proj.weight")
+    refused(published, "model.layers.1.mlp.up_proj.weight", "missing", "(48, 32)")
+
+
+def test_no_weights_at_all(published: Path) -> None:
+    (published / "model.safetensors").unlink()
+    refused(published, "no weights", "model.safetensors")
+
+
+def test_cut_off_weights(published: Path) -> None:
+    path = published / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    refused(published, "model.safetensors", "cannot be read")
+
+
+def test_a_projector_of_another_shape(published: Path) -> None:
+    edit_weights(published, **{"model.projector.weight": torch.zeros(HIDDEN_SIZE, 99)})
+    refused(
+        published, "model.safetensors", "model.projector.weight", "(32, 99)", "(32, 24)", "config"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"model_type": "bert"}, ["model_type", "'bert'", "embed_mistral"]),
+        ({"model_type": None}, ["model_type", "None"]),
+        ({"embedding_size": 7}, ["model.projector.weight", "(32, 24)", "(32, 7)"]),
+        ({"embedding_size": "24"}, ["embedding_size", "'24'", "int"]),
+        ({"projector_type": "conv"}, ["projector_type", "'conv'", "mlpNx_gelu"]),
+        ({"projector_type": "identity"}, ["identity", "32", "24"]),
+        ({"projector_type": "mlp2x_gelu"}, ["model.projector.0.", "missing"]),
+        ({"encoder_pooling": "max"}, ["encoder_pooling", "'max'", "last_token"]),
+        ({"encoder_name": None}, ["encoder_name"]),
+    ],
+)
+def test_a_configuration_that_does_not_fit(
+    published: Path, changes: dict[str, Any], parts: list[str]
+) -> None:
+    edit_config(published, **changes)
+    refused(published, *parts)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", ""])
+def test_a_config_that_is_no_json_object(published: Path, text: str) -> None:
+    (published / "config.json").write_text(text)
+    refused(published, "config.json")
+
+
+def test_a_lora_adapter_says_how_to_merge_it(published: Path) -> None:
+    (published / "adapter_config.json").write_text("{}")
+    refused(published, "LoRA", "merge_and_unload")
+
+
+def test_a_checkpoint_without_tokenizer(published: Path, tmp_path: Path) -> None:
+    (published / "tokenizer.model").unlink()
+    with pytest.raises(CheckpointError, match="has no tokenizer"):
+        PERank.from_pretrained(published, cache=tmp_path)
+
+
+def test_a_damaged_tokenizer(published: Path, tmp_path: Path) -> None:
+    (published / "tokenizer.model").write_bytes(b"nothing of the kind")
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        PERank.from_pretrained(published, cache=tmp_path)
+
+
+def test_our_format_keeps_the_first_layers_and_adds_to_them(tmp_path: Path) -> None:
+    up, norm = "layers.0.mlp.up_proj.weight", "norm.weight"
+    low, high = torch.randn(2, HIDDEN_SIZE), torch.randn(48, 2)
+    extra = {
+        f"lora_a.{up}": low,
+        f"lora_b.{up}": high,
+        f"body.{norm}": torch.full((HIDDEN_SIZE,), 3.0),
+    }
+    folder = write_own(tmp_path / "ranker", extra=extra, lora_scale=0.5)
+    checkpoint = load_checkpoint(folder, cache=tmp_path)
+    base = load_file(tmp_path / "ranker-base" / "model.safetensors")
+    assert checkpoint.llm.num_hidden_layers == 2
+    assert not any(name.startswith("layers.2.") for name in checkpoint.body)
+    assert torch.allclose(checkpoint.body[up], base[f"model.{up}"] + 0.5 * high @ low)
+    assert torch.equal(checkpoint.body[norm], torch.full((HIDDEN_SIZE,), 3.0))
+    assert checkpoint.residual == (0.5, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"format_version": 2}, ["format_version", "2", "newer"]),
+        ({"num_layers": 4}, ["num_layers", "4", "3"]),
+        ({"num_layers": 0}, ["num_layers"]),
+        ({"num_layers": None}, ["num_layers"]),
+        ({"prompt": "chatty-v9"}, ["prompt", "chatty-v9", "compact-v1"]),
+        ({"prompt": "released-v1"}, ["query_token"]),
+        ({"colour": "red"}, ["colour"]),
+        ({"query_token": "yes"}, ["query_token", "bool"]),
+        ({"embedding_size": 25}, ["projector.weight", "(32, 24)", "(32, 25)"]),
+    ],
+)
+def test_our_format_is_checked(tmp_path: Path, changes: dict[str, Any], parts: list[str]) -> None:
+    folder = write_own(tmp_path / "ranker")
+    edit_config(folder, **changes)
+    with pytest.raises(CheckpointError) as caught:
+        PERank.from_pretrained(folder, cache=tmp_path)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_our_format_without_its_residual(tmp_path: Path) -> None:
+    folder = write_own(tmp_path / "ranker")
+    edit_weights(folder, drop="residual.t")
+    refused(folder, "residual.t", "missing")
+
+
+def test_an_addition_to_a_layer_that_is_cut_off(tmp_path: Path) -> None:
+    extra = {"body.layers.2.mlp.up_proj.weight": torch.zeros(48, HIDDEN_SIZE)}
+    refused(write_own(tmp_path / "ranker", extra=extra), "layers.2.mlp.up_proj.weight")
+
+
+def test_another_base_model_than_the_projectors(tmp_path: Path) -> None:
+    folder = write_own(tmp_path / "ranker")
+    edit_config(folder, base_model="all-minilm-l6-v2", base_revision="0" * 64)
+    refused(folder, "revision", "0" * 64)
+
+
+def test_the_hash_names_the_content(published: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(published, copy)
+    first = load_checkpoint(published, cache=tmp_path).hash
+    (copy / "README.md").write_text("Prose changes nothing.")
+    assert load_checkpoint(copy, cache=tmp_path).hash == first
+    edit_weights(copy, **{"model.projector.bias": torch.ones(HIDDEN_SIZE)})
+    assert load_checkpoint(copy, cache=tmp_path).hash != first
+
+
+def test_an_unknown_name_offers_close_ones(tmp_path: Path) -> None:
+    known = shipped_checkpoints()[0]
+    with pytest.raises(ConfigError, match=known):
+        PERank.from_pretrained(known[:-2] + "X", cache=tmp_path)
+
+
+def test_an_encoder_with_remote_code_has_to_be_asked_for(published: Path, tmp_path: Path) -> None:
+    """The LLM and projector load and rank from given embeddings without it."""
+    encoder = published / "encoder"
+    encoder.mkdir()
+    auto_map = {"AutoConfig": "configuration_bert.JinaBertConfig", "AutoModel": "modeling.Jina"}
+    (encoder / "config.json").write_text(json.dumps({"model_type": "bert", "auto_map": auto_map}))
+    edit_config(published, encoder_name="./encoder")
+    engine = PERank.from_pretrained(published, cache=tmp_path)
+    vectors = np.eye(5, EMBEDDING_SIZE, dtype=np.float32)
+    assert sorted(engine.rerank("fleas", embeddings=vectors).order) == [0, 1, 2, 3, 4]
+    with pytest.raises(CheckpointError, match="trust_remote_code=True"):
+        engine.encode(["a passage"])
+
+
+def test_an_encoder_of_another_width(published: Path, tmp_path: Path) -> None:
+    edit_config(published, encoder_name="all-minilm-l6-v2")
+    engine = PERank.from_pretrained(published, cache=tmp_path)
+    with pytest.raises(CheckpointError, match=r"embedding_size is 24, .* 384"):
+        engine.encode(["a passage"])
+
+
+def test_an_encoder_inside_that_lacks_a_tensor(tmp_path: Path) -> None:
+    folder = tmp_path / "golden"
+    shutil.copytree(GOLDEN, folder)
+    edit_weights(folder, drop="model.encoder.encoder.embeddings.word_embeddings.weight")
+    engine = PERank.from_pretrained(folder, cache=tmp_path)
+    with pytest.raises(CheckpointError, match=r"word_embeddings\.weight' is missing"):
+        engine.encode(["a passage"])
