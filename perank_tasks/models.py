@@ -15,6 +15,7 @@ import difflib
 import hashlib
 import importlib.util
 import json
+import logging
 import re
 import shutil
 import tempfile
@@ -23,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perank_tasks.errors import ConfigError, StorageError
+
+log = logging.getLogger(__name__)
 
 EMBEDDER = "all-minilm-l6-v2"
 LLM = "smollm2-135m-instruct"
@@ -97,7 +100,8 @@ def file_sha256(path: Path) -> str:
 
 
 def content_hash(folder: Path, *, salt: str = "") -> str:
-    """Sixteen hex digits over every file's name and content, *.md and hidden files aside."""
+    """Sixteen hex digits over `salt` and a folder's files, names and bytes; *.md and hidden
+    files aside."""
     digest = hashlib.sha256(salt.encode())
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
@@ -174,6 +178,7 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    log.info("unpacking %s once into %s", gguf.name, folder.parent)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32

@@ -20,7 +20,6 @@ Pickles are read with `weights_only=True` or refused; nothing in a checkpoint is
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import pickle
@@ -39,7 +38,8 @@ from transformers import LlamaConfig, MistralConfig, PretrainedConfig
 
 from perank_tasks.errors import CheckpointError, StorageError
 from perank_tasks.models import (
-    file_sha256,
+    ResolvedModel,
+    content_hash,
     looks_like_hub_id,
     make_readable,
     resolve_model,
@@ -56,6 +56,7 @@ PUBLISHED_LLMS: dict[str, type[PretrainedConfig]] = {
     "embed_llama": LlamaConfig,
     "embed_mistral": MistralConfig,
 }
+ENCODER_PREFIX = "model.encoder.encoder."
 BASE_LLMS: dict[str, type[PretrainedConfig]] = {"llama": LlamaConfig, "mistral": MistralConfig}
 
 
@@ -101,33 +102,41 @@ class PerankConfig:
     """How it was made, for people; the engine does not read it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A checkpoint in memory, complete and of consistent shapes; see `load_checkpoint`.
+@dataclass(frozen=True)
+class CheckpointSummary:
+    """What a checkpoint is, from its configuration and its files' bytes; no tensor is read.
 
-    `body` holds the tensors of a `LlamaModel` or `MistralModel` built from `llm`;
-    `encoder_weights` those of the encoder inside the checkpoint, if there is one.
-    `residual` is (t, b) of the logit `t·(h·p_i) + b·(p_q·p_i)`, None for plain `h·p_i`.
-    `hash` covers every file but *.md, and the base model's revision.
+    `hash` covers every file but *.md, and the base model.
     """
 
     name: str
     folder: Path
     layout: str
     hash: str
-    llm: PretrainedConfig
-    body: dict[str, Tensor]
-    projector: dict[str, Tensor]
     projector_type: str
     embedding_size: int
     prompt: str
     query_token: bool
-    residual: tuple[float, float] | None
     encoder: EncoderSpec
-    encoder_weights: dict[str, Tensor] | None
     tokenizer_folder: Path
     base_model: str | None
     base_revision: str | None
+
+
+@dataclass(frozen=True)
+class Checkpoint(CheckpointSummary):
+    """A checkpoint in memory, complete and of consistent shapes.
+
+    `body` holds the tensors of a `LlamaModel` or `MistralModel` built from `llm`;
+    `encoder_weights` those of the encoder inside the checkpoint, if there is one.
+    `residual` is (t, b) of the logit `t·(h·p_i) + b·(p_q·p_i)`, None for plain `h·p_i`.
+    """
+
+    llm: PretrainedConfig
+    body: dict[str, Tensor]
+    projector: dict[str, Tensor]
+    residual: tuple[float, float] | None
+    encoder_weights: dict[str, Tensor] | None
 
 
 def load_checkpoint(path_or_name: str | os.PathLike[str], *, cache: Path) -> Checkpoint:
@@ -141,17 +150,29 @@ def load_checkpoint(path_or_name: str | os.PathLike[str], *, cache: Path) -> Che
         ConfigError: nothing of that name.
         CheckpointError: a file is missing, unreadable, unsafe or inconsistent.
     """
-    folder = find_checkpoint(path_or_name, cache=cache)
-    config = _read_json(folder / "config.json")
+    folder, config = _open(path_or_name, cache)
+    load = _load_own if config.get("format") == "perank" else _load_published
+    return load(os.fspath(path_or_name), folder, config, cache)
+
+
+def summarize_checkpoint(path_or_name: str | os.PathLike[str], *, cache: Path) -> CheckpointSummary:
+    """Say what a checkpoint is without loading it; arguments and errors as `load_checkpoint`."""
+    folder, config = _open(path_or_name, cache)
     name = os.fspath(path_or_name)
     if config.get("format") == "perank":
-        return _load_own(name, folder, config, cache)
+        own = _parse_own(folder / "config.json", config)
+        return _summarize_own(name, folder, own, _base(folder, own, cache))
+    return _summarize_published(name, folder, config, TensorFiles(folder))
+
+
+def _open(path_or_name: str | os.PathLike[str], cache: Path) -> tuple[Path, dict[str, Any]]:
+    folder = find_checkpoint(path_or_name, cache=cache)
     if (folder / "adapter_config.json").is_file():
         raise CheckpointError(
             f"{folder} holds a LoRA adapter of the published layout. Merge it into its base model "
             f"(peft: `merge_and_unload`) and save the result, projector included, as safetensors"
         )
-    return _load_published(name, folder, config)
+    return folder, _read_json(folder / "config.json")
 
 
 def find_checkpoint(path_or_name: str | os.PathLike[str], *, cache: Path) -> Path:
@@ -300,7 +321,9 @@ class TensorFiles:
         self.files.update(dict.fromkeys(tensors, path))
 
 
-def _load_published(name: str, folder: Path, config: dict[str, Any]) -> Checkpoint:
+def _summarize_published(
+    name: str, folder: Path, config: dict[str, Any], files: TensorFiles
+) -> CheckpointSummary:
     path = folder / "config.json"
     model_type = config.get("model_type")
     if model_type not in PUBLISHED_LLMS:
@@ -310,53 +333,55 @@ def _load_published(name: str, folder: Path, config: dict[str, Any]) -> Checkpoi
             f"projector"
         )
     embedding_size = _field(path, config, "embedding_size", int)
-    projector_type = _field(path, config, "projector_type", str)
     encoder_name = _field(path, config, "encoder_name", str)
-    pooling = _pooling(path, config)
-    files = TensorFiles(folder)
-    if (folder / "projector.bin").is_file():
-        files.add_projector(folder / "projector.bin")
-
-    ignored = ("model_type", "architectures", "transformers_version", "torch_dtype", "dtype")
-    llm = PUBLISHED_LLMS[model_type](
-        **{key: value for key, value in config.items() if key not in ignored}
-    )
-    prefix = "model.encoder.encoder."
-    inside = {
-        key.removeprefix(prefix): files.get(key) for key in files.files if key.startswith(prefix)
-    }
-    return Checkpoint(
+    return CheckpointSummary(
         name=name,
         folder=folder,
         layout="published",
-        hash=_content_hash(folder, None),
-        llm=llm,
-        body=_body(llm, files),
-        projector=_projector(
-            path, files, "model.projector.", projector_type, embedding_size, llm.hidden_size
-        ),
-        projector_type=projector_type,
+        hash=content_hash(folder),
+        projector_type=_field(path, config, "projector_type", str),
         embedding_size=embedding_size,
         prompt=RELEASED_V1.name,
         query_token=False,
-        residual=None,
         encoder=EncoderSpec(
             name=encoder_name,
-            pooling=pooling,
+            pooling=_pooling(path, config),
             embedding_size=embedding_size,
-            inside_checkpoint=bool(inside),
+            inside_checkpoint=any(key.startswith(ENCODER_PREFIX) for key in files.files),
             folder=_local(folder, encoder_name),
         ),
-        encoder_weights=inside or None,
         tokenizer_folder=folder,
         base_model=None,
         base_revision=None,
     )
 
 
-def _load_own(name: str, folder: Path, raw: dict[str, Any], cache: Path) -> Checkpoint:
-    path = folder / "config.json"
-    config = _parse_own(path, raw)
+def _load_published(name: str, folder: Path, config: dict[str, Any], cache: Path) -> Checkpoint:
+    files = TensorFiles(folder)
+    summary = _summarize_published(name, folder, config, files)
+    if (folder / "projector.bin").is_file():
+        files.add_projector(folder / "projector.bin")
+    ignored = ("model_type", "architectures", "transformers_version", "torch_dtype", "dtype")
+    llm = PUBLISHED_LLMS[config["model_type"]](
+        **{key: value for key, value in config.items() if key not in ignored}
+    )
+    inside = {
+        key.removeprefix(ENCODER_PREFIX): files.get(key)
+        for key in files.files
+        if key.startswith(ENCODER_PREFIX)
+    }
+    return Checkpoint(
+        **vars(summary),
+        llm=llm,
+        body=_body(llm, files),
+        projector=_projector(summary, files, "model.projector.", llm.hidden_size),
+        residual=None,
+        encoder_weights=inside or None,
+    )
+
+
+def _base(folder: Path, config: PerankConfig, cache: Path) -> ResolvedModel:
+    """The base model of a checkpoint of ours, of the revision it was made for."""
     base = resolve_model(
         str(_local(folder, config.base_model) or config.base_model),
         cache=cache,
@@ -364,36 +389,25 @@ def _load_own(name: str, folder: Path, raw: dict[str, Any], cache: Path) -> Chec
     )
     if config.base_revision and base.revision and config.base_revision != base.revision:
         raise CheckpointError(
-            f"{path}: made for {config.base_model} of revision {config.base_revision}, found "
-            f"revision {base.revision} at {base.folder}. Its projector fits only the former"
+            f"{folder / 'config.json'}: made for {config.base_model} of revision "
+            f"{config.base_revision}, found revision {base.revision} at {base.folder}. Its "
+            f"projector fits only the former"
         )
-    llm = _base_config(path, base.folder, config.num_layers)
-    files = TensorFiles(folder)
-    residual = (
-        (float(files.get("residual.t", ())), float(files.get("residual.b", ())))
-        if config.residual
-        else None
-    )
-    return Checkpoint(
+    return base
+
+
+def _summarize_own(
+    name: str, folder: Path, config: PerankConfig, base: ResolvedModel
+) -> CheckpointSummary:
+    return CheckpointSummary(
         name=name,
         folder=folder,
         layout="perank",
-        hash=_content_hash(folder, base.revision or _content_hash(base.folder, None)),
-        llm=llm,
-        body=_adapted(_body(llm, TensorFiles(base.folder)), files, config.lora_scale),
-        projector=_projector(
-            path,
-            files,
-            "projector.",
-            config.projector_type,
-            config.embedding_size,
-            llm.hidden_size,
-        ),
+        hash=content_hash(folder, salt=base.revision or content_hash(base.folder)),
         projector_type=config.projector_type,
         embedding_size=config.embedding_size,
         prompt=config.prompt,
         query_token=config.query_token,
-        residual=residual,
         encoder=EncoderSpec(
             name=config.encoder,
             pooling=config.encoder_pooling,
@@ -402,10 +416,29 @@ def _load_own(name: str, folder: Path, raw: dict[str, Any], cache: Path) -> Chec
             folder=_local(folder, config.encoder),
             revision=config.encoder_revision,
         ),
-        encoder_weights=None,
         tokenizer_folder=base.folder,
         base_model=config.base_model,
         base_revision=base.revision,
+    )
+
+
+def _load_own(name: str, folder: Path, raw: dict[str, Any], cache: Path) -> Checkpoint:
+    path = folder / "config.json"
+    config = _parse_own(path, raw)
+    base = _base(folder, config, cache)
+    summary = _summarize_own(name, folder, config, base)
+    llm = _base_config(path, base.folder, config.num_layers)
+    files = TensorFiles(folder)
+    residual = None
+    if config.residual:
+        residual = (float(files.get("residual.t", ())), float(files.get("residual.b", ())))
+    return Checkpoint(
+        **vars(summary),
+        llm=llm,
+        body=_adapted(_body(llm, TensorFiles(base.folder)), files, config.lora_scale),
+        projector=_projector(summary, files, "projector.", llm.hidden_size),
+        residual=residual,
+        encoder_weights=None,
     )
 
 
@@ -486,17 +519,12 @@ def _body(llm: PretrainedConfig, files: TensorFiles) -> dict[str, Tensor]:
 
 
 def _projector(
-    path: Path,
-    files: TensorFiles,
-    prefix: str,
-    projector_type: str,
-    embedding_size: int,
-    hidden_size: int,
+    summary: CheckpointSummary, files: TensorFiles, prefix: str, hidden_size: int
 ) -> dict[str, Tensor]:
     try:
-        shapes = projector_shapes(projector_type, embedding_size, hidden_size)
+        shapes = projector_shapes(summary.projector_type, summary.embedding_size, hidden_size)
     except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{summary.folder / 'config.json'}: {error}") from error
     return {name: files.get(prefix + name, shape) for name, shape in shapes.items()}
 
 
@@ -531,17 +559,6 @@ def _local(folder: Path, name: str) -> Path | None:
     """
     path = folder / Path(name).expanduser()
     return path.resolve() if path.is_dir() else None
-
-
-def _content_hash(folder: Path, base_revision: str | None) -> str:
-    """Sixteen hex digits over every file's name and content, *.md and hidden files aside."""
-    digest = hashlib.sha256((base_revision or "").encode())
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if path.is_file() and path.suffix != ".md" and not hidden:
-            digest.update(f"\n{relative.as_posix()} {file_sha256(path)}".encode())
-    return digest.hexdigest()[:16]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -184,6 +184,11 @@ class PERank:
             trust_remote_code=trust_remote_code,
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where it ranks."""
+        return self.model.device
+
     def description(self) -> dict[str, Any]:
         """What ran, for provenance: JSON-ready, the same for the same checkpoint and machine."""
         checkpoint = self._checkpoint

@@ -13,7 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from perank_tasks.errors import CheckpointError, ConfigError
 from perank_tasks.perank import PERank
-from perank_tasks.perank.checkpoint import load_checkpoint, shipped_checkpoints
+from perank_tasks.perank.checkpoint import (
+    CheckpointSummary,
+    load_checkpoint,
+    shipped_checkpoints,
+    summarize_checkpoint,
+)
 from tests.perank.conftest import GOLDEN
 from tests.perank.tiny import EMBEDDING_SIZE, HIDDEN_SIZE, write_own, write_published
 
@@ -234,6 +239,15 @@ def test_the_hash_names_the_content(published: Path, tmp_path: Path) -> None:
     assert load_checkpoint(copy, cache=tmp_path).hash == first
     edit_weights(copy, **{"model.projector.bias": torch.ones(HIDDEN_SIZE)})
     assert load_checkpoint(copy, cache=tmp_path).hash != first
+
+
+@pytest.mark.parametrize("write", [write_published, write_own])
+def test_a_summary_says_the_same_without_loading(tmp_path: Path, write: Any) -> None:
+    folder = write(tmp_path / "ranker")
+    summary = summarize_checkpoint(folder, cache=tmp_path)
+    loaded = vars(load_checkpoint(folder, cache=tmp_path))
+    assert type(summary) is CheckpointSummary
+    assert vars(summary) == {key: loaded[key] for key in vars(summary)}
 
 
 def test_an_unknown_name_offers_close_ones(tmp_path: Path) -> None:
