@@ -16,7 +16,7 @@ hardware are the same too, it finds everything done.
 --to-date 2026-01-07T23:59:00 --reprocess-behavior completed`.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from airflow.sdk import Asset, dag, task_group
 
@@ -44,7 +44,6 @@ verdict = stage("verdict.verdict")
 
 @dag(
     schedule="0 2 * * *",
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     params=night_params(),

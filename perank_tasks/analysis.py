@@ -23,10 +23,11 @@ STOPWORDS = frozenset(
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 _POSSESSIVE = re.compile(r"['’]s$")
-_stem = Stemmer.Stemmer("porter").stemWords
+_stem = Stemmer.Stemmer("porter").stemWord
 
 
 def analyze(text: str) -> list[str]:
     """The index terms of a text, in order, with repetitions."""
     words = (_POSSESSIVE.sub("", word) for word in _WORD.findall(text.lower()))
-    return _stem([word for word in words if word not in STOPWORDS])
+    # As in Lucene, words of one or two letters are not stemmed: Porter makes "o" of "os".
+    return [_stem(word) if len(word) > 2 else word for word in words if word not in STOPWORDS]

@@ -171,6 +171,11 @@ class Artifact:
             pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
         ):
             for batch in batches:
+                if not batch.schema.equals(schema):
+                    raise ArtifactError(
+                        f"Rows for {self.reference} do not fit the schema of {table}: expected "
+                        f"{schema.names}, found {batch.schema}"
+                    )
                 writer.write_batch(batch)
                 count += batch.num_rows
             if stats:
@@ -316,5 +321,3 @@ def _storage_errors(path: Path) -> Iterator[None]:
             "Free space or make the folder writable (PERANK_ROOT says where artifacts go), then "
             "run the same command again; finished parts are kept."
         ) from error
-    except pa.ArrowInvalid as error:
-        raise ArtifactError(f"Rows for {path.name} do not fit its schema: {error}") from error

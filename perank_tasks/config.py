@@ -141,6 +141,7 @@ class Arm(_Frozen):
     depth: int
     query_limit: int | None = None
     embedder: str | None = None
+    embedder_hash: str | None = None
     fusion_weight: float | None = None
     checkpoint: str | None = None
     checkpoint_hash: str | None = None

@@ -58,11 +58,11 @@ def test_read_run_names_the_line_that_is_wrong(tmp_path: Path, line: str, compla
 
 
 def test_read_run_refuses_what_is_no_run_at_all(tmp_path: Path) -> None:
-    with pytest.raises(RunFileError, match="No such file"):
+    with pytest.raises(RunFileError, match=r"No such file"):
         read_run(tmp_path / "missing.trec")
-    with pytest.raises(RunFileError, match="the run is empty"):
+    with pytest.raises(RunFileError, match=r"the run is empty"):
         read_run(write(tmp_path / "empty.trec", "\n"))
-    with pytest.raises(RunFileError, match="line 1: expected UTF-8"):
+    with pytest.raises(RunFileError, match=r"line 1: expected UTF-8"):
         read_run(write(tmp_path / "latin.trec", b"q1 Q0 caf\xe9 1 1 t\n"))
 
 
@@ -149,7 +149,7 @@ def test_read_qrels_names_the_line_that_is_wrong(tmp_path: Path, line: str, comp
 
 
 def test_read_qrels_can_insist_on_the_hash(tmp_path: Path) -> None:
-    with pytest.raises(RunFileError, match="line 1: expected 5 columns"):
+    with pytest.raises(RunFileError, match=r"line 1: expected 5 columns"):
         read_qrels(write(tmp_path / "qrels.tsv", "q1 0 d1 1\n"), hashed=True)
 
 
@@ -172,7 +172,7 @@ def test_qrels_come_back_as_they_were_written(tmp_path: Path, written: list[Judg
 
 def test_write_qrels_refuses_a_pair_twice(tmp_path: Path) -> None:
     twice = [Judgement("q1", "d1", 1), Judgement("q1", "d1", 2)]
-    with pytest.raises(RunFileError, match="on line 1 already"):
+    with pytest.raises(RunFileError, match=r"on line 1 already"):
         write_qrels(tmp_path / "qrels.tsv", twice)
 
 

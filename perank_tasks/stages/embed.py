@@ -116,7 +116,7 @@ def publish_embeddings(night: Night, snapshot: str) -> dict[str, str]:
 
 def read_vectors(artifact: Artifact, table: str, ids: set[str]) -> dict[str, np.ndarray]:
     """The embeddings of the given ids, as {id: (dimension,) float32}; absent ids are absent."""
-    rows = artifact.read(table, ["id", "embedding"], pc.field("id").isin(pa.array(sorted(ids))))
+    rows = artifact.read(table, ["id", "embedding"], pc.field("id").isin(pa.array(sorted(ids), pa.string())))
     matrix = _matrix(rows["embedding"])
     return dict(zip(rows["id"].to_pylist(), matrix, strict=True))
 
@@ -167,7 +167,7 @@ def _known_vectors(
             rows = earlier.read(
                 work["table"],
                 ["text_hash", "embedding"],
-                pc.field("text_hash").isin(pa.array(sorted(hashes))),
+                pc.field("text_hash").isin(pa.array(sorted(hashes), pa.string())),
             )
             matrix = _matrix(rows["embedding"])
             return dict(zip(rows["text_hash"].to_pylist(), matrix, strict=True))

@@ -8,8 +8,8 @@ import logging
 from datetime import date
 
 from perank_tasks.collections import open_collection
-from perank_tasks.config import Arm, Night, NightOptions, first_stage_name
-from perank_tasks.embedders import CHECKPOINT_PREFIX
+from perank_tasks.config import Arm, Night, NightOptions, first_stage_name, stable_hash
+from perank_tasks.embedders import CHECKPOINT_PREFIX, identify
 from perank_tasks.provenance import fingerprint
 from perank_tasks.settings import Settings
 
@@ -52,9 +52,10 @@ def _arm(name: str, options: NightOptions, settings: Settings) -> Arm:
     if name == "bm25":
         return Arm(**common)
     if name == "cosine":
-        return Arm(**common, embedder=options.embedder)
+        return Arm(**common, **_embedder(options.embedder, settings))
     if name == "fusion":
-        return Arm(**common, embedder=options.embedder, fusion_weight=options.fusion_weight)
+        weight = options.fusion_weight
+        return Arm(**common, **_embedder(options.embedder, settings), fusion_weight=weight)
     from perank_tasks.perank.checkpoint import summarize_checkpoint
 
     checkpoint = summarize_checkpoint(options.checkpoint, cache=settings.cache)
@@ -62,7 +63,7 @@ def _arm(name: str, options: NightOptions, settings: Settings) -> Arm:
     own = CHECKPOINT_PREFIX + options.checkpoint
     return Arm(
         **common,
-        embedder=own if encoder.inside_checkpoint else encoder.name,
+        **_embedder(own if encoder.inside_checkpoint else encoder.name, settings),
         checkpoint=options.checkpoint,
         checkpoint_hash=checkpoint.hash,
         prompt=checkpoint.prompt,
@@ -70,3 +71,8 @@ def _arm(name: str, options: NightOptions, settings: Settings) -> Arm:
         window=options.window,
         step=options.step,
     )
+
+
+def _embedder(name: str, settings: Settings) -> dict[str, str]:
+    """The fields of an arm that name its embedder, by name and by content."""
+    return {"embedder": name, "embedder_hash": stable_hash(identify(name, settings))}

@@ -20,6 +20,7 @@ import pyarrow as pa
 from perank_tasks import baselines
 from perank_tasks.artifacts import Artifact, Store, artifact_key
 from perank_tasks.config import Arm, Night
+from perank_tasks.errors import EmbeddingError
 from perank_tasks.meter import Meter, total
 from perank_tasks.progress import progress
 from perank_tasks.schemas import QUERY_STATUS, RANKINGS, rows_to_table
@@ -62,6 +63,8 @@ def rerank_shard(
     queries = query_shard(night, first_stage.manifest.inputs["snapshot"], work["shard"])
     vectors = store.open(embeddings[arm.embedder]) if arm.embedder else None
     ranker = _ranker(arm)
+    if vectors is not None:
+        ranker.check_width(vectors)
     meter.device = ranker.device
     results: list[Ranked] = []
     with progress(f"ranking by {arm.name}", len(queries), "queries") as advance:
@@ -139,6 +142,9 @@ class _BaselineRanker:
     def __init__(self, arm: Arm):
         self.arm = arm
 
+    def check_width(self, vectors: Artifact) -> None:
+        """Any width will do."""
+
     def rank(self, tasks: list[QueryTask], advance: Callable[[int], None]) -> Iterator[Ranked]:
         for task in tasks:
             yield self._rank(task)
@@ -179,6 +185,16 @@ class _PERankRanker:
         self.arm = arm
         self.model = PERank.from_pretrained(arm.checkpoint, cache=settings.cache)
         self.device = str(self.model.device)
+
+    def check_width(self, vectors: Artifact) -> None:
+        """Refuse embeddings that the projector cannot read."""
+        found = vectors.dataset("passages").schema.field("embedding").type.list_size
+        if found != self.model.embedding_size:
+            raise EmbeddingError(
+                f"The embeddings in {vectors.folder} have {found} values each, and checkpoint "
+                f"{self.arm.checkpoint} expects {self.model.embedding_size}: they are of another "
+                "embedder or damaged. Remove the folder and embed again."
+            )
 
     def rank(self, tasks: list[QueryTask], advance: Callable[[int], None]) -> Iterator[Ranked]:
         from perank_tasks.perank import RerankRequest

@@ -1,0 +1,1 @@
+"""PE-Rank as an offline pipeline: see `cli.py` for commands, `stages/` for what a night does."""

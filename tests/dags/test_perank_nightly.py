@@ -1,0 +1,96 @@
+"""The DAG file: its shape, its form, and that it stays light to parse."""
+
+import importlib
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perank_tasks import stages
+from perank_tasks.config import NightOptions
+
+DAGS = Path(__file__).parents[2] / "dags"
+
+PARSE = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import perank_nightly
+dag = perank_nightly.perank_nightly()
+params = {name: dag.params.get_param(name) for name in dag.params}
+print(json.dumps({
+    "schedule": dag.schedule,
+    "catchup": dag.catchup,
+    "tags": sorted(dag.tags),
+    "doc": dag.doc_md,
+    "owners": sorted({task.owner for task in dag.tasks}),
+    "pools": {task.task_id: task.pool for task in dag.tasks},
+    "upstream": {task.task_id: sorted(task.upstream_task_ids) for task in dag.tasks},
+    "params": {name: {"value": p.value, "about": p.description, **p.schema}
+               for name, p in params.items()},
+    "heavy": sorted({"torch", "transformers", "duckdb", "pyarrow", "ranx"} & set(sys.modules)),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def dag(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The parsed DAG, read by a process of its own."""
+    environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow"))}
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE, str(DAGS)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_it_runs_at_two_and_never_catches_up(dag: dict[str, Any]) -> None:
+    assert dag["schedule"] == "0 2 * * *"
+    assert dag["catchup"] is False
+    assert dag["owners"] == ["perank"]
+    assert "perank" in dag["tags"]
+    assert dag["doc"].startswith("# The nightly run")
+
+
+def test_parsing_imports_nothing_heavy(dag: dict[str, Any]) -> None:
+    assert dag["heavy"] == []
+
+
+def test_every_task_is_a_stage_function(dag: dict[str, Any]) -> None:
+    names = {task.rpartition(".")[2] for task in dag["upstream"]} - {"plan_night"}
+    functions: set[str] = set()
+    for module in pkgutil.iter_modules(stages.__path__):
+        functions |= set(vars(importlib.import_module(f"{stages.__name__}.{module.name}")))
+    assert names <= functions
+
+
+def test_data_flows_one_way(dag: dict[str, Any]) -> None:
+    upstream = dag["upstream"]
+    assert upstream["plan_night"] == []
+    assert upstream["take_snapshot"] == ["plan_night"]
+    assert "embed.publish_embeddings" in upstream["rerank.rerank_shard"]
+    assert "retrieve.publish_candidates" in upstream["rerank.rerank_shard"]
+    assert "retrieve.build_index" in upstream["retrieve.retrieve_shard"]
+    assert upstream["evaluate"] == ["plan_night", "rerank.publish_rankings"]
+    assert upstream["verdict"] == ["load", "plan_night"]
+
+
+def test_pools_keep_the_gpu_and_the_writer_to_one_task(dag: dict[str, Any]) -> None:
+    pools = {
+        pool: {t for t, p in dag["pools"].items() if p == pool} for pool in ("gpu", "warehouse")
+    }
+    assert pools == {"gpu": {"embed.embed_shard", "rerank.rerank_shard"}, "warehouse": {"load"}}
+
+
+def test_the_form_describes_every_option(dag: dict[str, Any]) -> None:
+    params = dag["params"]
+    assert set(params) == set(NightOptions.model_fields)
+    assert all(len(p["about"]) > 10 for p in params.values())
+    assert params["depth"] | {"type": "integer", "minimum": 1, "maximum": 1000} == params["depth"]
+    assert params["run_date"]["type"] == ["null", "string"]
+    assert params["run_date"]["format"] == "date"
+    assert params["arms"]["value"] == ["bm25", "cosine", "fusion", "perank"]

@@ -1,0 +1,91 @@
+"""A small real collection and the golden checkpoint: a whole night in a few seconds.
+
+Passages are on five topics with their own words; each query asks for one topic. The golden
+checkpoint's own encoder embeds them, so that nothing large is loaded.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from perank_tasks.config import Night, NightOptions
+from perank_tasks.stages.plan import plan_night
+
+GOLDEN = Path(__file__).parent / "golden" / "pe-rank-mistral-tiny"
+NIGHT = "2026-01-31"
+
+TOPICS = {
+    "flea": "A flea lives on dogs and cats and its life cycle takes weeks",
+    "concrete": "Interior concrete flooring costs so many dollars for each square foot",
+    "election": "The election was won by the president with a majority of votes",
+    "visceral": "Visceral fat lies around the organs deep in the belly",
+    "thai": "Daily life of Thai people begins with rice and the market",
+}
+
+
+def some_passages(each: int = 8) -> list[dict[str, str]]:
+    """`each` passages a topic, telling apart by their last words."""
+    return [
+        {"_id": f"{topic}-{i}", "title": "", "text": f"{text}, says source number {i}."}
+        for topic, text in TOPICS.items()
+        for i in range(each)
+    ]
+
+
+def some_queries() -> dict[str, str]:
+    return {f"q-{topic}": " ".join(text.split()[:6]) for topic, text in TOPICS.items()}
+
+
+def some_qrels() -> list[tuple[str, str, int]]:
+    """Two relevant passages a topic, one of them best, and one judged not relevant."""
+    return [
+        line
+        for topic in TOPICS
+        for line in (
+            (f"q-{topic}", f"{topic}-3", 3),
+            (f"q-{topic}", f"{topic}-5", 1),
+            (f"q-{topic}", f"{topic}-0", 0),
+        )
+    ]
+
+
+def write_collection(
+    folder: Path,
+    *,
+    passages: Sequence[Mapping[str, Any]] | None = None,
+    queries: Mapping[str, str] | None = None,
+    qrels: Sequence[tuple[str, str, int]] | None = None,
+    run: Sequence[tuple[str, str, float]] | None = None,
+) -> str:
+    """Write a TREC-layout folder and return its spec; what is not given is as above."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "passages.jsonl").open("w") as file:
+        for passage in some_passages() if passages is None else passages:
+            file.write(json.dumps(passage) + "\n")
+    with (folder / "queries.tsv").open("w") as file:
+        for query_id, text in (some_queries() if queries is None else queries).items():
+            file.write(f"{query_id}\t{text}\n")
+    with (folder / "qrels.txt").open("w") as file:
+        for query_id, passage_id, grade in some_qrels() if qrels is None else qrels:
+            file.write(f"{query_id} 0 {passage_id} {grade}\n")
+    if run is None:
+        return f"files:{folder}"
+    with (folder / "given.trec").open("w") as file:
+        for rank, (query_id, passage_id, score) in enumerate(run, 1):
+            file.write(f"{query_id} Q0 {passage_id} {rank} {score} test\n")
+    return f"files:{folder}?run=given.trec"
+
+
+def small_night(spec: str, **options: Any) -> Night:
+    """A night over a small collection by the golden checkpoint, for every arm."""
+    values = {
+        "collection": spec,
+        "run_date": NIGHT,
+        "checkpoint": str(GOLDEN),
+        "embedder": f"checkpoint:{GOLDEN}",
+        **options,
+    }
+    parsed = NightOptions.parse(values)
+    assert parsed.run_date
+    return plan_night(parsed, parsed.run_date)
