@@ -243,7 +243,7 @@ class TensorFiles:
         self._pickled: dict[Path, dict[str, Tensor]] = {}
         index = folder / "model.safetensors.index.json"
         if index.is_file():
-            weight_map = _read_json(index).get("weight_map", {})
+            weight_map = _field(index, _read_json(index), "weight_map", dict)
             for shard in sorted(set(weight_map.values())):
                 self._add_safetensors(folder / shard)
         elif (folder / "model.safetensors").is_file():

@@ -359,6 +359,8 @@ class PERank:
         found = np.shape(request.embeddings)
         if found != expected:
             return f"embeddings have shape {found}, expected {expected}: one row a passage"
+        if not np.issubdtype(np.asarray(request.embeddings).dtype, np.floating):
+            return f"embeddings are {np.asarray(request.embeddings).dtype}, expected floats"
         bad = ~np.isfinite(request.embeddings).all(axis=1)
         if bad.any():
             first = request.passage_ids[int(bad.argmax())]

@@ -80,6 +80,8 @@ def test_shards_load_as_one_file_does(published: Path, tmp_path: Path) -> None:
 
     (sharded / "model-00002-of-00003.safetensors").unlink()
     refused(sharded, "model-00002-of-00003.safetensors", "missing")
+    index.write_text(json.dumps({"weight_map": ["model.norm.weight"]}))
+    refused(sharded, "model.safetensors.index.json", "weight_map")
 
 
 def test_a_projector_beside_the_weights_wins(published: Path, tmp_path: Path) -> None:
@@ -93,9 +95,22 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(published: Path, tmp_pat
     torch.save({"projector.weight": RunsCode(trace)}, published / "projector.bin")
     refused(published, "projector.bin", "would run code", "safetensors")
     with (published / "projector.bin").open("wb") as file:
-        pickle.dump({"projector.weight": RunsCode(trace)}, file)
+        pickle.dump({"projector.weight": RunsCode(trace)}, file, protocol=2)
     refused(published, "projector.bin")
     assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("family", "rope"), [("mistral", {"rope_theta": 1e6}), ("llama", {"rope_theta": 5e5})]
+)
+def test_the_llms_own_settings_are_kept(tmp_path: Path, family: str, rope: dict[str, Any]) -> None:
+    """Mistral-7B-Instruct-v0.2 has a rope_theta of 1e6, at the top level as in transformers 4."""
+    folder = write_published(tmp_path / "ranker", family)
+    edit_config(folder, rope_parameters=None, rms_norm_eps=1e-5, **rope)
+    engine = PERank.from_pretrained(folder, cache=tmp_path, device="cpu")
+    assert engine.model.body.config.rms_norm_eps == 1e-5
+    frequencies = engine.model.body.rotary_emb.inv_freq
+    assert frequencies[1].item() == pytest.approx(rope["rope_theta"] ** (-2 / 8), rel=1e-5)
 
 
 def test_an_encoder_by_name_is_found_in_the_checkpoints_folder(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_one_bad_query_of_many_keeps_its_order_and_says_why(engine: PERank) -> N
         4: (replace(good[4], embeddings=good[4].embeddings[:-1]), "shape (11, 24)"),
         5: (replace(good[5], query_embedding=None), "query's embedding is missing"),
         6: (replace(good[6], query_embedding=np.full(24, np.nan, np.float32)), "not finite"),
+        8: (replace(good[0], embeddings=good[0].embeddings.astype(str)), "expected floats"),
         # Finite, but its logits overflow.
         7: (replace(good[7], embeddings=good[7].embeddings * np.float32(3e38)), "logits"),
     }
