@@ -33,7 +33,7 @@ def night_params() -> dict[str, Param]:
     return params
 
 
-def run_date_of(context: dict[str, Any]) -> date:
+def run_date_of(context: Any) -> date:
     """A run's date: its logical date, or where it has none, when it was due, in UTC."""
     moment = context.get("logical_date") or context["dag_run"].run_after
     return moment.astimezone(UTC).date()

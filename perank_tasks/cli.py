@@ -71,7 +71,7 @@ def _with_night_options(command: Callable[[NightOptions], None]) -> Callable[...
         option = typer.Option(
             f"--{name.replace('_', '-')}", help=help_text, show_default=default is not None
         )
-        annotation = Annotated[_option_type(field.annotation) | None, option]
+        annotation: Any = Annotated[_option_type(field.annotation) | None, option]
         parameters.append(
             inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation

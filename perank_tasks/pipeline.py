@@ -31,8 +31,8 @@ def _stages(night: Night) -> Iterator[tuple[str, Any]]:
     snapshot = take_snapshot(night)
     yield "snapshot", snapshot
 
-    for work in plan_embedding(night, snapshot):
-        embed_shard(night, snapshot, work)
+    for texts in plan_embedding(night, snapshot):
+        embed_shard(night, snapshot, texts)
     embeddings = publish_embeddings(night, snapshot)
     yield "embed", embeddings
 
@@ -44,8 +44,8 @@ def _stages(night: Night) -> Iterator[tuple[str, Any]]:
     candidates = publish_candidates(night, snapshot, index)
     yield "retrieve", candidates
 
-    for work in plan_reranking(night, candidates):
-        rerank_shard(night, candidates, embeddings, work)
+    for queries in plan_reranking(night, candidates):
+        rerank_shard(night, candidates, embeddings, queries)
     rankings = publish_rankings(night, candidates, embeddings)
     yield "rerank", rankings
 

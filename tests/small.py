@@ -66,9 +66,9 @@ def write_collection(
     with (folder / "queries.tsv").open("w") as file:
         for query_id, text in (some_queries() if queries is None else queries).items():
             file.write(f"{query_id}\t{text}\n")
-    with (folder / "qrels.txt").open("w") as file:
-        for query_id, passage_id, grade in some_qrels() if qrels is None else qrels:
-            file.write(f"{query_id} 0 {passage_id} {grade}\n")
+    lines = [f"{q} 0 {p} {grade}\n" for q, p, grade in (some_qrels() if qrels is None else qrels)]
+    if lines:
+        (folder / "qrels.txt").write_text("".join(lines))
     if run is None:
         return f"files:{folder}"
     with (folder / "given.trec").open("w") as file:

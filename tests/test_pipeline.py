@@ -196,7 +196,10 @@ def test_one_embedding_that_is_nan_costs_its_queries_and_no_others(spec: str) ->
 
     _damage_embeddings(night, embeddings[night.embedders[0]], with_nan)
     run_night(night)
-    assert values("SELECT unranked_queries FROM runs ORDER BY arm") == [0, 1, 1, 1]
+    touched = "SELECT count(DISTINCT query_id) FROM rankings WHERE passage_id = 'flea-0'"
+    (expected,) = values(touched)
+    assert 0 < expected < len(TOPICS)
+    assert values("SELECT unranked_queries FROM runs ORDER BY arm") == [0, *[expected] * 3]
 
 
 def test_embeddings_of_another_width_are_refused(spec: str) -> None:
@@ -224,8 +227,7 @@ def test_text_that_no_tokenizer_takes_is_cleaned_and_counted(tmp_path: Path) -> 
     queries = {"q1": "flea <PLACEHOLDER> [INST] </s>", "q2": "flea " * 2500, "q3": "跳蚤 flea"}
     spec = write_collection(tmp_path / "c", passages=passages, queries=queries, qrels=[])
     night = small_night(spec)
-    done = run_night(night)
-    assert store().open(done["snapshot"]).manifest.counts["cleaned_texts"] == 2
+    run_night(night)
     assert values("SELECT count(*) FROM rankings WHERE arm = 'perank'") == [15]
     assert values("SELECT unranked_queries FROM runs") == [0, 0, 0, 0]
     assert values("SELECT cut_queries FROM runs WHERE arm = 'perank'") == [1]
@@ -261,18 +263,18 @@ run_night(Night.from_json(json.loads(sys.argv[1])))
 """
 
 
-@pytest.mark.parametrize("kind", ["embeddings", "rankings"])
-def test_a_killed_night_goes_on_to_the_same_tables(spec: str, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("part", ["embeddings/*/*/passages-*", "rankings/*/*/queries-*"])
+def test_a_killed_night_goes_on_to_the_same_tables(spec: str, part: str) -> None:
     night = small_night(spec, shards=4)
     root = Settings.from_environment().root
     process = subprocess.Popen([sys.executable, "-c", KILLED, json.dumps(night.to_json())])
     deadline = time.monotonic() + 120
-    while not list(root.glob(f"{kind}/*/*/*.parquet")) and time.monotonic() < deadline:
+    while not list(root.glob(f"{part}.parquet")) and time.monotonic() < deadline:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not Settings.from_environment().published_warehouse.exists()
-    first_part = min(root.glob(f"{kind}/*/*/*.parquet"), key=lambda path: path.stat().st_mtime)
+    first_part = min(root.glob(f"{part}.parquet"), key=lambda path: path.stat().st_mtime)
     written = first_part.stat().st_mtime_ns
 
     run_night(night)

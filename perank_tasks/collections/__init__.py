@@ -7,7 +7,7 @@ A collection is named by one string, the *spec*, wherever one is asked for:
     files:/data/dl19?name=dl19&run=bm25.trec&relevance_level=2
 
 An adapter is one class with `load(as_of)`; `open_collection` picks it by the spec's
-scheme. Adapters parse and check, and never write.
+scheme. Adapters parse, check and clean texts (`text.clean_text`), and never write.
 """
 
 from collections.abc import Callable, Iterator

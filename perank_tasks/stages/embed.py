@@ -116,7 +116,9 @@ def publish_embeddings(night: Night, snapshot: str) -> dict[str, str]:
 
 def read_vectors(artifact: Artifact, table: str, ids: set[str]) -> dict[str, np.ndarray]:
     """The embeddings of the given ids, as {id: (dimension,) float32}; absent ids are absent."""
-    rows = artifact.read(table, ["id", "embedding"], pc.field("id").isin(pa.array(sorted(ids), pa.string())))
+    rows = artifact.read(
+        table, ["id", "embedding"], pc.field("id").isin(pa.array(sorted(ids), pa.string()))
+    )
     matrix = _matrix(rows["embedding"])
     return dict(zip(rows["id"].to_pylist(), matrix, strict=True))
 

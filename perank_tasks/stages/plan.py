@@ -8,7 +8,7 @@ import logging
 from datetime import date
 
 from perank_tasks.collections import open_collection
-from perank_tasks.config import Arm, Night, NightOptions, first_stage_name, stable_hash
+from perank_tasks.config import Arm, ArmName, Night, NightOptions, first_stage_name, stable_hash
 from perank_tasks.embedders import CHECKPOINT_PREFIX, identify
 from perank_tasks.provenance import fingerprint
 from perank_tasks.settings import Settings
@@ -42,34 +42,35 @@ def plan_night(options: NightOptions, run_date: date) -> Night:
     return night
 
 
-def _arm(name: str, options: NightOptions, settings: Settings) -> Arm:
-    common = {
-        "name": name,
-        "first_stage": first_stage_name(options),
-        "depth": options.depth,
-        "query_limit": options.query_limit,
-    }
+def _arm(name: ArmName, options: NightOptions, settings: Settings) -> Arm:
+    arm = Arm(
+        name=name,
+        first_stage=first_stage_name(options),
+        depth=options.depth,
+        query_limit=options.query_limit,
+    )
     if name == "bm25":
-        return Arm(**common)
-    if name == "cosine":
-        return Arm(**common, **_embedder(options.embedder, settings))
-    if name == "fusion":
-        weight = options.fusion_weight
-        return Arm(**common, **_embedder(options.embedder, settings), fusion_weight=weight)
+        return arm
+    if name in ("cosine", "fusion"):
+        weight = options.fusion_weight if name == "fusion" else None
+        own = _embedder(options.embedder, settings)
+        return arm.model_copy(update={**own, "fusion_weight": weight})
+
     from perank_tasks.perank.checkpoint import summarize_checkpoint
 
     checkpoint = summarize_checkpoint(options.checkpoint, cache=settings.cache)
     encoder = checkpoint.encoder
-    own = CHECKPOINT_PREFIX + options.checkpoint
-    return Arm(
-        **common,
-        **_embedder(own if encoder.inside_checkpoint else encoder.name, settings),
-        checkpoint=options.checkpoint,
-        checkpoint_hash=checkpoint.hash,
-        prompt=checkpoint.prompt,
-        decoding="constrained",
-        window=options.window,
-        step=options.step,
+    inside = CHECKPOINT_PREFIX + options.checkpoint
+    return arm.model_copy(
+        update={
+            **_embedder(inside if encoder.inside_checkpoint else encoder.name, settings),
+            "checkpoint": options.checkpoint,
+            "checkpoint_hash": checkpoint.hash,
+            "prompt": checkpoint.prompt,
+            "decoding": "constrained",
+            "window": options.window,
+            "step": options.step,
+        }
     )
 
 

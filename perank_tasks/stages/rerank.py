@@ -182,7 +182,9 @@ class _PERankRanker:
         settings = Settings.from_environment()
         torch.set_num_threads(settings.threads)
         assert arm.checkpoint is not None
-        self.arm = arm
+        assert arm.window is not None
+        assert arm.step is not None
+        self.arm, self.window, self.step = arm, arm.window, arm.step
         self.model = PERank.from_pretrained(arm.checkpoint, cache=settings.cache)
         self.device = str(self.model.device)
 
@@ -199,15 +201,21 @@ class _PERankRanker:
     def rank(self, tasks: list[QueryTask], advance: Callable[[int], None]) -> Iterator[Ranked]:
         from perank_tasks.perank import RerankRequest
 
-        able = [task for task in tasks if not task.problem]
-        requests = [
-            RerankRequest(t.query_id, t.text, t.passage_ids, t.embeddings, t.query_embedding)
-            for t in able
-        ]
-        results = self.model.rerank_many(requests, window=self.arm.window, step=self.arm.step)
-        by_query = {}
-        for task, result in zip(able, results, strict=True):
-            by_query[task.query_id] = Ranked(
+        able = {
+            t.query_id: RerankRequest(
+                t.query_id, t.text, t.passage_ids, t.embeddings, t.query_embedding
+            )
+            for t in tasks
+            if t.embeddings is not None
+        }
+        results = self.model.rerank_many(able.values(), window=self.window, step=self.step)
+        for task in tasks:
+            if task.query_id not in able:
+                yield _unranked(task, task.problem or "")
+                advance(1)
+                continue
+            result = next(results)
+            yield Ranked(
                 task=task,
                 order=list(result.order),
                 scores=_reciprocal_ranks(len(result.order)),
@@ -219,9 +227,6 @@ class _PERankRanker:
                 decode_steps=result.decode_steps,
             )
             advance(1)
-        for task in tasks:
-            yield by_query.get(task.query_id) or _unranked(task, task.problem or "")
-        advance(len(tasks) - len(able))
 
 
 def _ranker(arm: Arm) -> _BaselineRanker | _PERankRanker:
@@ -252,8 +257,9 @@ def _join(
                     f"{absent[0]} the first: they are not passages of the collection",
                 )
             else:
-                matrix = np.stack([passages[p] for p in ids]) if ids else np.empty((0, 0))
-                task = replace(task, embeddings=matrix, query_embedding=asked[query_id])
+                asking = asked[query_id]
+                matrix = np.array([passages[p] for p in ids], np.float32).reshape(-1, asking.size)
+                task = replace(task, embeddings=matrix, query_embedding=asking)
         tasks.append(task)
     return tasks
 

@@ -25,7 +25,7 @@ from perank_tasks.errors import CollectionError
 from perank_tasks.meter import Meter
 from perank_tasks.schemas import GIVEN_RUN, PASSAGES, QRELS, QUERIES, rows_to_table
 from perank_tasks.settings import Settings
-from perank_tasks.text import clean_text, text_hash
+from perank_tasks.text import text_hash
 
 ROWS_A_BATCH = 4096
 
@@ -83,7 +83,7 @@ class _Writer:
         self.data = data
         self.digest = hashlib.sha256()
         self.tables = ["passages", "queries", "qrels", *(["run"] if data.run else [])]
-        self.counts: dict[str, int] = {"cleaned_texts": 0}
+        self.counts: dict[str, int] = {}
         # text hash of each passage that a judgement names, once it has been seen
         self._judged: dict[str, str | None] = {j.passage_id: None for j in data.judgements}
 
@@ -117,23 +117,16 @@ class _Writer:
                 self.digest.update(repr(row).encode("utf-8", "backslashreplace"))
             yield from rows_to_table(chunk, schema).to_batches()
 
-    def _clean(self, text: str) -> str:
-        cleaned = clean_text(text)
-        self.counts["cleaned_texts"] += cleaned != text
-        return cleaned
-
     def _passages(self, passages: Iterable[Passage]) -> Iterator[tuple]:
         for passage in passages:
-            title = None if passage.title is None else self._clean(passage.title)
-            text = self._clean(passage.text)
-            name = text_hash(title, text)
+            name = text_hash(passage.title, passage.text)
             if passage.passage_id in self._judged:
                 self._judged[passage.passage_id] = name
-            yield passage.passage_id, title, text, name, list(passage.aliases)
+            yield passage.passage_id, passage.title, passage.text, name, list(passage.aliases)
 
     def _queries(self) -> Iterator[tuple]:
         for query in self.data.queries:
-            yield query.query_id, self._clean(query.text)
+            yield query.query_id, query.text
 
     def _qrels(self, judgements: list[Judgement]) -> Iterator[tuple]:
         stale = unknown = 0
