@@ -5,6 +5,7 @@
 """
 
 import importlib
+import inspect
 from collections.abc import Callable
 from datetime import UTC, date
 from typing import Any
@@ -15,8 +16,9 @@ from airflow.sdk.exceptions import AirflowFailException
 from perank_tasks.config import Night, NightOptions
 from perank_tasks.errors import PerankError, StorageError, WarehouseError
 
-TRANSIENT = (StorageError, WarehouseError)
-"""Errors of the infrastructure, worth a retry. Any other of ours would only come back."""
+TRANSIENT = (StorageError, WarehouseError, OSError, MemoryError)
+"""Errors of the infrastructure, worth a retry, as is a worker's death, which Airflow sees
+for itself. Any other error would only come back."""
 
 
 def night_params() -> dict[str, Param]:
@@ -70,8 +72,12 @@ def stage(path: str, **task_options: Any) -> Any:
         function: Callable[..., Any] = getattr(
             importlib.import_module(f"perank_tasks.stages.{module}"), name
         )
+        # Airflow adds its whole context to the keywords of a function that takes any.
+        wanted = inspect.signature(function).parameters
         with _AsAirflowErrors():
-            return function(Night.from_json(night), **inputs)
+            return function(
+                Night.from_json(night), **{k: v for k, v in inputs.items() if k in wanted}
+            )
 
     call.__doc__ = f"See `perank_tasks.stages.{path}`."
     return task(task_id=name, **task_options)(call)
@@ -83,5 +89,6 @@ class _AsAirflowErrors:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, PerankError) and not isinstance(error, TRANSIENT):
-            raise AirflowFailException(str(error)) from error
+        if isinstance(error, Exception) and not isinstance(error, TRANSIENT):
+            message = str(error) if isinstance(error, PerankError) else repr(error)
+            raise AirflowFailException(message) from error

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from perank_tasks.perank import PERank
 
 CHECKPOINT_PREFIX = "checkpoint:"
-CHECKPOINT_MAX_LENGTH = 512
-"""Tokens of a passage that the PE-Rank reference encodes at inference."""
 
 
 class Embedder(Protocol):
@@ -89,7 +87,7 @@ class _CheckpointEncoder:
         self.device = str(model.device)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        return self.model.encode(texts, max_length=CHECKPOINT_MAX_LENGTH)
+        return self.model.encode(texts)
 
 
 @cache
@@ -103,7 +101,6 @@ def _identity(name: str, cache_folder: Path) -> tuple[tuple[str, str | int], ...
             ("name", name),
             ("content", summary.hash),
             ("pooling", summary.encoder.pooling),
-            ("max_length", CHECKPOINT_MAX_LENGTH),
         )
     folder = _sentence_transformer_folder(name, cache_folder)
     # Pooling and maximum length are in the folder's own configuration, so in its hash.

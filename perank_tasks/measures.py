@@ -47,9 +47,13 @@ def evaluate_run(run: Scores, qrels: Grades, relevance_level: int) -> dict[str, 
         f"recall@100-l{relevance_level}": "recall@100",
         f"map-l{relevance_level}": "MAP",
     }
+    # Names of one length: Numba compiles ranx anew, for half a minute, for every other length.
+    name = _Names()
     ids = sorted(ranked)
-    strict = {q: {p: float(len(ranked[q]) - i) for i, p in enumerate(ranked[q])} for q in ids}
-    grades = {q: {p: max(grade, 0) for p, grade in qrels[q].items()} for q in ids}
+    strict = {
+        name(q): {name(p): float(len(ranked[q]) - i) for i, p in enumerate(ranked[q])} for q in ids
+    }
+    grades = {name(q): {name(p): max(g, 0) for p, g in qrels[q].items()} for q in ids}
     computed = evaluate(Qrels(grades), Run(strict), list(ranx_names), return_mean=False)
     for ranx_name, measure in ranx_names.items():
         row = np.asarray(computed[ranx_name], dtype=float)
@@ -59,3 +63,13 @@ def evaluate_run(run: Scores, qrels: Grades, relevance_level: int) -> dict[str, 
 
 def _trec_eval_order(scores: Mapping[str, float]) -> list[str]:
     return sorted(scores, key=lambda passage: (scores[passage], passage), reverse=True)
+
+
+class _Names:
+    """Twelve digits for each name, in the order they are first asked for."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def __call__(self, name: str) -> str:
+        return f"{self._numbers.setdefault(name, len(self._numbers)):012}"

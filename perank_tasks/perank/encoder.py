@@ -18,6 +18,9 @@ from perank_tasks.models import resolve_model
 from perank_tasks.perank.checkpoint import Checkpoint
 from perank_tasks.text import clean_text
 
+REFERENCE_MAX_LENGTH = 512
+"""Tokens of a passage that the PE-Rank reference encodes at inference."""
+
 
 class Encoder:
     """The embedder of `checkpoint`, on `device` in float32.
@@ -73,14 +76,18 @@ class Encoder:
         self._device = device
         self._pooling = spec.pooling
         self._max_positions = getattr(self._model.config, "max_position_embeddings", None)
+        self.max_length = _own_max_length(folder, self._max_positions)
 
     @torch.inference_mode()
-    def encode(self, texts: Sequence[str], *, max_length: int, batch_size: int) -> np.ndarray:
+    def encode(
+        self, texts: Sequence[str], *, max_length: int | None, batch_size: int
+    ) -> np.ndarray:
         """Embed texts: (len(texts), embedding_size) float32, L2-normalised, in order.
 
         Raises:
             ConfigError: `max_length` is more than the encoder's positions, or not positive.
         """
+        max_length = self.max_length if max_length is None else max_length
         limit = self._max_positions or max_length
         if not 1 <= max_length <= limit or batch_size < 1:
             raise ConfigError(
@@ -103,6 +110,14 @@ class Encoder:
             pooled = _pool(states, inputs["attention_mask"], self._pooling)
             embeddings[batch] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
         return embeddings
+
+
+def _own_max_length(folder: Path, positions: int | None) -> int:
+    """Tokens to cut at: a sentence-transformers model's own, else the reference's."""
+    settings = folder / "sentence_bert_config.json"
+    if settings.is_file():
+        return int(json.loads(settings.read_text(encoding="utf-8"))["max_seq_length"])
+    return min(REFERENCE_MAX_LENGTH, positions or REFERENCE_MAX_LENGTH)
 
 
 def _pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:

@@ -218,13 +218,14 @@ class PERank:
         }
 
     def encode(
-        self, texts: Sequence[str], *, max_length: int = 512, batch_size: int = 32
+        self, texts: Sequence[str], *, max_length: int | None = None, batch_size: int = 32
     ) -> np.ndarray:
         """Embed texts with the checkpoint's own encoder.
 
         Args:
             texts: passages' contents or queries.
-            max_length: encoder tokens a text is cut at; the reference's 512.
+            max_length: encoder tokens a text is cut at. None: as many as the nightly run
+                takes, a sentence-transformers model's own maximum, else the reference's 512.
             batch_size: texts at once.
 
         Returns:
