@@ -71,7 +71,7 @@ class _SentenceTransformer:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         return self.model.encode(
             list(texts),
-            batch_size=32,
+            batch_size=16 if self.device == "cpu" else 128,
             normalize_embeddings=True,
             convert_to_numpy=True,
             show_progress_bar=False,

@@ -1,0 +1,57 @@
+"""The nightly DAG under a real scheduler, as `make nightly` runs it."""
+
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tests.airflow.harness import RealAirflow
+from tests.small import GOLDEN, TOPICS, write_collection
+
+DAGS = Path(__file__).parents[2] / "dags"
+
+
+def rows(airflow: RealAirflow, statement: str) -> list[tuple]:
+    path = airflow.home / "warehouse" / "perank.duckdb"
+    with duckdb.connect(str(path), read_only=True) as connection:
+        return connection.execute(statement).fetchall()
+
+
+@pytest.mark.airflow
+def test_the_night_runs_and_the_second_one_changes_no_cell(real_airflow, tmp_path: Path) -> None:
+    airflow: RealAirflow = real_airflow(DAGS)
+    conf = {
+        "collection": write_collection(tmp_path / "topics"),
+        "checkpoint": str(GOLDEN),
+        "embedder": f"checkpoint:{GOLDEN}",
+        "run_date": "2026-01-31",
+    }
+    outcome = airflow.run("perank_nightly", conf)
+    assert outcome.status == 0, outcome.output
+    assert set(airflow.runs("perank_nightly").values()) == {"success"}
+    states = airflow.states("perank_nightly")
+    assert set(states.values()) == {"success"}
+    # 4 arms by 2 shards; 2 shards of passages and one of queries, for the one embedder.
+    assert sum(task.startswith("rerank.rerank_shard[") for task in states) == 8
+    assert sum(task.startswith("embed.embed_shard[") for task in states) == 3
+
+    tables = [name for (name,) in rows(airflow, "SELECT table_name FROM duckdb_tables()")]
+    before = {table: rows(airflow, f"FROM {table} ORDER BY ALL") for table in tables}
+    assert len(before["query_measures"]) == 4 * 5 * len(TOPICS)
+    assert before["runs"][0][0].isoformat() == "2026-01-31"
+
+    again = airflow.run("perank_nightly", conf)
+    assert again.status == 0, again.output
+    assert list(airflow.runs("perank_nightly").values()) == ["success", "success"]
+    assert {table: rows(airflow, f"FROM {table} ORDER BY ALL") for table in tables} == before
+
+
+@pytest.mark.airflow
+def test_a_bad_option_fails_at_once_with_our_words(real_airflow) -> None:
+    airflow: RealAirflow = real_airflow(DAGS)
+    outcome = airflow.run("perank_nightly", {"checkpoint": "smollm2-minilm-untraind"})
+    assert outcome.status == 1
+    assert "unknown checkpoint 'smollm2-minilm-untraind': did you mean" in outcome.output
+    assert airflow.states("perank_nightly")["plan_night"] == "failed"
+    tries = "SELECT try_number FROM task_instance WHERE task_id = 'plan_night'"
+    assert airflow.query(tries) == [(1,)]
