@@ -52,33 +52,32 @@ verdict = stage("verdict.verdict")
     doc_md=__doc__,
 )
 def perank_nightly():
-    night = plan_night()
-    snapshot = take_snapshot(night)
+    snapshot = take_snapshot()
+    plan_night() >> snapshot
 
     @task_group
     def embed():
-        shards = plan_embedding(night, snapshot=snapshot)
-        done = embed_shard.partial(night=night, snapshot=snapshot).expand(work=shards)
-        return done >> publish_embeddings(night, snapshot=snapshot)
+        shards = plan_embedding(snapshot=snapshot)
+        done = embed_shard.partial(snapshot=snapshot).expand(work=shards)
+        return done >> publish_embeddings(snapshot=snapshot)
 
     @task_group
     def retrieve():
-        index = build_index(night, snapshot=snapshot)
-        shards = plan_retrieval(night, snapshot=snapshot)
-        inputs = {"snapshot": snapshot, "index": index}
-        done = retrieve_shard.partial(night=night, **inputs).expand(shard=shards)
-        return done >> publish_candidates(night, **inputs)
+        inputs = {"snapshot": snapshot, "index": build_index(snapshot=snapshot)}
+        shards = plan_retrieval(snapshot=snapshot)
+        done = retrieve_shard.partial(**inputs).expand(shard=shards)
+        return done >> publish_candidates(**inputs)
 
     @task_group
     def rerank(candidates, embeddings):
-        shards = plan_reranking(night, candidates=candidates)
         inputs = {"candidates": candidates, "embeddings": embeddings}
-        done = rerank_shard.partial(night=night, **inputs).expand(work=shards)
-        return done >> publish_rankings(night, **inputs)
+        shards = plan_reranking(candidates=candidates)
+        done = rerank_shard.partial(**inputs).expand(work=shards)
+        return done >> publish_rankings(**inputs)
 
     rankings = rerank(candidates=retrieve(), embeddings=embed())
-    results = evaluate(night, rankings=rankings)
-    load(night, results=results) >> verdict(night)
+    results = evaluate(rankings=rankings)
+    load(results=results) >> verdict()
 
 
 perank_nightly()

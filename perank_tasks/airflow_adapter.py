@@ -16,6 +16,9 @@ from airflow.sdk.exceptions import AirflowFailException
 from perank_tasks.config import Night, NightOptions
 from perank_tasks.errors import PerankError, StorageError, WarehouseError
 
+PLAN = "plan_night"
+"""Id of the task that every other task takes the night from."""
+
 TRANSIENT = (StorageError, WarehouseError, OSError, MemoryError)
 """Errors of the infrastructure, worth a retry, as is a worker's death, which Airflow sees
 for itself. Any other error would only come back."""
@@ -44,7 +47,7 @@ def run_date_of(context: Any) -> date:
 def plan(**task_options: Any) -> Any:
     """The first task: the run's Params and date as a `Night`, in JSON."""
 
-    @task(task_id="plan_night", **task_options)
+    @task(task_id=PLAN, **task_options)
     def plan_night() -> dict[str, Any]:
         from perank_tasks.stages.plan import plan_night as plan_stage
 
@@ -64,20 +67,20 @@ def stage(path: str, **task_options: Any) -> Any:
             runs, so that parsing a DAG file stays light. The task is called as the function.
         task_options: what `airflow.sdk.task` takes: pool, outlets, …
 
-    The function's first argument is the night, as the plan task returned it.
+    The function's first argument is the night, which the task fetches from the run's plan:
+    passed by hand, it would draw a line from the plan to every task of the graph.
     """
     module, _, name = path.rpartition(".")
 
-    def call(night: dict[str, Any], **inputs: Any) -> Any:
+    def call(**inputs: Any) -> Any:
         function: Callable[..., Any] = getattr(
             importlib.import_module(f"perank_tasks.stages.{module}"), name
         )
         # Airflow adds its whole context to the keywords of a function that takes any.
         wanted = inspect.signature(function).parameters
+        night = Night.from_json(get_current_context()["ti"].xcom_pull(task_ids=PLAN))
         with _AsAirflowErrors():
-            return function(
-                Night.from_json(night), **{k: v for k, v in inputs.items() if k in wanted}
-            )
+            return function(night, **{k: v for k, v in inputs.items() if k in wanted})
 
     call.__doc__ = f"See `perank_tasks.stages.{path}`."
     return task(task_id=name, **task_options)(call)

@@ -75,8 +75,8 @@ def test_data_flows_one_way(dag: dict[str, Any]) -> None:
     assert "embed.publish_embeddings" in upstream["rerank.rerank_shard"]
     assert "retrieve.publish_candidates" in upstream["rerank.rerank_shard"]
     assert "retrieve.build_index" in upstream["retrieve.retrieve_shard"]
-    assert upstream["evaluate"] == ["plan_night", "rerank.publish_rankings"]
-    assert upstream["verdict"] == ["load", "plan_night"]
+    assert upstream["evaluate"] == ["rerank.publish_rankings"]
+    assert upstream["verdict"] == ["load"]
 
 
 def test_pools_keep_the_gpu_and_the_writer_to_one_task(dag: dict[str, Any]) -> None:
