@@ -6,6 +6,7 @@ too: it first does the stages before it, finding what is done already, so that
 the current folder).
 """
 
+import csv
 import inspect
 import logging
 import os
@@ -13,18 +14,22 @@ import sys
 import types
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, cast, get_args, get_origin
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from perank_tasks.config import Night, NightOptions
 from perank_tasks.errors import ConfigError, PerankError, WarehouseError
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
-judge = typer.Typer(help="Judge passages by pooling, blind to the arm.", no_args_is_help=True)
+# Typer's boxed help cuts long words off, such as a collection's spec; plain help wraps.
+_typer = partial(
+    typer.Typer, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+app = _typer(help=__doc__, add_completion=False)
+judge = _typer(help="Judge passages by pooling, blind to the arm.")
 app.add_typer(judge, name="judge")
 out = Console()
 
@@ -43,7 +48,7 @@ _HELP = {
 def main() -> None:
     """Entry point: errors of ours are printed without a traceback and exit with 1."""
     logging.basicConfig(level=os.environ.get("PERANK_LOG", "WARNING").upper(), format="%(message)s")
-    # Models come from packages and folders; a hub is asked only where the user allows it.
+    # Tokenizers warn where a process that used threads forks another.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app()
@@ -157,7 +162,10 @@ def sql(
     statement: Annotated[str | None, typer.Argument(help="A SELECT statement.")] = None,
     file: Annotated[Path | None, typer.Option(help="A file with one, as in sql/examples.")] = None,
 ) -> None:
-    """Ask the result tables, read-only; never in the way of a running night."""
+    """Ask the result tables, read-only; never in the way of a running night.
+
+    In a terminal the answer is a table, in a pipe or a file it is CSV.
+    """
     import duckdb
 
     from perank_tasks.settings import Settings
@@ -170,15 +178,17 @@ def sql(
     text = file.read_text() if file else statement or ""
     with reading(Settings.from_environment().warehouse) as warehouse:
         try:
-            result = warehouse.execute(text)
-            columns = [column[0] for column in result.description or []]
-            rows = result.fetchall()
+            result = cast(duckdb.DuckDBPyRelation | None, warehouse.sql(text))
+            if result is None:
+                return
+            if out.is_terminal:
+                result.show(max_width=out.width, max_rows=200)
+                return
+            writer = csv.writer(sys.stdout)
+            writer.writerow(result.columns)
+            writer.writerows(result.fetchall())
         except duckdb.Error as error:
             raise WarehouseError(str(error)) from error
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row))
-    out.print(table)
 
 
 @judge.command("sheet")

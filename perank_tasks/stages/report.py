@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -57,12 +58,13 @@ def _rows(
 
 def _table(rows: list[dict[str, Any]]) -> Table:
     first = rows[0]
-    table = Table(title=f"{first['collection']}, night of {first['run_date']}")
-    table.add_column("arm")
-    for heading in ("nDCG@10", "MRR@10", "recall@100", "judged@10"):
-        table.add_column(heading, justify="right")
-    for heading in ("seconds", "passages", "queries"):
-        table.add_column(heading, justify="right")
+    # No borders: eight columns with their full headings fit a terminal of 80.
+    title = f"{first['collection']}, night of {first['run_date']}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("arm", no_wrap=True)
+    measures = ("nDCG@10", "MRR@10", "recall@100", "judged@10")
+    for heading in (*measures, "seconds", "passages", "queries"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         measures = (row[m] for m in ("ndcg_10", "mrr_10", "recall_100", "judged_10"))
         table.add_row(

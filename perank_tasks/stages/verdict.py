@@ -38,21 +38,23 @@ def describe(row: dict[str, Any]) -> str:
     if row["verdict"] == "incomplete":
         return "incomplete: too many queries kept their first-stage order"
     since = f"since {row['previous_date']}"
-    if row["verdict"] == "identical":
-        return f"identical {since}"
     causes = [
         what
         for what, changed in (
-            ("another configuration", row["configuration_changed"]),
-            ("the collection changed", row["collection_changed"]),
-            ("code, libraries or hardware changed", row["fingerprint_changed"]),
+            ("other configuration", row["configuration_changed"]),
+            ("other collection", row["collection_changed"]),
+            ("other code, libraries or hardware", row["fingerprint_changed"]),
         )
         if changed
     ]
+    delta = row["ndcg_10_delta"]
+    if row["verdict"] == "identical" and not delta:
+        return f"identical rankings {since}"
     because = f" ({', '.join(causes)})" if causes else ""
-    if row["ndcg_10_delta"] is None:
+    if delta is None:
         return f"changed {since}{because}; no judged query in common"
+    rankings = "identical rankings" if row["verdict"] == "identical" else "changed"
     return (
-        f"changed {since}{because}: nDCG@10 {row['ndcg_10_delta']:+.4f}, "
+        f"{rankings} {since}{because}: nDCG@10 {delta:+.4f}, "
         f"{row['queries_better']} queries better, {row['queries_worse']} worse"
     )

@@ -1,0 +1,118 @@
+"""The command line as a person types it: real processes, real files."""
+
+import csv
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.small import GOLDEN, TOPICS, write_collection
+
+
+def perank(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "perank_tasks.cli", *arguments], capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> list[str]:
+    """A night of seconds: a small collection and the golden checkpoint."""
+    return [
+        *("--collection", write_collection(tmp_path / "topics")),
+        *("--checkpoint", str(GOLDEN), "--embedder", f"checkpoint:{GOLDEN}"),
+        *("--run-date", "2026-01-31"),
+    ]
+
+
+def test_a_night_ends_with_its_table_and_a_query_that_works(options: list[str]) -> None:
+    done = perank("nightly", *options)
+    assert done.returncode == 0, done.stderr
+    assert "topics, night of 2026-01-31" in done.stdout
+    for heading in ("nDCG@10", "MRR@10", "recall@100", "judged@10", "seconds", "passages"):
+        assert heading in done.stdout
+    assert "perank: first result, nothing to compare with" in done.stdout
+    assert perank("report").stdout == done.stdout
+
+    command = next(line for line in done.stdout.splitlines() if line.startswith("Try:"))
+    answer = perank(*shlex.split(command.removeprefix("Try:"))[1:])
+    rows = list(csv.DictReader(io.StringIO(answer.stdout)))
+    assert len(rows) == 10
+    assert {row["arm"] for row in rows} <= {"bm25", "cosine", "fusion", "perank"}
+
+
+def test_each_stage_is_a_command_that_finds_what_is_done(options: list[str]) -> None:
+    for stage in ("snapshot", "embed", "index", "retrieve", "rerank", "evaluate"):
+        done = perank(stage, *options, "--arms", "bm25, cosine")
+        assert done.returncode == 0, done.stderr
+        named = re.findall(r"/artifacts/\S+", done.stdout)
+        assert named, done.stdout
+        assert "next: perank " in done.stdout
+    assert "runs: 2" in perank("load", *options, "--arms", "bm25,cosine").stdout
+
+
+def test_help_teaches(options: list[str]) -> None:
+    text = perank("nightly", "--help").stdout
+    for word in ("--window", "--first-stage", "relevance_level", "0.9", "Anserini"):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nightly", "--collection", "pydoc"], "Did you mean pydocs?"),
+        (["nightly", "--checkpoint", "smollm2-minilm-untraind"], "smollm2-minilm-untrained"),
+        (["nightly", "--arms", "bm25,cosin"], "arms.1: "),
+        (["nightly", "--collection", "files:/nowhere", "--arms", "bm25"], "/nowhere"),
+        (["report"], "There is no warehouse at"),
+        (["report", "--run-date", "yesterday"], "'yesterday' is no date"),
+        (["sql"], "Give one statement"),
+        (["sql", "--file", "nowhere.sql"], "nowhere.sql is not a file"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(arguments: list[str], message: str) -> None:
+    done = perank(*arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_statement_is_an_error_and_the_tables_are_read_only(options: list[str]) -> None:
+    assert perank("nightly", *options, "--arms", "bm25").returncode == 0
+    for statement in ("SELECT nothing FROM nowhere", "DELETE FROM runs"):
+        done = perank("sql", statement)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+    assert perank("sql", "SELECT count(*) AS n FROM runs").stdout.split() == ["n", "1"]
+
+
+def test_judging_goes_round_without_saying_who_found_what(
+    options: list[str], tmp_path: Path
+) -> None:
+    assert perank("nightly", *options, "--arms", "bm25").returncode == 0
+    sheet, grades, qrels = (tmp_path / name for name in ("sheet.jsonl", "grades.tsv", "qrels.tsv"))
+    done = perank("judge", "sheet", str(sheet), "--collection", "topics")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in sheet.read_text().splitlines()]
+    assert set(lines[0]) == {"query_id", "query", "passage_id", "title", "text", "text_hash"}
+    assert {line["query_id"] for line in lines} == {f"q-{topic}" for topic in TOPICS}
+    judged = {("q-flea", "flea-3"), ("q-thai", "thai-0")}
+    assert not judged & {(line["query_id"], line["passage_id"]) for line in lines}
+
+    first = lines[0]
+    grades.write_text(f"{first['query_id']}\t{first['passage_id']}\t2\n")
+    command = ["judge", "record", str(grades), "--sheet", str(sheet), "--qrels", str(qrels)]
+    assert "1 judgements" in perank(*command).stdout
+    fields = [first["query_id"], "0", first["passage_id"], "2", first["text_hash"]]
+    assert qrels.read_text().split() == fields
+
+    grades.write_text("q-flea\tnever-pooled\t3\n")
+    done = perank(*command)
+    assert done.returncode == 1
+    assert "q-flea never-pooled is not on the sheet" in done.stderr
+    assert qrels.read_text().split() == fields
