@@ -201,7 +201,11 @@ def judge_sheet(
     from perank_tasks.judging import write_sheet
 
     queries, passages = write_sheet(path, collection, depth)
-    out.print(f"{path}: {passages} passages of {queries} queries to judge", highlight=False)
+    out.print(
+        f"{path}: {passages} passages of {queries} queries to judge",
+        highlight=False,
+        soft_wrap=True,
+    )
     out.print("[dim]next: grade them, then perank judge record GRADES --sheet … --qrels …[/]")
 
 
@@ -214,7 +218,11 @@ def judge_record(
     """Add grades to a qrels file, keyed by passage id and by the hash of the text read."""
     from perank_tasks.judging import record_grades
 
-    out.print(f"{qrels}: {record_grades(grades, sheet, qrels)} judgements", highlight=False)
+    out.print(
+        f"{qrels}: {record_grades(grades, sheet, qrels)} judgements",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _date(text: str | None) -> date | None:

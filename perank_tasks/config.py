@@ -72,6 +72,9 @@ class NightOptions(_Frozen):
         description="Embedder of the cosine and fusion arms: an embedded name, a folder or a hub "
         "id. PE-Rank uses its checkpoint's own.",
     )
+    embedding_precision: Literal["float32", "float16"] = Field(
+        "float32", description="How embeddings are kept: float16 takes half the space."
+    )
     fusion_weight: float = Field(
         0.03, ge=0, description="Weight of the first-stage score beside the cosine in fusion."
     )
@@ -142,6 +145,7 @@ class Arm(_Frozen):
     query_limit: int | None = None
     embedder: str | None = None
     embedder_hash: str | None = None
+    """Of the embedder's files and the precision its vectors are kept in."""
     fusion_weight: float | None = None
     checkpoint: str | None = None
     checkpoint_hash: str | None = None

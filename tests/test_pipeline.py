@@ -73,6 +73,26 @@ def test_the_same_night_again_changes_no_cell(spec: str) -> None:
     assert all(before.values())
 
 
+def test_more_shards_than_passages_and_queries_do_no_harm(tmp_path: Path) -> None:
+    passages = [{"_id": "a", "text": "a flea lives"}, {"_id": "b", "text": "the flea market"}]
+    queries = {"q": "flea"}
+    spec = write_collection(tmp_path / "c", passages=passages, queries=queries, qrels=[])
+    run_night(small_night(spec, shards=5))
+    assert values("SELECT count(*) FROM rankings") == [2 * 4]
+
+
+def test_embeddings_of_half_precision_rank_alike_and_are_another_arm(spec: str) -> None:
+    run_night(small_night(spec, arms=["cosine"]))
+    night = small_night(spec, arms=["cosine"], embedding_precision="float16")
+    done = run_night(night)
+    artifact = store().open(done["embed"][night.embedders[0]])
+    column = artifact.dataset("passages").schema.field("embedding").type
+    assert column == pa.list_(pa.float16(), 32)
+    halves, full = values("SELECT value FROM measures WHERE measure = 'nDCG@10' ORDER BY arm_hash")
+    assert halves == pytest.approx(full, abs=0.01)
+    assert len(set(values("SELECT arm_hash FROM runs"))) == 2
+
+
 def test_more_shards_give_the_same_results(spec: str) -> None:
     run_night(small_night(spec, shards=1))
     before = tables()

@@ -10,7 +10,7 @@ by text hash, from the newest published embeddings of the same embedder.
 """
 
 import logging
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -77,10 +77,12 @@ def embed_shard(night: Night, snapshot: str, work: EmbedShard) -> dict[str, int]
             advance(len(chunk))
     meter.items = len(ids)
 
-    matrix = np.stack([vectors[h] for h in hashes]).astype(np.float32)
-    schema = embeddings_schema(embedder.dimension, "float32")
-    values = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), embedder.dimension)
-    rows = pa.table([pa.array(ids), pa.array(hashes), values], schema=schema)
+    schema = embeddings_schema(embedder.dimension, night.options.embedding_precision)
+    column = schema.field("embedding").type
+    flat = np.array([vectors[h] for h in hashes], column.value_type.to_pandas_dtype()).ravel()
+    values = pa.FixedSizeListArray.from_arrays(pa.array(flat), type=column)
+    names = [pa.array(ids, pa.string()), pa.array(hashes, pa.string())]
+    rows = pa.table([*names, values], schema=schema)
     counts = {"embedded": len(todo), "reused": len(set(hashes)) - len(todo)}
     artifact.write_part(
         work["table"], rows, schema, shard=work["shard"], stats=lambda: meter.stats() | counts
@@ -102,7 +104,7 @@ def publish_embeddings(night: Night, snapshot: str) -> dict[str, str]:
             artifact.publish(
                 expected=shards,
                 inputs={"snapshot": snapshot},
-                config={"embedder": identify(embedder, settings)},
+                config=_config(night, embedder),
                 counts={
                     "embedded": sum(s["embedded"] for s in stats),
                     "reused": sum(s["reused"] for s in stats),
@@ -128,12 +130,16 @@ def _shards(night: Night) -> dict[str, int]:
 
 
 def _artifact(store: Store, night: Night, snapshot: str, embedder: str) -> Artifact:
-    key = artifact_key(
-        snapshot=snapshot,
-        embedder=identify(embedder, Settings.from_environment()),
-        shards=_shards(night),
-    )
+    key = artifact_key(snapshot=snapshot, shards=_shards(night), **_config(night, embedder))
     return store.artifact("embeddings", night.collection_name, key)
+
+
+def _config(night: Night, embedder: str) -> dict[str, Any]:
+    """What makes the vectors of a text what they are."""
+    return {
+        "embedder": identify(embedder, Settings.from_environment()),
+        "precision": night.options.embedding_precision,
+    }
 
 
 def _texts(
@@ -163,9 +169,9 @@ def _known_vectors(
     store: Store, night: Night, work: EmbedShard, hashes: set[str]
 ) -> dict[str, np.ndarray]:
     """Vectors of these texts in the newest embeddings of the same embedder."""
-    identity = identify(work["embedder"], Settings.from_environment())
+    config = _config(night, work["embedder"])
     for earlier in store.published("embeddings", night.collection_name):
-        if earlier.manifest.config["embedder"] == identity:
+        if earlier.manifest.config == config:
             rows = earlier.read(
                 work["table"],
                 ["text_hash", "embedding"],

@@ -53,7 +53,7 @@ def _arm(name: ArmName, options: NightOptions, settings: Settings) -> Arm:
         return arm
     if name in ("cosine", "fusion"):
         weight = options.fusion_weight if name == "fusion" else None
-        own = _embedder(options.embedder, settings)
+        own = _embedder(options.embedder, options, settings)
         return arm.model_copy(update={**own, "fusion_weight": weight})
 
     from perank_tasks.perank.checkpoint import summarize_checkpoint
@@ -63,7 +63,7 @@ def _arm(name: ArmName, options: NightOptions, settings: Settings) -> Arm:
     inside = CHECKPOINT_PREFIX + options.checkpoint
     return arm.model_copy(
         update={
-            **_embedder(inside if encoder.inside_checkpoint else encoder.name, settings),
+            **_embedder(inside if encoder.inside_checkpoint else encoder.name, options, settings),
             "checkpoint": options.checkpoint,
             "checkpoint_hash": checkpoint.hash,
             "prompt": checkpoint.prompt,
@@ -74,6 +74,7 @@ def _arm(name: ArmName, options: NightOptions, settings: Settings) -> Arm:
     )
 
 
-def _embedder(name: str, settings: Settings) -> dict[str, str]:
+def _embedder(name: str, options: NightOptions, settings: Settings) -> dict[str, str]:
     """The fields of an arm that name its embedder, by name and by content."""
-    return {"embedder": name, "embedder_hash": stable_hash(identify(name, settings))}
+    content = {**identify(name, settings), "precision": options.embedding_precision}
+    return {"embedder": name, "embedder_hash": stable_hash(content)}

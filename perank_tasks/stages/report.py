@@ -66,10 +66,10 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     for heading in (*measures, "seconds", "passages", "queries"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        measures = (row[m] for m in ("ndcg_10", "mrr_10", "recall_100", "judged_10"))
+        means = (row[m] for m in ("ndcg_10", "mrr_10", "recall_100", "judged_10"))
         table.add_row(
             row["arm"],
-            *("–" if value is None else f"{value:.4f}" for value in measures),
+            *("–" if value is None else f"{value:.4f}" for value in means),
             f"{row['seconds']:.1f}",
             f"{row['passages']:,}",
             f"{row['queries']:,}",
