@@ -104,7 +104,7 @@ class Store:
     def draft(self, kind: str, collection: str) -> "Artifact":
         """A nameless artifact, for content whose key is only known once it is written.
 
-        Name it with `Artifact.rename`; `Artifact.discard` removes it.
+        `Artifact.publish` names it; `Artifact.discard` removes it.
         """
         return Artifact(self, f"{kind}/{collection}/.draft-{uuid.uuid4().hex[:12]}")
 
@@ -198,17 +198,23 @@ class Artifact:
         config: dict[str, Any],
         counts: dict[str, Any],
         provenance: dict[str, str],
+        key: str | None = None,
     ) -> str:
         """Write the manifest and return the reference. Publishing twice changes nothing.
 
         Args:
             expected: for each table, how many shards there must be.
+            key: what a draft is to be called. It appears whole, in one step; where that
+                artifact is published already, that one stays and the draft goes.
 
         Raises:
             ArtifactError: parts are missing; names them.
         """
-        if self.is_published:
-            return self.reference
+        final = self if key is None else self._sibling(key)
+        if final.is_published:
+            if final is not self:
+                self.discard()
+            return final.reference
         wanted = [(table, shard) for table, shards in expected.items() for shard in range(shards)]
         missing = [f"{t}-{s:04d}" for t, s in wanted if not self.has_part(t, s)]
         if missing:
@@ -218,7 +224,7 @@ class Artifact:
                 "Run the stage again; the parts that are there are kept."
             )
         manifest = Manifest(
-            reference=self.reference,
+            reference=final.reference,
             created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
             inputs=inputs,
             config=config,
@@ -228,7 +234,9 @@ class Artifact:
         )
         with self._replacing(self.folder / MANIFEST) as temporary:
             temporary.write_text(json.dumps(asdict(manifest), indent=1, ensure_ascii=False))
-        return self.reference
+        if final is not self:
+            self._move(final)
+        return final.reference
 
     def part_stats(self, table: str, shard: int) -> dict[str, Any]:
         """What the writer of a part measured."""
@@ -263,21 +271,24 @@ class Artifact:
             )
         return ds.dataset([str(path) for path in paths], format="parquet")
 
-    def rename(self, key: str) -> "Artifact":
-        """Give a draft its key. Where that artifact is already published, keep that one."""
-        named = Artifact(self.store, f"{self.reference.rpartition('/')[0]}/{key}")
-        if named.is_published:
-            self.discard()
-            return named
-        with _storage_errors(named.folder):
-            # Parts without a manifest: left by a writer that was killed before publishing.
-            shutil.rmtree(named.folder, ignore_errors=True)
-            self.folder.rename(named.folder)
-        return named
-
     def discard(self) -> None:
         """Remove the folder and everything in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _sibling(self, key: str) -> "Artifact":
+        return Artifact(self.store, f"{self.reference.rpartition('/')[0]}/{key}")
+
+    def _move(self, final: "Artifact") -> None:
+        """Take the final name, unless another process has published under it meanwhile."""
+        try:
+            self.folder.rename(final.folder)
+        except OSError as error:
+            if not final.is_published:
+                raise StorageError(
+                    f"{self.folder} cannot be renamed to {final.folder}: {error.strerror}. "
+                    "Nothing was published. Remove what is in the way and run it again."
+                ) from error
+            self.discard()
 
     def _part_path(self, table: str, shard: int) -> Path:
         return self.folder / f"{table}-{shard:04d}.parquet"

@@ -105,7 +105,8 @@ def test_a_draft_takes_the_place_that_is_free_and_leaves_a_published_one(store: 
     for value in (1, 2):
         draft = store.draft("numbers", "c")
         draft.write_part("n", rows(value), SCHEMA)
-        draft.rename("k").publish(expected={"n": 1}, **MANIFEST_CONTENT)
+        assert draft.publish(key="k", expected={"n": 1}, **MANIFEST_CONTENT) == "numbers/c/k"
+    assert store.open("numbers/c/k").manifest.reference == "numbers/c/k"
     assert store.open("numbers/c/k").read("n")["n"].to_pylist() == [1]
     assert [p.name for p in (store.root / "numbers" / "c").iterdir()] == ["k"]
 

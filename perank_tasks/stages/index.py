@@ -43,17 +43,17 @@ def build_index(night: Night, snapshot: str) -> str | None:
         draft.write_part("passages", passages.select(["passage_id"]), _IDS)
         with draft.writing("bm25") as folder:
             bm25.save(folder)
-        index = draft.rename(key)
+        return draft.publish(
+            key=key,
+            expected={"passages": 1},
+            inputs={"snapshot": snapshot},
+            config=config,
+            counts={"passages": len(tokens), "stats": meter.stats()},
+            provenance=night.fingerprint,
+        )
     except BaseException:
         draft.discard()
         raise
-    return index.publish(
-        expected={"passages": 1},
-        inputs={"snapshot": snapshot},
-        config=config,
-        counts={"passages": len(tokens), "stats": meter.stats()},
-        provenance=night.fingerprint,
-    )
 
 
 class Searcher:

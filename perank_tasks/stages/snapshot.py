@@ -2,8 +2,8 @@
 
 In: the collection. Out: the artifact `snapshots/<collection>/<key>` with the tables
 `passages`, `queries`, `qrels` and, where the collection brings a first-stage run, `run`.
-The key is a hash of the content, so an unchanged collection is one snapshot for ever and
-whatever was made from it is found again.
+The key is a hash of the content and, where there is one, of the `dt=` folder's date, so an
+unchanged collection is one snapshot for ever and whatever was made from it is found again.
 
 Judgements: one whose text hash is not that of the passage it names is *stale*; it is
 counted and left out, since the text it judged is not here. One without a hash that names
@@ -44,21 +44,21 @@ def take_snapshot(night: Night) -> str:
     try:
         writer = _Writer(draft, data)
         meter.items = writer.write()
-        snapshot = draft.rename(artifact_key(content=writer.digest.hexdigest()))
+        return draft.publish(
+            key=artifact_key(content=writer.digest.hexdigest(), date=data.snapshot_date),
+            expected=dict.fromkeys(writer.tables, 1),
+            inputs={},
+            config={"spec": night.collection, "relevance_level": data.relevance_level},
+            counts={
+                **writer.counts,
+                "snapshot_date": data.snapshot_date.isoformat() if data.snapshot_date else None,
+                "stats": meter.stats(),
+            },
+            provenance=night.fingerprint,
+        )
     except BaseException:
         draft.discard()
         raise
-    return snapshot.publish(
-        expected=dict.fromkeys(writer.tables, 1),
-        inputs={},
-        config={"spec": night.collection, "relevance_level": data.relevance_level},
-        counts={
-            **writer.counts,
-            "snapshot_date": data.snapshot_date.isoformat() if data.snapshot_date else None,
-            "stats": meter.stats(),
-        },
-        provenance=night.fingerprint,
-    )
 
 
 def read_queries(night: Night, snapshot: str) -> list[tuple[str, str]]:

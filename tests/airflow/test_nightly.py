@@ -47,6 +47,18 @@ def test_the_night_runs_and_the_second_one_changes_no_cell(real_airflow, tmp_pat
 
 
 @pytest.mark.airflow
+def test_a_night_without_embeddings_is_not_skipped(real_airflow, tmp_path: Path) -> None:
+    airflow: RealAirflow = real_airflow(DAGS)
+    conf = {"collection": write_collection(tmp_path / "topics"), "arms": ["bm25"]}
+    outcome = airflow.run("perank_nightly", conf)
+    assert outcome.status == 0, outcome.output
+    states = airflow.states("perank_nightly")
+    assert states.pop("embed.embed_shard") == "skipped"
+    assert set(states.values()) == {"success"}
+    assert rows(airflow, "SELECT arm FROM runs") == [("bm25",)]
+
+
+@pytest.mark.airflow
 def test_a_bad_option_fails_at_once_with_our_words(real_airflow) -> None:
     airflow: RealAirflow = real_airflow(DAGS)
     outcome = airflow.run("perank_nightly", {"checkpoint": "smollm2-minilm-untraind"})
