@@ -94,7 +94,7 @@ class _CheckpointEncoder:
 def _identity(name: str, cache_folder: Path) -> tuple[tuple[str, str | int], ...]:
     # Cached for the process: it reads every byte of the model's files.
     if name.startswith(CHECKPOINT_PREFIX):
-        from perank_tasks.perank.checkpoint import summarize_checkpoint
+        from perank_tasks.perank.checkpoint_config import summarize_checkpoint
 
         summary = summarize_checkpoint(name.removeprefix(CHECKPOINT_PREFIX), cache=cache_folder)
         return (

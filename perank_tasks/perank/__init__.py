@@ -3,13 +3,15 @@
     Liu et al., "Leveraging Passage Embeddings for Efficient Listwise Reranking with Large
     Language Models", WWW 2025, arXiv 2406.14848.
 
-    checkpoint   files on disk        -> weights and settings, checked
-    prompt       query, n             -> token ids and slots
-    encoder      texts                -> embeddings
-    model        LLM body, projector  -> hidden states and logits
-    decode       windows, in a batch  -> their orders
-    windows      list length          -> ranges to rank
-    engine       queries, in a stream -> rankings
+    checkpoint_files   files on disk        -> settings and tensors by name
+    checkpoint_config  a checkpoint's name  -> what it is, checked, without torch
+    checkpoint         a checkpoint's name  -> its weights too
+    prompt             query, n             -> token ids and slots
+    encoder            texts                -> embeddings
+    model              LLM body, projector  -> hidden states and logits
+    decode             windows, in a batch  -> their orders
+    windows            list length          -> ranges to rank
+    engine             queries, in a stream -> rankings
 
 The names below load torch only when they are first used.
 """

@@ -20,7 +20,8 @@ from transformers import LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedToke
 
 from perank_tasks.errors import CheckpointError, ConfigError, QualityError
 from perank_tasks.perank import windows
-from perank_tasks.perank.checkpoint import Checkpoint, EncoderSpec, load_checkpoint
+from perank_tasks.perank.checkpoint import Checkpoint, load_checkpoint
+from perank_tasks.perank.checkpoint_config import EncoderSpec
 from perank_tasks.perank.decode import Window, decode
 from perank_tasks.perank.encoder import Encoder
 from perank_tasks.perank.model import RankingModel

@@ -10,11 +10,13 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from perank_tasks.errors import CheckpointError, QualityError
 from perank_tasks.text import clean_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PASSAGE_TOKEN = "<PLACEHOLDER>"
 QUERY_TOKEN = "<QUERY>"
@@ -143,7 +145,7 @@ class PromptBuilder:
     """
 
     def __init__(
-        self, template: PromptTemplate, tokenizer: PreTrainedTokenizerBase, *, query_token: bool
+        self, template: PromptTemplate, tokenizer: "PreTrainedTokenizerBase", *, query_token: bool
     ) -> None:
         if query_token and not template.query_line:
             raise CheckpointError(

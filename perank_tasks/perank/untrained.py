@@ -16,7 +16,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from perank_tasks.models import EMBEDDER, LLM, resolve_model
-from perank_tasks.perank.checkpoint import PerankConfig, save_checkpoint
+from perank_tasks.perank.checkpoint import save_checkpoint
+from perank_tasks.perank.checkpoint_config import PerankConfig
 from perank_tasks.perank.prompt import COMPACT_V1
 
 NAME = "smollm2-minilm-untrained"

@@ -56,7 +56,7 @@ def _arm(name: ArmName, options: NightOptions, settings: Settings) -> Arm:
         own = _embedder(options.embedder, options, settings)
         return arm.model_copy(update={**own, "fusion_weight": weight})
 
-    from perank_tasks.perank.checkpoint import summarize_checkpoint
+    from perank_tasks.perank.checkpoint_config import summarize_checkpoint
 
     checkpoint = summarize_checkpoint(options.checkpoint, cache=settings.cache)
     encoder = checkpoint.encoder

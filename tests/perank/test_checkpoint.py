@@ -3,6 +3,8 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ from safetensors.torch import load_file, save_file
 
 from perank_tasks.errors import CheckpointError, ConfigError
 from perank_tasks.perank import PERank
-from perank_tasks.perank.checkpoint import (
+from perank_tasks.perank.checkpoint import load_checkpoint
+from perank_tasks.perank.checkpoint_config import (
     CheckpointSummary,
-    load_checkpoint,
     shipped_checkpoints,
     summarize_checkpoint,
 )
+from perank_tasks.perank.untrained import NAME
 from tests.perank.conftest import GOLDEN
 from tests.perank.tiny import EMBEDDING_SIZE, HIDDEN_SIZE, write_own, write_published
 
@@ -263,6 +266,30 @@ def test_a_summary_says_the_same_without_loading(tmp_path: Path, write: Any) -> 
     loaded = vars(load_checkpoint(folder, cache=tmp_path))
     assert type(summary) is CheckpointSummary
     assert vars(summary) == {key: loaded[key] for key in vars(summary)}
+
+
+@pytest.mark.parametrize("name", [NAME, str(GOLDEN)])
+def test_a_summary_neither_imports_torch_nor_unpacks_a_model(tmp_path: Path, name: str) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from perank_tasks.perank.checkpoint_config import summarize_checkpoint\n"
+        "print(summarize_checkpoint(sys.argv[1], cache=Path(sys.argv[2])).hash)\n"
+        "print(sorted({'torch', 'transformers', 'sentencepiece'} & set(sys.modules)))"
+    )
+    cache = tmp_path / "cache"
+    run = subprocess.run(
+        [sys.executable, "-c", script, name, cache], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.splitlines() == [summarize_checkpoint(name, cache=cache).hash, "[]"]
+    assert not cache.exists()
+
+
+def test_a_summary_reads_pickled_weights_names(published: Path, tmp_path: Path) -> None:
+    tensors = load_file(published / "model.safetensors")
+    (published / "model.safetensors").unlink()
+    tensors["model.encoder.encoder.pooler.weight"] = torch.zeros(1)
+    torch.save(tensors, published / "pytorch_model.bin")
+    assert summarize_checkpoint(published, cache=tmp_path).encoder.inside_checkpoint
 
 
 def test_an_unknown_name_offers_close_ones(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from perank_tasks.models import EMBEDDER, resolve_model
 from perank_tasks.perank import PERank
-from perank_tasks.perank.checkpoint import SHIPPED, load_checkpoint
+from perank_tasks.perank.checkpoint import load_checkpoint
+from perank_tasks.perank.checkpoint_config import SHIPPED
 from perank_tasks.perank.untrained import NAME, make_untrained, orthonormal_columns
 
 PASSAGES = [

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel, LlamaTokenizer, MistralConfig, MistralModel
 
-from perank_tasks.perank.checkpoint import PerankConfig, save_checkpoint
+from perank_tasks.perank.checkpoint import save_checkpoint
+from perank_tasks.perank.checkpoint_config import PerankConfig
 from perank_tasks.perank.model import projector_shapes
 from tests.perank.conftest import GOLDEN
 

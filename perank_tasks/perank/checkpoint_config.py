@@ -1,0 +1,299 @@
+"""What a checkpoint is: in, a folder, a shipped name or a hub id; out, its `CheckpointSummary`.
+
+config.json is checked and files are hashed; no tensor is read and no model unpacked, so that
+neither torch nor transformers is imported, except to list the names in a pickle. `checkpoint`
+loads what is described here.
+
+Two layouts are read.
+
+The *published* one (github.com/liuqi6777/pe_rank): `config.json` with `model_type`
+`embed_mistral` or `embed_llama`.
+
+*Ours* (`"format": "perank"`) names a base model and adds to it. `config.json` holds the fields
+of `PerankConfig`.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perank_tasks.errors import CheckpointError
+from perank_tasks.models import (
+    ResolvedModel,
+    content_hash,
+    find_model,
+    looks_like_hub_id,
+    resolve_model,
+    unknown_name,
+)
+from perank_tasks.perank.checkpoint_files import TensorFiles, read_json, setting
+from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
+
+SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
+
+FORMAT_VERSION = 1
+POOLINGS = ("mean", "cls", "last_token")
+# model_type of the published layout -> of the LLM inside
+PUBLISHED_LLMS = {"embed_llama": "llama", "embed_mistral": "mistral"}
+ENCODER_PREFIX = "model.encoder.encoder."
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSpec:
+    """The embedder whose vectors a checkpoint expects, L2-normalised.
+
+    `name` is what the checkpoint's configuration says: an embedded model's name, a folder or
+    a hub id; `folder` is where that is a folder on this machine. With `inside_checkpoint` the
+    weights are the checkpoint's own and only `PERank.encode` has them. `revision`, where it
+    is known, is what `resolve_model` calls the embedder's revision.
+    """
+
+    name: str
+    pooling: str
+    embedding_size: int
+    inside_checkpoint: bool
+    folder: Path | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PerankConfig:
+    """`config.json` of our own format, but for `format` and `format_version`."""
+
+    base_model: str
+    """Embedded name, folder (relative ones: to the checkpoint's) or hub id of the LLM."""
+    base_revision: str | None
+    """The base's revision as `resolve_model` gives it; checked where it is not null."""
+    num_layers: int
+    """The base's first layers that are kept; its final norm follows them."""
+    encoder: str
+    encoder_pooling: str
+    embedding_size: int
+    projector_type: str
+    prompt: str = COMPACT_V1.name
+    query_token: bool = True
+    residual: bool = True
+    lora_scale: float = 1.0
+    encoder_revision: str | None = None
+    description: str = ""
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """How it was made, for people; the engine does not read it."""
+
+
+@dataclass(frozen=True)
+class CheckpointSummary:
+    """What a checkpoint is, from its configuration and its files' bytes.
+
+    `hash` covers every file but *.md, and the base model.
+    """
+
+    name: str
+    folder: Path
+    layout: str
+    hash: str
+    projector_type: str
+    embedding_size: int
+    prompt: str
+    query_token: bool
+    encoder: EncoderSpec
+    base_model: str | None
+    base_revision: str | None
+
+
+def summarize_checkpoint(path_or_name: str | os.PathLike[str], *, cache: Path) -> CheckpointSummary:
+    """Say what a checkpoint is without loading it.
+
+    Args:
+        path_or_name: a folder, a name under `perank_tasks/checkpoints`, or a hub id.
+        cache: as for `resolve_model`.
+
+    Raises:
+        ConfigError: nothing of that name.
+        CheckpointError: config.json or the weights' files are missing, unreadable or inconsistent.
+    """
+    folder, config = open_checkpoint(path_or_name, cache)
+    name = os.fspath(path_or_name)
+    if config.get("format") == "perank":
+        own = parse_config(folder / "config.json", config)
+        return summarize_own(name, folder, own, find_base(folder, own))
+    return summarize_published(name, folder, config, TensorFiles(folder))
+
+
+def open_checkpoint(
+    path_or_name: str | os.PathLike[str], cache: Path
+) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint's folder and its config.json; arguments and errors as `summarize_checkpoint`."""
+    folder = find_checkpoint(path_or_name, cache=cache)
+    if (folder / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{folder} holds a LoRA adapter of the published layout. Merge it into its base model "
+            f"(peft: `merge_and_unload`) and save the result, projector included, as safetensors"
+        )
+    return folder, read_json(folder / "config.json")
+
+
+def find_checkpoint(path_or_name: str | os.PathLike[str], *, cache: Path) -> Path:
+    """The folder of a checkpoint given by path, shipped name or hub id.
+
+    Raises:
+        ConfigError: nothing of that name; close ones are offered.
+    """
+    name = os.fspath(path_or_name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if (SHIPPED / name / "config.json").is_file():
+        return SHIPPED / name
+    if looks_like_hub_id(name):
+        return resolve_model(name, cache=cache).folder
+    raise unknown_name("checkpoint", name, shipped_checkpoints())
+
+
+def shipped_checkpoints() -> list[str]:
+    """Names of the checkpoints that come with the package."""
+    return sorted(config.parent.name for config in SHIPPED.glob("*/config.json"))
+
+
+def summarize_published(
+    name: str, folder: Path, config: dict[str, Any], files: TensorFiles
+) -> CheckpointSummary:
+    """Summarise a checkpoint of the published layout, whose weights are `files`."""
+    path = folder / "config.json"
+    model_type = config.get("model_type")
+    if model_type not in PUBLISHED_LLMS:
+        raise CheckpointError(
+            f"{path}: model_type is {model_type!r}, expected {' or '.join(PUBLISHED_LLMS)}, or "
+            f'"format": "perank". A plain LLM or embedder is no PE-Rank checkpoint: it lacks the '
+            f"projector"
+        )
+    embedding_size = setting(path, config, "embedding_size", int)
+    encoder_name = setting(path, config, "encoder_name", str)
+    return CheckpointSummary(
+        name=name,
+        folder=folder,
+        layout="published",
+        hash=content_hash(folder),
+        projector_type=setting(path, config, "projector_type", str),
+        embedding_size=embedding_size,
+        prompt=RELEASED_V1.name,
+        query_token=False,
+        encoder=EncoderSpec(
+            name=encoder_name,
+            pooling=_pooling(path, config),
+            embedding_size=embedding_size,
+            inside_checkpoint=any(key.startswith(ENCODER_PREFIX) for key in files.files),
+            folder=_local(folder, encoder_name),
+        ),
+        base_model=None,
+        base_revision=None,
+    )
+
+
+def find_base(folder: Path, config: PerankConfig) -> ResolvedModel:
+    """The base model of a checkpoint of ours, not unpacked, of the revision it was made for.
+
+    Raises:
+        ConfigError: no such model.
+        CheckpointError: it is of another revision.
+    """
+    base = find_model(
+        str(_local(folder, config.base_model) or config.base_model),
+        revision=config.base_revision if looks_like_hub_id(config.base_model) else None,
+    )
+    if config.base_revision and base.revision and config.base_revision != base.revision:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: made for {config.base_model} of revision "
+            f"{config.base_revision}, found revision {base.revision} at {base.folder}. Its "
+            f"projector fits only the former"
+        )
+    return base
+
+
+def summarize_own(
+    name: str, folder: Path, config: PerankConfig, base: ResolvedModel
+) -> CheckpointSummary:
+    """Summarise a checkpoint of our format on top of the model that `find_base` gives."""
+    return CheckpointSummary(
+        name=name,
+        folder=folder,
+        layout="perank",
+        hash=content_hash(folder, salt=base.revision or content_hash(base.folder)),
+        projector_type=config.projector_type,
+        embedding_size=config.embedding_size,
+        prompt=config.prompt,
+        query_token=config.query_token,
+        encoder=EncoderSpec(
+            name=config.encoder,
+            pooling=config.encoder_pooling,
+            embedding_size=config.embedding_size,
+            inside_checkpoint=False,
+            folder=_local(folder, config.encoder),
+            revision=config.encoder_revision,
+        ),
+        base_model=config.base_model,
+        base_revision=base.revision,
+    )
+
+
+def parse_config(path: Path, raw: dict[str, Any]) -> PerankConfig:
+    """The settings in `raw`, the config.json of our format at `path`, checked."""
+    version = raw.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format_version is {version!r}, expected {FORMAT_VERSION}. "
+            f"A newer one needs a newer perank"
+        )
+    settings = {key: value for key, value in raw.items() if key not in ("format", "format_version")}
+    fields = {field.name: field for field in dataclasses.fields(PerankConfig)}
+    required = {
+        key
+        for key, field in fields.items()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    wrong = sorted(set(settings) - set(fields))
+    missing = sorted(required - set(settings))
+    if wrong or missing:
+        raise CheckpointError(
+            f"{path}: unknown settings {wrong}, missing settings {missing}; "
+            f"expected {sorted(fields)} (required: {sorted(required)})"
+        )
+    for key in ("base_model", "encoder", "projector_type", "prompt"):
+        if key in settings:
+            setting(path, settings, key, str)
+    for key in ("num_layers", "embedding_size"):
+        setting(path, settings, key, int)
+    for key in ("query_token", "residual"):
+        if key in settings:
+            setting(path, settings, key, bool)
+    _pooling(path, settings)
+    config = PerankConfig(**settings)
+    if config.prompt not in TEMPLATES:
+        raise CheckpointError(
+            f"{path}: prompt is {config.prompt!r}, expected one of {', '.join(TEMPLATES)}"
+        )
+    if config.num_layers < 1 or config.embedding_size < 1:
+        raise CheckpointError(
+            f"{path}: num_layers and embedding_size must be 1 or more, found "
+            f"{config.num_layers} and {config.embedding_size}"
+        )
+    return config
+
+
+def _pooling(path: Path, config: dict[str, Any]) -> str:
+    pooling = config.get("encoder_pooling")
+    if pooling not in POOLINGS:
+        raise CheckpointError(
+            f"{path}: encoder_pooling is {pooling!r}, expected one of {', '.join(POOLINGS)}"
+        )
+    return str(pooling)
+
+
+def _local(folder: Path, name: str) -> Path | None:
+    """The folder that `name` means to a checkpoint in `folder`, None where it means none.
+
+    Relative names are the checkpoint's: what they mean does not depend on where one works.
+    """
+    path = folder / Path(name).expanduser()
+    return path.resolve() if path.is_dir() else None

@@ -1,0 +1,150 @@
+"""Files of a checkpoint or model folder: in, a folder; out, JSON objects and tensors by name.
+
+Weights are read from safetensors, sharded or not, or from a pickle with `weights_only=True`.
+torch is imported when a pickle is opened or a tensor is asked for, not to list the names in
+safetensors.
+"""
+
+import json
+import pickle
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from perank_tasks.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a checkpoint's file.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path} is missing: a checkpoint is a folder with config.json and weights"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def setting(path: Path, config: dict[str, Any], key: str, kind: type) -> Any:
+    """`config[key]`, read from `path`.
+
+    Raises:
+        CheckpointError: it is missing or no `kind`.
+    """
+    value = config.get(key)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise CheckpointError(f"{path}: {key} is {value!r}, expected {kind.__name__}")
+    return value
+
+
+class TensorFiles:
+    """The tensors of a folder, by name, whichever files they lie in; read when asked for.
+
+    Raises:
+        CheckpointError: no weights, a shard that is missing, or a file that cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: dict[str, Path] = {}
+        self._pickled: dict[Path, dict[str, Tensor]] = {}
+        index = folder / "model.safetensors.index.json"
+        if index.is_file():
+            weight_map = setting(index, read_json(index), "weight_map", dict)
+            for shard in sorted(set(weight_map.values())):
+                self._add_safetensors(folder / shard)
+        elif (folder / "model.safetensors").is_file():
+            self._add_safetensors(folder / "model.safetensors")
+        elif (folder / "pytorch_model.bin").is_file():
+            self._add_pickle(folder / "pytorch_model.bin")
+        else:
+            raise CheckpointError(
+                f"{folder} has no weights: expected model.safetensors, "
+                f"model.safetensors.index.json with its shards, or pytorch_model.bin"
+            )
+
+    def add_projector(self, path: Path) -> None:
+        """Let the projector in the pickle `path` replace the one in the other files."""
+        self._add_pickle(path)
+        for key, tensor in list(self._pickled[path].items()):
+            name = "model.projector." + key.rsplit("projector.", 1)[-1]
+            self._pickled[path][name] = tensor
+            self.files[name] = path
+
+    def get(self, name: str, shape: tuple[int, ...] | None = None) -> "Tensor":
+        """The tensor `name`, of `shape` where one is given.
+
+        Raises:
+            CheckpointError: it is missing, of another shape, or its file is damaged.
+        """
+        path = self.files.get(name)
+        if path is None:
+            raise CheckpointError(
+                f"{self.folder}: tensor {name!r} is missing from the weights"
+                f"{f', expected shape {shape}' if shape else ''}. "
+                f"The download may be incomplete, or config.json belongs to another model"
+            )
+        if path in self._pickled:
+            tensor = self._pickled[path][name]
+        else:
+            try:
+                with safe_open(path, framework="pt") as file:
+                    tensor = file.get_tensor(name)
+            except (SafetensorError, OSError) as error:
+                raise unreadable(path, error) from error
+        if shape is not None and tuple(tensor.shape) != shape:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}, expected {shape} by "
+                f"config.json. Use the config.json that was saved with these weights"
+            )
+        return tensor
+
+    def _add_safetensors(self, path: Path) -> None:
+        if not path.is_file():
+            raise CheckpointError(
+                f"{path} is missing, though the index beside it names it. Fetch the checkpoint anew"
+            )
+        try:
+            with safe_open(path, framework="numpy") as file:
+                self.files.update(dict.fromkeys(file.keys(), path))
+        except (SafetensorError, OSError) as error:
+            raise unreadable(path, error) from error
+
+    def _add_pickle(self, path: Path) -> None:
+        import torch
+
+        try:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(
+                f"{path} is a pickle that holds more than tensors and would run code when read: "
+                f"refused. Convert it to safetensors where you trust it"
+            ) from error
+        except (OSError, RuntimeError, EOFError, ValueError) as error:
+            raise unreadable(path, error) from error
+        if not isinstance(tensors, dict) or not all(
+            isinstance(key, str) and isinstance(value, torch.Tensor)
+            for key, value in tensors.items()
+        ):
+            raise CheckpointError(f"{path} is not a dictionary of named tensors, as expected")
+        self._pickled[path] = tensors
+        self.files.update(dict.fromkeys(tensors, path))
+
+
+def unreadable(path: Path, error: Exception) -> CheckpointError:
+    """The error for a file that `error` kept from being read."""
+    reason = re.sub(r"\s+", " ", str(error))[:200]
+    return CheckpointError(f"{path} cannot be read: {reason}. Fetch or write the file anew")
