@@ -9,7 +9,7 @@ CONF ?= {}
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env nightly ui test lint format lock clean
+.PHONY: help env nightly ui airflow test lint format lock clean
 
 help: ## Show this list
 	@echo "perank: PE-Rank reranking, measured every night"
@@ -18,11 +18,14 @@ help: ## Show this list
 	@echo
 	@echo "  Results go to PERANK_HOME (default: var/ in this folder)."
 
-nightly: $(READY) ## Run the night once and print its report; CONF='{"date": "2026-01-31"}' sets its parameters
+nightly: $(READY) ## Run the night once and print its report; CONF='{"run_date": "2026-01-31"}' sets its parameters
 	@$(PYTHON_IN_VENV) -m perank_tasks.local_airflow nightly --conf '$(CONF)'
 
 ui: $(READY) ## Run Airflow with its UI and schedules until Ctrl-C: this machine only, no login
 	@$(PYTHON_IN_VENV) -m perank_tasks.local_airflow ui
+
+airflow: $(READY) ## Run Airflow's own command on the same Airflow; ARGS='dags list' goes to it
+	@$(PYTHON_IN_VENV) -m perank_tasks.local_airflow airflow $(ARGS)
 
 test: $(READY) ## Run the tests; ARGS='tests/airflow -x' goes to pytest
 	@$(PYTHON_IN_VENV) -m pytest $(ARGS)

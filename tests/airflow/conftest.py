@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from perank_tasks.local_airflow import Home, setup, stop
+from perank_tasks.local_airflow.components import stop
+from perank_tasks.local_airflow.home import Home, setup
 from tests.airflow.harness import RealAirflow
 
 

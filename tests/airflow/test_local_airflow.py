@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from perank_tasks.errors import ConfigError
-from perank_tasks.local_airflow import Home, environment, main
+from perank_tasks.local_airflow.__main__ import main
+from perank_tasks.local_airflow.home import Home, environment
 from tests.airflow.harness import RealAirflow, interrupt, read_until
 
 PROBE = """
