@@ -4,6 +4,9 @@ In: the published warehouse. Out: one table, arm by arm, what each result is aga
 one before it, where the tables are and what to type next.
 """
 
+import os
+import shutil
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -107,8 +110,15 @@ def _print_remarks(console: Console, rows: list[dict[str, Any]]) -> None:
 def _print_next(console: Console, warehouse: Path, first: dict[str, Any]) -> None:
     console.print(f"\nTables: {warehouse}", soft_wrap=True, highlight=False)
     console.print(
-        'Try:    perank sql "SELECT query_id, arm, value FROM query_measures '
+        f'Try:    {_command()} sql "SELECT query_id, arm, value FROM query_measures '
         f"WHERE measure = 'nDCG@10' AND run_date = '{first['run_date']}' ORDER BY value LIMIT 10\"",
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _command() -> str:
+    """What to type for `perank` here: its path, where the environment is not active."""
+    if shutil.which("perank"):
+        return "perank"
+    return os.path.relpath(Path(sys.executable).with_name("perank"))
