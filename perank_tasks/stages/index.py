@@ -5,6 +5,8 @@ ids in index order) and the folder `bm25`, as bm25s saves it. Title and text are
 as one field. Lucene's BM25 formula; k1 and b are options of the night.
 """
 
+import logging
+
 import bm25s
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,9 @@ from perank_tasks.artifacts import Artifact, Store, artifact_key
 from perank_tasks.config import Night
 from perank_tasks.meter import Meter
 from perank_tasks.settings import Settings
+
+# bm25s prints its debugging messages unless told otherwise.
+logging.getLogger("bm25s").setLevel(logging.WARNING)
 
 _IDS = pa.schema([pa.field("passage_id", pa.string(), nullable=False)])
 
