@@ -15,7 +15,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -149,8 +149,20 @@ def _own(home: Home, owner: str) -> Iterator[Running]:
             time.sleep(0.2)
         yield running
     finally:
-        stop([psutil.Process(p.pid) for p in running.components.values() if p.poll() is None])
-        home.running.unlink(missing_ok=True)
+        alive = {
+            name: psutil.Process(process.pid)
+            for name, process in running.components.items()
+            if process.poll() is None
+        }
+        api_server = alive.pop("api-server", None)
+        try:
+            stop(list(alive.values()))
+        finally:
+            # Ending tasks talk to it to the last. It keeps nothing of its own, and ending in
+            # good order would take it seconds to clear its memory.
+            if api_server:
+                _kill(_family(api_server))
+            home.running.unlink(missing_ok=True)
 
 
 def _start(command: list[str], env: dict[str, str], log: Path) -> psutil.Popen:
@@ -225,10 +237,15 @@ def stop(components: list[psutil.Process]) -> None:
         _, alive = psutil.wait_procs(family, timeout=3)
         family = {process for survivor in alive for process in _family(survivor)}
     finally:
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(family, timeout=3)
+        _kill(family)
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    processes = list(processes)
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=3)
 
 
 def _family(process: psutil.Process) -> list[psutil.Process]:
