@@ -140,7 +140,8 @@ def _own(home: Home, owner: str) -> Iterator[Running]:
             running.components[name] = _start(command, env, home.logs / f"{name}.log")
             _write_running(home, running, port)
         deadline = time.monotonic() + START_SECONDS
-        while not running.api.healthy():
+        # Another home's Airflow may have taken the port since it was found free.
+        while not (running.api.healthy() and _listens(running.components["api-server"], port)):
             running.check(home)
             if time.monotonic() > deadline:
                 raise PerankError(
@@ -163,6 +164,16 @@ def _own(home: Home, owner: str) -> Iterator[Running]:
             if api_server:
                 _kill(_family(api_server))
             home.running.unlink(missing_ok=True)
+
+
+def _listens(component: psutil.Popen, port: int) -> bool:
+    """Whether the port is this component's, or one of its workers'."""
+    with suppress(psutil.NoSuchProcess):
+        for process in _family(psutil.Process(component.pid)):
+            for connection in process.net_connections("tcp"):
+                if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                    return True
+    return False
 
 
 def _start(command: list[str], env: dict[str, str], log: Path) -> psutil.Popen:
