@@ -59,6 +59,7 @@ class RealAirflow:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=_heed_ctrl_c,
         )
 
     def runs(self, dag_id: str) -> dict[str, str]:
@@ -106,6 +107,11 @@ def read_until(process: subprocess.Popen[str], text: str, seconds: float = 120) 
         if time.monotonic() > deadline:
             break
     raise AssertionError(f"{text!r} did not appear; the command printed:\n{''.join(lines)}")
+
+
+def _heed_ctrl_c() -> None:
+    # A background job's children ignore SIGINT, and so would ours where pytest is one.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def interrupt(process: subprocess.Popen[str], number: int = signal.SIGINT) -> Outcome:
