@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel, LlamaTokenizer, MistralConfig, MistralModel
 
@@ -98,3 +98,28 @@ def write_own(
     tensors |= {"residual.t": torch.tensor(0.5), "residual.b": torch.tensor(0.25)}
     save_checkpoint(folder, own, tensors | (extra or {}), readme="# tiny\n")
     return folder
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    """Change settings; None takes one away."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | changes
+    for key in [key for key, value in changes.items() if value is None]:
+        del config[key]
+    path.write_text(json.dumps(config))
+
+
+def edit_weights(folder: Path, drop: str = "", **changes: Tensor) -> None:
+    tensors = load_file(folder / "model.safetensors") | changes
+    tensors.pop(drop, None)
+    save_file(tensors, folder / "model.safetensors")
+
+
+class RunsCode:
+    """Unpickling it creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
