@@ -119,7 +119,9 @@ def models(draw: st.DrawFn) -> Model:
     }
     if family == "mistral":
         llm["sliding_window"] = draw(st.sampled_from([None, 4096]))
-    elif draw(st.booleans()):
+    else:
+        llm["attention_bias"] = draw(st.booleans())
+    if family == "llama" and draw(st.booleans()):
         rope["rope_scaling"] = {
             "rope_type": "llama3",
             "factor": 8.0,
@@ -222,6 +224,17 @@ def test_the_twin_itself_ranks_as_the_reference_did(
     ranking = twin.rank(case["query"], request.embeddings, window=20, step=10)
     assert [request.passage_ids[position] for position in ranking.order] == case["ranking"]
     assert ranking.forwards == {1: 0, 7: 6, 20: 19, 35: 52, 100: 171}[n]
+
+
+@pytest.mark.parametrize("projector", ["linear", "mlp1x_gelu", "mlp2x_gelu", "mlp4x_gelu"])
+def test_the_projector_is_its_formula(tmp_path: Path, projector: str) -> None:
+    """Closer than orders can tell: GELU by its error function, not by tanh."""
+    folder = write_published(tmp_path / "ranker", projector=projector)
+    engine = PERank.from_pretrained(folder, cache=tmp_path, device="cpu")
+    vectors = random_request("q", 6, [1], EMBEDDING_SIZE, with_query=False).embeddings
+    expected = torch.stack([Twin(folder).project(vector) for vector in vectors])
+    found = engine.model.project(torch.from_numpy(vectors)).detach()
+    assert (found - expected).norm() < 1e-5 * expected.norm()
 
 
 def compare(
