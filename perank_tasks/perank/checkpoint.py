@@ -89,6 +89,23 @@ def load_checkpoint(
     return load(found, config, cache)
 
 
+def load_head(checkpoint: Checkpoint) -> Tensor:
+    """The LLM's output embeddings, (V, H), which only free decoding needs.
+
+    Raises:
+        CheckpointError: they are missing, damaged, or changed by an adapter.
+    """
+    adapter = read_adapter(checkpoint.folder)
+    if adapter is not None and any("lm_head" in name for name in adapter.tensors):
+        raise CheckpointError(
+            f"{adapter.path} changes the LLM's head, which free decoding reads from the base "
+            f"model. Merge the adapter into it (peft: `merge_and_unload`) and save the result"
+        )
+    files = TensorFiles(checkpoint.tokenizer_folder)
+    tied = "model.embed_tokens.weight"
+    return files.get("lm_head.weight" if "lm_head.weight" in files.files else tied)
+
+
 def save_checkpoint(
     folder: Path, config: PerankConfig, tensors: dict[str, Tensor], *, readme: str
 ) -> None:

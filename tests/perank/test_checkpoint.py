@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceProcessor
 
 from perank_tasks.errors import CheckpointError, ConfigError
-from perank_tasks.perank import PERank
+from perank_tasks.perank import PERank, RankingOptions
 from perank_tasks.perank.checkpoint import load_checkpoint
 from perank_tasks.perank.checkpoint_config import (
     CheckpointSummary,
@@ -131,7 +131,8 @@ def test_a_tokenizer_model_alone_is_a_tokenizer(published: Path, tmp_path: Path)
     # As the reference's transformers took it where nothing was said.
     (published / "tokenizer_config.json").write_text('{"legacy": true}')
     engine = PERank.from_pretrained(published, cache=tmp_path, device="cpu")
-    prompt = engine.prompts.build(engine.prompts.prepare("what do fleas eat"), 3)
+    prompts = engine.prompts(RankingOptions())
+    prompt = prompts.build(prompts.prepare("what do fleas eat"), 3)
 
     pieces = SentencePieceProcessor(model_file=str(GOLDEN / "tokenizer.model"))
     message = RELEASED_V1.text("what do fleas eat", 3, query_token=False).strip()

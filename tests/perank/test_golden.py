@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from perank_tasks.perank import PERank, RerankRequest
+from perank_tasks.perank import PERank, RankingOptions, RerankRequest
 from tests.perank.conftest import REFERENCE
 
 
@@ -13,8 +13,8 @@ from tests.perank.conftest import REFERENCE
 def test_the_prompt_has_the_references_token_ids(
     golden_engine: PERank, case: dict[str, Any]
 ) -> None:
-    query = golden_engine.prompts.prepare(case["query"])
-    prompt = golden_engine.prompts.build(query, min(20, len(case["candidates"])))
+    query = golden_engine.prompts(RankingOptions()).prepare(case["query"])
+    prompt = golden_engine.prompts(RankingOptions()).build(query, min(20, len(case["candidates"])))
     assert prompt.input_ids == case["first_window_input_ids"]
 
 

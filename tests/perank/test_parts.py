@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import MistralConfig, MistralForCausalLM
 
 from perank_tasks.errors import CheckpointError, ConfigError
-from perank_tasks.perank import PERank, RerankRequest
+from perank_tasks.perank import PERank, RankingOptions, RerankRequest
 from perank_tasks.perank.checkpoint import load_checkpoint
 from perank_tasks.perank.checkpoint_config import summarize_checkpoint
 from tests.perank.conftest import GOLDEN, REFERENCE
@@ -127,8 +127,9 @@ def assert_golden(folder: Path, requests: list[RerankRequest]) -> None:
     """It has the reference's prompts, weights but for rounding, and rankings."""
     engine = PERank.from_pretrained(folder, cache=folder.parent, device="cpu")
     for case in REFERENCE:
-        query = engine.prompts.prepare(case["query"])
-        prompt = engine.prompts.build(query, min(20, len(case["candidates"])))
+        prompts = engine.prompts(RankingOptions())
+        query = prompts.prepare(case["query"])
+        prompt = prompts.build(query, min(20, len(case["candidates"])))
         assert prompt.input_ids == case["first_window_input_ids"]
     for name, tensor in load_checkpoint(folder, cache=folder.parent).body.items():
         expected = golden_tensors()[f"model.{name}"][: len(tensor)]

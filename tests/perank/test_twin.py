@@ -19,7 +19,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from perank_tasks.perank import PERank, RerankRequest
+from perank_tasks.perank import PERank, RankingOptions, RerankRequest
 from tests.perank.conftest import GOLDEN, REFERENCE
 from tests.perank.tiny import EMBEDDING_SIZE, HIDDEN_SIZE, write_own, write_published
 from tests.perank.twin import PASSAGE, Twin
@@ -40,20 +40,12 @@ everywhere = settings(
 def engine_orders(
     engine: PERank,
     requests: Sequence[RerankRequest],
-    window: int,
-    step: int,
+    options: RankingOptions,
     *,
-    decode_steps: int | None = None,
     batch_queries: int = 32,
 ) -> list[list[int]]:
     """What the engine makes of the requests; each must be ranked."""
-    results = engine.rerank_many(
-        requests,
-        window=window,
-        step=step,
-        decode_steps=decode_steps,
-        batch_queries=batch_queries,
-    )
+    results = engine.rerank_many(requests, options, batch_queries=batch_queries)
     orders = []
     for result, request in zip(results, requests, strict=True):
         assert (result.query_id, result.unranked_reason) == (request.query_id, None)
@@ -244,9 +236,10 @@ def compare(
     engine = PERank.from_pretrained(folder, cache=folder.parent, device="cpu")
     twin = Twin(folder)
     window, step, k = lists.window, lists.step, lists.top_k
-    together = engine_orders(engine, requests, window, step, batch_queries=lists.batch_queries)
-    alone = engine_orders(engine, requests, window, step, batch_queries=1)
-    early = engine_orders(engine, requests, window, step, decode_steps=max(window - step, k))
+    options = RankingOptions(window, step)
+    together = engine_orders(engine, requests, options, batch_queries=lists.batch_queries)
+    alone = engine_orders(engine, requests, options, batch_queries=1)
+    early = engine_orders(engine, requests, replace(options, top_k=k))
     for i, request in enumerate(requests):
         expected = twin.rank(
             request.query,
@@ -324,7 +317,7 @@ def test_duplicates_tie_and_go_to_the_earlier_candidate(tmp_path: Path, own: boo
     )
     equal = replace(tripled, embeddings=np.repeat(distinct[:1], 3 * n, axis=0))
     for window, step in [(3 * n, 10), (20, 10), (7, 3)]:
-        order, unchanged = engine_orders(engine, [tripled, equal], window, step)
+        order, unchanged = engine_orders(engine, [tripled, equal], RankingOptions(window, step))
         for passage in range(n):
             copies = [position for position in order if position % n == passage]
             assert copies == sorted(copies)
@@ -350,8 +343,7 @@ def test_bfloat16_agrees_with_float32_as_far_as_it_was_measured(tmp_path: Path) 
                 engine_orders(
                     PERank.from_pretrained(folder, cache=tmp_path, device="cpu", dtype=dtype),
                     requests,
-                    20,
-                    10,
+                    RankingOptions(),
                 )
                 for dtype in ("float32", "bfloat16")
             )
