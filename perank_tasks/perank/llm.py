@@ -138,7 +138,7 @@ class Llm:
             )
         if tensors:
             raise ValueError(f"tensors that this LLM has no place for: {', '.join(tensors)}")
-        self._rotary = _ROTARY[config.model_type](config=config).to(device)
+        self.rotary = _ROTARY[config.model_type](config=config).to(device)
         self._cos = self._sin = torch.empty(0, device=device)
 
     def parameters(self) -> int:
@@ -243,7 +243,7 @@ class Llm:
         if len(self._cos) < positions:
             every = torch.arange(positions, device=self.device)[None]
             like = torch.empty(0, device=self.device, dtype=self.dtype)
-            cos, sin = self._rotary(like, every)
+            cos, sin = self.rotary(like, every)
             self._cos, self._sin = cos[0], sin[0]
         return self._cos, self._sin
 

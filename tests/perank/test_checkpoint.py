@@ -22,7 +22,7 @@ from perank_tasks.perank.checkpoint_config import (
     shipped_checkpoints,
     summarize_checkpoint,
 )
-from perank_tasks.perank.prompt import PASSAGE_TOKEN, RELEASED_V1
+from perank_tasks.perank.prompt import PASSAGE_TOKEN
 from perank_tasks.perank.untrained import NAME
 from tests.perank.conftest import GOLDEN
 from tests.perank.tiny import (
@@ -96,8 +96,8 @@ def test_the_llms_own_settings_are_kept(tmp_path: Path, family: str, rope: dict[
     folder = write_published(tmp_path / "ranker", family)
     edit_config(folder, rope_parameters=None, rms_norm_eps=1e-5, **rope)
     engine = PERank.from_pretrained(folder, cache=tmp_path, device="cpu")
-    assert engine.model.body.config.rms_norm_eps == 1e-5
-    frequencies = engine.model.body.rotary_emb.inv_freq
+    assert engine.model.llm.epsilon == 1e-5
+    frequencies = engine.model.llm.rotary.inv_freq
     assert frequencies[1].item() == pytest.approx(rope["rope_theta"] ** (-2 / 8), rel=1e-5)
 
 
@@ -118,7 +118,7 @@ def test_llama_3s_rope_scaling_is_kept(tmp_path: Path) -> None:
     # Between 512 / 4 and 512 / 1 there is a smooth passage; these frequencies lie outside.
     assert [length < 128 for length in wavelengths] == [True, False, False, False]
     assert [length > 512 for length in wavelengths] == [False, False, True, True]
-    found = engine.model.body.rotary_emb.inv_freq.tolist()
+    found = engine.model.llm.rotary.inv_freq.tolist()
     assert found[0] == pytest.approx(plain[0])
     assert found[2:] == pytest.approx([frequency / 8 for frequency in plain[2:]])
     assert plain[1] / 8 < found[1] < plain[1]
@@ -135,7 +135,7 @@ def test_a_tokenizer_model_alone_is_a_tokenizer(published: Path, tmp_path: Path)
     prompt = prompts.build(prompts.prepare("what do fleas eat"), 3)
 
     pieces = SentencePieceProcessor(model_file=str(GOLDEN / "tokenizer.model"))
-    message = RELEASED_V1.text("what do fleas eat", 3, query_token=False).strip()
+    message = prompts.message("what do fleas eat", 3).strip()
     segments = f"[INST] {message} [/INST]".split(PASSAGE_TOKEN)
     expected = [pieces.bos_id(), *pieces.encode(segments[0])]
     slots = []
