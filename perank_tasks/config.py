@@ -14,6 +14,15 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from perank_tasks.errors import ConfigError
+from perank_tasks.perank.options import (
+    DECODING_HELP,
+    ORDER_HELP,
+    PASSAGES_HELP,
+    Decoding,
+    InitialOrder,
+    PassageForm,
+    RankingOptions,
+)
 
 ArmName = Literal["bm25", "cosine", "fusion", "perank"]
 ARM_NAMES: tuple[ArmName, ...] = get_args(ArmName)
@@ -32,6 +41,10 @@ def stable_hash(value: Any) -> str:
     """Sixteen hex digits of a JSON-able value, the same in every process."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _choices(help_texts: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {text}" for name, text in help_texts.items()) + "."
 
 
 class _Frozen(BaseModel):
@@ -55,9 +68,7 @@ class NightOptions(_Frozen):
     arms: tuple[ArmName, ...] = Field(
         ARM_NAMES,
         min_length=1,
-        description="What to compare: "
-        + "; ".join(f"{name}: {text}" for name, text in ARM_HELP.items())
-        + ".",
+        description="What to compare: " + _choices(ARM_HELP),
     )
     first_stage: Literal["bm25", "given"] = Field(
         "bm25",
@@ -85,6 +96,26 @@ class NightOptions(_Frozen):
     )
     window: int = Field(20, ge=2, le=100, description="Passages the LLM ranks at once.")
     step: int = Field(10, ge=1, le=100, description="How far the window moves; at most the window.")
+    decoding: Decoding = Field(
+        "constrained",
+        description="How PE-Rank puts out a window's order: " + _choices(DECODING_HELP),
+    )
+    top_k: int | None = Field(
+        None,
+        ge=1,
+        description="Only so many first places need to be exact: constrained decoding then stops "
+        "a window early (10 is about twice as fast to decode). Empty: all.",
+    )
+    passages: PassageForm = Field(
+        "embeddings", description="What PE-Rank reads of a passage: " + _choices(PASSAGES_HELP)
+    )
+    passes: int = Field(
+        1, ge=1, le=10, description="How often the window goes over the whole list."
+    )
+    initial_order: InitialOrder = Field(
+        "given", description="The order that PE-Rank starts from: " + _choices(ORDER_HELP)
+    )
+    order_seed: int = Field(0, ge=0, description="Seed of a random initial order.")
     shards: int = Field(
         2, ge=1, le=512, description="Parts that embedding, retrieval and reranking are split into."
     )
@@ -99,13 +130,26 @@ class NightOptions(_Frozen):
         "be ranked, before the night is marked incomplete.",
     )
 
+    @property
+    def ranking(self) -> RankingOptions:
+        """What of these options is PE-Rank's; ConfigError where they exclude each other."""
+        return RankingOptions(
+            window=self.window,
+            step=self.step,
+            decoding=self.decoding,
+            top_k=self.top_k,
+            passages=self.passages,
+            passes=self.passes,
+            initial_order=self.initial_order,
+            seed=self.order_seed,
+        )
+
     @model_validator(mode="after")
-    def _step_fits_window(self) -> "NightOptions":
-        if self.step > self.window:
-            raise ValueError(
-                f"step is {self.step} and window {self.window}: a step beyond the window "
-                "would skip passages; use step <= window"
-            )
+    def _options_fit_together(self) -> "NightOptions":
+        try:
+            _ = self.ranking
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         if len(set(self.arms)) != len(self.arms):
             raise ValueError(f"arms names one twice: {', '.join(self.arms)}")
         return self
@@ -150,9 +194,7 @@ class Arm(_Frozen):
     checkpoint: str | None = None
     checkpoint_hash: str | None = None
     prompt: str | None = None
-    decoding: str | None = None
-    window: int | None = None
-    step: int | None = None
+    ranking: RankingOptions | None = None
 
     @property
     def hash(self) -> str:

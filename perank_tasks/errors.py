@@ -34,6 +34,10 @@ class EmbeddingError(PerankError):
     """Embeddings are missing, not finite, or of another width than the model expects."""
 
 
+class DeviceMemoryError(PerankError):
+    """Not even the smallest piece of work fits into the memory of the GPU or the machine."""
+
+
 class RunFileError(PerankError):
     """A TREC run or qrels file has a line that cannot be read."""
 

@@ -6,6 +6,16 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+WORK = (
+    "forward_passes",
+    "flops",
+    "load_seconds",
+    "tokenise_seconds",
+    "prefill_seconds",
+    "decode_seconds",
+)
+SUMMED = ("seconds", "items", "tokens_in", "decode_steps", "numbers_repaired", *WORK)
+
 
 class Meter:
     """Starts when made; `stats()` says what has been used since.
@@ -19,6 +29,9 @@ class Meter:
         self.items = 0
         self.tokens_in = 0
         self.decode_steps = 0
+        self.numbers_repaired = 0
+        self.work: dict[str, float] = dict.fromkeys(WORK, 0)
+        """What an LLM did, by the names in `WORK`; all 0 where none ran."""
         self._start = time.perf_counter()
 
     def stats(self) -> dict[str, Any]:
@@ -29,6 +42,8 @@ class Meter:
             "items": self.items,
             "tokens_in": self.tokens_in,
             "decode_steps": self.decode_steps,
+            "numbers_repaired": self.numbers_repaired,
+            **self.work,
             # Linux counts in KiB, macOS in bytes.
             "peak_memory_bytes": peak if sys.platform == "darwin" else peak * 1024,
         }
@@ -40,8 +55,5 @@ def total(stats: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return {
         "device": ", ".join(sorted({s["device"] for s in stats})),
         "peak_memory_bytes": max((s["peak_memory_bytes"] for s in stats), default=0),
-        **{
-            name: sum(s[name] for s in stats)
-            for name in ("seconds", "items", "tokens_in", "decode_steps")
-        },
+        **{name: sum(s[name] for s in stats) for name in SUMMED},
     }

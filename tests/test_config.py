@@ -16,7 +16,7 @@ DAY = date(2026, 1, 31)
     ("values", "message"),
     [
         ({"depth": 0}, r"depth: .*greater than or equal to 1 \(found 0\)"),
-        ({"step": 30}, "step is 30 and window 20.*use step <= window"),
+        ({"step": 30}, "step must be from 1 to the window's 20, found 30"),
         ({"arms": ["bm25", "bm25"]}, "arms names one twice: bm25, bm25"),
         ({"arms": ["bm52"]}, r"arms\.0: .*'bm25', 'cosine', 'fusion' or 'perank'.*'bm52'"),
         ({"arms": []}, "arms: "),

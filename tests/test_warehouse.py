@@ -31,7 +31,7 @@ def publish(
         "measures": [(*key, "nDCG@10", ndcg, 2)],
         "query_measures": [(*key, "q1", "nDCG@10", ndcg), (*key, "q2", "nDCG@10", ndcg)],
         "rankings": [(*key, q, "p1", 1, 1.0, 1) for q in ("q1", "q2")],
-        "efficiency": [(*key, "rerank", "cpu", 2.0, 2, 1.0, 100, 10, 1000)],
+        "efficiency": [(*key, "rerank", "cpu", 2.0, 2, 1.0, 100, 10, 1000, 0, *range(6))],
         "provenance": [(*key, "library.torch", f"2.{day}")],
     }
     artifact = Store(root).artifact("results", "c", f"{arm}-{day}-{ndcg}-{ranking}")

@@ -8,9 +8,11 @@
     checkpoint         a checkpoint's name  -> its weights too
     prompt             query, n             -> token ids and slots
     encoder            texts                -> embeddings
-    model              LLM body, projector  -> hidden states and logits
+    options            an arm's settings    -> checked
+    llm                embedded tokens      -> hidden states, over a key/value cache
+    model              LLM, projector       -> prompts embedded, logits of passages
     decode             windows, in a batch  -> their orders
-    windows            list length          -> ranges to rank
+    windows            list length          -> windows to rank
     engine             queries, in a stream -> rankings
 
 The names below load torch only when they are first used.
@@ -20,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perank_tasks.perank.engine import PERank, RerankRequest, RerankResult
+    from perank_tasks.perank.options import RankingOptions
 
-__all__ = ["PERank", "RerankRequest", "RerankResult"]
+__all__ = ["PERank", "RankingOptions", "RerankRequest", "RerankResult"]
 
 
 def __getattr__(name: str) -> Any:

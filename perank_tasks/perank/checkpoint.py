@@ -3,8 +3,9 @@
 `checkpoint_config` says which layouts there are and checks config.json. The tensors, by layout:
 
 The *published* one: `model.layers.*`, `model.projector.*` and, where the encoder is inside,
-`model.encoder.encoder.*`, in safetensors, sharded or not. A `projector.bin` beside them wins
-over the projector in them.
+`model.encoder.encoder.*`, in safetensors, sharded or not. What lies over them, each winning
+over those before: `non_lora_trainables.bin`, `projector.bin`, a LoRA adapter, which is merged.
+Where the weights are a base model's, of another folder, its tokenizer counts, as in the reference.
 
 *Ours*, in `model.safetensors`:
 
@@ -31,7 +32,8 @@ from torch import Tensor
 from transformers import LlamaConfig, MistralConfig, PretrainedConfig
 
 from perank_tasks.errors import CheckpointError, StorageError
-from perank_tasks.models import make_readable, unpack_model
+from perank_tasks.models import ResolvedModel, make_readable, unpack_model
+from perank_tasks.perank.checkpoint_adapter import merge_adapter, plain_name, read_adapter
 from perank_tasks.perank.checkpoint_config import (
     ENCODER_PREFIX,
     FORMAT_VERSION,
@@ -39,12 +41,13 @@ from perank_tasks.perank.checkpoint_config import (
     CheckpointSummary,
     PerankConfig,
     find_base,
+    find_published_base,
     open_checkpoint,
     parse_config,
     summarize_own,
     summarize_published,
 )
-from perank_tasks.perank.checkpoint_files import TensorFiles, read_json
+from perank_tasks.perank.checkpoint_files import TensorFiles, read_json, read_pickle
 from perank_tasks.perank.model import meta_body, projector_shapes
 
 BASE_LLMS: dict[str, type[PretrainedConfig]] = {"llama": LlamaConfig, "mistral": MistralConfig}
@@ -67,20 +70,40 @@ class Checkpoint(CheckpointSummary):
     encoder_weights: dict[str, Tensor] | None
 
 
-def load_checkpoint(path_or_name: str | os.PathLike[str], *, cache: Path) -> Checkpoint:
+def load_checkpoint(
+    path_or_name: str | os.PathLike[str], *, cache: Path, revision: str | None = None
+) -> Checkpoint:
     """Read a checkpoint and check that its files make the model its configuration promises.
 
     Args:
         path_or_name: a folder, a name under `perank_tasks/checkpoints`, or a hub id.
         cache: where base models are unpacked, see `resolve_model`.
+        revision: for a hub id, the branch, tag or commit to fetch.
 
     Raises:
-        ConfigError: nothing of that name.
+        ConfigError: nothing of that name, or a revision of something that has none.
         CheckpointError: a file is missing, unreadable, unsafe or inconsistent.
     """
-    folder, config = open_checkpoint(path_or_name, cache)
+    found, config = open_checkpoint(path_or_name, cache=cache, revision=revision)
     load = _load_own if config.get("format") == "perank" else _load_published
-    return load(os.fspath(path_or_name), folder, config, cache)
+    return load(found, config, cache)
+
+
+def load_head(checkpoint: Checkpoint) -> Tensor:
+    """The LLM's output embeddings, (V, H), which only free decoding needs.
+
+    Raises:
+        CheckpointError: they are missing, damaged, or changed by an adapter.
+    """
+    adapter = read_adapter(checkpoint.folder)
+    if adapter is not None and any("lm_head" in name for name in adapter.tensors):
+        raise CheckpointError(
+            f"{adapter.path} changes the LLM's head, which free decoding reads from the base "
+            f"model. Merge the adapter into it (peft: `merge_and_unload`) and save the result"
+        )
+    files = TensorFiles(checkpoint.tokenizer_folder)
+    tied = "model.embed_tokens.weight"
+    return files.get("lm_head.weight" if "lm_head.weight" in files.files else tied)
 
 
 def save_checkpoint(
@@ -116,37 +139,49 @@ def save_checkpoint(
         raise StorageError(f"cannot write the checkpoint {folder}: {error}") from error
 
 
-def _load_published(name: str, folder: Path, config: dict[str, Any], cache: Path) -> Checkpoint:
-    files = TensorFiles(folder)
-    summary = summarize_published(name, folder, config, files)
-    if (folder / "projector.bin").is_file():
-        files.add_projector(folder / "projector.bin")
+def _load_published(found: ResolvedModel, config: dict[str, Any], cache: Path) -> Checkpoint:
+    folder = found.folder
+    base = find_published_base(found, config)
+    weights = unpack_model(base, cache=cache).folder if base else folder
+    files = TensorFiles(weights)
+    summary = summarize_published(found, config, None if base else files, base)
+    adapter = read_adapter(folder)
+    if adapter is not None:
+        files.put(adapter.path, adapter.plain)
+        if (path := folder / "non_lora_trainables.bin").is_file():
+            files.put(path, {plain_name(key): value for key, value in read_pickle(path).items()})
+    if (path := folder / "projector.bin").is_file():
+        files.put(path, {_projector_name(key): value for key, value in read_pickle(path).items()})
     ignored = ("model_type", "architectures", "transformers_version", "torch_dtype", "dtype")
     llm = BASE_LLMS[PUBLISHED_LLMS[config["model_type"]]](
         **{key: value for key, value in config.items() if key not in ignored}
     )
-    inside = {
-        key.removeprefix(ENCODER_PREFIX): files.get(key)
-        for key in files.files
-        if key.startswith(ENCODER_PREFIX)
-    }
+    body = _body(llm, files)
+    inside = {}
+    if summary.encoder.inside_checkpoint:
+        inside = {
+            key.removeprefix(ENCODER_PREFIX): files.get(key)
+            for key in files.files
+            if key.startswith(ENCODER_PREFIX)
+        }
     return Checkpoint(
         **vars(summary),
-        tokenizer_folder=folder,
+        tokenizer_folder=weights,
         llm=llm,
-        body=_body(llm, files),
+        body=merge_adapter(llm, body, adapter) if adapter else body,
         projector=_projector(summary, files, "model.projector.", llm.hidden_size),
         residual=None,
         encoder_weights=inside or None,
     )
 
 
-def _load_own(name: str, folder: Path, raw: dict[str, Any], cache: Path) -> Checkpoint:
+def _load_own(found: ResolvedModel, raw: dict[str, Any], cache: Path) -> Checkpoint:
+    folder = found.folder
     path = folder / "config.json"
     config = parse_config(path, raw)
-    found = find_base(folder, config)
-    summary = summarize_own(name, folder, config, found)
-    base = unpack_model(found, cache=cache)
+    packed = find_base(folder, config)
+    summary = summarize_own(found, config, packed)
+    base = unpack_model(packed, cache=cache)
     llm = _base_config(path, base.folder, config.num_layers)
     files = TensorFiles(folder)
     residual = None
@@ -194,6 +229,11 @@ def _body(llm: PretrainedConfig, files: TensorFiles) -> dict[str, Tensor]:
         name: files.get(f"model.{name}", tuple(tensor.shape))
         for name, tensor in meta_body(llm).state_dict().items()
     }
+
+
+def _projector_name(key: str) -> str:
+    """What a tensor in projector.bin is called in a whole checkpoint, whatever led to it."""
+    return "model.projector." + key.rsplit("projector.", 1)[-1]
 
 
 def _projector(

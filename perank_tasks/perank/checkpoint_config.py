@@ -7,7 +7,9 @@ loads what is described here.
 Two layouts are read.
 
 The *published* one (github.com/liuqi6777/pe_rank): `config.json` with `model_type`
-`embed_mistral` or `embed_llama`.
+`embed_mistral` or `embed_llama`. Beside it lie all weights, or only what a training changed:
+a LoRA adapter, whose `adapter_config.json` names the base model, or a `projector.bin`, with the
+base model's weights beside it or its name in config.json as `_name_or_path`.
 
 *Ours* (`"format": "perank"`) names a base model and adds to it. `config.json` holds the fields
 of `PerankConfig`.
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perank_tasks.errors import CheckpointError
+from perank_tasks.errors import CheckpointError, ConfigError
 from perank_tasks.models import (
     ResolvedModel,
     content_hash,
@@ -28,7 +30,7 @@ from perank_tasks.models import (
     resolve_model,
     unknown_name,
 )
-from perank_tasks.perank.checkpoint_files import TensorFiles, read_json, setting
+from perank_tasks.perank.checkpoint_files import TensorFiles, has_weights, read_json, setting
 from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
 
 SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
@@ -86,11 +88,13 @@ class PerankConfig:
 class CheckpointSummary:
     """What a checkpoint is, from its configuration and its files' bytes.
 
-    `hash` covers every file but *.md, and the base model.
+    `revision` is the hub's commit, None for a folder. `hash` covers every file but *.md, and
+    the base model.
     """
 
     name: str
     folder: Path
+    revision: str | None
     layout: str
     hash: str
     projector_type: str
@@ -102,53 +106,60 @@ class CheckpointSummary:
     base_revision: str | None
 
 
-def summarize_checkpoint(path_or_name: str | os.PathLike[str], *, cache: Path) -> CheckpointSummary:
+def summarize_checkpoint(
+    path_or_name: str | os.PathLike[str], *, cache: Path, revision: str | None = None
+) -> CheckpointSummary:
     """Say what a checkpoint is without loading it.
 
     Args:
         path_or_name: a folder, a name under `perank_tasks/checkpoints`, or a hub id.
         cache: as for `resolve_model`.
+        revision: for a hub id, the branch, tag or commit.
 
     Raises:
-        ConfigError: nothing of that name.
+        ConfigError: nothing of that name, or a revision of something that has none.
         CheckpointError: config.json or the weights' files are missing, unreadable or inconsistent.
     """
-    folder, config = open_checkpoint(path_or_name, cache)
-    name = os.fspath(path_or_name)
+    found, config = open_checkpoint(path_or_name, cache=cache, revision=revision)
     if config.get("format") == "perank":
-        own = parse_config(folder / "config.json", config)
-        return summarize_own(name, folder, own, find_base(folder, own))
-    return summarize_published(name, folder, config, TensorFiles(folder))
+        own = parse_config(found.folder / "config.json", config)
+        return summarize_own(found, own, find_base(found.folder, own))
+    base = find_published_base(found, config)
+    files = TensorFiles(found.folder) if base is None else None
+    return summarize_published(found, config, files, base)
 
 
 def open_checkpoint(
-    path_or_name: str | os.PathLike[str], cache: Path
-) -> tuple[Path, dict[str, Any]]:
-    """A checkpoint's folder and its config.json; arguments and errors as `summarize_checkpoint`."""
-    folder = find_checkpoint(path_or_name, cache=cache)
-    if (folder / "adapter_config.json").is_file():
-        raise CheckpointError(
-            f"{folder} holds a LoRA adapter of the published layout. Merge it into its base model "
-            f"(peft: `merge_and_unload`) and save the result, projector included, as safetensors"
-        )
-    return folder, read_json(folder / "config.json")
+    path_or_name: str | os.PathLike[str], *, cache: Path, revision: str | None
+) -> tuple[ResolvedModel, dict[str, Any]]:
+    """Where a checkpoint lies, and its config.json; as `summarize_checkpoint`."""
+    found = find_checkpoint(path_or_name, cache=cache, revision=revision)
+    return found, read_json(found.folder / "config.json")
 
 
-def find_checkpoint(path_or_name: str | os.PathLike[str], *, cache: Path) -> Path:
-    """The folder of a checkpoint given by path, shipped name or hub id.
+def find_checkpoint(
+    path_or_name: str | os.PathLike[str], *, cache: Path, revision: str | None = None
+) -> ResolvedModel:
+    """Where a checkpoint given by path, shipped name or hub id lies.
 
     Raises:
-        ConfigError: nothing of that name; close ones are offered.
+        ConfigError: nothing of that name (close ones are offered), or a revision of something
+            that has none.
     """
     name = os.fspath(path_or_name)
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if (SHIPPED / name / "config.json").is_file():
-        return SHIPPED / name
-    if looks_like_hub_id(name):
-        return resolve_model(name, cache=cache).folder
-    raise unknown_name("checkpoint", name, shipped_checkpoints())
+    if not folder.is_dir():
+        folder = SHIPPED / name
+        if not (folder / "config.json").is_file():
+            if not looks_like_hub_id(name):
+                raise unknown_name("checkpoint", name, shipped_checkpoints())
+            return resolve_model(name, cache=cache, revision=revision)
+    if revision is not None:
+        raise ConfigError(
+            f"revision is {revision!r}, but the checkpoint {name!r} is the folder {folder}: only "
+            f"a hub id has revisions. Leave revision out"
+        )
+    return ResolvedModel(name, folder, None)
 
 
 def shipped_checkpoints() -> list[str]:
@@ -156,10 +167,53 @@ def shipped_checkpoints() -> list[str]:
     return sorted(config.parent.name for config in SHIPPED.glob("*/config.json"))
 
 
+def find_published_base(found: ResolvedModel, config: dict[str, Any]) -> ResolvedModel | None:
+    """The base model that a checkpoint of the published layout adds to, not unpacked.
+
+    None where the weights beside config.json are all there is. A relative name is resolved
+    against the checkpoint's folder.
+
+    Raises:
+        ConfigError: no such model.
+        CheckpointError: an adapter that names none.
+    """
+    folder = found.folder
+    path, settings, key = folder / "config.json", config, "_name_or_path"
+    if (folder / "adapter_config.json").is_file():
+        path, key = folder / "adapter_config.json", "base_model_name_or_path"
+        settings = read_json(path)
+    elif has_weights(folder) or not (folder / "projector.bin").is_file():
+        return None
+    name = settings.get(key)
+    if not isinstance(name, str) or not name:
+        raise CheckpointError(
+            f"{path}: {key} is {name!r}, and the folder has no LLM of its own. Write there the "
+            f"base model's name, folder or hub id"
+        )
+    is_hub_id = looks_like_hub_id(name)
+    try:
+        return find_model(
+            str(_local(folder, name) or name),
+            revision=settings.get("revision") if is_hub_id else None,
+        )
+    except ConfigError as error:
+        raise ConfigError(
+            f"the base model of checkpoint {found.name!r} cannot be found: {error}. {key} in "
+            f"{path} names it: write there where it is on this machine"
+        ) from error
+
+
 def summarize_published(
-    name: str, folder: Path, config: dict[str, Any], files: TensorFiles
+    found: ResolvedModel,
+    config: dict[str, Any],
+    files: TensorFiles | None,
+    base: ResolvedModel | None,
 ) -> CheckpointSummary:
-    """Summarise a checkpoint of the published layout, whose weights are `files`."""
+    """Summarise a checkpoint of the published layout, on top of `base` where it has one.
+
+    `files` are the weights beside config.json, None where `base` has them.
+    """
+    folder = found.folder
     path = folder / "config.json"
     model_type = config.get("model_type")
     if model_type not in PUBLISHED_LLMS:
@@ -171,10 +225,11 @@ def summarize_published(
     embedding_size = setting(path, config, "embedding_size", int)
     encoder_name = setting(path, config, "encoder_name", str)
     return CheckpointSummary(
-        name=name,
+        name=found.name,
         folder=folder,
+        revision=found.revision,
         layout="published",
-        hash=content_hash(folder),
+        hash=content_hash(folder, salt=_content(base) if base else ""),
         projector_type=setting(path, config, "projector_type", str),
         embedding_size=embedding_size,
         prompt=RELEASED_V1.name,
@@ -183,11 +238,12 @@ def summarize_published(
             name=encoder_name,
             pooling=_pooling(path, config),
             embedding_size=embedding_size,
-            inside_checkpoint=any(key.startswith(ENCODER_PREFIX) for key in files.files),
+            inside_checkpoint=files is not None
+            and any(key.startswith(ENCODER_PREFIX) for key in files.files),
             folder=_local(folder, encoder_name),
         ),
-        base_model=None,
-        base_revision=None,
+        base_model=base.name if base else None,
+        base_revision=base.revision if base else None,
     )
 
 
@@ -212,14 +268,16 @@ def find_base(folder: Path, config: PerankConfig) -> ResolvedModel:
 
 
 def summarize_own(
-    name: str, folder: Path, config: PerankConfig, base: ResolvedModel
+    found: ResolvedModel, config: PerankConfig, base: ResolvedModel
 ) -> CheckpointSummary:
     """Summarise a checkpoint of our format on top of the model that `find_base` gives."""
+    folder = found.folder
     return CheckpointSummary(
-        name=name,
+        name=found.name,
         folder=folder,
+        revision=found.revision,
         layout="perank",
-        hash=content_hash(folder, salt=base.revision or content_hash(base.folder)),
+        hash=content_hash(folder, salt=_content(base)),
         projector_type=config.projector_type,
         embedding_size=config.embedding_size,
         prompt=config.prompt,
@@ -279,6 +337,10 @@ def parse_config(path: Path, raw: dict[str, Any]) -> PerankConfig:
             f"{config.num_layers} and {config.embedding_size}"
         )
     return config
+
+
+def _content(base: ResolvedModel) -> str:
+    return base.revision or content_hash(base.folder)
 
 
 def _pooling(path: Path, config: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Files of a checkpoint or model folder: in, a folder; out, JSON objects and tensors by name.
 
 Weights are read from safetensors, sharded or not, or from a pickle with `weights_only=True`.
+Layers of tensors from other files may lie over them.
 torch is imported when a pickle is opened or a tensor is asked for, not to list the names in
 safetensors.
 """
@@ -60,7 +61,7 @@ class TensorFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files: dict[str, Path] = {}
-        self._pickled: dict[Path, dict[str, Tensor]] = {}
+        self._loaded: dict[Path, dict[str, Tensor]] = {}
         index = folder / "model.safetensors.index.json"
         if index.is_file():
             weight_map = setting(index, read_json(index), "weight_map", dict)
@@ -69,20 +70,18 @@ class TensorFiles:
         elif (folder / "model.safetensors").is_file():
             self._add_safetensors(folder / "model.safetensors")
         elif (folder / "pytorch_model.bin").is_file():
-            self._add_pickle(folder / "pytorch_model.bin")
+            path = folder / "pytorch_model.bin"
+            self.put(path, read_pickle(path))
         else:
             raise CheckpointError(
                 f"{folder} has no weights: expected model.safetensors, "
                 f"model.safetensors.index.json with its shards, or pytorch_model.bin"
             )
 
-    def add_projector(self, path: Path) -> None:
-        """Let the projector in the pickle `path` replace the one in the other files."""
-        self._add_pickle(path)
-        for key, tensor in list(self._pickled[path].items()):
-            name = "model.projector." + key.rsplit("projector.", 1)[-1]
-            self._pickled[path][name] = tensor
-            self.files[name] = path
+    def put(self, path: Path, tensors: "dict[str, Tensor]") -> None:
+        """Let `tensors`, which were read from `path`, replace those of the same names."""
+        self._loaded[path] = tensors
+        self.files.update(dict.fromkeys(tensors, path))
 
     def get(self, name: str, shape: tuple[int, ...] | None = None) -> "Tensor":
         """The tensor `name`, of `shape` where one is given.
@@ -97,8 +96,8 @@ class TensorFiles:
                 f"{f', expected shape {shape}' if shape else ''}. "
                 f"The download may be incomplete, or config.json belongs to another model"
             )
-        if path in self._pickled:
-            tensor = self._pickled[path][name]
+        if path in self._loaded:
+            tensor = self._loaded[path][name]
         else:
             try:
                 with safe_open(path, framework="pt") as file:
@@ -123,25 +122,51 @@ class TensorFiles:
         except (SafetensorError, OSError) as error:
             raise unreadable(path, error) from error
 
-    def _add_pickle(self, path: Path) -> None:
-        import torch
 
-        try:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise CheckpointError(
-                f"{path} is a pickle that holds more than tensors and would run code when read: "
-                f"refused. Convert it to safetensors where you trust it"
-            ) from error
-        except (OSError, RuntimeError, EOFError, ValueError) as error:
-            raise unreadable(path, error) from error
-        if not isinstance(tensors, dict) or not all(
-            isinstance(key, str) and isinstance(value, torch.Tensor)
-            for key, value in tensors.items()
-        ):
-            raise CheckpointError(f"{path} is not a dictionary of named tensors, as expected")
-        self._pickled[path] = tensors
-        self.files.update(dict.fromkeys(tensors, path))
+def has_weights(folder: Path) -> bool:
+    """Whether `TensorFiles` would find weights in the folder."""
+    names = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin")
+    return any((folder / name).is_file() for name in names)
+
+
+def read_tensors(path: Path) -> "dict[str, Tensor]":
+    """All tensors in a safetensors file or a pickle, by name.
+
+    Raises:
+        CheckpointError: it cannot be read, or would run code.
+    """
+    if path.suffix != ".safetensors":
+        return read_pickle(path)
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise unreadable(path, error) from error
+
+
+def read_pickle(path: Path) -> "dict[str, Tensor]":
+    """The named tensors in a pickle, and nothing else that may be in one.
+
+    Raises:
+        CheckpointError: it cannot be read, holds something else, or would run code.
+    """
+    import torch
+
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is a pickle that holds more than tensors and would run code when read: "
+            f"refused. Convert it to safetensors where you trust it"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise unreadable(path, error) from error
+    if not isinstance(tensors, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in tensors.items()
+    ):
+        raise CheckpointError(f"{path} is not a dictionary of named tensors, as expected")
+    return tensors
 
 
 def unreadable(path: Path, error: Exception) -> CheckpointError:

@@ -1,97 +1,379 @@
-"""Dynamic-constrained decoding: in, a batch of windows; out, the order of each.
+"""Decoding: in, windows of several queries; out, the order of each.
 
-At every step the last position's hidden state is scored against the window's own projected
-passages, those already output are masked, and the best one's projected embedding is the next
-input (paper, section 3.3). The last passage left needs no forward pass. All windows of a
-batch go in lockstep over one prefill and one key/value cache.
+*Constrained* (paper, section 3.3): at every step the last hidden state is scored against the
+window's own projected passages, those already output are masked, and the best one's projected
+embedding is the next input. The last passage left needs no forward pass. *First step* orders a
+window by the logits of the first of these steps. *Free* generates over the whole vocabulary and
+reads numbers from what comes.
+
+All windows of a batch go in lockstep over one key/value cache, one row each.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from perank_tasks.perank.llm import Cache
 from perank_tasks.perank.model import RankingModel
 from perank_tasks.perank.prompt import Prompt
+
+# Tokens of one forward pass over prompts. On a CPU more bring nothing; on a GPU they fill it.
+PREFILL_TOKENS = {"cpu": 2_048, "cuda": 16_384}
+
+# A prefix that all windows of a batch share is computed once, where it is at least this long.
+SHARED_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What one window is ranked from: its prompt, its passages (n, H) and query (H,), projected."""
+    """What one window is ranked from.
+
+    `projected` is (n, H), `projected_query` (H,). `keys` names what stands at each position of
+    the prompt, embeddings included: equal keys up to a position mean an equal cache up to it.
+    `outputs` is how many passages have to be put out, 1 to n.
+    """
 
     prompt: Prompt
     projected: Tensor
     projected_query: Tensor | None
+    keys: list[int]
+    outputs: int
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A window's order, positions 0..n-1 best first, and how many of them the LLM put out.
+    """A window's order, positions 0..n-1 best first, and what it took.
 
-    `finite` is False where a logit was NaN or infinite; the order then means nothing.
+    `steps`: passages or tokens that the LLM put out. `finite` is False where a logit was NaN or
+    infinite; the order then means nothing. `missing`, `repeated`: numbers that free generation
+    left out, or wrote again or beyond n.
     """
 
     order: list[int]
     steps: int
-    finite: bool
+    finite: bool = True
+    missing: int = 0
+    repeated: int = 0
+
+
+@dataclass
+class Work:
+    """What decoding has cost so far: passes and tokens through the LLM, seconds on the clock.
+
+    `prefill_tokens` are prompt tokens computed, without padding and without those found in the
+    cache; `reused_tokens` those found; `padding_tokens` computed for nothing.
+    """
+
+    forward_passes: int = 0
+    prefill_tokens: int = 0
+    reused_tokens: int = 0
+    padding_tokens: int = 0
+    decode_tokens: int = 0
+    flops: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+
+@dataclass
+class Batch:
+    """Windows on their way through the LLM: the first rows of a cache, one row each.
+
+    `cached[row]` are the keys of what the cache's row holds from an earlier batch; only what
+    differs from there on is computed.
+    """
+
+    model: RankingModel
+    cache: Cache
+    cached: list[list[int]]
+    windows: Sequence[Window]
+    work: Work
+    projected: Tensor = field(init=False)
+    """(B, n_max, H)"""
+    queries: Tensor | None = field(init=False)
+    """(B, H)"""
+    lengths: Tensor = field(init=False)
+    """(B,), tokens of each prompt."""
+    available: Tensor = field(init=False)
+    """(B, n_max), whether there is such a passage."""
+
+    def __post_init__(self) -> None:
+        device = self.model.device
+        self.projected = torch.nn.utils.rnn.pad_sequence(
+            [window.projected for window in self.windows], batch_first=True
+        )
+        given = [w.projected_query for w in self.windows if w.projected_query is not None]
+        self.queries = torch.stack(given) if given else None
+        self.lengths = torch.tensor([len(w.keys) for w in self.windows], device=device)
+        sizes = torch.tensor([len(w.projected) for w in self.windows], device=device)
+        places = torch.arange(self.projected.shape[1], device=device)
+        self.available = places[None] < sizes[:, None]
+
+    @torch.inference_mode()
+    def prefill(self) -> Tensor:
+        """Run the prompts through the LLM; (B, H), the hidden state of each one's last token."""
+        begin = time.perf_counter()
+        self._share_prefix()
+        starts = [
+            min(_common(cached, window.keys), len(window.keys) - 1)
+            for cached, window in zip(self.cached, self.windows, strict=True)
+        ]
+        budget = PREFILL_TOKENS[self.model.device.type]
+        hidden = []
+        for first, end in _chunks([len(w.keys) for w in self.windows], starts, budget):
+            prompts = [window.prompt for window in self.windows[first:end]]
+            hidden.append(self._forward(first, prompts, starts[first:end]))
+        for row, window in enumerate(self.windows):
+            self.cached[row] = window.keys
+        self.work.prefill_seconds += self._seconds_since(begin)
+        return torch.cat(hidden)
+
+    def _share_prefix(self) -> None:
+        """Compute what all prompts begin with once, where the cache is still empty."""
+        if len(self.windows) < 2 or any(self.cached):
+            return
+        keys = [window.keys for window in self.windows]
+        prompt = self.windows[0].prompt
+        slots = [slot for slot in (*prompt.passage_slots, prompt.query_slot) if slot is not None]
+        # What the two that differ most have in common, all have; embeddings they have not.
+        shared = min(
+            _common(min(keys), max(keys)), *slots, *(len(prompt_keys) - 1 for prompt_keys in keys)
+        )
+        if shared < SHARED_TOKENS:
+            return
+        self._forward(0, [Prompt(prompt.input_ids[:shared], [], None)], [0])
+        self.cache.spread(shared)
+        self.cached[:] = [prompt_keys[:shared] for prompt_keys in keys]
+
+    def _forward(self, first: int, prompts: list[Prompt], starts: list[int]) -> Tensor:
+        rows = slice(first, first + len(prompts))
+        queries = None if self.queries is None else self.queries[rows]
+        inputs = self.model.embed(prompts, starts, self.projected[rows], queries)
+        news = [len(p.input_ids) - start for p, start in zip(prompts, starts, strict=True)]
+        self._count(news, starts, inputs.shape[1])
+        device = self.model.device
+        return self.model.llm.forward(
+            inputs,
+            self.cache,
+            first_row=first,
+            starts=torch.tensor(starts, device=device),
+            ends=torch.tensor(news, device=device),
+            to=max(starts) + inputs.shape[1],
+        )
+
+    def _count(self, news: list[int], starts: list[int], padded: int) -> None:
+        pairs = sum(n * s + n * (n + 1) // 2 for n, s in zip(news, starts, strict=True))
+        self.work.forward_passes += 1
+        self.work.prefill_tokens += sum(news)
+        self.work.reused_tokens += sum(starts)
+        self.work.padding_tokens += padded * len(news) - sum(news)
+        self.work.flops += self.model.llm.flops(sum(news), pairs)
+
+    def decoder(self, steps: int) -> "Decoder":
+        """What feeds one token at a time to every row, `steps` times at most."""
+        return Decoder(self, steps)
+
+    def count_decoding(self, steps: int, begin: float) -> None:
+        """Note that `steps` tokens were fed to every row since the clock showed `begin`."""
+        rows = len(self.windows)
+        prompts = sum(len(window.keys) for window in self.windows)
+        pairs = steps * prompts + rows * steps * (steps + 1) // 2
+        self.work.forward_passes += steps
+        self.work.decode_tokens += steps * rows
+        self.work.flops += self.model.llm.flops(steps * rows, pairs)
+        self.work.decode_seconds += self._seconds_since(begin)
+
+    def _seconds_since(self, begin: float) -> float:
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize(self.model.device)
+        return time.perf_counter() - begin
+
+
+class Decoder:
+    """One token a row and step, from the end of the prompts on; `body` says what follows what.
+
+    On a GPU the step is captured as a CUDA graph once and replayed: at one token a row, launching
+    kernels one by one costs more than running them.
+    """
+
+    def __init__(self, batch: Batch, steps: int) -> None:
+        model = batch.model
+        rows = len(batch.windows)
+        self._batch = batch
+        self._to = int(batch.lengths.max()) + steps
+        self._ones = torch.ones(rows, dtype=torch.long, device=model.device)
+        self.inputs = torch.zeros(
+            rows, 1, model.llm.hidden_size, device=model.device, dtype=model.dtype
+        )
+        self._starts = batch.lengths.clone()
+
+    def run(self, steps: int, react: Callable[[Tensor], None]) -> None:
+        """Feed `inputs` to the LLM `steps` times; `react` reads each hidden state (B, H) and
+        writes the next `inputs` in place."""
+
+        def step() -> None:
+            hidden = self._batch.model.llm.forward(
+                self.inputs,
+                self._batch.cache,
+                first_row=0,
+                starts=self._starts,
+                ends=self._ones,
+                to=self._to,
+            )
+            self._starts += 1
+            react(hidden)
+
+        if self._batch.model.device.type != "cuda" or steps < 3:
+            for _ in range(steps):
+                step()
+            return
+        step()  # warms up what capturing must not: it does the work of a step, too
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph):  # records, does not run
+            step()
+        for _ in range(steps - 1):
+            graph.replay()
 
 
 @torch.inference_mode()
-def decode(
-    model: RankingModel, windows: Sequence[Window], max_steps: int | None = None
-) -> list[Decoded]:
-    """Rank the passages of every window. Equal logits go to the earlier passage.
+def constrained(batch: Batch) -> list[Decoded]:
+    """Rank by dynamic-constrained decoding. Equal logits go to the earlier passage."""
+    hidden = batch.prefill()
+    begin = time.perf_counter()
+    model, windows, projected = batch.model, batch.windows, batch.projected
+    counts = [min(len(window.projected) - 1, window.outputs) for window in windows]
+    rows = torch.arange(len(windows), device=model.device)
+    bias = model.bias(projected, batch.queries)
+    available = batch.available.clone()
+    finite = torch.ones(len(windows), dtype=torch.bool, device=model.device)
+    chosen = torch.zeros(len(windows), max(counts), dtype=torch.long, device=model.device)
+    turn = torch.zeros(1, dtype=torch.long, device=model.device)
+    decoder = batch.decoder(max(counts) - 1)
 
-    Args:
-        model: the ranking model.
-        windows: B windows, of 2 or more passages each; sizes may differ.
-        max_steps: passages each window puts out; the others follow in the order they came in.
-            None: all.
+    def choose(hidden: Tensor) -> None:
+        logits = model.logits(hidden, projected, bias)
+        finite.logical_and_((torch.isfinite(logits) | ~available).all(1))
+        best = logits.masked_fill_(~available, -torch.inf).argmax(1)
+        chosen.index_copy_(1, turn, best[:, None])
+        available.scatter_(1, best[:, None], False)
+        decoder.inputs[:, 0] = projected[rows, best]
+        turn.add_(1)
 
-    Returns:
-        One `Decoded` a window, in order.
-    """
-    sizes = [len(window.projected) for window in windows]
-    steps = [min(size - 1, max_steps or size) for size in sizes]
-    projected = torch.nn.utils.rnn.pad_sequence(
-        [window.projected for window in windows], batch_first=True
-    )
-    queries = _stack([window.projected_query for window in windows])
-    available = (torch.arange(projected.shape[1])[None] < torch.tensor(sizes)[:, None]).to(
-        projected.device
-    )
-    bias = model.bias(projected, queries)
-    finite = torch.ones(len(windows), dtype=torch.bool, device=projected.device)
-    rows = torch.arange(len(windows), device=projected.device)
-
-    prompts = [window.prompt for window in windows]
-    inputs, mask, positions = model.prompt_inputs(prompts, projected, queries)
-    position = positions[:, -1:]
-    states, cache = model.hidden(inputs, mask, positions)
-    chosen: list[Tensor] = []
-    while True:
-        logits = model.logits(states[:, -1], projected, bias)
-        finite &= (torch.isfinite(logits) | ~available).all(1)
-        best = logits.masked_fill(~available, -torch.inf).argmax(1)
-        chosen.append(best)
-        if len(chosen) == max(steps):
-            break
-        available = available.index_put((rows, best), available.new_zeros(()))
-        position = position + 1
-        mask = torch.cat([mask, mask.new_ones(len(windows), 1)], 1)
-        states, cache = model.hidden(projected[rows, best][:, None], mask, position, cache)
-
-    outputs = torch.stack(chosen, 1).tolist()
+    choose(hidden)
+    decoder.run(max(counts) - 1, choose)
+    outputs = chosen.tolist()
+    batch.count_decoding(max(counts) - 1, begin)
     return [
-        Decoded(_completed(output[:count], size), count, ok)
-        for output, count, size, ok in zip(outputs, steps, sizes, finite.tolist(), strict=True)
+        Decoded(_completed(output[:count], len(window.projected)), count, ok)
+        for output, count, window, ok in zip(outputs, counts, windows, finite.tolist(), strict=True)
     ]
 
 
-def _stack(queries: list[Tensor | None]) -> Tensor | None:
-    given = [query for query in queries if query is not None]
-    return torch.stack(given) if given else None
+@torch.inference_mode()
+def first_step(batch: Batch) -> list[Decoded]:
+    """Rank by the first step's logits. Equal logits go to the earlier passage."""
+    hidden = batch.prefill()
+    begin = time.perf_counter()
+    logits = batch.model.logits(
+        hidden, batch.projected, batch.model.bias(batch.projected, batch.queries)
+    )
+    finite = (torch.isfinite(logits) | ~batch.available).all(1).tolist()
+    logits = logits.masked_fill(~batch.available, -torch.inf)
+    orders = logits.sort(dim=1, descending=True, stable=True).indices.tolist()
+    batch.count_decoding(0, begin)
+    return [
+        Decoded(order[: len(window.projected)], 1, ok)
+        for order, window, ok in zip(orders, batch.windows, finite, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def free(
+    batch: Batch,
+    head: Tensor,
+    *,
+    max_tokens: Callable[[int], int],
+    stop: Sequence[int],
+    read: Callable[[list[int]], str],
+) -> list[Decoded]:
+    """Rank by greedy generation over the whole vocabulary.
+
+    Args:
+        batch: the windows.
+        head: (V, H), the vocabulary's output embeddings.
+        max_tokens: the longest answer to wait for, by the number of passages.
+        stop: tokens that end an answer.
+        read: token ids to text.
+    """
+    hidden = batch.prefill()
+    begin = time.perf_counter()
+    model = batch.model
+    limits = [max_tokens(len(window.projected)) for window in batch.windows]
+    written: list[list[int]] = [[] for _ in batch.windows]
+    going = set(range(len(batch.windows)))
+    decoder = batch.decoder(max(limits))
+    steps = 0
+
+    def write(hidden: Tensor) -> None:
+        tokens = (hidden @ head.T).argmax(1)
+        decoder.inputs[:, 0] = model.llm.embeddings[tokens]
+        for row, token in enumerate(tokens.tolist()):
+            if row in going:
+                if token in stop or len(written[row]) == limits[row]:
+                    going.discard(row)
+                else:
+                    written[row].append(token)
+
+    write(hidden)
+    while going:
+        decoder.run(1, write)
+        steps += 1
+    batch.count_decoding(steps, begin)
+    finite = torch.isfinite(hidden).all(1).tolist()
+    return [
+        _parsed(read(tokens), len(window.projected), len(tokens), ok)
+        for tokens, window, ok in zip(written, batch.windows, finite, strict=True)
+    ]
+
+
+def _parsed(answer: str, size: int, steps: int, finite: bool) -> Decoded:
+    """Read `[3] > [1] > …`: the first mention of each number counts, what is missing follows in
+    the order it came in (RankGPT's repair)."""
+    order: list[int] = []
+    repeated = 0
+    for number in re.findall(r"\d+", answer):
+        # Longer ones are no passage's, and int() refuses very long ones.
+        position = int(number[:9]) - 1
+        if 0 <= position < size and position not in order:
+            order.append(position)
+        else:
+            repeated += 1
+    return Decoded(_completed(order, size), steps, finite, size - len(order), repeated)
+
+
+def _chunks(lengths: list[int], starts: list[int], budget: int) -> list[tuple[int, int]]:
+    """Rows next to one another, as many at a time as the budget of tokens lets through."""
+    chunks: list[tuple[int, int]] = []
+    first, longest = 0, 0
+    for row, (length, start) in enumerate(zip(lengths, starts, strict=True)):
+        new = length - start
+        if row > first and max(longest, new) * (row - first + 1) > budget:
+            chunks.append((first, row))
+            first, longest = row, 0
+        longest = max(longest, new)
+    return [*chunks, (first, len(lengths))]
+
+
+def _common(left: list[int], right: list[int]) -> int:
+    """How many keys the two begin with in common."""
+    for place, (a, b) in enumerate(zip(left, right, strict=False)):
+        if a != b:
+            return place
+    return min(len(left), len(right))
 
 
 def _completed(output: list[int], size: int) -> list[int]:

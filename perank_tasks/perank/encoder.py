@@ -47,13 +47,17 @@ class Encoder:
         spec = checkpoint.encoder
         folder = _config_folder(checkpoint, cache)
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        needs_code = "AutoModel" in settings.get("auto_map", {})
+        # Such a model_type may be one that transformers knows, too ("bert", for JinaBERT v2), and
+        # would then be built without the code and without a word, as another architecture.
+        auto_map = settings.get("auto_map") or {}
+        code = auto_map.get("AutoModel") or auto_map.get("AutoConfig")
+        needs_code = code is not None
         if needs_code and not trust_remote_code:
             raise CheckpointError(
                 f"encoder {spec.name!r} of checkpoint {checkpoint.name!r} is Python code from its "
-                f"own repository ({settings['auto_map']['AutoModel']}), which is not run unless "
-                f"you ask. Either pass trust_remote_code=True, if you trust it, or rank from "
-                f"embeddings that were made elsewhere: the LLM and the projector need no such code"
+                f"own repository ({code}), which is not run unless you ask. Either pass "
+                f"trust_remote_code=True, if you trust it, or rank from embeddings that were made "
+                f"elsewhere: the LLM and the projector need no such code"
             )
         # With remote code its files are fetched by transformers, from where the name says.
         source = spec.name if needs_code and spec.folder is None else folder

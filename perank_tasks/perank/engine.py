@@ -1,35 +1,46 @@
-"""The public engine: in, a stream of queries with their candidates' embeddings; out, rankings.
+"""The public engine: in, a stream of queries with their candidates; out, rankings.
 
 Queries are taken in groups; the next windows of all queries of a group are ranked together,
-in batches of similar length, round by round until every list's front is reached. Memory
-grows with the group, not with the number of queries, and results come in request order. For
-a given order of requests, group size and machine the results are deterministic.
+round by round until every list's front is reached. A group's key/value cache keeps a row for
+each query, so that what its prompts begin with is computed once. Memory grows with the group,
+not with the number of queries, and results come in request order. For a given order of
+requests, group size and machine the results are deterministic.
 """
 
+import dataclasses
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 from transformers import LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from perank_tasks.errors import CheckpointError, ConfigError, QualityError
-from perank_tasks.perank import windows
-from perank_tasks.perank.checkpoint import Checkpoint, load_checkpoint
+from perank_tasks.errors import CheckpointError, ConfigError, DeviceMemoryError, QualityError
+from perank_tasks.perank import decode, windows
+from perank_tasks.perank.checkpoint import Checkpoint, load_checkpoint, load_head
 from perank_tasks.perank.checkpoint_config import EncoderSpec
-from perank_tasks.perank.decode import Window, decode
+from perank_tasks.perank.decode import Batch, Decoded, Window, Work
 from perank_tasks.perank.encoder import Encoder
+from perank_tasks.perank.llm import Cache
 from perank_tasks.perank.model import RankingModel
-from perank_tasks.perank.prompt import TEMPLATES, PreparedQuery, Prompt, PromptBuilder
+from perank_tasks.perank.options import RankingOptions
+from perank_tasks.perank.prompt import TEMPLATES, PreparedText, Prompt, PromptBuilder
+from perank_tasks.settings import Settings
 
-# Prompt tokens, padding included, of the windows that are ranked at once. It bounds the memory
-# of one forward pass; speed is flat from a tenth of it on.
-MAX_BATCH_TOKENS = 16_384
+# Queries ranked together where memory allows: on two cores nothing is gained beyond; a GPU
+# decodes as many tokens in the time of one.
+MAX_BATCH_QUERIES = {"cpu": 32, "cuda": 256}
+
+# Of the memory that is free, what the key/value cache may take; the forward pass needs some, too.
+CACHE_SHARE = {"cpu": 0.25, "cuda": 0.6}
+MAX_CPU_CACHE_BYTES = 2**30
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -39,14 +50,16 @@ class RerankRequest:
     """One query and its candidates, best first by the first stage.
 
     `embeddings` is (n, d), row i of `passage_ids[i]`, made by the checkpoint's encoder and
-    L2-normalised; `query_embedding` is (d,), needed where `PERank.needs_query_embedding`.
+    L2-normalised; `texts` are the passages' texts. Which of them are needed `RankingOptions.
+    passages` says. `query_embedding` is (d,), needed where `PERank.needs_query_embedding`.
     """
 
     query_id: str
     query: str
     passage_ids: Sequence[str]
-    embeddings: np.ndarray
+    embeddings: np.ndarray | None = None
     query_embedding: np.ndarray | None = None
+    texts: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,8 +68,10 @@ class RerankResult:
 
     With `unranked_reason` the query could not be ranked and keeps its given order.
     `query_was_cut`: it was longer than 256 LLM tokens. `markers_defused`: special tokens and
-    chat markers in it that were broken by a space. `windows`, `tokens_in` (prompt tokens,
-    without padding) and `decode_steps` (passages put out) are what it cost.
+    chat markers, in it and in passages' texts, that were broken by a space. `windows`,
+    `tokens_in` (prompt tokens, without padding) and `decode_steps` (passages or tokens put out)
+    are what it cost. `numbers_missing` and `numbers_repeated` count what free decoding had to
+    repair.
     """
 
     query_id: str
@@ -67,6 +82,32 @@ class RerankResult:
     windows: int
     tokens_in: int
     decode_steps: int
+    numbers_missing: int = 0
+    numbers_repeated: int = 0
+
+
+@dataclass
+class Counters(Work):
+    """What an engine has done since it was made, or since `reset`.
+
+    Beside the work: queries and windows ranked; seconds it took to load, to make prompts, and in
+    all of `rerank_many` (`rank_seconds`).
+    """
+
+    queries: int = 0
+    windows: int = 0
+    load_seconds: float = 0.0
+    tokenise_seconds: float = 0.0
+    rank_seconds: float = 0.0
+
+    def reset(self) -> None:
+        """Set everything but `load_seconds` to zero."""
+        for fresh in dataclasses.fields(self):
+            if fresh.name != "load_seconds":
+                setattr(self, fresh.name, fresh.default)
+
+    def as_dict(self) -> dict[str, int | float]:
+        return dataclasses.asdict(self)
 
 
 @dataclass
@@ -75,20 +116,41 @@ class _Ranking:
 
     request: RerankRequest
     order: list[int]
-    todo: list[tuple[int, int]] = field(default_factory=list)
-    prepared: PreparedQuery | None = None
+    todo: list[windows.Range] = field(default_factory=list)
+    prepared: PreparedText | None = None
+    texts: list[str] = field(default_factory=list)
     projected: Tensor | None = None
     projected_query: Tensor | None = None
     prompts: dict[int, Prompt] = field(default_factory=dict)
     reason: str | None = None
+    markers_defused: int = 0
     windows: int = 0
     tokens_in: int = 0
     decode_steps: int = 0
+    missing: int = 0
+    repeated: int = 0
 
     def fail(self, reason: str) -> None:
         self.reason = reason
         self.todo = []
         self.order = list(range(len(self.request.passage_ids)))
+
+    def take(self, window: Window, output: Decoded) -> None:
+        """Put a window's order back into the list."""
+        start, end, _ = self.todo.pop(0)
+        self.windows += 1
+        self.tokens_in += len(window.prompt.input_ids)
+        self.decode_steps += output.steps
+        self.missing += output.missing
+        self.repeated += output.repeated
+        if not output.finite:
+            self.fail(
+                f"logits of the window [{start}, {end}) are not finite: "
+                f"the checkpoint or the embeddings are damaged, or dtype is too narrow"
+            )
+            return
+        before = self.order[start:end]
+        self.order[start:end] = [before[position] for position in output.order]
 
     def result(self) -> RerankResult:
         return RerankResult(
@@ -96,10 +158,12 @@ class _Ranking:
             order=self.order,
             unranked_reason=self.reason,
             query_was_cut=self.prepared is not None and self.prepared.was_cut,
-            markers_defused=self.prepared.markers_defused if self.prepared else 0,
+            markers_defused=self.markers_defused,
             windows=self.windows,
             tokens_in=self.tokens_in,
             decode_steps=self.decode_steps,
+            numbers_missing=self.missing,
+            numbers_repeated=self.repeated,
         )
 
 
@@ -109,8 +173,9 @@ class PERank:
     Attributes:
         embedding_size: d, the width of the embeddings it reads.
         needs_query_embedding: whether requests must carry the query's embedding.
-        checkpoint_hash, prompt_hash: what names its weights and its prompt in results' keys.
+        checkpoint_hash: what names its weights in results' keys.
         encoder: the embedder that makes the vectors it reads.
+        counters: what it has done.
     """
 
     def __init__(
@@ -127,7 +192,8 @@ class PERank:
         self.needs_query_embedding = checkpoint.query_token or checkpoint.residual is not None
         self.checkpoint_hash = checkpoint.hash
         self.encoder: EncoderSpec = checkpoint.encoder
-        self.model = RankingModel.load(
+        self.counters = Counters()
+        self.model = RankingModel(
             checkpoint.llm,
             checkpoint.body,
             checkpoint.projector,
@@ -137,22 +203,24 @@ class PERank:
             device=device,
             dtype=dtype,
         )
-        self.prompts = PromptBuilder(
-            TEMPLATES[checkpoint.prompt], tokenizer, query_token=checkpoint.query_token
-        )
-        self.prompt_hash = self.prompts.hash
+        self._tokenizer = tokenizer
         self._checkpoint = checkpoint
-        self._cache = cache
+        self._cache_folder = cache
         self._trust_remote_code = trust_remote_code
         self._own_encoder: Encoder | None = None
-        self._max_positions = checkpoint.llm.max_position_embeddings
+        self._builders: dict[tuple[str, bool], PromptBuilder] = {}
+        self._head: Tensor | None = None
+        self._cache: Cache | None = None
+        self._max_rows = MAX_BATCH_QUERIES[device.type]
+        self.prompts(RankingOptions())  # a checkpoint whose prompt cannot be made fails here
 
     @classmethod
     def from_pretrained(
         cls,
         path_or_name: str | os.PathLike[str],
         *,
-        cache: Path,
+        cache: str | os.PathLike[str] | None = None,
+        revision: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
         trust_remote_code: bool = False,
@@ -162,7 +230,9 @@ class PERank:
         Args:
             path_or_name: a folder (published layout or ours), the name of a checkpoint in
                 the package, or a hub id.
-            cache: folder for models that have to be unpacked first.
+            cache: folder for models that have to be unpacked first. None: PERANK_CACHE, or the
+                folder `cache` below PERANK_HOME.
+            revision: of a hub id: a branch, a tag or a commit.
             device: "auto" (CUDA where there is one), or as torch names it: "cpu", "cuda:1".
             dtype: "auto" (float32 on a CPU, bfloat16 on a GPU), "float32", "bfloat16", "float16".
             trust_remote_code: let `encode` run the encoder's own Python code.
@@ -175,15 +245,19 @@ class PERank:
         if dtype not in ("auto", *DTYPES):
             raise ConfigError(f"dtype is {dtype!r}, expected auto, {', '.join(DTYPES)}")
         automatic = "bfloat16" if chosen_device.type == "cuda" else "float32"
-        checkpoint = load_checkpoint(path_or_name, cache=Path(cache))
-        return cls(
+        begin = time.perf_counter()
+        folder = Settings.from_environment().cache if cache is None else Path(cache)
+        checkpoint = load_checkpoint(path_or_name, cache=folder, revision=revision)
+        made = cls(
             checkpoint,
             _tokenizer(checkpoint),
-            cache=Path(cache),
+            cache=folder,
             device=chosen_device,
             dtype=DTYPES[automatic if dtype == "auto" else dtype],
             trust_remote_code=trust_remote_code,
         )
+        made.counters.load_seconds = time.perf_counter() - begin
+        return made
 
     @property
     def device(self) -> torch.device:
@@ -211,7 +285,7 @@ class PERank:
             },
             "projector_type": checkpoint.projector_type,
             "prompt": checkpoint.prompt,
-            "prompt_hash": self.prompt_hash,
+            "prompt_hash": self.prompts(RankingOptions()).hash,
             "query_token": checkpoint.query_token,
             "residual": list(checkpoint.residual) if checkpoint.residual else None,
             "device": str(self.model.device),
@@ -239,11 +313,24 @@ class PERank:
         if self._own_encoder is None:
             self._own_encoder = Encoder(
                 self._checkpoint,
-                cache=self._cache,
+                cache=self._cache_folder,
                 device=self.model.device,
                 trust_remote_code=self._trust_remote_code,
             )
         return self._own_encoder.encode(texts, max_length=max_length, batch_size=batch_size)
+
+    def prompts(self, options: RankingOptions) -> PromptBuilder:
+        """What makes the prompts of a ranking with these options."""
+        variant = (options.passages, options.answers_in_numbers)
+        if variant not in self._builders:
+            self._builders[variant] = PromptBuilder(
+                TEMPLATES[self._checkpoint.prompt],
+                self._tokenizer,
+                query_token=self._checkpoint.query_token,
+                form=options.passages,
+                numbers=options.answers_in_numbers,
+            )
+        return self._builders[variant]
 
     def rerank(
         self,
@@ -252,47 +339,55 @@ class PERank:
         embeddings: np.ndarray | None = None,
         *,
         query_embedding: np.ndarray | None = None,
-        window: int = 20,
-        step: int = 10,
-        decode_steps: int | None = None,
+        top_k: int | None = None,
+        options: RankingOptions | None = None,
     ) -> RerankResult:
-        """Rank one query's passages, given as texts or as embeddings.
+        """Rank one query's passages, given as texts, as embeddings, or as both.
 
         Args:
             query: its text.
-            passages: n texts, best first by the first stage; embedded here.
-            embeddings: or (n, d), L2-normalised, by the checkpoint's encoder.
+            passages: n texts, best first by the first stage; embedded here where `embeddings`
+                are not given and needed.
+            embeddings: (n, d), L2-normalised, by the checkpoint's encoder.
             query_embedding: (d,); embedded here where it is needed and not given.
-            window, step, decode_steps: as for `rerank_many`.
+            top_k: as in `options`, which it replaces there.
+            options: window, decoding and form. None: the paper's.
 
         Raises:
-            ConfigError: both or neither of passages and embeddings, or a bad window or step.
+            ConfigError: neither passages nor embeddings, not as many of one as of the other, or
+                options that want texts where there are none.
             CheckpointError: embedding is needed and the encoder cannot be used.
         """
-        if (passages is None) == (embeddings is None):
-            raise ConfigError("rerank takes either passages or embeddings: give exactly one")
-        if embeddings is None:
+        options = options or RankingOptions()
+        if top_k is not None:
+            options = dataclasses.replace(options, top_k=top_k)
+        if passages is None and embeddings is None:
+            raise ConfigError("rerank takes passages, embeddings or both: give at least one")
+        if passages is None and options.passages != "embeddings":
+            raise ConfigError(f"options want passages {options.passages!r}: give their texts")
+        count = len(embeddings if passages is None else passages)  # type: ignore[arg-type]
+        if embeddings is not None and len(embeddings) != count:
+            raise ConfigError(f"{len(embeddings)} embeddings for {count} passages")
+        if embeddings is None and options.passages != "text":
             embeddings = self.encode(passages or [])
-        if query_embedding is None and self.needs_query_embedding:
+        if query_embedding is None and self.needs_query_embedding and options.passages != "text":
             query_embedding = self.encode([query])[0]
         request = RerankRequest(
             query_id="",
             query=query,
-            passage_ids=[str(position) for position in range(len(embeddings))],
+            passage_ids=[str(position) for position in range(count)],
             embeddings=embeddings,
             query_embedding=query_embedding,
+            texts=passages,
         )
-        results = self.rerank_many([request], window=window, step=step, decode_steps=decode_steps)
-        return next(results)
+        return next(self.rerank_many([request], options))
 
     def rerank_many(
         self,
         requests: Iterable[RerankRequest],
+        options: RankingOptions | None = None,
         *,
-        window: int = 20,
-        step: int = 10,
-        decode_steps: int | None = None,
-        batch_queries: int = 32,
+        batch_queries: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[RerankResult]:
         """Rank many queries' candidates; one result a request, in order.
@@ -302,62 +397,83 @@ class PERank:
         are ranked as if it were not there.
 
         Args:
-            requests: read as results are asked for, `batch_queries` at a time.
-            window: passages ranked together, at least 2.
-            step: places the window moves, 1 to `window`.
-            decode_steps: passages that each window puts out, the rest following in the order
-                they had. `max(window - step, k)` leaves the top k exact. None: all.
-            batch_queries: queries whose windows are ranked together.
+            requests: read as results are asked for, a batch at a time.
+            options: window, decoding and form. None: the paper's.
+            batch_queries: queries whose windows are ranked together. None: as many as memory
+                allows; half as many after memory ran out.
             progress: called with the number of queries done.
 
         Raises:
-            ConfigError: an option out of range.
+            ConfigError: `batch_queries` is less than 1.
+            DeviceMemoryError: not even one query's window fits into memory.
         """
-        windows.check(window, step)
-        if decode_steps is not None and decode_steps < 1:
-            raise ConfigError(f"decode_steps must be 1 or more, or None for all: {decode_steps}")
-        if batch_queries < 1:
+        if batch_queries is not None and batch_queries < 1:
             raise ConfigError(f"batch_queries must be 1 or more, found {batch_queries}")
-        return self._stream(iter(requests), window, step, decode_steps, batch_queries, progress)
+        return self._stream(iter(requests), options or RankingOptions(), batch_queries, progress)
 
     def _stream(
         self,
         requests: Iterator[RerankRequest],
-        window: int,
-        step: int,
-        decode_steps: int | None,
-        batch_queries: int,
+        options: RankingOptions,
+        batch_queries: int | None,
         progress: Callable[[int], None] | None,
     ) -> Iterator[RerankResult]:
         done = 0
-        while group := list(itertools.islice(requests, batch_queries)):
-            rankings = [self._start(request, window, step) for request in group]
-            while active := [ranking for ranking in rankings if ranking.todo]:
-                self._round(active, decode_steps)
+        waiting: list[_Ranking] = []
+        while True:
+            begin = time.perf_counter()
+            wanted = max(0, (batch_queries or self._max_rows) - len(waiting))
+            for request in itertools.islice(requests, wanted):
+                waiting.append(self._start(request, options))
+            if not waiting:
+                return
+            group = waiting[: batch_queries or self._fitting(waiting, options)]
+            waiting = waiting[len(group) :]
+            self._rank(group, options)
             done += len(group)
+            self.counters.queries += len(group)
+            self.counters.rank_seconds += time.perf_counter() - begin
             if progress is not None:
                 progress(done)
-            for ranking in rankings:
+            for ranking in group:
                 yield ranking.result()
 
-    def _start(self, request: RerankRequest, window: int, step: int) -> _Ranking:
-        ranking = _Ranking(request, order=list(range(len(request.passage_ids))))
-        ranking.prepared = self.prompts.prepare(request.query)
-        todo = windows.schedule(len(request.passage_ids), window=window, step=step)
+    def _start(self, request: RerankRequest, options: RankingOptions) -> _Ranking:
+        order = windows.initial_order(len(request.passage_ids), options, request.query_id)
+        ranking = _Ranking(request, order=order)
+        builder = self.prompts(options)
+        ranking.prepared = builder.prepare(request.query)
+        ranking.markers_defused = ranking.prepared.markers_defused
+        todo = windows.schedule(len(request.passage_ids), options)
         if not todo:
             return ranking
-        if reason := self._fault(request):
+        if reason := self._fault(request, options):
             ranking.fail(reason)
             return ranking
         ranking.todo = todo
+        if options.passages != "embeddings":
+            texts = [builder.prepare_passage(text) for text in request.texts or ()]
+            ranking.texts = [text.text for text in texts]
+            ranking.markers_defused += sum(text.markers_defused for text in texts)
+        if options.passages == "text":
+            # Nothing of it is ever read; it says how many passages a window has.
+            ranking.projected = torch.zeros(len(order), 0, device=self.model.device)
+            return ranking
+        assert request.embeddings is not None
         ranking.projected = self._project(request.embeddings)
         if request.query_embedding is not None and self.needs_query_embedding:
             ranking.projected_query = self._project(request.query_embedding[None])[0]
         return ranking
 
-    def _fault(self, request: RerankRequest) -> str | None:
-        """What is wrong with the request's embeddings, None where nothing is."""
+    def _fault(self, request: RerankRequest, options: RankingOptions) -> str | None:
+        """What is wrong with the request's texts or embeddings, None where nothing is."""
         expected = (len(request.passage_ids), self.embedding_size)
+        if options.passages != "embeddings" and len(request.texts or ()) != expected[0]:
+            return f"{len(request.texts or ())} texts for {expected[0]} passages"
+        if options.passages == "text":
+            return None
+        if request.embeddings is None:
+            return "the passages' embeddings are missing"
         found = np.shape(request.embeddings)
         if found != expected:
             return f"embeddings have shape {found}, expected {expected}: one row a passage"
@@ -388,66 +504,159 @@ class PERank:
         projected = self.model.project(torch.from_numpy(distinct))
         return projected[torch.from_numpy(inverse.reshape(-1)).to(projected.device)]
 
-    def _round(self, rankings: list[_Ranking], decode_steps: int | None) -> None:
-        """Rank the next window of every query and put its order back into the list."""
-        jobs: list[tuple[_Ranking, Window]] = []
-        for ranking in rankings:
-            start, end = ranking.todo[0]
-            try:
-                prompt = self._prompt(ranking, end - start)
-            except QualityError as error:
-                ranking.fail(str(error))
-                continue
-            assert ranking.projected is not None
-            picked = torch.tensor(ranking.order[start:end], device=self.model.device)
-            jobs.append(
-                (ranking, Window(prompt, ranking.projected[picked], ranking.projected_query))
+    def _rank(self, rankings: list[_Ranking], options: RankingOptions) -> None:
+        """Rank lists to their fronts, in two halves where memory does not suffice for all."""
+        # Windows of like length side by side: there is less to pad.
+        active = sorted(
+            (ranking for ranking in rankings if ranking.todo),
+            key=lambda ranking: -len(ranking.prepared.text) if ranking.prepared else 0,
+        )
+        try:
+            self._rank_together(active, options)
+            return
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if len(active) < 2:
+                raise DeviceMemoryError(
+                    f"ranking a single query runs out of memory on {self.model.device}: "
+                    f"choose a smaller window, or passages without text"
+                ) from error
+        self._cache = None
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = len(active) // 2
+        self._max_rows = max(1, min(self._max_rows, half))
+        self._rank(active[:half], options)
+        self._rank(active[half:], options)
+
+    def _rank_together(self, active: list[_Ranking], options: RankingOptions) -> None:
+        """Rank the next window of every list, round by round; row i of the cache is list i's."""
+        cached: list[list[int]] = [[] for _ in active]
+        while active:
+            jobs, rows = [], []
+            for row, ranking in enumerate(active):
+                try:
+                    jobs.append(self._window(ranking, options))
+                    rows.append(row)
+                except QualityError as error:
+                    ranking.fail(str(error))
+            active, cached = self._kept(rows, active, cached)
+            if not active:
+                return
+            room = max(len(job.keys) + self._room(job, options) for job in jobs)
+            if self._cache is None or self._cache.rows < len(jobs) or self._cache.length < room:
+                self._cache = None  # gives its memory back before more is asked for
+                self._cache = Cache(self.model.llm, len(jobs), -(-room // 64) * 64)
+                cached = [[] for _ in active]
+            batch = Batch(self.model, self._cache, cached, jobs, self.counters)
+            outputs = self._decode(batch, options)
+            for ranking, window, output in zip(active, jobs, outputs, strict=True):
+                ranking.take(window, output)
+            self.counters.windows += len(jobs)
+            if not all(output.finite for output in outputs):
+                # Attention gives what it masks a weight of 0, and 0 times NaN is NaN: nothing
+                # of such a row may be found by a later one.
+                self._cache = None
+                cached = [[] for _ in active]
+            rows = [row for row, ranking in enumerate(active) if ranking.todo]
+            active, cached = self._kept(rows, active, cached)
+
+    def _kept(
+        self, rows: list[int], active: list[_Ranking], cached: list[list[int]]
+    ) -> tuple[list[_Ranking], list[list[int]]]:
+        """Only these of the lists and of their rows in the cache."""
+        if len(rows) < len(active) and self._cache is not None and any(cached):
+            self._cache.keep(rows)
+        return [active[row] for row in rows], [cached[row] for row in rows]
+
+    def _decode(self, batch: Batch, options: RankingOptions) -> list[Decoded]:
+        if options.decoding == "constrained":
+            return decode.constrained(batch)
+        if options.decoding == "first-step":
+            return decode.first_step(batch)
+        if self._head is None:
+            self._head = load_head(self._checkpoint).to(self.model.device, self.model.dtype)
+        stop = {self._tokenizer.eos_token_id, self._tokenizer.pad_token_id} - {None}
+        return decode.free(
+            batch,
+            self._head,
+            max_tokens=self._longest_answer,
+            stop=[int(token) for token in stop],
+            read=lambda tokens: str(self._tokenizer.decode(tokens)),
+        )
+
+    def _longest_answer(self, passages: int) -> int:
+        """Tokens of a whole ranking in numbers, and some to spare."""
+        answer = " > ".join(f"[{number}]" for number in range(1, passages + 1))
+        return len(self._tokenizer(answer, add_special_tokens=False)["input_ids"]) + 8
+
+    def _room(self, window: Window, options: RankingOptions) -> int:
+        """Tokens that decoding adds to a window's prompt."""
+        size = len(window.projected)
+        return self._longest_answer(size) if options.decoding == "free" else size
+
+    def _window(self, ranking: _Ranking, options: RankingOptions) -> Window:
+        start, end, outputs = ranking.todo[0]
+        members = ranking.order[start:end]
+        prompt = self._prompt(ranking, members, options)
+        keys = list(prompt.input_ids)
+        for slot, member in zip(prompt.passage_slots, members, strict=False):
+            keys[slot] = -2 - member
+        if prompt.query_slot is not None:
+            keys[prompt.query_slot] = -1
+        assert ranking.projected is not None
+        picked = torch.tensor(members, device=self.model.device)
+        return Window(prompt, ranking.projected[picked], ranking.projected_query, keys, outputs)
+
+    def _prompt(self, ranking: _Ranking, members: list[int], options: RankingOptions) -> Prompt:
+        """The prompt of a window; without texts it depends on nothing but its size."""
+        size = len(members)
+        if size in ranking.prompts:
+            return ranking.prompts[size]
+        begin = time.perf_counter()
+        assert ranking.prepared is not None
+        texts = [ranking.texts[member] for member in members] if ranking.texts else []
+        prompt = self.prompts(options).build(ranking.prepared, size, texts)
+        needed = len(prompt.input_ids) + size
+        if needed > self.model.llm.max_positions:
+            raise QualityError(
+                f"a window of {size} passages needs {needed} positions, the LLM has "
+                f"{self.model.llm.max_positions}: choose a smaller window"
             )
-        for batch in _batches(jobs):
-            decoded = decode(self.model, [window for _, window in batch], decode_steps)
-            for (ranking, window), output in zip(batch, decoded, strict=True):
-                start, end = ranking.todo.pop(0)
-                ranking.windows += 1
-                ranking.tokens_in += len(window.prompt.input_ids)
-                ranking.decode_steps += output.steps
-                if not output.finite:
-                    ranking.fail(
-                        f"logits of the window [{start}, {end}) are not finite: "
-                        f"the checkpoint or the embeddings are damaged, or dtype is too narrow"
-                    )
+        if not texts:
+            ranking.prompts[size] = prompt
+        self.counters.tokenise_seconds += time.perf_counter() - begin
+        return prompt
+
+    def _fitting(self, rankings: list[_Ranking], options: RankingOptions) -> int:
+        """How many of these the memory that is free has room for together, at least 1."""
+        tokens = 0
+        for ranking in rankings:
+            if ranking.todo:
+                try:
+                    window = self._window(ranking, options)
+                except QualityError:
                     continue
-                before = ranking.order[start:end]
-                ranking.order[start:end] = [before[position] for position in output.order]
-
-    def _prompt(self, ranking: _Ranking, passages: int) -> Prompt:
-        """The prompt of any window of `passages` passages: it depends on nothing else."""
-        if passages not in ranking.prompts:
-            assert ranking.prepared is not None
-            prompt = self.prompts.build(ranking.prepared, passages)
-            needed = len(prompt.input_ids) + passages
-            if needed > self._max_positions:
-                raise QualityError(
-                    f"a window of {passages} passages needs {needed} positions, the LLM has "
-                    f"{self._max_positions}: choose a smaller window"
-                )
-            ranking.prompts[passages] = prompt
-        return ranking.prompts[passages]
+                tokens = max(tokens, len(window.keys) + self._room(window, options))
+        if not tokens:
+            return len(rankings)
+        kind = self.model.device.type
+        if kind == "cuda":
+            free = torch.cuda.mem_get_info(self.model.device)[0]
+        else:
+            free = psutil.virtual_memory().available
+        if self._cache is not None:
+            free += self.model.llm.cache_bytes(self._cache.rows * self._cache.length)
+        budget = free * CACHE_SHARE[kind]
+        if kind == "cpu":
+            budget = min(budget, MAX_CPU_CACHE_BYTES)
+        return max(1, min(self._max_rows, int(budget // self.model.llm.cache_bytes(tokens))))
 
 
-def _batches(jobs: list[tuple[_Ranking, Window]]) -> Iterator[list[tuple[_Ranking, Window]]]:
-    """Windows of like length and size together, under the token budget."""
-    ordered = sorted(jobs, key=lambda job: (len(job[1].projected), len(job[1].prompt.input_ids)))
-    batch: list[tuple[_Ranking, Window]] = []
-    longest = 0
-    for job in ordered:
-        length = len(job[1].prompt.input_ids)
-        if batch and max(longest, length) * (len(batch) + 1) > MAX_BATCH_TOKENS:
-            yield batch
-            batch, longest = [], 0
-        batch.append(job)
-        longest = max(longest, length)
-    if batch:
-        yield batch
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU, or the CPU's allocator, which raises a plain RuntimeError, had no more."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _device(name: str) -> torch.device:

@@ -10,7 +10,6 @@ sections 3.1 and 3.3; the residual is that of ResRank, arXiv 2604.22180).
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,43 +20,27 @@ from transformers import (
     PreTrainedModel,
 )
 
+from perank_tasks.perank.llm import Llm
 from perank_tasks.perank.prompt import Prompt
 
 BODIES: dict[str, type[PreTrainedModel]] = {"llama": LlamaModel, "mistral": MistralModel}
 
 
-class RankingModel(nn.Module):
-    """LLM body, projector and residual. Weights are given by `load`, or stay random.
+class RankingModel:
+    """LLM body, projector and residual on a device, for ranking only.
 
     Args:
         llm: configuration of the body, LlamaConfig or MistralConfig.
+        body: tensors of a `LlamaModel` or `MistralModel` of it; emptied as they are taken over.
+        projector: tensors of `build_projector`'s module.
         projector_type: `linear`, `mlpNx_gelu` or `identity`.
         embedding_size: d.
         residual: (t, b), None for a model without.
+        device, dtype: where and in what precision it runs.
     """
-
-    body: Any
-    projector: nn.Module
 
     def __init__(
         self,
-        llm: PretrainedConfig,
-        *,
-        projector_type: str,
-        embedding_size: int,
-        residual: tuple[float, float] | None,
-    ) -> None:
-        super().__init__()
-        self.body = BODIES[llm.model_type](llm)
-        self.projector = build_projector(projector_type, embedding_size, llm.hidden_size)
-        t, b = residual or (1.0, 0.0)
-        self.residual_t = nn.Parameter(torch.tensor(t), requires_grad=residual is not None)
-        self.residual_b = nn.Parameter(torch.tensor(b), requires_grad=residual is not None)
-        self.has_residual = residual is not None
-
-    @classmethod
-    def load(
-        cls,
         llm: PretrainedConfig,
         body: dict[str, Tensor],
         projector: dict[str, Tensor],
@@ -67,111 +50,72 @@ class RankingModel(nn.Module):
         residual: tuple[float, float] | None,
         device: torch.device,
         dtype: torch.dtype,
-    ) -> "RankingModel":
-        """Build the model around tensors of the right names and shapes, without a second copy."""
+    ) -> None:
+        self.device, self.dtype, self.residual = device, dtype, residual
+        self.llm = Llm(llm, body, device=device, dtype=dtype)
         with torch.device("meta"):
-            model = cls(
-                llm,
-                projector_type=projector_type,
-                embedding_size=embedding_size,
-                residual=residual,
-            )
-        t, b = residual or (1.0, 0.0)
-        weights = {f"body.{name}": tensor for name, tensor in body.items()}
-        weights |= {f"projector.{name}": tensor for name, tensor in projector.items()}
-        placed = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
-        placed["residual_t"] = torch.tensor(t, device=device)
-        placed["residual_b"] = torch.tensor(b, device=device)
-        model.load_state_dict(placed, strict=True, assign=True)
-        # Rotary frequencies are no weights: they are computed, and were computed on "meta".
-        model.body.rotary_emb = type(model.body.rotary_emb)(config=llm).to(device)
-        return model.eval()
+            self._projector = build_projector(projector_type, embedding_size, llm.hidden_size)
+        placed = {name: tensor.to(device, dtype) for name, tensor in projector.items()}
+        self._projector.load_state_dict(placed, strict=True, assign=True)
 
-    @property
-    def device(self) -> torch.device:
-        return self.body.embed_tokens.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.body.embed_tokens.weight.dtype
-
+    @torch.inference_mode()
     def project(self, embeddings: Tensor) -> Tensor:
         """Embeddings (…, d) of any float dtype -> projected (…, H) in the model's dtype."""
-        return self.projector(embeddings.to(self.device, self.dtype))
+        return self._projector(embeddings.to(self.device, self.dtype))
 
-    def prompt_inputs(
-        self, prompts: Sequence[Prompt], projected: Tensor, projected_queries: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Left-padded inputs of a batch of prompts.
+    def embed(
+        self,
+        prompts: Sequence[Prompt],
+        starts: Sequence[int],
+        projected: Tensor,
+        projected_queries: Tensor | None,
+    ) -> Tensor:
+        """What the LLM reads of a batch of prompts, from position `starts[i]` of each on.
 
         Args:
             prompts: B prompts.
+            starts: the position of each that comes first.
             projected: (B, n_max, H); row i's first `len(prompts[i].passage_slots)` are used.
             projected_queries: (B, H), None where the prompts have no query slot.
 
         Returns:
-            inputs_embeds (B, L, H), attention_mask (B, L) and position_ids (B, L), where L is
-            the longest prompt's tokens.
+            (B, L, H), L the most tokens that one of them has left; padded on the right.
         """
-        length = max(len(prompt.input_ids) for prompt in prompts)
+        length = max(len(p.input_ids) - start for p, start in zip(prompts, starts, strict=True))
         ids = torch.zeros(len(prompts), length, dtype=torch.long)
-        mask = torch.zeros(len(prompts), length, dtype=torch.long)
-        rows: list[int] = []
-        slots: list[int] = []
-        passages: list[int] = []
-        query_slots: list[int] = []
-        for row, prompt in enumerate(prompts):
-            pad = length - len(prompt.input_ids)
-            ids[row, pad:] = torch.tensor(prompt.input_ids)
-            mask[row, pad:] = 1
-            rows += [row] * len(prompt.passage_slots)
-            slots += [pad + slot for slot in prompt.passage_slots]
-            passages += range(len(prompt.passage_slots))
-            if prompt.query_slot is not None:
-                query_slots.append(pad + prompt.query_slot)
+        slots: list[tuple[int, int, int]] = []
+        query_slots: list[tuple[int, int]] = []
+        for row, (prompt, start) in enumerate(zip(prompts, starts, strict=True)):
+            ids[row, : len(prompt.input_ids) - start] = torch.tensor(prompt.input_ids[start:])
+            slots += [
+                (row, slot - start, passage)
+                for passage, slot in enumerate(prompt.passage_slots)
+                if slot >= start
+            ]
+            if prompt.query_slot is not None and prompt.query_slot >= start:
+                query_slots.append((row, prompt.query_slot - start))
+        rows, places, passages = torch.tensor(slots, dtype=torch.long).reshape(-1, 3).T
+        query_rows, query_places = torch.tensor(query_slots, dtype=torch.long).reshape(-1, 2).T
         # Slot tokens may lie beyond the embedding matrix; their rows are overwritten below.
-        ids[rows, slots] = 0
-        if query_slots:
-            ids[range(len(prompts)), query_slots] = 0
-        device = self.device
-        embeds = self.body.embed_tokens(ids.to(device))
-        row_index = torch.tensor(rows, device=device)
-        slot_index = torch.tensor(slots, device=device)
-        passage_index = torch.tensor(passages, device=device)
-        embeds = embeds.index_put((row_index, slot_index), projected[row_index, passage_index])
-        if query_slots and projected_queries is not None:
-            every = torch.arange(len(prompts), device=device)
-            query_index = torch.tensor(query_slots, device=device)
-            embeds = embeds.index_put((every, query_index), projected_queries)
-        mask = mask.to(device)
-        return embeds, mask, (mask.cumsum(1) - 1).clamp(min=0)
-
-    def hidden(
-        self, inputs_embeds: Tensor, attention_mask: Tensor, position_ids: Tensor, cache: Any = None
-    ) -> tuple[Tensor, Any]:
-        """Final hidden states (B, L, H) of the inputs, and the cache grown by them.
-
-        `attention_mask` is (B, cached + L), `position_ids` (B, L).
-        """
-        output = self.body(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return output.last_hidden_state, output.past_key_values
+        ids[rows, places] = 0
+        ids[query_rows, query_places] = 0
+        embeds = self.llm.embeddings[ids.to(self.device)]
+        if slots:
+            embeds[rows, places] = projected[rows, passages]
+        if projected_queries is not None:
+            embeds[query_rows, query_places] = projected_queries[query_rows]
+        return embeds
 
     def bias(self, projected: Tensor, projected_query: Tensor | None) -> Tensor | None:
         """The residual's share of the logits, b·(p_q·p_i), (B, n) in float32.
 
         It is the same at every step; None for a model without residual.
         """
-        if not self.has_residual:
+        if self.residual is None:
             return None
         if projected_query is None:
             raise ValueError("a model with residual needs the projected query")
-        return self.residual_b * _dot(projected, projected_query)
+        return self.residual[1] * _dot(projected, projected_query)
 
     def logits(self, hidden: Tensor, projected: Tensor, bias: Tensor | None) -> Tensor:
         """One logit a passage, (B, n) in float32.
@@ -182,7 +126,9 @@ class RankingModel(nn.Module):
             bias: what `bias` returned for these passages.
         """
         logits = _dot(projected, hidden)
-        return logits if bias is None else self.residual_t * logits + bias
+        if self.residual is None or bias is None:
+            return logits
+        return self.residual[0] * logits + bias
 
 
 def _dot(projected: Tensor, vector: Tensor) -> Tensor:

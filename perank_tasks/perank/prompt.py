@@ -2,17 +2,20 @@
 
 A template writes one user message with placeholder tokens where embeddings go. The whole
 message is rendered through the tokenizer's chat template with the generation prompt and
-tokenised at once; the slots are then found by their token's id and counted. Query text
-cannot add to them: any special token or chat marker in it is broken by a space first.
+tokenised at once; the slots are then found by their token's id and counted. Texts of queries
+and passages cannot add to them: any special token or chat marker in one is broken by a space
+first.
 """
 
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perank_tasks.errors import CheckpointError, QualityError
+from perank_tasks.perank.options import PassageForm
 from perank_tasks.text import clean_text
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ PASSAGE_TOKEN = "<PLACEHOLDER>"
 QUERY_TOKEN = "<QUERY>"
 
 MAX_QUERY_TOKENS = 256
+MAX_PASSAGE_TOKENS = 256
 
 # Markers of common chat templates. They are broken whether or not this tokenizer has them as
 # tokens of their own: Mistral's [INST] is plain text to its tokenizer, and structure to it.
@@ -60,29 +64,43 @@ DEFAULT_CHAT_TEMPLATE = (
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
-    """A prompt's text, by name. `{n}`, `{i}` and `{query}` are filled in.
+    """A prompt's texts, by name. `{n}`, `{i}`, `{query}` and `{text}` are filled in.
 
-    `query_line` holds the query's embedding slot, and is left out where a checkpoint has no
-    query token.
+    Which of them make a message depends on the form of the passages (`options.PassageForm`) and
+    on the answer that is asked for: passages' embeddings, or their numbers. `query_line` holds
+    the query's embedding slot, and is left out where a checkpoint has no query token, or where
+    there is no embedding in the prompt at all.
     """
 
     name: str
     opening: str
+    opening_text: str
     query_line: str
     passage: str
+    passage_both: str
+    passage_text: str
+    number: str
+    """Comes before each passage where numbers are asked for."""
     closing: str
+    closing_numbers: str
 
-    def text(self, query: str, passages: int, *, query_token: bool) -> str:
-        """The user message for `passages` passages."""
-        return "".join(
-            [
-                self.opening.format(n=passages, query=query),
-                self.query_line if query_token else "",
-                *(self.passage.format(i=i) for i in range(1, passages + 1)),
-                self.closing.format(n=passages, query=query),
-            ]
+    def pieces(
+        self, form: PassageForm, *, query_token: bool, numbers: bool
+    ) -> tuple[str, str, str, str]:
+        """Opening, query line, passage line and closing."""
+        line = {"embeddings": self.passage, "both": self.passage_both, "text": self.passage_text}
+        return (
+            self.opening_text if form == "text" else self.opening,
+            self.query_line if query_token and form != "text" else "",
+            (self.number if numbers else "") + line[form],
+            self.closing_numbers if numbers else self.closing,
         )
 
+
+_RANKING_TASK = (
+    "Rank the {n} relatively ordered passages above based on their relevance to the search query, "
+    "output the ranking in descending order. "
+)
 
 RELEASED_V1 = PromptTemplate(
     name="released-v1",
@@ -91,30 +109,50 @@ RELEASED_V1 = PromptTemplate(
         "passage enclosed in [], followed by original text.\n"
         "Rank the passages based on their relevance to the search query: {query}.\n"
     ),
+    opening_text=(
+        "I will provide you with {n} passages.\n"
+        "Rank the passages based on their relevance to the search query: {query}.\n"
+    ),
     query_line="",
     passage=f"Passage {{i}}: [{PASSAGE_TOKEN}]\n\n",
+    passage_both=f"Passage {{i}}: [{PASSAGE_TOKEN}] {{text}}\n\n",
+    passage_text="Passage {i}: {text}\n\n",
+    number="",
     closing=(
         "Search Query: {query}.\n"
-        "Rank the {n} relatively ordered passages above based on their relevance to the search "
-        "query, output the ranking in descending order. Only output the {n} unique special token "
-        "in the ranking.\n\n"
+        + _RANKING_TASK
+        + "Only output the {n} unique special token in the ranking.\n\n"
+    ),
+    closing_numbers=(
+        "Search Query: {query}.\n"
+        + _RANKING_TASK
+        + "The output format should be [] > [] > ..., e.g., [4] > [2] > ..., Only respond with the "
+        "ranking results with {n} unique numbers, do not say anything else or explain.\n\n"
     ),
 )
 
 COMPACT_V1 = PromptTemplate(
     name="compact-v1",
     opening="Query: {query}\n",
+    opening_text="Query: {query}\n",
     query_line=f"{QUERY_TOKEN}\n",
     passage=PASSAGE_TOKEN,
+    passage_both=f"{PASSAGE_TOKEN} {{text}}\n",
+    passage_text="{text}\n",
+    number="[{i}] ",
     closing="\nRank these {n} passages by relevance to the query, best first.",
+    closing_numbers=(
+        "\nRank these {n} passages by relevance to the query, best first, as [4] > [2] > ...: "
+        "only the ranking."
+    ),
 )
 
 TEMPLATES = {template.name: template for template in (RELEASED_V1, COMPACT_V1)}
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedQuery:
-    """Query text that is safe to put in a prompt, and what had to be done to it."""
+class PreparedText:
+    """Text that is safe to put in a prompt, and what had to be done to it."""
 
     text: str
     was_cut: bool
@@ -135,17 +173,34 @@ class Prompt:
 
 
 class PromptBuilder:
-    """Makes the prompts of one checkpoint: a template, a tokenizer, with or without query token.
+    """Makes one checkpoint's prompts, of one template and form.
 
     Placeholder tokens that the tokenizer lacks are added to it in memory; their ids may lie
     beyond the model's embedding matrix, which is harmless since slots are never looked up.
 
+    Args:
+        template: the texts.
+        tokenizer: the LLM's.
+        query_token: whether the checkpoint reads the query's embedding.
+        form: what the prompt holds of a passage.
+        numbers: whether the LLM is asked for passages' numbers instead of their embeddings.
+
     Attributes:
-        hash: sixteen hex digits over the template, the chat template and the query rules.
+        hash: sixteen hex digits over the texts, the chat template and the rules for what is
+            filled in.
+
+    Raises:
+        CheckpointError: the template has no place for a query embedding.
     """
 
     def __init__(
-        self, template: PromptTemplate, tokenizer: "PreTrainedTokenizerBase", *, query_token: bool
+        self,
+        template: PromptTemplate,
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        query_token: bool,
+        form: PassageForm = "embeddings",
+        numbers: bool = False,
     ) -> None:
         if query_token and not template.query_line:
             raise CheckpointError(
@@ -153,7 +208,10 @@ class PromptBuilder:
                 f"sets query_token: true. Expected a prompt with one, such as {COMPACT_V1.name!r}"
             )
         self.template = template
-        self.query_token = query_token
+        self.query_token = query_token and form != "text"
+        self.form = form
+        self._has_passage_slots = form != "text"
+        self._pieces = template.pieces(form, query_token=query_token, numbers=numbers)
         self._tokenizer = tokenizer
         slots = [PASSAGE_TOKEN, QUERY_TOKEN] if query_token else [PASSAGE_TOKEN]
         known = tokenizer.get_added_vocab()
@@ -171,55 +229,79 @@ class PromptBuilder:
             json.dumps(
                 [
                     template.name,
-                    template.opening,
-                    template.query_line if query_token else "",
-                    template.passage,
-                    template.closing,
+                    *self._pieces,
                     self._chat_template,
                     MAX_QUERY_TOKENS,
+                    *([] if form == "embeddings" else [MAX_PASSAGE_TOKENS]),
                 ]
             ).encode()
         ).hexdigest()[:16]
 
-    def prepare(self, query: str) -> PreparedQuery:
+    def prepare(self, query: str) -> PreparedText:
         """Clean a query, break the markers in it, and keep its first 256 tokens."""
-        text, defused = _defuse(clean_text(query), self._marker_pattern)
-        offsets = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
-            "offset_mapping"
-        ]
-        if len(offsets) <= MAX_QUERY_TOKENS:
-            return PreparedQuery(text, was_cut=False, markers_defused=defused)
-        start, end = offsets[MAX_QUERY_TOKENS - 1]
-        # A character that several tokens spell is kept whole or not at all.
-        within_character = offsets[MAX_QUERY_TOKENS][0] < end
-        return PreparedQuery(text[: start if within_character else end], True, defused)
+        return self._prepare(clean_text(query), MAX_QUERY_TOKENS)
 
-    def build(self, query: PreparedQuery, passages: int) -> Prompt:
-        """The prompt for a window of `passages` passages.
+    def prepare_passage(self, text: str) -> PreparedText:
+        """Clean a passage's text, so that nothing in it passes for structure or for a passage's
+        number, and keep its first 256 tokens."""
+        return self._prepare(re.sub(r"\[(\d+)\]", r"(\1)", clean_text(text)), MAX_PASSAGE_TOKENS)
+
+    def build(self, query: PreparedText, passages: int, texts: Sequence[str] = ()) -> Prompt:
+        """The prompt for a window.
+
+        Args:
+            query: what `prepare` made of it.
+            passages: how many are in the window.
+            texts: one for each of them, by `prepare_passage`; none where `form` is embeddings.
 
         Raises:
-            QualityError: the query changed the prompt's structure in spite of `prepare`.
+            QualityError: a text changed the prompt's structure in spite of its preparation.
         """
-        ids = self._tokenise(query.text, passages)
+        ids = self._tokenise(query.text, passages, texts)
         if passages not in self._structure:
-            plain = self._tokenise("query", passages)
+            plain = self._tokenise("query", passages, ["text"] * passages)
             self._structure[passages] = [token for token in plain if token in self._added_ids]
         if [token for token in ids if token in self._added_ids] != self._structure[passages]:
-            raise QualityError("the query's text adds special tokens to the prompt")
+            raise QualityError("the text of query or passages adds special tokens to the prompt")
         slots = [i for i, token in enumerate(ids) if token == self._passage_id]
         query_slots = [i for i, token in enumerate(ids) if token == self._query_id]
-        if len(slots) != passages or len(query_slots) != self.query_token:
+        expected = passages * self._has_passage_slots
+        if len(slots) != expected or len(query_slots) != self.query_token:
             raise QualityError(
                 f"prompt {self.template.name!r} has {len(slots)} passage and {len(query_slots)} "
-                f"query slots, expected {passages} and {int(self.query_token)}: "
+                f"query slots, expected {expected} and {int(self.query_token)}: "
                 f"the chat template drops or repeats part of the message"
             )
         return Prompt(ids, slots, query_slots[0] if query_slots else None)
 
-    def _tokenise(self, query: str, passages: int) -> list[int]:
-        message = self.template.text(query, passages, query_token=self.query_token)
+    def _prepare(self, text: str, max_tokens: int) -> PreparedText:
+        text, defused = _defuse(text, self._marker_pattern)
+        offsets = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
+            "offset_mapping"
+        ]
+        if len(offsets) <= max_tokens:
+            return PreparedText(text, was_cut=False, markers_defused=defused)
+        start, end = offsets[max_tokens - 1]
+        # A character that several tokens spell is kept whole or not at all.
+        within_character = offsets[max_tokens][0] < end
+        return PreparedText(text[: start if within_character else end], True, defused)
+
+    def message(self, query: str, passages: int, texts: Sequence[str] = ()) -> str:
+        """The user message of a window, before the chat template; arguments as for `build`."""
+        opening, query_line, line, closing = self._pieces
+        shown = texts if self.form != "embeddings" else [""] * passages
+        return "".join(
+            [
+                opening.format(n=passages, query=query),
+                query_line,
+                *(line.format(i=i, text=text) for i, text in enumerate(shown, 1)),
+                closing.format(n=passages, query=query),
+            ]
+        )
+
+    def _tokenise(self, query: str, passages: int, texts: Sequence[str]) -> list[int]:
         rendered = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": message}],
+            [{"role": "user", "content": self.message(query, passages, texts)}],
             chat_template=self._chat_template,
             add_generation_prompt=True,
             tokenize=False,

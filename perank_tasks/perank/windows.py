@@ -1,44 +1,69 @@
-"""The sliding window's schedule: in, a list's length; out, the ranges to rank, back to front.
+"""The sliding window's schedule: in, a list's length; out, the windows to rank, in turn.
 
 A window's ranked passages are put back in its range before the next window, `step` places
 nearer to the front, is ranked; so the best `window - step` of each travel on (paper,
 section 3.4: "sliding window", after RankGPT).
 """
 
-from perank_tasks.errors import ConfigError
+import hashlib
+import random
+from typing import NamedTuple
+
+from perank_tasks.perank.options import RankingOptions
 
 
-def schedule(candidates: int, *, window: int, step: int) -> list[tuple[int, int]]:
-    """The ranges [start, end) to rank in turn for a list of `candidates` passages.
+class Range(NamedTuple):
+    """The places [start, end) that are ranked together, and how many of them have to be.
 
-    The same ranges as the reference's loop, but for a list of exactly `window - step`,
-    which that loop never ranks and which is one window here, and for ranges of a single
-    passage, which need no ranking and are left out.
-
-    Raises:
-        ConfigError: not 2 <= window, or not 1 <= step <= window.
+    After `outputs` of its places are filled, the window's other passages may follow in any
+    order: no place that has to be exact depends on it.
     """
-    check(window, step)
-    ranges = []
-    start, end = candidates, candidates
-    while start > 0:
-        start = max(end - window, 0)
-        if end - start > 1:
-            ranges.append((start, end))
-        end -= step
+
+    start: int
+    end: int
+    outputs: int
+
+
+def schedule(candidates: int, options: RankingOptions) -> list[Range]:
+    """The windows to rank for a list of `candidates` passages.
+
+    One pass has the same ranges as the reference's loop, but for a list of exactly
+    `window - step`, which that loop never ranks and which is one window here, and for ranges of
+    a single passage, which need no ranking and are left out, as are those that no place up to
+    `top_k` depends on.
+    """
+    ranges: list[Range] = []
+    for turn in range(options.passes):
+        top_k = options.top_k if turn == options.passes - 1 else None
+        start, end = candidates, candidates
+        while start > 0:
+            start = max(end - options.window, 0)
+            outputs = _outputs(start, end, top_k, options)
+            if end - start > 1 and outputs > 0:
+                ranges.append(Range(start, end, outputs))
+            end -= options.step
     return ranges
 
 
-def check(window: int, step: int) -> None:
-    """Refuse a window or step that cannot rank a whole list.
+def initial_order(candidates: int, options: RankingOptions, query_id: str) -> list[int]:
+    """The order that ranking starts from: positions in the given list, 0 to candidates - 1.
 
-    Raises:
-        ConfigError: not 2 <= window, or not 1 <= step <= window.
+    A random one depends on seed and query id alone, not on the queries ranked beside it.
     """
-    if window < 2:
-        raise ConfigError(f"window must be 2 or more passages, found {window}; the paper uses 20")
-    if not 1 <= step <= window:
-        raise ConfigError(
-            f"step must be from 1 to the window's {window}, found {step}: "
-            f"a longer step would skip passages. The paper uses 10 with a window of 20"
-        )
+    order = list(range(candidates))
+    if options.initial_order == "inverted":
+        order.reverse()
+    elif options.initial_order == "random":
+        drawn = hashlib.sha256(f"{options.seed} {query_id}".encode()).digest()
+        random.Random(drawn).shuffle(order)
+    return order
+
+
+def _outputs(start: int, end: int, top_k: int | None, options: RankingOptions) -> int:
+    size = end - start
+    if top_k is None:
+        return size
+    # The next window, if there is one, begins `step` places earlier and takes these along;
+    # what it leaves behind stays where it is.
+    travelling = max(size - options.step, 0) if start > 0 else 0
+    return min(size, max(travelling, top_k - start))

@@ -16,6 +16,7 @@ from perank_tasks.artifacts import Artifact, Manifest, Store, artifact_key
 from perank_tasks.config import Arm, Night
 from perank_tasks.errors import QualityError
 from perank_tasks.measures import MEASURES, evaluate_run
+from perank_tasks.meter import WORK
 from perank_tasks.schemas import RESULT_TABLES, rows_to_table
 from perank_tasks.settings import Settings
 from perank_tasks.stages.retrieve import read_candidates
@@ -154,6 +155,8 @@ def _efficiency(stats: dict[str, Any]) -> tuple:
         stats["tokens_in"],
         stats["decode_steps"],
         stats["peak_memory_bytes"],
+        stats["numbers_repaired"],
+        *(stats[name] for name in WORK),
     )
 
 

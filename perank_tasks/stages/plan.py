@@ -61,15 +61,15 @@ def _arm(name: ArmName, options: NightOptions, settings: Settings) -> Arm:
     checkpoint = summarize_checkpoint(options.checkpoint, cache=settings.cache)
     encoder = checkpoint.encoder
     inside = CHECKPOINT_PREFIX + options.checkpoint
+    embedder = inside if encoder.inside_checkpoint else encoder.name
+    reads_vectors = options.passages != "text"
     return arm.model_copy(
         update={
-            **_embedder(inside if encoder.inside_checkpoint else encoder.name, options, settings),
+            **(_embedder(embedder, options, settings) if reads_vectors else {}),
             "checkpoint": options.checkpoint,
             "checkpoint_hash": checkpoint.hash,
             "prompt": checkpoint.prompt,
-            "decoding": "constrained",
-            "window": options.window,
-            "step": options.step,
+            "ranking": options.ranking,
         }
     )
 

@@ -1,8 +1,9 @@
 """Rerank: the candidates of every query, ordered by every arm of the night.
 
-In: candidates, embeddings, and the snapshot's queries. Out, for each arm: the artifact
-`rankings/<collection>/<key>` with the tables `rankings` (a permutation of each query's
-candidates) and `queries` (what ranking each query took, or why it could not be ranked).
+In: candidates, embeddings, the snapshot's queries and, for an arm that reads them, its texts.
+Out, for each arm: the artifact `rankings/<collection>/<key>` with the tables `rankings` (a
+permutation of each query's candidates) and `queries` (what ranking each query took, or why it
+could not be ranked).
 
 Embeddings are joined by id from the embedding artifact and never made here. A query that
 cannot be ranked keeps its first-stage order and says why; the others are ranked.
@@ -21,12 +22,13 @@ from perank_tasks import baselines
 from perank_tasks.artifacts import Artifact, Store, artifact_key
 from perank_tasks.config import Arm, Night
 from perank_tasks.errors import EmbeddingError
-from perank_tasks.meter import Meter, total
+from perank_tasks.meter import WORK, Meter, total
 from perank_tasks.progress import progress
 from perank_tasks.schemas import QUERY_STATUS, RANKINGS, rows_to_table
 from perank_tasks.settings import Settings
 from perank_tasks.stages.embed import read_vectors
 from perank_tasks.stages.retrieve import query_shard, read_candidates
+from perank_tasks.stages.snapshot import read_texts
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +62,10 @@ def rerank_shard(
     meter = Meter()
     first_stage = store.open(candidates)
     found = read_candidates(first_stage, work["shard"])
-    queries = query_shard(night, first_stage.manifest.inputs["snapshot"], work["shard"])
+    snapshot = first_stage.manifest.inputs["snapshot"]
+    queries = query_shard(night, snapshot, work["shard"])
     vectors = store.open(embeddings[arm.embedder]) if arm.embedder else None
+    texts = store.open(snapshot) if arm.ranking and arm.ranking.passages != "embeddings" else None
     ranker = _ranker(arm)
     if vectors is not None:
         ranker.check_width(vectors)
@@ -70,11 +74,13 @@ def rerank_shard(
     with progress(f"ranking by {arm.name}", len(queries), "queries") as advance:
         for start in range(0, len(queries), QUERIES_A_CALL):
             chunk = queries[start : start + QUERIES_A_CALL]
-            tasks = _join(chunk, found, vectors)
+            tasks = _join(chunk, found, vectors, texts)
             results += ranker.rank(tasks, advance)
     meter.items = len(results)
     meter.tokens_in = sum(r.tokens_in for r in results)
     meter.decode_steps = sum(r.decode_steps for r in results)
+    meter.numbers_repaired = sum(r.numbers_missing + r.numbers_repeated for r in results)
+    meter.work |= ranker.work()
 
     artifact.write_part("rankings", _rankings_table(results), RANKINGS, shard=work["shard"])
     # Written last: its presence says that the shard is done.
@@ -116,6 +122,7 @@ class QueryTask:
     scores: np.ndarray  # (n,) first-stage
     embeddings: np.ndarray | None = None  # (n, d)
     query_embedding: np.ndarray | None = None  # (d,)
+    texts: list[str] | None = None  # n
     problem: str | None = None
 
 
@@ -132,6 +139,8 @@ class Ranked:
     windows: int = 0
     tokens_in: int = 0
     decode_steps: int = 0
+    numbers_missing: int = 0
+    numbers_repeated: int = 0
 
 
 class _BaselineRanker:
@@ -144,6 +153,10 @@ class _BaselineRanker:
 
     def check_width(self, vectors: Artifact) -> None:
         """Any width will do."""
+
+    def work(self) -> dict[str, float]:
+        """No LLM, no work of one."""
+        return {}
 
     def rank(self, tasks: list[QueryTask], advance: Callable[[int], None]) -> Iterator[Ranked]:
         for task in tasks:
@@ -182,9 +195,7 @@ class _PERankRanker:
         settings = Settings.from_environment()
         torch.set_num_threads(settings.threads)
         assert arm.checkpoint is not None
-        assert arm.window is not None
-        assert arm.step is not None
-        self.arm, self.window, self.step = arm, arm.window, arm.step
+        self.arm = arm
         self.model = PERank.from_pretrained(arm.checkpoint, cache=settings.cache)
         self.device = str(self.model.device)
 
@@ -198,20 +209,25 @@ class _PERankRanker:
                 "embedder or damaged. Remove the folder and embed again."
             )
 
+    def work(self) -> dict[str, float]:
+        """What the LLM did so far, by the names in `meter.WORK`."""
+        counted = self.model.counters.as_dict()
+        return {name: counted[name] for name in WORK}
+
     def rank(self, tasks: list[QueryTask], advance: Callable[[int], None]) -> Iterator[Ranked]:
         from perank_tasks.perank import RerankRequest
 
         able = {
             t.query_id: RerankRequest(
-                t.query_id, t.text, t.passage_ids, t.embeddings, t.query_embedding
+                t.query_id, t.text, t.passage_ids, t.embeddings, t.query_embedding, t.texts
             )
             for t in tasks
-            if t.embeddings is not None
+            if t.problem is None
         }
-        results = self.model.rerank_many(able.values(), window=self.window, step=self.step)
+        results = self.model.rerank_many(able.values(), self.arm.ranking)
         for task in tasks:
-            if task.query_id not in able:
-                yield _unranked(task, task.problem or "")
+            if task.problem is not None:
+                yield _unranked(task, task.problem)
                 advance(1)
                 continue
             result = next(results)
@@ -225,6 +241,8 @@ class _PERankRanker:
                 windows=result.windows,
                 tokens_in=result.tokens_in,
                 decode_steps=result.decode_steps,
+                numbers_missing=result.numbers_missing,
+                numbers_repeated=result.numbers_repeated,
             )
             advance(1)
 
@@ -237,31 +255,51 @@ def _join(
     queries: list[tuple[str, str]],
     found: dict[str, list[tuple[str, float]]],
     vectors: Artifact | None,
+    snapshot: Artifact | None,
 ) -> list[QueryTask]:
-    """Candidates and, where the arm has an embedder, their vectors, query by query."""
+    """Candidates and what the arm reads of them, vectors or texts or both, query by query."""
+    wanted = {p for query_id, _ in queries for p, _ in found.get(query_id, [])}
+    embedded, asked, texts = {}, {}, {}
     if vectors is not None:
-        wanted = {p for query_id, _ in queries for p, _ in found.get(query_id, [])}
-        passages = read_vectors(vectors, "passages", wanted)
+        embedded = read_vectors(vectors, "passages", wanted)
         asked = read_vectors(vectors, "queries", {query_id for query_id, _ in queries})
+    if snapshot is not None:
+        texts = read_texts(snapshot, wanted)
     tasks = []
     for query_id, text in queries:
         pairs = found.get(query_id, [])
         ids = [p for p, _ in pairs]
         task = QueryTask(query_id, text, ids, np.array([s for _, s in pairs], dtype=np.float64))
         if vectors is not None:
-            absent = [p for p in ids if p not in passages]
-            if absent:
-                task = replace(
-                    task,
-                    problem=f"{len(absent)} of {len(ids)} candidates have no embedding, "
-                    f"{absent[0]} the first: they are not passages of the collection",
-                )
-            else:
-                asking = asked[query_id]
-                matrix = np.array([passages[p] for p in ids], np.float32).reshape(-1, asking.size)
-                task = replace(task, embeddings=matrix, query_embedding=asking)
+            task = _with_vectors(task, embedded, asked[query_id])
+        if snapshot is not None and task.problem is None:
+            task = _with_texts(task, texts)
         tasks.append(task)
     return tasks
+
+
+def _with_vectors(
+    task: QueryTask, embedded: dict[str, np.ndarray], asking: np.ndarray
+) -> QueryTask:
+    ids = task.passage_ids
+    absent = [p for p in ids if p not in embedded]
+    if absent:
+        problem = f"{_some(absent, ids)} no embedding: they are not passages of the collection"
+        return replace(task, problem=problem)
+    matrix = np.array([embedded[p] for p in ids], np.float32).reshape(-1, asking.size)
+    return replace(task, embeddings=matrix, query_embedding=asking)
+
+
+def _with_texts(task: QueryTask, texts: dict[str, str]) -> QueryTask:
+    ids = task.passage_ids
+    absent = [p for p in ids if p not in texts]
+    if absent:
+        return replace(task, problem=f"{_some(absent, ids)} no text in the collection")
+    return replace(task, texts=[texts[p] for p in ids])
+
+
+def _some(absent: list[str], ids: list[str]) -> str:
+    return f"{len(absent)} of {len(ids)} candidates, {absent[0]} the first, have"
 
 
 def _unranked(task: QueryTask, reason: str) -> Ranked:
@@ -293,6 +331,8 @@ def _status_table(results: list[Ranked]) -> pa.Table:
             r.windows,
             r.tokens_in,
             r.decode_steps,
+            r.numbers_missing,
+            r.numbers_repeated,
         )
         for r in results
     ]

@@ -17,6 +17,7 @@ from datetime import date
 from itertools import islice
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from perank_tasks.artifacts import Artifact, Store, artifact_key
 from perank_tasks.collections import CollectionData, Judgement, Passage, open_collection
@@ -25,7 +26,7 @@ from perank_tasks.errors import CollectionError
 from perank_tasks.meter import Meter
 from perank_tasks.schemas import GIVEN_RUN, PASSAGES, QRELS, QUERIES, rows_to_table
 from perank_tasks.settings import Settings
-from perank_tasks.text import text_hash
+from perank_tasks.text import contents, text_hash
 
 ROWS_A_BATCH = 4096
 
@@ -67,6 +68,20 @@ def read_queries(night: Night, snapshot: str) -> list[tuple[str, str]]:
     table = store.open(snapshot).read("queries")
     rows = zip(table["query_id"].to_pylist(), table["text"].to_pylist(), strict=True)
     return list(islice(rows, night.options.query_limit))
+
+
+def read_texts(snapshot: Artifact, ids: set[str]) -> dict[str, str]:
+    """What an embedder or an LLM reads of the given passages, as {id: text}; absent ids are
+    absent."""
+    rows = snapshot.read(
+        "passages",
+        ["passage_id", "title", "text"],
+        pc.field("passage_id").isin(pa.array(sorted(ids), pa.string())),
+    )
+    columns = (rows[name].to_pylist() for name in ("passage_id", "title", "text"))
+    return {
+        passage_id: contents(title, text) for passage_id, title, text in zip(*columns, strict=True)
+    }
 
 
 def snapshot_date(snapshot: Artifact) -> date | None:

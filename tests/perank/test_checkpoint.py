@@ -1,6 +1,7 @@
 """Checkpoints: both layouts load; what does not fit is refused with file, found and expected."""
 
 import json
+import math
 import pickle
 import shutil
 import subprocess
@@ -8,52 +9,36 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sentencepiece import SentencePieceProcessor
 
 from perank_tasks.errors import CheckpointError, ConfigError
-from perank_tasks.perank import PERank
+from perank_tasks.perank import PERank, RankingOptions
 from perank_tasks.perank.checkpoint import load_checkpoint
 from perank_tasks.perank.checkpoint_config import (
     CheckpointSummary,
     shipped_checkpoints,
     summarize_checkpoint,
 )
+from perank_tasks.perank.prompt import PASSAGE_TOKEN
 from perank_tasks.perank.untrained import NAME
 from tests.perank.conftest import GOLDEN
-from tests.perank.tiny import EMBEDDING_SIZE, HIDDEN_SIZE, write_own, write_published
-
-
-class RunsCode:
-    """Unpickling it creates a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (self.path,))
+from tests.perank.tiny import (
+    EMBEDDING_SIZE,
+    HIDDEN_SIZE,
+    RunsCode,
+    edit_config,
+    edit_weights,
+    write_own,
+    write_published,
+)
 
 
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
     return write_published(tmp_path / "ranker")
-
-
-def edit_config(folder: Path, **changes: Any) -> None:
-    """Change settings; None takes one away."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text()) | changes
-    for key in [key for key, value in changes.items() if value is None]:
-        del config[key]
-    path.write_text(json.dumps(config))
-
-
-def edit_weights(folder: Path, drop: str = "", **changes: torch.Tensor) -> None:
-    tensors = load_file(folder / "model.safetensors") | changes
-    tensors.pop(drop, None)
-    save_file(tensors, folder / "model.safetensors")
 
 
 def refused(folder: Path, *parts: str) -> None:
@@ -111,17 +96,84 @@ def test_the_llms_own_settings_are_kept(tmp_path: Path, family: str, rope: dict[
     folder = write_published(tmp_path / "ranker", family)
     edit_config(folder, rope_parameters=None, rms_norm_eps=1e-5, **rope)
     engine = PERank.from_pretrained(folder, cache=tmp_path, device="cpu")
-    assert engine.model.body.config.rms_norm_eps == 1e-5
-    frequencies = engine.model.body.rotary_emb.inv_freq
+    assert engine.model.llm.epsilon == 1e-5
+    frequencies = engine.model.llm.rotary.inv_freq
     assert frequencies[1].item() == pytest.approx(rope["rope_theta"] ** (-2 / 8), rel=1e-5)
 
 
-def test_an_encoder_by_name_is_found_in_the_checkpoints_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "moved"
-    shutil.copytree(GOLDEN, folder)
-    spec = load_checkpoint(folder, cache=tmp_path).encoder
-    assert (spec.name, spec.inside_checkpoint) == ("./encoder", True)
-    assert spec.folder == (folder / "encoder").resolve()
+def test_llama_3s_rope_scaling_is_kept(tmp_path: Path) -> None:
+    """As transformers 4 wrote it: low frequencies are divided by `factor`, high ones stay."""
+    folder = write_published(tmp_path / "ranker", "llama")
+    scaling = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 512,
+    }
+    edit_config(folder, rope_parameters=None, rope_theta=5e5, rope_scaling=scaling)
+    engine = PERank.from_pretrained(folder, cache=tmp_path, device="cpu")
+    plain = [5e5 ** (-i / 4) for i in range(4)]
+    wavelengths = [2 * math.pi / frequency for frequency in plain]
+    # Between 512 / 4 and 512 / 1 there is a smooth passage; these frequencies lie outside.
+    assert [length < 128 for length in wavelengths] == [True, False, False, False]
+    assert [length > 512 for length in wavelengths] == [False, False, True, True]
+    found = engine.model.llm.rotary.inv_freq.tolist()
+    assert found[0] == pytest.approx(plain[0])
+    assert found[2:] == pytest.approx([frequency / 8 for frequency in plain[2:]])
+    assert plain[1] / 8 < found[1] < plain[1]
+
+
+def test_a_tokenizer_model_alone_is_a_tokenizer(published: Path, tmp_path: Path) -> None:
+    """Nothing but SentencePiece's file: the reference's template, and tokens added in memory."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        (published / name).unlink()
+    # As the reference's transformers took it where nothing was said.
+    (published / "tokenizer_config.json").write_text('{"legacy": true}')
+    engine = PERank.from_pretrained(published, cache=tmp_path, device="cpu")
+    prompts = engine.prompts(RankingOptions())
+    prompt = prompts.build(prompts.prepare("what do fleas eat"), 3)
+
+    pieces = SentencePieceProcessor(model_file=str(GOLDEN / "tokenizer.model"))
+    message = prompts.message("what do fleas eat", 3).strip()
+    segments = f"[INST] {message} [/INST]".split(PASSAGE_TOKEN)
+    expected = [pieces.bos_id(), *pieces.encode(segments[0])]
+    slots = []
+    for segment in segments[1:]:
+        slots.append(len(expected))
+        expected += [pieces.vocab_size(), *pieces.encode(segment)]
+    assert prompt.input_ids == expected
+    assert prompt.passage_slots == slots
+
+
+def test_a_hub_ids_revision_is_the_one_that_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a cache as huggingface_hub keeps it, without network."""
+    repository = tmp_path / "hub" / "models--somebody--ranker"
+    commits = {"main": "a" * 40, "v2": "b" * 40}
+    for number, (branch, commit) in enumerate(commits.items()):
+        write_published(repository / "snapshots" / commit, seed=number)
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / branch).write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    for revision, commit in [(None, "a"), ("main", "a"), ("v2", "b"), ("b" * 40, "b")]:
+        loaded = load_checkpoint("somebody/ranker", cache=tmp_path, revision=revision)
+        expected = load_file(repository / "snapshots" / (commit * 40) / "model.safetensors")
+        assert loaded.revision == commit * 40
+        assert torch.equal(loaded.projector["weight"], expected["model.projector.weight"])
+        summary = summarize_checkpoint("somebody/ranker", cache=tmp_path, revision=revision)
+        assert (summary.revision, summary.hash) == (loaded.revision, loaded.hash)
+    with pytest.raises(ConfigError, match="somebody/ranker"):
+        load_checkpoint("somebody/ranker", cache=tmp_path, revision="v3")
+
+
+def test_a_folder_has_no_revisions(published: Path, tmp_path: Path) -> None:
+    for name in (published, NAME):
+        with pytest.raises(ConfigError, match="only a hub id has revisions"):
+            load_checkpoint(name, cache=tmp_path, revision="main")
 
 
 def test_missing_weights_are_named(published: Path) -> None:
@@ -172,11 +224,6 @@ def test_a_configuration_that_does_not_fit(
 def test_a_config_that_is_no_json_object(published: Path, text: str) -> None:
     (published / "config.json").write_text(text)
     refused(published, "config.json")
-
-
-def test_a_lora_adapter_says_how_to_merge_it(published: Path) -> None:
-    (published / "adapter_config.json").write_text("{}")
-    refused(published, "LoRA", "merge_and_unload")
 
 
 def test_a_checkpoint_without_tokenizer(published: Path, tmp_path: Path) -> None:
@@ -296,33 +343,3 @@ def test_an_unknown_name_offers_close_ones(tmp_path: Path) -> None:
     known = shipped_checkpoints()[0]
     with pytest.raises(ConfigError, match=known):
         PERank.from_pretrained(known[:-2] + "X", cache=tmp_path)
-
-
-def test_an_encoder_with_remote_code_has_to_be_asked_for(published: Path, tmp_path: Path) -> None:
-    """The LLM and projector load and rank from given embeddings without it."""
-    encoder = published / "encoder"
-    encoder.mkdir()
-    auto_map = {"AutoConfig": "configuration_bert.JinaBertConfig", "AutoModel": "modeling.Jina"}
-    (encoder / "config.json").write_text(json.dumps({"model_type": "bert", "auto_map": auto_map}))
-    edit_config(published, encoder_name="./encoder")
-    engine = PERank.from_pretrained(published, cache=tmp_path)
-    vectors = np.eye(5, EMBEDDING_SIZE, dtype=np.float32)
-    assert sorted(engine.rerank("fleas", embeddings=vectors).order) == [0, 1, 2, 3, 4]
-    with pytest.raises(CheckpointError, match="trust_remote_code=True"):
-        engine.encode(["a passage"])
-
-
-def test_an_encoder_of_another_width(published: Path, tmp_path: Path) -> None:
-    edit_config(published, encoder_name="all-minilm-l6-v2")
-    engine = PERank.from_pretrained(published, cache=tmp_path)
-    with pytest.raises(CheckpointError, match=r"embedding_size is 24, .* 384"):
-        engine.encode(["a passage"])
-
-
-def test_an_encoder_inside_that_lacks_a_tensor(tmp_path: Path) -> None:
-    folder = tmp_path / "golden"
-    shutil.copytree(GOLDEN, folder)
-    edit_weights(folder, drop="model.encoder.encoder.embeddings.word_embeddings.weight")
-    engine = PERank.from_pretrained(folder, cache=tmp_path)
-    with pytest.raises(CheckpointError, match=r"word_embeddings\.weight' is missing"):
-        engine.encode(["a passage"])

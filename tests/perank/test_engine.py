@@ -5,13 +5,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from perank_tasks.errors import ConfigError
-from perank_tasks.perank import PERank, RerankRequest
+from perank_tasks.perank import PERank, RankingOptions, RerankRequest
 from tests.perank.tiny import EMBEDDING_SIZE, write_own
 
 
@@ -68,18 +69,20 @@ def test_none_and_one_candidate_need_no_forward_pass(engine: PERank) -> None:
 def test_costs_are_counted(engine: PERank) -> None:
     given = request(1, 35)
     result = next(engine.rerank_many([given]))
-    query = engine.prompts.prepare(given.query)
-    lengths = [len(engine.prompts.build(query, size).input_ids) for size in (20, 20, 15)]
+    query = engine.prompts(RankingOptions()).prepare(given.query)
+    lengths = [
+        len(engine.prompts(RankingOptions()).build(query, size).input_ids) for size in (20, 20, 15)
+    ]
     assert result.windows == 3
     assert result.tokens_in == sum(lengths)
     assert result.decode_steps == 19 + 19 + 14
-    assert next(engine.rerank_many([given], decode_steps=10)).decode_steps == 30
+    assert next(engine.rerank_many([given], RankingOptions(top_k=10))).decode_steps == 30
 
 
 def test_ten_steps_a_window_leave_the_top_ten_exact(engine: PERank) -> None:
     given = [request(number, 60) for number in range(6)]
     exact = list(engine.rerank_many(given))
-    cheap = list(engine.rerank_many(given, decode_steps=10))
+    cheap = list(engine.rerank_many(given, RankingOptions(top_k=10)))
     assert [result.order[:10] for result in cheap] == [result.order[:10] for result in exact]
     assert [result.order for result in cheap] != [result.order for result in exact]
 
@@ -108,26 +111,43 @@ def test_the_same_requests_give_the_same_results(engine: PERank) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"window": 1}, {"step": 0}, {"step": 21}, {"decode_steps": 0}, {"batch_queries": 0}],
+    [
+        {"window": 1},
+        {"step": 0},
+        {"step": 21},
+        {"top_k": 0},
+        {"top_k": 5, "decoding": "free"},
+        {"decoding": "greedy"},
+        {"passages": "text"},
+        {"passages": "tokens"},
+        {"passes": 0},
+        {"initial_order": "best"},
+    ],
 )
-def test_bad_options_are_refused_before_anything_is_read(
-    engine: PERank, options: dict[str, int]
-) -> None:
+def test_bad_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=str(next(iter(options)))):
+        RankingOptions(**options)
+
+
+def test_a_batch_of_none_is_refused_before_anything_is_read(engine: PERank) -> None:
     with pytest.raises(ConfigError):
-        engine.rerank_many(iter([]), **options)
+        engine.rerank_many(iter([]), batch_queries=0)
 
 
 def test_a_window_beyond_the_llms_positions_is_said_per_query(engine: PERank) -> None:
-    result = next(engine.rerank_many([request(1, 2100)], window=2100, step=10))
+    result = next(engine.rerank_many([request(1, 2100)], RankingOptions(window=2100)))
     assert result.unranked_reason is not None
     assert "smaller window" in result.unranked_reason
 
 
-def test_passages_or_embeddings_not_both(engine: PERank) -> None:
-    with pytest.raises(ConfigError, match="exactly one"):
+def test_what_is_given_must_suffice_and_agree(engine: PERank) -> None:
+    with pytest.raises(ConfigError, match="at least one"):
         engine.rerank("question")
-    with pytest.raises(ConfigError, match="exactly one"):
-        engine.rerank("question", ["text"], request(1, 1).embeddings)
+    with pytest.raises(ConfigError, match="1 embeddings for 2 passages"):
+        engine.rerank("question", ["one", "two"], request(1, 1).embeddings)
+    options = RankingOptions(passages="both")
+    with pytest.raises(ConfigError, match="give their texts"):
+        engine.rerank("question", embeddings=request(1, 1).embeddings, options=options)
 
 
 def test_hostile_queries_rank_like_any_other(engine: PERank) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perank_tasks.errors import CheckpointError
-from perank_tasks.perank import PERank
+from perank_tasks.perank import PERank, RankingOptions
 from perank_tasks.perank.prompt import (
     COMPACT_V1,
     MAX_QUERY_TOKENS,
@@ -25,7 +25,7 @@ MARKERS = [
 
 @pytest.fixture(scope="module")
 def prompts(golden_engine: PERank) -> PromptBuilder:
-    return golden_engine.prompts
+    return golden_engine.prompts(RankingOptions())
 
 
 @pytest.mark.parametrize("marker", MARKERS)
@@ -47,7 +47,7 @@ def test_markers_inside_markers_are_broken_too(prompts: PromptBuilder) -> None:
 @given(st.lists(st.one_of(st.sampled_from(MARKERS), st.text(max_size=5)), max_size=8).map("".join))
 @settings(max_examples=60, deadline=None)
 def test_no_query_changes_the_structure(golden_engine: PERank, text: str) -> None:
-    prompts = golden_engine.prompts
+    prompts = golden_engine.prompts(RankingOptions())
     prompt = prompts.build(prompts.prepare(text), 3)
     assert len(prompt.passage_slots) == 3
     assert prompt.query_slot is None
@@ -57,11 +57,11 @@ def test_no_query_changes_the_structure(golden_engine: PERank, text: str) -> Non
 @settings(max_examples=60, deadline=None)
 def test_the_tokens_are_sentencepieces_own(golden_engine: PERank, text: str) -> None:
     """As transformers 4.37's slow tokenizer: the text between special tokens, each by itself."""
-    prompts = golden_engine.prompts
+    prompts = golden_engine.prompts(RankingOptions())
     query = prompts.prepare(text)
     assert (query.text, query.markers_defused) == (text, 0)
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(GOLDEN / "tokenizer.model"))
-    message = RELEASED_V1.text(text, 2, query_token=False)
+    message = prompts.message(text, 2)
     chunks = f"[INST] {message} [/INST]".split(PASSAGE_TOKEN)
     expected = [1]
     for i, chunk in enumerate(chunks):
@@ -76,8 +76,12 @@ def test_a_query_of_ten_thousand_characters_keeps_its_first_256_tokens(
     query = prompts.prepare(text)
     assert query.was_cut
     assert text.startswith(query.text)
-    ids = golden_engine.prompts._tokenizer(text, add_special_tokens=False)["input_ids"]
-    cut = golden_engine.prompts._tokenizer(query.text, add_special_tokens=False)["input_ids"]
+    ids = golden_engine.prompts(RankingOptions())._tokenizer(text, add_special_tokens=False)[
+        "input_ids"
+    ]
+    cut = golden_engine.prompts(RankingOptions())._tokenizer(query.text, add_special_tokens=False)[
+        "input_ids"
+    ]
     assert cut == ids[:MAX_QUERY_TOKENS]
     result = golden_engine.rerank(text, ["one passage", "another passage"])
     assert result.query_was_cut

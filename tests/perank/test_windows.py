@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perank_tasks.errors import ConfigError
-from perank_tasks.perank.windows import schedule
+from perank_tasks.perank.options import RankingOptions
+from perank_tasks.perank.windows import initial_order, schedule
 
 
 def reference_loop(candidates: int, window: int, step: int) -> list[tuple[int, int]]:
@@ -26,7 +27,7 @@ def test_it_is_the_references_loop_but_for_its_flaw(
     candidates: int, sizes: tuple[int, int]
 ) -> None:
     window, step = sizes
-    ranges = schedule(candidates, window=window, step=step)
+    ranges = [(start, end) for start, end, _ in schedule(candidates, RankingOptions(window, step))]
     if candidates == window - step > 1:
         assert reference_loop(candidates, window, step) == []
         assert ranges == [(0, candidates)]
@@ -36,10 +37,39 @@ def test_it_is_the_references_loop_but_for_its_flaw(
 
 
 def test_thirty_five_candidates_take_three_windows() -> None:
-    assert schedule(35, window=20, step=10) == [(15, 35), (5, 25), (0, 15)]
+    ranges = schedule(35, RankingOptions())
+    assert ranges == [(15, 35, 20), (5, 25, 20), (0, 15, 15)]
 
 
 @pytest.mark.parametrize(("window", "step"), [(1, 1), (0, 0), (-3, 1), (20, 0), (20, 21), (20, -1)])
 def test_a_window_or_step_that_cannot_work_is_refused(window: int, step: int) -> None:
     with pytest.raises(ConfigError, match=r"^(window|step) must"):
-        schedule(100, window=window, step=step)
+        RankingOptions(window, step)
+
+
+def test_the_top_ten_take_ten_outputs_a_window() -> None:
+    ranges = schedule(35, RankingOptions(top_k=10))
+    assert ranges == [(15, 35, 10), (5, 25, 10), (0, 15, 10)]
+
+
+def test_a_top_that_reaches_into_a_window_takes_its_places_too() -> None:
+    assert schedule(30, RankingOptions(top_k=25)) == [(10, 30, 15), (0, 20, 20)]
+
+
+def test_windows_that_the_top_does_not_depend_on_are_left_out() -> None:
+    assert schedule(30, RankingOptions(window=10, step=10, top_k=5)) == [(0, 10, 5)]
+
+
+def test_every_pass_but_the_last_ranks_all() -> None:
+    ranges = schedule(15, RankingOptions(window=10, step=5, top_k=2, passes=2))
+    assert ranges == [(5, 15, 10), (0, 10, 10), (5, 15, 5), (0, 10, 2)]
+
+
+def test_the_order_to_start_from() -> None:
+    assert initial_order(4, RankingOptions(), "q") == [0, 1, 2, 3]
+    assert initial_order(4, RankingOptions(initial_order="inverted"), "q") == [3, 2, 1, 0]
+    drawn = initial_order(50, RankingOptions(initial_order="random", seed=3), "q")
+    assert sorted(drawn) == list(range(50))
+    assert drawn == initial_order(50, RankingOptions(initial_order="random", seed=3), "q")
+    assert drawn != initial_order(50, RankingOptions(initial_order="random", seed=4), "q")
+    assert drawn != initial_order(50, RankingOptions(initial_order="random", seed=3), "r")

@@ -1,0 +1,273 @@
+"""The LLM's body: in, embedded tokens and a key/value cache; out, last hidden states.
+
+The forward pass of Llama and Mistral, for ranking only: no gradients, no vocabulary head, and
+in the last layer nothing but keys and values for positions that nobody reads. Rows of a batch
+are padded on the right, where the causal mask hides what follows; each row continues at its
+own place in the cache, so that a prefix that is already there is not computed again.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PretrainedConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.models.mistral.modeling_mistral import MistralRotaryEmbedding
+
+_ROTARY: dict[str, Any] = {"llama": LlamaRotaryEmbedding, "mistral": MistralRotaryEmbedding}
+
+# Tokens that go through the MLP at once on a CPU: what they become there stays in its cache.
+_CPU_MLP_TOKENS = 1024
+
+
+class Cache:
+    """Keys and values of up to `rows` sequences of up to `length` tokens.
+
+    Attributes:
+        keys, values: (layers, rows, length, key/value heads, head size).
+    """
+
+    def __init__(self, llm: "Llm", rows: int, length: int) -> None:
+        shape = (len(llm.layers), rows, length, llm.kv_heads, llm.head_size)
+        self.keys = torch.zeros(shape, device=llm.device, dtype=llm.dtype)
+        self.values = torch.zeros(shape, device=llm.device, dtype=llm.dtype)
+
+    @property
+    def rows(self) -> int:
+        return self.keys.shape[1]
+
+    @property
+    def length(self) -> int:
+        return self.keys.shape[2]
+
+    def spread(self, tokens: int) -> None:
+        """Copy the first row's first `tokens` positions into every row."""
+        for kept in (self.keys, self.values):
+            kept[:, 1:, :tokens] = kept[:, :1, :tokens]
+
+    def keep(self, rows: list[int]) -> None:
+        """Move `rows`, in rising order, to the front."""
+        for kept in (self.keys, self.values):
+            kept[:, : len(rows)] = kept[:, rows]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One layer's weights; `qkv` and `gate_up` are rows of several matrices in one."""
+
+    input_norm: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    out: Tensor
+    out_bias: Tensor | None
+    mlp_norm: Tensor
+    gate_up: Tensor
+    gate_up_bias: Tensor | None
+    down: Tensor
+    down_bias: Tensor | None
+
+
+class Llm:
+    """A Llama or Mistral body on a device.
+
+    Args:
+        config: LlamaConfig or MistralConfig.
+        tensors: what the state dict of a `LlamaModel` or `MistralModel` of it holds; emptied as
+            they are taken over, so that there is never a second copy of the whole.
+        device, dtype: where and in what precision it runs.
+
+    Attributes:
+        embeddings: (V, H), the input embedding of every token.
+        max_positions: positions that it can tell apart and attend to, one another's.
+    """
+
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        tensors: dict[str, Tensor],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.device, self.dtype = device, dtype
+        self.hidden_size: int = config.hidden_size
+        self.heads: int = config.num_attention_heads
+        self.kv_heads: int = config.num_key_value_heads
+        self.head_size: int = (
+            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        )
+        self.epsilon: float = config.rms_norm_eps
+        self.activation: str = config.hidden_act
+        if self.activation not in ("silu", "gelu"):
+            raise ValueError(f"hidden_act is {self.activation!r}, expected silu or gelu")
+        # Beyond a sliding attention window, a token no longer sees the first ones.
+        self.max_positions: int = min(
+            config.max_position_embeddings,
+            getattr(config, "sliding_window", None) or config.max_position_embeddings,
+        )
+
+        def take(*names: str) -> Tensor | None:
+            found = [tensors.pop(name) for name in names if name in tensors]
+            return torch.cat(found).to(device, dtype) if found else None
+
+        def need(*names: str) -> Tensor:
+            return torch.cat([tensors.pop(name) for name in names]).to(device, dtype)
+
+        self.embeddings = need("embed_tokens.weight")
+        self.norm = need("norm.weight")
+        self.layers: list[_Layer] = []
+        for index in range(config.num_hidden_layers):
+            attention, mlp = f"layers.{index}.self_attn", f"layers.{index}.mlp"
+            projections = [f"{attention}.{part}_proj" for part in "qkv"]
+            gates = [f"{mlp}.gate_proj", f"{mlp}.up_proj"]
+            self.layers.append(
+                _Layer(
+                    input_norm=need(f"layers.{index}.input_layernorm.weight"),
+                    qkv=need(*(f"{name}.weight" for name in projections)),
+                    qkv_bias=take(*(f"{name}.bias" for name in projections)),
+                    out=need(f"{attention}.o_proj.weight"),
+                    out_bias=take(f"{attention}.o_proj.bias"),
+                    mlp_norm=need(f"layers.{index}.post_attention_layernorm.weight"),
+                    gate_up=need(*(f"{name}.weight" for name in gates)),
+                    gate_up_bias=take(*(f"{name}.bias" for name in gates)),
+                    down=need(f"{mlp}.down_proj.weight"),
+                    down_bias=take(f"{mlp}.down_proj.bias"),
+                )
+            )
+        if tensors:
+            raise ValueError(f"tensors that this LLM has no place for: {', '.join(tensors)}")
+        self.rotary = _ROTARY[config.model_type](config=config).to(device)
+        self._cos = self._sin = torch.empty(0, device=device)
+
+    def parameters(self) -> int:
+        """Weights that every token is multiplied with: all but the token embeddings."""
+        return sum(
+            matrix.numel()
+            for layer in self.layers
+            for matrix in (layer.qkv, layer.out, layer.gate_up, layer.down)
+        )
+
+    def flops(self, tokens: int, attended: int) -> int:
+        """Floating-point operations, two a multiply-add, of a forward pass.
+
+        Args:
+            tokens: that go through it.
+            attended: query-key pairs, summed over its tokens.
+        """
+        attention = 4 * attended * self.heads * self.head_size * len(self.layers)
+        return 2 * tokens * self.parameters() + attention
+
+    def cache_bytes(self, tokens: int) -> int:
+        """What `tokens` tokens take in a `Cache`."""
+        size = self.dtype.itemsize
+        return 2 * len(self.layers) * tokens * self.kv_heads * self.head_size * size
+
+    @torch.inference_mode()
+    def forward(
+        self, inputs: Tensor, cache: Cache, *, first_row: int, starts: Tensor, ends: Tensor, to: int
+    ) -> Tensor:
+        """Run new tokens through the LLM and put their keys and values into the cache.
+
+        Args:
+            inputs: (B, L, H) embedded tokens, row i's padded on the right to L.
+            cache: its rows `first_row` to `first_row + B` hold what came before.
+            first_row: as said.
+            starts: (B,) position of each row's first new token; those before it are cached.
+            ends: (B,) number of each row's new tokens, 1 to L.
+            to: positions of the cache that are looked at, at least max(starts) + L.
+
+        Returns:
+            (B, H), the normed hidden state of each row's last new token.
+        """
+        batch, length, _ = inputs.shape
+        rows = slice(first_row, first_row + batch)
+        offsets = torch.arange(length, device=self.device)
+        positions = starts[:, None] + offsets
+        cos, sin = self._angles(cache.length)
+        angles = cos[positions][:, :, None], sin[positions][:, :, None]
+        row_index = torch.arange(batch, device=self.device)
+        last = row_index * length + ends - 1
+        place = (first_row + row_index)[:, None], positions
+        # Right padding and one common start leave nothing to mask but the future.
+        causal = length > 1 and to == length
+        mask = None
+        if not causal:
+            mask = (torch.arange(to, device=self.device) <= positions[..., None])[:, None]
+
+        x = inputs.reshape(batch * length, -1)
+        split = self.heads * self.head_size
+        for index, layer in enumerate(self.layers):
+            keys, values = cache.keys[index], cache.values[index]
+            is_last = index == len(self.layers) - 1 and length > 1
+            y = F.rms_norm(x, (self.hidden_size,), layer.input_norm, self.epsilon)
+            if is_last:
+                bias = layer.qkv_bias
+                q = F.linear(y[last], layer.qkv[:split], None if bias is None else bias[:split])
+                kv = F.linear(y, layer.qkv[split:], None if bias is None else bias[split:])
+                q = q.view(batch, 1, -1, self.head_size)
+                q_angles = angles[0].flatten(0, 1)[last], angles[1].flatten(0, 1)[last]
+                q = _rotate(q, q_angles[0][:, None], q_angles[1][:, None])
+                x = x[last]
+            else:
+                qkv = F.linear(y, layer.qkv, layer.qkv_bias)
+                q = qkv[:, :split].view(batch, length, self.heads, self.head_size)
+                q = _rotate(q, *angles)
+                kv = qkv[:, split:]
+            kv = kv.view(batch, length, 2, self.kv_heads, self.head_size)
+            keys[place] = _rotate(kv[:, :, 0], *angles)
+            values[place] = kv[:, :, 1]
+            if is_last:
+                seen = torch.arange(to, device=self.device) < (starts + ends)[:, None]
+                attended = _attend(q, keys[rows, :to], values[rows, :to], seen[:, None, None])
+            else:
+                attended = _attend(q, keys[rows, :to], values[rows, :to], mask, causal=causal)
+            x = x + F.linear(attended.reshape(len(x), split), layer.out, layer.out_bias)
+            x = self._add_mlp(layer, x)
+        if length > 1:
+            return F.rms_norm(x, (self.hidden_size,), self.norm, self.epsilon)
+        return F.rms_norm(x, (self.hidden_size,), self.norm, self.epsilon)
+
+    def _add_mlp(self, layer: _Layer, x: Tensor) -> Tensor:
+        chunk = _CPU_MLP_TOKENS if self.device.type == "cpu" else len(x)
+        for part in x.split(chunk):
+            y = F.rms_norm(part, (self.hidden_size,), layer.mlp_norm, self.epsilon)
+            gate, up = F.linear(y, layer.gate_up, layer.gate_up_bias).chunk(2, -1)
+            gate = F.silu(gate) if self.activation == "silu" else F.gelu(gate)
+            part += F.linear(gate.mul_(up), layer.down, layer.down_bias)
+        return x
+
+    def _angles(self, positions: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (positions, head size) of the rotary embedding."""
+        if len(self._cos) < positions:
+            every = torch.arange(positions, device=self.device)[None]
+            like = torch.empty(0, device=self.device, dtype=self.dtype)
+            cos, sin = self.rotary(like, every)
+            self._cos, self._sin = cos[0], sin[0]
+        return self._cos, self._sin
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding of (B, L, heads, D), as Llama pairs its halves."""
+    half = x.shape[-1] // 2
+    turned = torch.cat([-x[..., half:], x[..., :half]], -1)
+    return (x * cos).addcmul_(turned, sin)
+
+
+def _attend(
+    q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, *, causal: bool = False
+) -> Tensor:
+    """Grouped-query attention: q (B, L, heads, D), keys and values (B, K, kv heads, D)."""
+    batch, length, heads, size = q.shape
+    groups = heads // keys.shape[2]
+    keys, values = keys.transpose(1, 2), values.transpose(1, 2)
+    if length == 1:
+        # A group's queries stand in for positions: keys and values need not be repeated.
+        q = q.view(batch, heads // groups, groups, size)
+        out = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+        return out.reshape(batch, 1, heads, size)
+    out = F.scaled_dot_product_attention(
+        q.transpose(1, 2), keys, values, attn_mask=mask, is_causal=causal, enable_gqa=groups > 1
+    )
+    return out.transpose(1, 2)
