@@ -161,7 +161,7 @@ class Batch:
             first_row=first,
             starts=torch.tensor(starts, device=device),
             ends=torch.tensor(news, device=device),
-            to=max(starts) + inputs.shape[1],
+            to=min(max(starts) + inputs.shape[1], self.cache.length),
         )
 
     def _count(self, news: list[int], starts: list[int], padded: int) -> None:

@@ -9,6 +9,7 @@ requests, group size and machine the results are deterministic.
 
 import dataclasses
 import itertools
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -691,8 +692,12 @@ def _tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
             f"{folder} has no tokenizer: expected tokenizer.json"
             + (" or tokenizer.model" if checkpoint.layout == "published" else "")
         )
+    settings = folder / "tokenizer_config.json"
+    said = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    # Where nothing is said, the reference's transformers took SentencePiece's older way.
+    options = {"legacy": said.get("legacy", True)} if kind is LlamaTokenizer else {}
     try:
-        tokenizer = kind.from_pretrained(folder)
+        tokenizer = kind.from_pretrained(folder, **options)
     except Exception as error:  # SentencePiece, protobuf and tokenizers each raise their own
         raise CheckpointError(
             f"the tokenizer in {folder} cannot be loaded: {error}. Fetch its files anew"

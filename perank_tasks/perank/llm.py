@@ -176,7 +176,7 @@ class Llm:
             first_row: as said.
             starts: (B,) position of each row's first new token; those before it are cached.
             ends: (B,) number of each row's new tokens, 1 to L.
-            to: positions of the cache that are looked at, at least max(starts) + L.
+            to: positions of the cache that are looked at, at least max(starts + ends).
 
         Returns:
             (B, H), the normed hidden state of each row's last new token.
@@ -184,7 +184,8 @@ class Llm:
         batch, length, _ = inputs.shape
         rows = slice(first_row, first_row + batch)
         offsets = torch.arange(length, device=self.device)
-        positions = starts[:, None] + offsets
+        # Padding may reach beyond the cache; no row's own tokens reach its last position here.
+        positions = (starts[:, None] + offsets).clamp_(max=cache.length - 1)
         cos, sin = self._angles(cache.length)
         angles = cos[positions][:, :, None], sin[positions][:, :, None]
         row_index = torch.arange(batch, device=self.device)
@@ -225,8 +226,6 @@ class Llm:
                 attended = _attend(q, keys[rows, :to], values[rows, :to], mask, causal=causal)
             x = x + F.linear(attended.reshape(len(x), split), layer.out, layer.out_bias)
             x = self._add_mlp(layer, x)
-        if length > 1:
-            return F.rms_norm(x, (self.hidden_size,), self.norm, self.epsilon)
         return F.rms_norm(x, (self.hidden_size,), self.norm, self.epsilon)
 
     def _add_mlp(self, layer: _Layer, x: Tensor) -> Tensor:

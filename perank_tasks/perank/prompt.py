@@ -244,7 +244,9 @@ class PromptBuilder:
     def prepare_passage(self, text: str) -> PreparedText:
         """Clean a passage's text, so that nothing in it passes for structure or for a passage's
         number, and keep its first 256 tokens."""
-        return self._prepare(re.sub(r"\[(\d+)\]", r"(\1)", clean_text(text)), MAX_PASSAGE_TOKENS)
+        return self._prepare(
+            re.sub(r"\[(\d+)\]", r"(\1)", clean_text(text).strip()), MAX_PASSAGE_TOKENS
+        )
 
     def build(self, query: PreparedText, passages: int, texts: Sequence[str] = ()) -> Prompt:
         """The prompt for a window.

@@ -1,0 +1,265 @@
+"""First step, free generation, forms with text, passes, initial orders, and memory that runs out.
+
+Free generation is held against transformers' own `generate` with the stock causal LLM.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import MistralConfig, MistralForCausalLM
+
+from perank_tasks.errors import DeviceMemoryError
+from perank_tasks.perank import PERank, RankingOptions, RerankRequest, decode
+from perank_tasks.perank.checkpoint import load_checkpoint, load_head
+from perank_tasks.perank.llm import Llm
+from tests.perank.conftest import GOLDEN, REFERENCE
+from tests.perank.tiny import EMBEDDING_SIZE, write_own
+
+
+@pytest.fixture(scope="module")
+def with_texts(golden_requests: list[RerankRequest]) -> list[RerankRequest]:
+    """The reference's five lists with the passages' texts."""
+    return [
+        dataclasses.replace(request, texts=[c["text"] for c in case["candidates"]])
+        for case, request in zip(REFERENCE, golden_requests, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def own_engine(tmp_path_factory: pytest.TempPathFactory) -> PERank:
+    folder = tmp_path_factory.mktemp("own")
+    return PERank.from_pretrained(write_own(folder / "ranker"), cache=folder, device="cpu")
+
+
+def random_request(number: int, length: int) -> RerankRequest:
+    random = np.random.default_rng([number, length])
+    vectors = random.normal(size=(length + 1, EMBEDDING_SIZE)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = [f"d{position}" for position in range(length)]
+    return RerankRequest(f"q{number}", f"question {number}", ids, vectors[1:], vectors[0])
+
+
+def test_the_first_step_puts_first_what_constrained_decoding_does(own_engine: PERank) -> None:
+    given = [random_request(number, 20) for number in range(6)]
+    stepwise = list(own_engine.rerank_many(given))
+    once = list(own_engine.rerank_many(given, RankingOptions(decoding="first-step")))
+    assert [result.order[0] for result in once] == [result.order[0] for result in stepwise]
+    assert [result.order for result in once] != [result.order for result in stepwise]
+    assert [(result.decode_steps, result.windows) for result in once] == [(1, 1)] * 6
+
+
+def test_equal_first_logits_go_to_the_earlier_candidate(own_engine: PERank) -> None:
+    request = random_request(1, 12)
+    assert request.embeddings is not None
+    same = dataclasses.replace(request, embeddings=np.repeat(request.embeddings[:1], 12, axis=0))
+    result = next(own_engine.rerank_many([same], RankingOptions(decoding="first-step")))
+    assert result.order == list(range(12))
+
+
+@pytest.mark.parametrize("passages", ["embeddings", "both", "text"])
+def test_free_generation_is_transformers_own(
+    golden_engine: PERank, with_texts: list[RerankRequest], tmp_path: Path, passages: Any
+) -> None:
+    """Token for token, with prompts of several lengths in one batch, until each would stop."""
+    options = RankingOptions(decoding="free", passages=passages)
+    requests = [r for r in with_texts if 1 < len(r.passage_ids) <= 20]
+    windows = []
+    for request in requests:
+        ranking = golden_engine._start(request, options)
+        windows.append(golden_engine._window(ranking, options))
+    head = load_head(load_checkpoint(GOLDEN, cache=tmp_path))
+    stop = golden_engine._tokenizer.eos_token_id
+    written: list[list[int]] = []
+
+    def read(tokens: list[int]) -> str:
+        written.append(tokens)
+        return ""
+
+    cache = decode.Cache(golden_engine.model.llm, len(windows), 3000)
+    batch = decode.Batch(golden_engine.model, cache, [[] for _ in windows], windows, decode.Work())
+    decode.free(batch, head, max_tokens=lambda size: 2 * size, stop=[stop], read=read)
+
+    checkpoint = load_checkpoint(GOLDEN, cache=tmp_path)
+    stock = MistralForCausalLM(MistralConfig(**checkpoint.llm.to_dict())).eval()
+    body = {f"model.{name}": tensor for name, tensor in checkpoint.body.items()}
+    stock.load_state_dict(body | {"lm_head.weight": head})
+    for window, tokens in zip(windows, written, strict=True):
+        inputs = golden_engine.model.embed([window.prompt], [0], window.projected[None], None)
+        expected = stock.generate(
+            inputs_embeds=inputs,
+            attention_mask=torch.ones(inputs.shape[:2], dtype=torch.long),
+            max_new_tokens=2 * len(window.projected),
+            do_sample=False,
+            eos_token_id=stop,
+            pad_token_id=0,
+        )[0].tolist()
+        expected = expected[: expected.index(stop)] if stop in expected else expected
+        assert tokens == expected
+        assert len(tokens) > 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "order", "missing", "repeated"),
+    [
+        ("[3] > [1] > [2]", [2, 0, 1], 0, 0),
+        ("Sure! [3] > [3] > [1]", [2, 0, 1], 1, 1),
+        ("[4] > [0] > [2]", [1, 0, 2], 2, 2),
+        ("", [0, 1, 2], 3, 0),
+        ("9" * 5000, [0, 1, 2], 3, 1),
+    ],
+)
+def test_an_answer_in_numbers_is_repaired_and_the_repairs_counted(
+    answer: str, order: list[int], missing: int, repeated: int
+) -> None:
+    decoded = decode._parsed(answer, 3, 7, finite=True)
+    assert decoded == decode.Decoded(order, 7, True, missing, repeated)
+
+
+def test_free_decoding_gives_permutations_and_says_what_it_repaired(
+    golden_engine: PERank, with_texts: list[RerankRequest]
+) -> None:
+    for passages in ("embeddings", "both", "text"):
+        options = RankingOptions(decoding="free", passages=passages)  # type: ignore[arg-type]
+        results = list(golden_engine.rerank_many(with_texts[:2], options))
+        for request, result in zip(with_texts, results, strict=False):
+            assert result.unranked_reason is None
+            assert sorted(result.order) == list(range(len(request.passage_ids)))
+            # A random LLM writes no ranking.
+            assert result.numbers_missing > 0
+
+
+def test_with_text_the_prompt_has_both(golden_engine: PERank) -> None:
+    prompts = golden_engine.prompts(RankingOptions(passages="both"))
+    texts = [prompts.prepare_passage(text).text for text in ("see [12]", " <PLACEHOLDER> x ")]
+    assert texts == ["see (12)", "< PLACEHOLDER> x"]
+    assert prompts.message("fleas", 2, texts) == (
+        "I will provide you with 2 passages, each with a special token representing the passage "
+        "enclosed in [], followed by original text.\n"
+        "Rank the passages based on their relevance to the search query: fleas.\n"
+        "Passage 1: [<PLACEHOLDER>] see (12)\n\n"
+        "Passage 2: [<PLACEHOLDER>] < PLACEHOLDER> x\n\n"
+        "Search Query: fleas.\n"
+        "Rank the 2 relatively ordered passages above based on their relevance to the search "
+        "query, output the ranking in descending order. Only output the 2 unique special token in "
+        "the ranking.\n\n"
+    )
+    assert len(prompts.build(prompts.prepare("fleas"), 2, texts).passage_slots) == 2
+
+
+def test_text_alone_asks_for_numbers(golden_engine: PERank) -> None:
+    options = RankingOptions(decoding="free", passages="text")
+    prompts = golden_engine.prompts(options)
+    assert prompts.message("fleas", 1, ["see (12)"]) == (
+        "I will provide you with 1 passages.\n"
+        "Rank the passages based on their relevance to the search query: fleas.\n"
+        "Passage 1: see (12)\n\n"
+        "Search Query: fleas.\n"
+        "Rank the 1 relatively ordered passages above based on their relevance to the search "
+        "query, output the ranking in descending order. The output format should be [] > [] > "
+        "..., e.g., [4] > [2] > ..., Only respond with the ranking results with 1 unique numbers, "
+        "do not say anything else or explain.\n\n"
+    )
+    assert prompts.build(prompts.prepare("fleas"), 1, ["see (12)"]).passage_slots == []
+    hashes = {
+        golden_engine.prompts(each).hash
+        for each in (RankingOptions(), RankingOptions(passages="both"), options)
+    }
+    assert len(hashes) == 3
+
+
+def test_a_long_passage_keeps_its_first_256_tokens(golden_engine: PERank) -> None:
+    prompts = golden_engine.prompts(RankingOptions(passages="both"))
+    assert prompts.prepare_passage("flea " * 1000).was_cut
+
+
+def test_texts_that_are_missing_cost_their_query_only(
+    golden_engine: PERank, with_texts: list[RerankRequest]
+) -> None:
+    broken = dataclasses.replace(with_texts[1], texts=None)
+    results = list(
+        golden_engine.rerank_many([with_texts[0], broken], RankingOptions(passages="both"))
+    )
+    assert results[0].unranked_reason is None
+    assert results[1].unranked_reason == "0 texts for 7 passages"
+
+
+def test_a_second_pass_goes_on_from_the_first(own_engine: PERank) -> None:
+    request = random_request(3, 30)
+    once = next(own_engine.rerank_many([request]))
+    assert request.embeddings is not None
+    again = dataclasses.replace(request, embeddings=request.embeddings[once.order])
+    twice = next(own_engine.rerank_many([again]))
+    both = next(own_engine.rerank_many([request], RankingOptions(passes=2)))
+    assert both.order == [once.order[position] for position in twice.order]
+    assert both.order != once.order
+    assert both.windows == 2 * once.windows
+
+
+def test_an_initial_order_is_where_ranking_starts(own_engine: PERank) -> None:
+    request = random_request(4, 30)
+    assert request.embeddings is not None
+    turned = dataclasses.replace(request, embeddings=request.embeddings[::-1].copy())
+    expected = [29 - position for position in next(own_engine.rerank_many([turned])).order]
+    inverted = next(own_engine.rerank_many([request], RankingOptions(initial_order="inverted")))
+    assert inverted.order == expected
+
+
+def test_one_window_over_the_whole_list(own_engine: PERank) -> None:
+    result = next(own_engine.rerank_many([random_request(5, 60)], RankingOptions(window=60)))
+    assert (result.windows, result.decode_steps) == (1, 59)
+
+
+def test_what_prompts_begin_with_is_computed_once(own_engine: PERank) -> None:
+    own_engine.counters.reset()
+    results = list(own_engine.rerank_many([random_request(number, 100) for number in range(4)]))
+    work = own_engine.counters
+    asked = sum(result.tokens_in for result in results)
+    assert work.prefill_tokens + work.reused_tokens >= asked
+    # 9 windows a query, of which 8 begin with the template and the query.
+    assert work.reused_tokens > asked / 4
+    assert work.decode_tokens == 4 * 9 * 18
+    assert (work.queries, work.windows) == (4, 36)
+    llm = own_engine.model.llm
+    assert work.flops > 2 * llm.parameters() * (work.prefill_tokens + work.decode_tokens)
+
+
+def exhausted_above(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the LLM's cache be refused as torch does when the device has no more."""
+    make = decode.Cache.__init__
+
+    def refuse(cache: decode.Cache, llm: Llm, count: int, length: int) -> None:
+        if count > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        make(cache, llm, count, length)
+
+    monkeypatch.setattr(decode.Cache, "__init__", refuse)
+
+
+def test_out_of_memory_halves_the_batch_and_ranks_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = PERank.from_pretrained(write_own(tmp_path / "ranker"), cache=tmp_path, device="cpu")
+    given = [random_request(number, 25) for number in range(7)]
+    expected = [result.order for result in engine.rerank_many(given)]
+    engine = PERank.from_pretrained(tmp_path / "ranker", cache=tmp_path, device="cpu")
+    exhausted_above(2, monkeypatch)
+    assert [result.order for result in engine.rerank_many(given)] == expected
+    exhausted_above(0, monkeypatch)
+    engine._cache = None
+    with pytest.raises(DeviceMemoryError, match="smaller window"):
+        list(engine.rerank_many(given))
+
+
+def test_a_nan_leaves_nothing_behind_for_later_queries(own_engine: PERank) -> None:
+    good = [random_request(number, 30) for number in range(4)]
+    expected = [result.order for result in own_engine.rerank_many(good)]
+    assert good[1].embeddings is not None
+    bad = dataclasses.replace(good[1], embeddings=good[1].embeddings * np.float32(3e38))
+    results = list(own_engine.rerank_many([good[0], bad, good[2], good[3]]))
+    assert "not finite" in (results[1].unranked_reason or "")
+    assert [results[i].order for i in (0, 2, 3)] == [expected[i] for i in (0, 2, 3)]
+    assert [result.order for result in own_engine.rerank_many(good)] == expected
