@@ -21,7 +21,7 @@ from typing import Annotated, Any, cast, get_args, get_origin
 import typer
 from rich.console import Console
 
-from perank_tasks.config import Night, NightOptions
+from perank_tasks.config import ARM_NAMES, Night, NightOptions
 from perank_tasks.errors import ConfigError, PerankError, WarehouseError
 
 # Typer's boxed help cuts long words off, such as a collection's spec; plain help wraps.
@@ -38,11 +38,33 @@ _HELP = {
     "embed": "Embed every passage and query that is new.",
     "index": "Build the BM25 index.",
     "retrieve": "Find every query's candidates.",
-    "rerank": "Order the candidates by every arm.",
+    "rerank": "Order the candidates by every arm; or with --run and --out: TREC files in and out.",
     "evaluate": "Measure every arm's ranking.",
     "load": "Load the night's rows into DuckDB.",
     "verdict": "Compare each result with the one before it.",
 }
+
+
+_RUN_FILES = [
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    for name, annotation in {
+        "run": Annotated[
+            Path | None,
+            typer.Option(
+                help="TREC run with the candidates to rerank; the collection (files:FOLDER) has "
+                "their texts and the queries'."
+            ),
+        ],
+        "out_file": Annotated[
+            Path | None,
+            typer.Option(
+                "--out",
+                help="TREC run to write: PE-Rank's, or that of the one arm in --arms; of several, "
+                "one file each, named OUT.ARM.",
+            ),
+        ],
+    }.items()
+]
 
 
 def main() -> None:
@@ -58,16 +80,19 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
-def _with_night_options(command: Callable[[NightOptions], None]) -> Callable[..., None]:
-    """A Typer command whose options are the fields of `NightOptions`."""
+def _with_night_options(
+    command: Callable[..., None], *own: inspect.Parameter
+) -> Callable[..., None]:
+    """A Typer command whose options are the fields of `NightOptions`, and its own before them."""
 
     def run(**values: Any) -> None:
         given = {name: value for name, value in values.items() if value is not None}
+        mine = {parameter.name: given.pop(parameter.name, None) for parameter in own}
         if "arms" in given:
             given["arms"] = tuple(arm.strip() for arm in given["arms"].split(","))
-        command(NightOptions.parse(given))
+        command(NightOptions.parse(given), **mine)
 
-    parameters = []
+    parameters = list(own)
     for name, field in NightOptions.model_fields.items():
         default = ",".join(field.default) if name == "arms" else field.default
         help_text = field.description or ""
@@ -101,16 +126,43 @@ def _plan(options: NightOptions) -> Night:
 
 def _stage_command(stage: str) -> Callable[[NightOptions], None]:
     def command(options: NightOptions) -> None:
-        from perank_tasks.pipeline import STAGES, run_night
+        from perank_tasks.pipeline import run_night
 
-        result = run_night(_plan(options), until=stage)[stage]
-        for line in _lines(result):
-            out.print(line, highlight=False, soft_wrap=True)
-        following = STAGES.index(stage) + 1
-        next_command = STAGES[following] if following < len(STAGES) else "report"
-        out.print(f"[dim]next: perank {next_command}, with the same options[/]")
+        _print_stage(stage, run_night(_plan(options), until=stage)[stage])
 
     return command
+
+
+def _print_stage(stage: str, result: Any) -> None:
+    from perank_tasks.pipeline import STAGES
+
+    for line in _lines(result):
+        out.print(line, highlight=False, soft_wrap=True)
+    following = STAGES.index(stage) + 1
+    next_command = STAGES[following] if following < len(STAGES) else "report"
+    out.print(f"[dim]next: perank {next_command}, with the same options[/]")
+
+
+def _rerank(options: NightOptions, run: Path | None, out_file: Path | None) -> None:
+    from perank_tasks.collections import with_run
+    from perank_tasks.pipeline import run_night
+    from perank_tasks.settings import Settings
+    from perank_tasks.stages.rerank import write_runs
+
+    if run is not None:
+        spec = options.collection or Settings.from_environment().collection
+        changes = {"collection": with_run(spec, run), "first_stage": "given"}
+        options = options.model_copy(update=changes)
+    if out_file is not None and options.arms == ARM_NAMES:
+        options = options.model_copy(update={"arms": ("perank",)})
+    night = _plan(options)
+    rankings = run_night(night, until="rerank")["rerank"]
+    if out_file is None:
+        _print_stage("rerank", rankings)
+        return
+    for path, queries in write_runs(night, rankings, out_file).items():
+        out.print(f"{path}: {queries} queries", highlight=False, soft_wrap=True)
+    out.print("[dim]next: perank nightly, with the same options, measures and compares it[/]")
 
 
 def _lines(result: Any) -> list[str]:
@@ -143,7 +195,10 @@ app.command("nightly", help="Run a whole night and print its report.")(
     _with_night_options(_nightly)
 )
 for _stage, _text in _HELP.items():
-    app.command(_stage, help=_text)(_with_night_options(_stage_command(_stage)))
+    if _stage == "rerank":
+        app.command(_stage, help=_text)(_with_night_options(_rerank, *_RUN_FILES))
+    else:
+        app.command(_stage, help=_text)(_with_night_options(_stage_command(_stage)))
 
 
 @app.command()

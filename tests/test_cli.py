@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.small import GOLDEN, TOPICS, write_collection
+from perank_tasks.collections import RunLine
+from perank_tasks.trec import read_run, write_run
+from tests.small import GOLDEN, TOPICS, some_passages, write_collection
 
 
 def perank(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -116,3 +118,35 @@ def test_judging_goes_round_without_saying_who_found_what(
     assert done.returncode == 1
     assert "q-flea never-pooled is not on the sheet" in done.stderr
     assert qrels.read_text().split() == fields
+
+
+def test_a_trec_run_is_reranked_into_another(options: list[str], tmp_path: Path) -> None:
+    passages = [passage["_id"] for passage in some_passages()]
+    given = [RunLine("q-flea", passage, -float(i)) for i, passage in enumerate(passages[:12])]
+    given += [RunLine("q-thai", passage, -float(i)) for i, passage in enumerate(passages[-5:])]
+    write_run(tmp_path / "in.trec", given, "first")
+    files = ["--run", str(tmp_path / "in.trec"), "--out", str(tmp_path / "out.trec")]
+    done = perank("rerank", *options, *files, "--top-k", "10")
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path / 'out.trec'}: 2 queries" in done.stdout
+    ranked = [(line.query_id, line.passage_id) for line in read_run(tmp_path / "out.trec")]
+    before = [(line.query_id, line.passage_id) for line in given]
+    assert sorted(ranked) == sorted(before)
+    assert ranked != before
+
+
+def test_several_arms_write_a_run_each(options: list[str], tmp_path: Path) -> None:
+    done = perank("rerank", *options, "--arms", "bm25,cosine", "--out", str(tmp_path / "out.trec"))
+    assert done.returncode == 0, done.stderr
+    assert read_run(tmp_path / "out.trec.bm25")
+    assert read_run(tmp_path / "out.trec.cosine")
+
+
+def test_a_run_that_is_not_there_or_cannot_be_taken(tmp_path: Path) -> None:
+    missing = perank("rerank", "--run", "nowhere.trec", "--out", "out.trec")
+    assert missing.returncode == 1
+    assert "nowhere.trec: no such run file" in missing.stderr
+    (tmp_path / "in.trec").write_text("q Q0 d 1 1.0 t\n")
+    pydocs = perank("rerank", "--run", str(tmp_path / "in.trec"))
+    assert pydocs.returncode == 1
+    assert "takes no run" in pydocs.stderr

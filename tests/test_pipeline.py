@@ -267,6 +267,31 @@ def test_a_given_run_that_is_not_there_is_named(spec: str) -> None:
         run_night(small_night(spec, first_stage="given"))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"decoding": "first-step"},
+        {"decoding": "free", "passages": "text"},
+        {"passages": "both", "top_k": 10},
+        {"passes": 2, "initial_order": "random", "order_seed": 7},
+    ],
+)
+def test_every_way_of_ranking_is_an_arm_of_its_own(spec: str, changes: dict[str, Any]) -> None:
+    plain = small_night(spec, arms=("perank",))
+    other = small_night(spec, arms=("perank",), **changes)
+    assert plain.arms[0].hash != other.arms[0].hash
+    run_night(plain)
+    run_night(other)
+    assert values("SELECT count(DISTINCT arm_hash) FROM rankings") == [2]
+    cost = values(
+        "SELECT unnest([forward_passes, flops, prefill_seconds, numbers_repaired]) "
+        "FROM efficiency WHERE arm_hash = ? AND stage = 'rerank'",
+        other.arms[0].hash,
+    )
+    assert all(value > 0 for value in cost[:3])
+    assert (cost[3] > 0) == (changes.get("decoding") == "free")
+
+
 def test_read_vectors_joins_by_id(spec: str) -> None:
     night = small_night(spec)
     artifact = store().open(run_night(night, until="embed")["embed"][night.embedders[0]])

@@ -16,7 +16,7 @@ from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from perank_tasks.errors import ConfigError
 
@@ -113,6 +113,24 @@ def open_collection(spec: str) -> Collection:
         key, _, value = part.partition("=")
         options[key] = unquote(value)
     return _ADAPTERS[scheme](spec, rest, options)
+
+
+def with_run(spec: str, run: Path) -> str:
+    """The spec of the same collection with another first-stage run.
+
+    Raises:
+        ConfigError: the run is not there, or such a collection takes none.
+    """
+    if not run.is_file():
+        raise ConfigError(f"{run}: no such run file")
+    address, _, query = spec.partition("?")
+    if not address.startswith("files:"):
+        raise ConfigError(
+            f"collection {spec!r} takes no run: give the folder that holds the run's queries and "
+            f"passages, as in --collection files:/data/scifact"
+        )
+    kept = [part for part in query.split("&") if part and not part.startswith("run=")]
+    return f"{address}?{'&'.join([*kept, f'run={quote(str(run.absolute()))}'])}"
 
 
 def _open_pydocs(spec: str, rest: str, options: dict[str, str]) -> Collection:

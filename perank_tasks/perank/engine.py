@@ -531,6 +531,7 @@ class PERank:
         self._rank(active[:half], options)
         self._rank(active[half:], options)
 
+    @torch.inference_mode()
     def _rank_together(self, active: list[_Ranking], options: RankingOptions) -> None:
         """Rank the next window of every list, round by round; row i of the cache is list i's."""
         cached: list[list[int]] = [[] for _ in active]

@@ -74,7 +74,8 @@ def _arm_rows(night: Night, arm: Arm, store: Store, rankings: Artifact) -> Rows:
             qrels[row["query_id"]][row["passage_id"]] = row["relevance"]
     run: dict[str, dict[str, float]] = defaultdict(dict)
     for row in ranking:
-        run[row["query_id"]][row["passage_id"]] = row["score"]
+        # Ranks, not scores: what is measured is the order that the table shows, ties included.
+        run[row["query_id"]][row["passage_id"]] = -row["rank"]
     level = snapshot.manifest.config["relevance_level"]
     values = evaluate_run(run, qrels, level)
 

@@ -13,6 +13,7 @@ Rankings belong to one date and fingerprint: they are computed anew every night.
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -20,8 +21,9 @@ import pyarrow as pa
 
 from perank_tasks import baselines
 from perank_tasks.artifacts import Artifact, Store, artifact_key
+from perank_tasks.collections import RunLine
 from perank_tasks.config import Arm, Night
-from perank_tasks.errors import EmbeddingError
+from perank_tasks.errors import EmbeddingError, StorageError
 from perank_tasks.meter import WORK, Meter, total
 from perank_tasks.progress import progress
 from perank_tasks.schemas import QUERY_STATUS, RANKINGS, rows_to_table
@@ -29,6 +31,7 @@ from perank_tasks.settings import Settings
 from perank_tasks.stages.embed import read_vectors
 from perank_tasks.stages.retrieve import query_shard, read_candidates
 from perank_tasks.stages.snapshot import read_texts
+from perank_tasks.trec import write_run
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +113,36 @@ def publish_rankings(night: Night, candidates: str, embeddings: dict[str, str]) 
             )
         references[arm.hash] = artifact.reference
     return references
+
+
+def write_runs(night: Night, rankings: dict[str, str], path: Path) -> dict[Path, int]:
+    """Write each arm's ranking as a TREC run; returns the number of queries in each file.
+
+    Args:
+        night: the night they belong to.
+        rankings: what `publish_rankings` returned.
+        path: the file; with several arms, `path` and the arm's name after a full stop.
+
+    Raises:
+        StorageError: a file cannot be written.
+        RunFileError: an identifier holds white space, which the format cannot carry.
+    """
+    store = Store(Settings.from_environment().root)
+    written = {}
+    for arm_hash, reference in rankings.items():
+        arm = night.arm(arm_hash)
+        columns = ("query_id", "passage_id", "score")
+        table = store.open(reference).read("rankings", list(columns))
+        lines = [
+            RunLine(*row) for row in zip(*(table[c].to_pylist() for c in columns), strict=True)
+        ]
+        file = path if len(rankings) == 1 else path.with_name(f"{path.name}.{arm.name}")
+        try:
+            write_run(file, lines, f"perank-{arm.name}-{arm.hash}")
+        except OSError as error:
+            raise StorageError(f"{file} cannot be written: {error.strerror}") from error
+        written[file] = len({line.query_id for line in lines})
+    return written
 
 
 @dataclass(frozen=True)

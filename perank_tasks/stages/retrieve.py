@@ -127,7 +127,11 @@ def _given(
     for query_id, passage_id, score in zip(*(c.to_pylist() for c in run.columns), strict=True):
         if query_id in found:
             found[query_id].append((passage_id, score))
+    # trec_eval's order, by which a run file's measures are published: of equal scores, the
+    # greater id first.
     return {
-        query_id: sorted(ranked, key=lambda pair: -pair[1])[: night.options.depth]
+        query_id: sorted(ranked, key=lambda pair: (pair[1], pair[0]), reverse=True)[
+            : night.options.depth
+        ]
         for query_id, ranked in found.items()
     }

@@ -192,3 +192,11 @@ def test_bfloat16_ranks(tmp_path: Path) -> None:
 def test_importing_the_package_does_not_import_torch() -> None:
     code = "import sys, perank_tasks.perank; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_it_ranks_inside_and_outside_of_inference_mode(tmp_path: Path) -> None:
+    engine = PERank.from_pretrained(write_own(tmp_path / "ranker"), cache=tmp_path, device="cpu")
+    given = [request(1, 30), request(2, 12)]
+    with torch.inference_mode():
+        inside = list(engine.rerank_many(given))
+    assert list(engine.rerank_many(given)) == inside
