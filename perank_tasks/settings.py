@@ -9,6 +9,7 @@ imported. What is *run* is `config.py`'s business; nothing here changes a result
 | `PERANK_ROOT`       | `$PERANK_HOME/artifacts`       | Parquet artifacts                      |
 | `PERANK_WAREHOUSE`  | `$PERANK_HOME/warehouse`       | DuckDB files                           |
 | `PERANK_CACHE`      | `$PERANK_HOME/cache`           | unpacked models                        |
+| `PERANK_BENCHMARKS` | `$PERANK_HOME/benchmarks`      | results of `perank bench`              |
 | `PERANK_COLLECTION` | `pydocs`                       | the collection when none is asked for  |
 | `PERANK_THREADS`    | all cores of this process      | threads of one task                    |
 """
@@ -30,6 +31,8 @@ class Settings:
     """Folder of `perank.duckdb`, the copy to read, and `writer.duckdb`, the loader's own."""
     cache: Path
     """Files that can be made again at any time."""
+    benchmarks: Path
+    """Results of `perank bench`, a folder a run."""
     collection: str
     """Spec of the collection used when a run names none."""
     threads: int
@@ -52,6 +55,7 @@ class Settings:
             root=_folder("PERANK_ROOT", home / "artifacts"),
             warehouse=_folder("PERANK_WAREHOUSE", home / "warehouse"),
             cache=_folder("PERANK_CACHE", home / "cache"),
+            benchmarks=_folder("PERANK_BENCHMARKS", home / "benchmarks"),
             collection=os.environ.get("PERANK_COLLECTION") or "pydocs",
             threads=_threads(),
         )

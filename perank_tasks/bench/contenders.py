@@ -1,0 +1,219 @@
+"""Contenders: the ways to rank that are measured, each as one call over a block of queries.
+
+plain                  the reference's way (`plain.py`): what all others are a ratio to
+released, compact      the engine, by prompt: every passage put out, or the top k exact
+first step, free       the engine's other decodings, released prompt
+full text              listwise over the passages' texts by the same LLM and engine
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from perank_tasks.bench.checkpoints import benchmark_checkpoint
+from perank_tasks.bench.hardware import seconds_of
+from perank_tasks.bench.plain import PlainRanker, PlainResult
+from perank_tasks.bench.workload import BenchQuery, Vectors, request
+from perank_tasks.errors import QualityError
+from perank_tasks.perank import PERank, RankingOptions, RerankRequest, RerankResult
+from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to rank.
+
+    `options` are those of `RankingOptions` besides window and step. `queries` is how many of a
+    block's queries it ranks, None for all: of slow ways whose time a query hardly depends on it,
+    few are enough. Contenders of the first block only are measured once.
+    """
+
+    name: str
+    prompt: Literal["released", "compact"]
+    options: dict[str, Any] | None
+    """None: the plain way."""
+    queries: int | None = None
+    first_block_only: bool = False
+    in_sweeps: bool = False
+    """Whether it is measured over depth and batch, too."""
+
+    @property
+    def reads_texts(self) -> bool:
+        return (self.options or {}).get("passages", "embeddings") != "embeddings"
+
+
+def contenders(top_k: int) -> tuple[Contender, ...]:
+    """All of them, in the order they are run and shown in."""
+    both = {"passages": "both"}
+    once: dict[str, Any] = {"queries": 1, "first_block_only": True}
+    return (
+        Contender("plain", "released", None, queries=1, in_sweeps=True),
+        Contender("released", "released", {}, in_sweeps=True),
+        Contender(f"released, top {top_k}", "released", {"top_k": top_k}),
+        Contender("compact", "compact", {}),
+        Contender(f"compact, top {top_k}", "compact", {"top_k": top_k}, in_sweeps=True),
+        Contender(
+            "first step", "released", {"decoding": "first-step"}, queries=2, first_block_only=True
+        ),
+        Contender("free", "released", {"decoding": "free"}, **once),
+        Contender("full text", "released", both, **once),
+        Contender(f"full text, top {top_k}", "released", {**both, "top_k": top_k}, **once),
+        Contender("full text, free", "released", {"passages": "text", "decoding": "free"}, **once),
+    )
+
+
+@dataclass
+class Measurement:
+    """One contender over the queries it ranked of one block."""
+
+    contender: str
+    queries: list[str]
+    orders: list[list[int]]
+    seconds: float
+    tokens_in: int
+    decode_steps: int
+    prefill_tokens: int | None = None
+    """Tokens of prompts that went through the LLM; None for the plain way, which is not counted.
+
+    Less than `tokens_in` where windows of a query share the beginning of their prompt.
+    """
+    prefill_flops: int | None = None
+    """Of these tokens, in the LLM's matrices."""
+    prefill_seconds: float | None = None
+
+    @property
+    def seconds_a_query(self) -> float:
+        return self.seconds / len(self.queries)
+
+
+@dataclass
+class Arena:
+    """The loaded models, and what they rank."""
+
+    engines: dict[str, PERank]
+    """By prompt, `released` and perhaps `compact`."""
+    plain: PlainRanker
+    window: int
+    step: int
+    vectors: dict[str, Vectors] = field(default_factory=dict)
+    """By prompt. Prompts whose checkpoints have one encoder share them."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.engines["released"].device
+
+    def embed(self, queries: Sequence[BenchQuery]) -> None:
+        """Embed all texts once, before anything is measured."""
+        made: dict[Any, Vectors] = {}
+        for prompt, engine in self.engines.items():
+            vectors = made.setdefault(engine.encoder, Vectors(engine))
+            vectors.add([t for query in queries for t in (query.text, *query.passages)])
+            self.vectors[prompt] = vectors
+
+    def measure(self, contender: Contender, queries: Sequence[BenchQuery]) -> Measurement:
+        """Rank `queries` as `contender` does: all in one call, but plain one by one.
+
+        Raises:
+            QualityError: a query could not be ranked.
+        """
+        if contender.options is None:
+            return self._measure_plain(contender, queries)
+        engine = self.engines[contender.prompt]
+        options = RankingOptions(window=self.window, step=self.step, **contender.options)
+        vectors = self.vectors[contender.prompt]
+        requests = [request(q, vectors) for q in queries]
+        return measure_engine(engine, requests, options, contender.name)
+
+    def _measure_plain(self, contender: Contender, queries: Sequence[BenchQuery]) -> Measurement:
+        results: list[PlainResult] = []
+        seconds = seconds_of(
+            lambda: results.extend(self.plain.rerank(q.text, q.passages) for q in queries),
+            self.device,
+        )
+        return Measurement(
+            contender=contender.name,
+            queries=[query.query_id for query in queries],
+            orders=[result.order for result in results],
+            seconds=seconds,
+            tokens_in=sum(result.tokens_in for result in results),
+            decode_steps=sum(result.decode_steps for result in results),
+        )
+
+
+def load_arena(
+    released: str | None,
+    compact: str | None,
+    *,
+    with_compact: bool = False,
+    window: int,
+    step: int,
+    device: str,
+    cache: Path,
+) -> Arena:
+    """Load the models: the checkpoints given, or full-size untrained ones made on the fly.
+
+    Args:
+        released: one with the reference's prompt, for an engine and the plain way.
+        compact: one with a compact prompt.
+        with_compact: whether there is a second engine at all.
+        window, step, device, cache: as for `PERank` and `PlainRanker`.
+
+    Raises:
+        ConfigError, CheckpointError: as for `PERank.from_pretrained` and `PlainRanker`.
+    """
+    names = {"released": released or str(benchmark_checkpoint(RELEASED_V1.name, cache=cache))}
+    if with_compact:
+        names["compact"] = compact or str(benchmark_checkpoint(COMPACT_V1.name, cache=cache))
+    engines = {
+        prompt: PERank.from_pretrained(name, cache=cache, device=device)
+        for prompt, name in names.items()
+    }
+    engine = engines["released"]
+    plain = PlainRanker(
+        names["released"],
+        engine.prompts(RankingOptions()),
+        cache=cache,
+        device=engine.device,
+        dtype=engine.model.dtype,
+        window=window,
+        step=step,
+    )
+    return Arena(engines, plain, window, step)
+
+
+def measure_engine(
+    engine: PERank, requests: Sequence[RerankRequest], options: RankingOptions, name: str
+) -> Measurement:
+    """Rank requests together in one call of the engine.
+
+    Raises:
+        QualityError: one could not be ranked.
+    """
+    before = engine.counters.as_dict()
+    results: list[RerankResult] = []
+    seconds = seconds_of(
+        lambda: results.extend(engine.rerank_many(requests, options, batch_queries=len(requests))),
+        engine.device,
+    )
+    after = engine.counters.as_dict()
+    prefill_tokens = int(after["prefill_tokens"] - before["prefill_tokens"])
+    for result in results:
+        if result.unranked_reason is not None:
+            raise QualityError(
+                f"contender {name!r}: query {result.query_id} was not ranked: "
+                f"{result.unranked_reason}"
+            )
+    return Measurement(
+        contender=name,
+        queries=[request.query_id for request in requests],
+        orders=[list(result.order) for result in results],
+        seconds=seconds,
+        tokens_in=sum(result.tokens_in for result in results),
+        decode_steps=sum(result.decode_steps for result in results),
+        prefill_tokens=prefill_tokens,
+        prefill_flops=2 * prefill_tokens * engine.model.llm.parameters(),
+        prefill_seconds=after["prefill_seconds"] - before["prefill_seconds"],
+    )

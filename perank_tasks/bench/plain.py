@@ -1,0 +1,172 @@
+"""The plain way to run PE-Rank, as its reference does: in, a query and texts; out, an order.
+
+What the engine is measured against, and no slower than it must be: stock transformers and all
+threads. The reference's way is
+
+    windows     one at a time, batch 1
+    passages    embedded again in every window, cut at 512 tokens
+    vocabulary  the embedding and output matrices have rows for the window's passages, which
+                are overwritten for each call
+    decoding    `generate`, greedy, with a key/value cache and a function that allows the
+                passages not yet put out; every step scores the whole vocabulary
+
+Two things differ from it, and neither costs time: the matrices keep their size from call to
+call, and a list of exactly window - step passages, which its loop never ranks, is one window.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LlamaForCausalLM,
+    MistralForCausalLM,
+    PreTrainedModel,
+)
+
+from perank_tasks.errors import CheckpointError
+from perank_tasks.perank.checkpoint import Checkpoint, load_checkpoint, load_head
+from perank_tasks.perank.encoder import REFERENCE_MAX_LENGTH, Encoder
+from perank_tasks.perank.model import build_projector
+from perank_tasks.perank.prompt import Prompt, PromptBuilder
+
+CAUSAL_LLMS: dict[str, type[PreTrainedModel]] = {
+    "llama": LlamaForCausalLM,
+    "mistral": MistralForCausalLM,
+}
+
+
+@dataclass(frozen=True)
+class PlainResult:
+    """One query's ranking and what it took: `order` is a permutation of 0..n-1, best first."""
+
+    order: list[int]
+    windows: int
+    tokens_in: int
+    decode_steps: int
+
+
+class PlainRanker:
+    """A checkpoint run in the reference's way.
+
+    Args:
+        path_or_name: as for `PERank.from_pretrained`.
+        prompts: the checkpoint's prompt, from a `PERank` of the same checkpoint.
+        cache: where base models are unpacked.
+        device, dtype: where it runs, and in what.
+        window, step: passages ranked together, and places the window moves.
+
+    Attributes:
+        model: the stock causal LLM, with `window` rows more than its vocabulary.
+
+    Raises:
+        CheckpointError: it has a residual or a query token, of which the reference knows nothing.
+        ConfigError: nothing of that name.
+    """
+
+    def __init__(
+        self,
+        path_or_name: str | Path,
+        prompts: PromptBuilder,
+        *,
+        cache: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        window: int = 20,
+        step: int = 10,
+    ) -> None:
+        checkpoint = load_checkpoint(path_or_name, cache=cache)
+        if checkpoint.residual is not None or checkpoint.query_token:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.name!r} has a residual or a query token, and the plain "
+                f"way runs checkpoints of the reference only. Give one with the prompt released-v1 "
+                f"and without these two"
+            )
+        self.prompts = prompts
+        self.window, self.step = window, step
+        self.model: Any = _causal_llm(checkpoint, window, device, dtype)
+        self.projector = build_projector(
+            checkpoint.projector_type, checkpoint.embedding_size, checkpoint.llm.hidden_size
+        )
+        self.projector.load_state_dict(checkpoint.projector)
+        self.projector.to(device, dtype).eval()
+        self.encoder = Encoder(checkpoint, cache=cache, device=device)
+        self._vocabulary = checkpoint.llm.vocab_size
+
+    def rerank(self, query: str, passages: Sequence[str]) -> PlainResult:
+        """Rank texts for a query, window by window from the back of the list."""
+        order = list(range(len(passages)))
+        prepared = self.prompts.prepare(query)
+        windows = tokens_in = steps = 0
+        start, end = len(order) - self.window, len(order)
+        while end > 0 and (start + self.step != 0 or windows == 0):
+            start = max(start, 0)
+            members = order[start:end]
+            ids = self._input_ids(self.prompts.build(prepared, len(members)))
+            ranked = self._rank(ids, [passages[position] for position in members])
+            order[start:end] = [members[place] for place in ranked]
+            windows += 1
+            tokens_in += ids.shape[1]
+            steps += len(members)
+            start, end = start - self.step, end - self.step
+        return PlainResult(order, windows, tokens_in, steps)
+
+    @torch.no_grad()
+    def _rank(self, ids: Tensor, texts: list[str]) -> list[int]:
+        """The order of one window's passages: one call of `generate`."""
+        embeddings = self.encoder.encode(
+            texts, max_length=REFERENCE_MAX_LENGTH, batch_size=len(texts)
+        )
+        device, dtype = self.model.device, self.model.dtype
+        projected = self.projector(torch.from_numpy(embeddings).to(device, dtype))
+        first, count = self._vocabulary, len(texts)
+        for matrix in (self.model.get_input_embeddings(), self.model.get_output_embeddings()):
+            matrix.weight[first : first + count] = projected
+        prompt_length = ids.shape[1]
+
+        def allowed(_: int, sequence: Tensor) -> list[int]:
+            given = set(sequence[prompt_length:].tolist())
+            return [token for token in range(first, first + count) if token not in given]
+
+        output = self.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=GenerationConfig(
+                do_sample=False, use_cache=True, max_new_tokens=count, pad_token_id=0
+            ),
+            prefix_allowed_tokens_fn=allowed,
+        )
+        return [token - first for token in output[0, prompt_length:].tolist()]
+
+    def _input_ids(self, prompt: Prompt) -> Tensor:
+        """(1, L): the passages' slots hold the tokens that follow the vocabulary."""
+        ids = torch.tensor([prompt.input_ids])
+        slots = prompt.passage_slots
+        ids[0, slots] = self._vocabulary + torch.arange(len(slots))
+        return ids.to(self.model.device)
+
+
+def _causal_llm(
+    checkpoint: Checkpoint, extra_rows: int, device: torch.device, dtype: torch.dtype
+) -> Any:
+    """The stock LLM with its own head, and `extra_rows` zero rows after its vocabulary."""
+    config = copy.deepcopy(checkpoint.llm)
+    config.vocab_size += extra_rows
+    config.tie_word_embeddings = False
+    embedding, head = checkpoint.body["embed_tokens.weight"], load_head(checkpoint)
+    weights = {f"model.{name}": tensor for name, tensor in checkpoint.body.items()}
+    for name, matrix in (("model.embed_tokens.weight", embedding), ("lm_head.weight", head)):
+        weights[name] = torch.cat([matrix, matrix.new_zeros(extra_rows, matrix.shape[1])])
+    with torch.device("meta"):
+        model = CAUSAL_LLMS[config.model_type](config)
+    placed = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
+    model.load_state_dict(placed, strict=True, assign=True)
+    # Rotary frequencies are no weights: they are computed, and were computed on "meta".
+    rotary = model.model.rotary_emb
+    model.model.rotary_emb = type(rotary)(config=config).to(device)
+    return model.eval()

@@ -1,0 +1,40 @@
+"""Plots: in, measured series; out, PNG files.
+
+A series is a name and its points (x, y). Drawn without pyplot, so no display is needed.
+"""
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Series = dict[str, list[tuple[int, float]]]
+
+
+def plot_latency(path: Path, series: Series) -> None:
+    """Seconds a query by number of candidates, one query at a time; a logarithmic scale."""
+    figure, axes = _figure(series, "Latency, one query at a time")
+    axes.set(xlabel="candidates a query", ylabel="seconds a query", yscale="log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    figure.savefig(path, dpi=150)
+
+
+def plot_throughput(path: Path, series: Series) -> None:
+    """Queries a second by the number of queries ranked together."""
+    figure, axes = _figure(series, "Throughput")
+    axes.set(xlabel="queries ranked together", ylabel="queries a second", ylim=(0, None))
+    figure.savefig(path, dpi=150)
+
+
+def _figure(series: Series, title: str) -> tuple[Figure, Axes]:
+    """All series as lines, with ticks where something was measured."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, points in series.items():
+        axes.plot(*zip(*points, strict=True), marker="o", label=name)
+    axes.set_xticks(sorted({x for points in series.values() for x, _ in points}))
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure, axes

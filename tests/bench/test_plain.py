@@ -1,0 +1,94 @@
+"""The plain way ranks as the reference did, and as the engine does."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from perank_tasks.bench.plain import PlainRanker
+from perank_tasks.errors import CheckpointError
+from perank_tasks.perank import PERank, RankingOptions
+from tests.perank.tiny import write_own
+from tests.small import GOLDEN
+
+REFERENCE: list[dict[str, Any]] = json.loads((GOLDEN / "reference_rankings.json").read_text())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_threads() -> None:
+    """Tiny models gain nothing from threads."""
+    torch.set_num_threads(1)
+
+
+def plain(folder: Path, cache: Path) -> tuple[PERank, PlainRanker]:
+    engine = PERank.from_pretrained(folder, cache=cache, device="cpu")
+    ranker = PlainRanker(
+        folder,
+        engine.prompts(RankingOptions()),
+        cache=cache,
+        device=engine.device,
+        dtype=torch.float32,
+    )
+    return engine, ranker
+
+
+@pytest.fixture
+def random_llama(tmp_path: Path) -> Path:
+    """The golden checkpoint as a Llama with other weights; its encoder stays."""
+    folder = tmp_path / "llama"
+    shutil.copytree(GOLDEN, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "embed_llama"}
+    (folder / "config.json").write_text(json.dumps(config))
+    generator = torch.Generator().manual_seed(7)
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in tensors.items():
+        if ".encoder." not in name and "norm" not in name:
+            tensors[name] = 0.3 * torch.randn(tensor.shape, generator=generator)
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def test_the_golden_checkpoint_ranks_as_the_reference_did(tmp_path: Path) -> None:
+    _, ranker = plain(GOLDEN, tmp_path)
+    for case in REFERENCE:
+        found = ranker.rerank(case["query"], [c["text"] for c in case["candidates"]])
+        assert [case["candidates"][i]["docid"] for i in found.order] == case["ranking"]
+    assert found.tokens_in == len(REFERENCE[-1]["first_window_input_ids"])
+
+
+@pytest.mark.parametrize("length", [2, 10, 20, 27, 45])
+def test_a_random_llama_ranks_as_the_engine_does(
+    random_llama: Path, tmp_path: Path, length: int
+) -> None:
+    engine, ranker = plain(random_llama, tmp_path)
+    texts = [c["text"] for c in REFERENCE[3]["candidates"]][:length]
+    fast, slow = engine.rerank("cost of concrete", texts), ranker.rerank("cost of concrete", texts)
+    assert slow.order == fast.order
+    assert slow.order != list(range(length)) or length == 2
+    assert (slow.windows, slow.tokens_in) == (fast.windows, fast.tokens_in)
+
+
+def test_a_smaller_window_after_larger_ones_is_ranked_by_its_own_passages(tmp_path: Path) -> None:
+    _, ranker = plain(GOLDEN, tmp_path)
+    texts = [c["text"] for c in REFERENCE[3]["candidates"]][:8]
+    alone = ranker.rerank("define visceral", texts).order
+    ranker.rerank("define visceral", [c["text"] for c in REFERENCE[3]["candidates"]])
+    assert ranker.rerank("define visceral", texts).order == alone
+
+
+def test_a_checkpoint_beyond_the_reference_is_refused(tmp_path: Path) -> None:
+    engine = PERank.from_pretrained(GOLDEN, cache=tmp_path, device="cpu")
+    own = tmp_path / "own"
+    write_own(own)
+    with pytest.raises(CheckpointError, match="released-v1"):
+        PlainRanker(
+            own,
+            engine.prompts(RankingOptions()),
+            cache=tmp_path,
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+        )
