@@ -290,6 +290,9 @@ def test_every_way_of_ranking_is_an_arm_of_its_own(spec: str, changes: dict[str,
     )
     assert all(value > 0 for value in cost[:3])
     assert (cost[3] > 0) == (changes.get("decoding") == "free")
+    prompts = values("SELECT DISTINCT value FROM provenance WHERE key = 'model.prompt_hash'")
+    other_prompt = changes.get("decoding") == "free" or "passages" in changes
+    assert len(prompts) == 1 + other_prompt
 
 
 def test_read_vectors_joins_by_id(spec: str) -> None:

@@ -265,8 +265,9 @@ class PERank:
         """Where it ranks."""
         return self.model.device
 
-    def description(self) -> dict[str, Any]:
-        """What ran, for provenance: JSON-ready, the same for the same checkpoint and machine."""
+    def description(self, options: RankingOptions | None = None) -> dict[str, Any]:
+        """What ranks with these options, for provenance: JSON-ready, the same for the same
+        checkpoint and machine."""
         checkpoint = self._checkpoint
         return {
             "checkpoint": checkpoint.name,
@@ -277,16 +278,14 @@ class PERank:
             "base_revision": checkpoint.base_revision,
             "num_layers": checkpoint.llm.num_hidden_layers,
             "hidden_size": checkpoint.llm.hidden_size,
-            "encoder": {
-                "name": checkpoint.encoder.name,
-                "pooling": checkpoint.encoder.pooling,
-                "embedding_size": checkpoint.encoder.embedding_size,
-                "inside_checkpoint": checkpoint.encoder.inside_checkpoint,
-                "revision": checkpoint.encoder.revision,
-            },
+            "encoder": checkpoint.encoder.name,
+            "encoder_pooling": checkpoint.encoder.pooling,
+            "encoder_inside_checkpoint": checkpoint.encoder.inside_checkpoint,
+            "encoder_revision": checkpoint.encoder.revision,
+            "embedding_size": checkpoint.embedding_size,
             "projector_type": checkpoint.projector_type,
             "prompt": checkpoint.prompt,
-            "prompt_hash": self.prompts(RankingOptions()).hash,
+            "prompt_hash": self.prompts(options or RankingOptions()).hash,
             "query_token": checkpoint.query_token,
             "residual": list(checkpoint.residual) if checkpoint.residual else None,
             "device": str(self.model.device),

@@ -129,6 +129,10 @@ def _arm_rows(night: Night, arm: Arm, store: Store, rankings: Artifact) -> Rows:
                 "collection.relevance_level": level,
                 "queries.markers_defused": sum(row["markers_defused"] for row in status),
                 **_embedder(store, inputs),
+                **{
+                    f"model.{name}": value
+                    for name, value in rankings.manifest.counts["model"].items()
+                },
             }.items()
         ],
     }

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -88,7 +88,11 @@ def rerank_shard(
     artifact.write_part("rankings", _rankings_table(results), RANKINGS, shard=work["shard"])
     # Written last: its presence says that the shard is done.
     artifact.write_part(
-        "queries", _status_table(results), QUERY_STATUS, shard=work["shard"], stats=meter.stats
+        "queries",
+        _status_table(results),
+        QUERY_STATUS,
+        shard=work["shard"],
+        stats=lambda: {**meter.stats(), "model": ranker.description()},
     )
     unranked = [r for r in results if r.unranked_reason]
     for r in unranked:
@@ -104,11 +108,12 @@ def publish_rankings(night: Night, candidates: str, embeddings: dict[str, str]) 
         artifact = _artifact(store, night, arm, candidates, embeddings)
         if not artifact.is_published:
             shards = range(night.options.shards)
+            stats = [artifact.part_stats("queries", shard) for shard in shards]
             artifact.publish(
                 expected={"rankings": len(shards), "queries": len(shards)},
                 inputs={"candidates": candidates, **_embeddings_of(arm, embeddings)},
                 config=arm.model_dump(mode="json"),
-                counts={"stats": total(artifact.part_stats("queries", s) for s in shards)},
+                counts={"stats": total(stats), "model": stats[0]["model"]},
                 provenance=night.fingerprint,
             )
         references[arm.hash] = artifact.reference
@@ -191,6 +196,10 @@ class _BaselineRanker:
         """No LLM, no work of one."""
         return {}
 
+    def description(self) -> dict[str, Any]:
+        """No model."""
+        return {}
+
     def rank(self, tasks: list[QueryTask], advance: Callable[[int], None]) -> Iterator[Ranked]:
         for task in tasks:
             yield self._rank(task)
@@ -241,6 +250,10 @@ class _PERankRanker:
                 f"{self.arm.checkpoint} expects {self.model.embedding_size}: they are of another "
                 "embedder or damaged. Remove the folder and embed again."
             )
+
+    def description(self) -> dict[str, Any]:
+        """What ranked: checkpoint, prompt, precision."""
+        return self.model.description(self.arm.ranking)
 
     def work(self) -> dict[str, float]:
         """What the LLM did so far, by the names in `meter.WORK`."""
