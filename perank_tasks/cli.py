@@ -43,7 +43,7 @@ _HELP = {
     "rerank": "Order the candidates by every arm; or with --run and --out: TREC files in and out.",
     "evaluate": "Measure every arm's ranking.",
     "load": "Load the night's rows into DuckDB.",
-    "verdict": "Compare each result with the one before it.",
+    "verdict": "Say what each result is against the accepted one.",
 }
 
 
@@ -176,12 +176,15 @@ def _lines(result: Any) -> list[str]:
         return ["nothing to do"]
     if isinstance(result, str):
         return [str(root / result)]
+    if isinstance(result, dict) and "arms" in result:
+        arms = [f"{arm['arm']}: {arm['text']}" for arm in result["arms"]]
+        return [*arms, result["text"]]
     if isinstance(result, dict):
         return [
             f"{name}: {root / value if isinstance(value, str) else value}"
             for name, value in result.items()
         ]
-    return [f"{row['arm']}: {row['text']}" for row in result]
+    return [str(result)]
 
 
 def _nightly(options: NightOptions) -> None:

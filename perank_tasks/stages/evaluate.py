@@ -127,6 +127,7 @@ def _arm_rows(night: Night, arm: Arm, store: Store, rankings: Artifact) -> Rows:
                 "artifact.snapshot": snapshot.reference,
                 "collection.spec": night.collection,
                 "collection.relevance_level": level,
+                **_contents(snapshot),
                 "queries.markers_defused": sum(row["markers_defused"] for row in status),
                 **_embedder(store, inputs),
             }.items()
@@ -166,6 +167,23 @@ def _embedder(store: Store, inputs: dict[str, str]) -> dict[str, str]:
         return {}
     identity = store.open(inputs["embeddings"]).manifest.config["embedder"]
     return {f"embedder.{name}": str(value) for name, value in identity.items()}
+
+
+def _contents(snapshot: Artifact) -> dict[str, str]:
+    """How many passages, queries and judgements there are, and a hash of each in order."""
+    contents = {}
+    for table, columns in (
+        ("passages", ["passage_id", "text_hash"]),
+        ("queries", ["query_id", "text"]),
+        ("qrels", ["query_id", "passage_id", "relevance"]),
+    ):
+        digest = hashlib.sha256()
+        rows = snapshot.read(table, columns)
+        for batch in rows.to_batches(max_chunksize=65_536):
+            digest.update(json.dumps(batch.to_pydict()).encode())
+        contents[f"collection.{table}"] = str(rows.num_rows)
+        contents[f"collection.{table}_hash"] = digest.hexdigest()[:16]
+    return contents
 
 
 def _ranking_hash(ranking: list[dict[str, Any]]) -> str:
