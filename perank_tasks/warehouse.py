@@ -24,20 +24,9 @@ from perank_tasks.errors import ConfigError, StorageError, WarehouseError
 from perank_tasks.load_log import collection_of, record_load
 from perank_tasks.regression.derive import VERSION, derive, derive_all
 from perank_tasks.schemas import RESULT_TABLES
+from perank_tasks.sql_files import sql_folder
 
 LOCK_PATIENCE_S = 60.0
-
-
-def sql_folder() -> Path:
-    """The folder of SQL files: in the installed package, else beside it in the source tree."""
-    package = Path(__file__).parent
-    for folder in (package / "sql", package.parent / "sql"):
-        if (folder / "schema").is_dir():
-            return folder
-    raise ConfigError(
-        f"The SQL files are neither in {package / 'sql'} nor in {package.parent / 'sql'}; "
-        "the installation is damaged. Install perank again."
-    )
 
 
 def load_results(

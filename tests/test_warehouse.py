@@ -12,9 +12,7 @@ import pytest
 from perank_tasks.artifacts import Artifact, Store
 from perank_tasks.errors import StorageError, WarehouseError
 from perank_tasks.schemas import RESULT_TABLES, rows_to_table
-from perank_tasks.warehouse import load_results, reading, sql_folder
-
-EXAMPLES = sorted((sql_folder() / "examples").glob("*.sql"))
+from perank_tasks.warehouse import load_results, reading
 
 
 def publish(
@@ -172,13 +170,3 @@ def test_asking_before_the_first_night_says_how_to_run_one(tmp_path: Path) -> No
         reading(tmp_path),
     ):
         pass
-
-
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_example_queries_run_and_find_something(tmp_path: Path, example: Path) -> None:
-    for day, ndcg in ((1, 0.5), (2, 0.4)):
-        for arm in ("perank", "cosine"):
-            load_results(tmp_path, publish(tmp_path, day, ndcg, arm=arm))
-    with reading(tmp_path) as warehouse:
-        assert warehouse.execute(example.read_text()).fetchall()
-    assert example.read_text().startswith("-- ")

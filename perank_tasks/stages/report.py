@@ -20,8 +20,9 @@ from rich.table import Table
 from perank_tasks.artifacts import Store
 from perank_tasks.errors import ConfigError
 from perank_tasks.settings import Settings
+from perank_tasks.sql_files import sql_folder
 from perank_tasks.stages.verdict import judge
-from perank_tasks.warehouse import dicts, reading, sql_folder
+from perank_tasks.warehouse import dicts, reading
 
 
 def print_report(
