@@ -21,7 +21,7 @@ import pyarrow as pa
 from perank_tasks.acceptances import publish_acceptance
 from perank_tasks.artifacts import Artifact, Store
 from perank_tasks.errors import ConfigError, StorageError, WarehouseError
-from perank_tasks.load_log import collection_of, record_load
+from perank_tasks.load_log import collection_of, keys_of, record_load
 from perank_tasks.regression.derive import VERSION, derive, derive_all
 from perank_tasks.schemas import RESULT_TABLES
 from perank_tasks.sql_files import sql_folder
@@ -57,8 +57,8 @@ def load_results(
         counts = insert_results(connection, results)
         if acceptance is not None:
             insert_acceptances(connection, publish_acceptance(results.store, acceptance))
-        collection, loaded = collection_of(results.reference), _dates(results)
-        derive(connection, collection, min(loaded), loaded)
+        loaded = {date.fromisoformat(day) for day, _ in keys_of(results)}
+        derive(connection, collection_of(results.reference), min(loaded), loaded)
         # Before the commit: the log may know more than the tables, never less.
         record_load(results)
     return counts
@@ -97,10 +97,6 @@ def insert_acceptances(connection: duckdb.DuckDBPyConnection, rows: pa.Table) ->
     """Append acceptances; one that is there already stays as it is."""
     connection.register("incoming_baselines", rows)
     connection.execute("INSERT OR IGNORE INTO baselines BY NAME SELECT * FROM incoming_baselines")
-
-
-def _dates(results: Artifact) -> set[date]:
-    return set(results.read("runs", ["run_date"])["run_date"].to_pylist())
 
 
 def _check_is_there(connection: duckdb.DuckDBPyConnection, act: dict[str, Any]) -> None:

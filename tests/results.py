@@ -18,7 +18,7 @@ JITTER -= JITTER.mean()
 
 def drop(delta: float) -> np.ndarray:
     """The base values, lower by `delta` in the mean and by more or less for each query."""
-    return BASE + JITTER - delta
+    return np.clip(BASE + JITTER - delta, 0, 1)
 
 
 def publish_results(

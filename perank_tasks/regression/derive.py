@@ -19,7 +19,7 @@ from perank_tasks.config import stable_hash
 from perank_tasks.regression.cost import MEMORY, SPEED, TOKENS, judge_cost
 from perank_tasks.regression.drift import compare_rankings
 from perank_tasks.regression.ladder import Evidence, Judgement, judge_night
-from perank_tasks.regression.nights import Baseline, Nights, Run, Values
+from perank_tasks.regression.nights import Baseline, Nights, Run, Values, read_rankings
 from perank_tasks.regression.thresholds import DEFAULT, Thresholds
 from perank_tasks.schemas import DERIVED_TABLES, rows_to_table
 
@@ -131,7 +131,7 @@ def judge_against(
 
 def drift_rows(connection: duckdb.DuckDBPyConnection, run: Run, baseline: Run) -> list[tuple]:
     """Rows of `drift`, one for each query that either run has candidates for."""
-    return _drift_rows(run, baseline, lambda r: _rankings(connection, r))
+    return _drift_rows(run, baseline, lambda r: read_rankings(connection, r))
 
 
 _Words = dict[tuple, tuple[tuple, str]]
@@ -241,7 +241,7 @@ def _derive_drift(
         for day, arm, then, other in held
         if loaded is not None and not {day, then} & loaded
     }
-    rankings = lru_cache(maxsize=32)(lambda run: _rankings(connection, run))
+    rankings = lru_cache(maxsize=32)(lambda run: read_rankings(connection, run))
     rows = []
     wanted = set()
     for run, baseline in baselines.items():
@@ -272,16 +272,6 @@ def _drift_rows(
         )
         for query_id in sorted(before.keys() | now.keys())
     ]
-
-
-def _rankings(connection: duckdb.DuckDBPyConnection, run: Run) -> dict[str, dict[str, float]]:
-    """{query id: {passage id: score}}, best first."""
-    rows = connection.execute(
-        "SELECT query_id, list(passage_id ORDER BY rank), list(score ORDER BY rank) "
-        "FROM rankings WHERE run_date = ? AND collection = ? AND arm_hash = ? GROUP BY query_id",
-        [run.run_date, run.collection, run.arm_hash],
-    ).fetchall()
-    return {query: dict(zip(ids, scores, strict=True)) for query, ids, scores in rows}
 
 
 def _overlaps(

@@ -182,3 +182,13 @@ class Values:
     def measures_of(self, run: Run) -> list[str]:
         """The measures that a run has a value for."""
         return [m for m in self._measures if not np.isnan(self.of(run, m)).all()]
+
+
+def read_rankings(connection: duckdb.DuckDBPyConnection, run: Run) -> dict[str, dict[str, float]]:
+    """A run's rankings: {query id: {passage id: score}}, best first."""
+    rows = connection.execute(
+        "SELECT query_id, list(passage_id ORDER BY rank), list(score ORDER BY rank) "
+        "FROM rankings WHERE run_date = ? AND collection = ? AND arm_hash = ? GROUP BY query_id",
+        [run.run_date, run.collection, run.arm_hash],
+    ).fetchall()
+    return {query: dict(zip(ids, scores, strict=True)) for query, ids, scores in rows}
