@@ -8,7 +8,7 @@ In: per-query values of the night and of its baseline, and the nights between. O
     drift         rankings or values changed; the mean is within the noise band
     acknowledged  it changed, and this very night has been accepted
     improvement   as regression, upwards
-    suspect       outside the noise band, or a trend, and not (yet) shown to be more than chance
+    suspect       outside the noise band, and not (yet) shown to be more than chance
     incomplete    too many queries unranked or without judgements: nothing can be said
     regression    suspect, the paired test against the baseline is significant after Holm's
                   correction over everything tested in the night, and the change is relevant
@@ -16,7 +16,8 @@ In: per-query values of the night and of its baseline, and the nights between. O
 A regression stands until it is repaired or accepted: a later night that is still worse by
 what is relevant needs no new alarm from the band, and p < alpha without correction, since
 it is no new claim. Small drops that never leave the band are let through to the test by a
-significant trend since the baseline.
+significant trend since the baseline; a trend alone is no suspicion, for a collection that
+changes a little every night has one.
 """
 
 from collections.abc import Sequence
@@ -196,17 +197,13 @@ def _climb(
     if e.has_band:
         claim = Verdict.REGRESSION if delta < 0 else Verdict.IMPROVEMENT
         relevant = e.is_quality and abs(delta) >= thresholds.relevance - 1e-12
-        standing = bool(e.earlier) and e.earlier[-1][1] == claim
-        if standing and relevant:
-            reason = "standing"
+        if relevant and e.earlier and e.earlier[-1][1] == claim and case.p < thresholds.alpha:
+            verdict, reason = claim, "standing"
         elif not band.holds(delta):
-            reason = "band"
-        elif trend < thresholds.trend_alpha and relevant:
-            reason = "trend"
-        if reason:
-            p = case.p if reason == "standing" else case.p_holm
-            shown = relevant and p < thresholds.alpha
-            verdict = claim if shown else Verdict.SUSPECT
+            shown = relevant and case.p_holm < thresholds.alpha
+            verdict, reason = claim if shown else Verdict.SUSPECT, "band"
+        elif relevant and trend < thresholds.trend_alpha and case.p_holm < thresholds.alpha:
+            verdict, reason = claim, "trend"
     return (Verdict.ACKNOWLEDGED if e.accepted else verdict), reason
 
 
