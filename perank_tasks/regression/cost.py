@@ -48,8 +48,12 @@ def judge_cost(
     usual = [v for v, word in earlier if word in ("first", "usual") and v > 0]
     if not usual:
         return CostJudgement("first", None, 0)
-    floor = thresholds.speed_floor if quantity == SPEED else thresholds.cost_floor
-    logs = noise_band(np.log(usual), float(np.log1p(floor)), thresholds)
+    floors = {
+        SPEED: thresholds.speed_floor,
+        TOKENS: thresholds.tokens_floor,
+        MEMORY: thresholds.memory_floor,
+    }
+    logs = noise_band(np.log(usual), float(np.log1p(floors[quantity])), thresholds)
     below, above = _WORDS.get(quantity, ("cheaper", "costlier"))
     at = float(np.log(value))
     word = "usual" if logs.holds(at) else below if at < logs.low else above

@@ -202,7 +202,7 @@ def _climb(
         elif not band.holds(delta):
             shown = relevant and case.p_holm < thresholds.alpha
             verdict, reason = claim if shown else Verdict.SUSPECT, "band"
-        elif relevant and trend < thresholds.trend_alpha and case.p_holm < thresholds.alpha:
+        elif relevant and max(trend, case.p_holm) < thresholds.trend_alpha:
             verdict, reason = claim, "trend"
     return (Verdict.ACKNOWLEDGED if e.accepted else verdict), reason
 

@@ -78,14 +78,7 @@ class World:
         Args:
             drop: (measures, queries), what is added to the last arm's values tonight.
         """
-        noise = self.noise
-        everywhere = (1, 1, self.queries)
-        for chance, size in (
-            (noise.passages, noise.passages_size),
-            (noise.judgements, noise.judgements_size),
-        ):
-            self.lasting = self._touched(self.lasting, chance, size, everywhere)
-        now = self._touched(self.lasting, noise.ties, noise.ties_size, (ARMS, 1, self.queries))
+        now = self._pass()
         if drop is not None:
             now[-1] = np.clip(now[-1] + drop, 0, 1)
         before, after = (v.reshape(TESTS, self.queries) for v in (self.baseline, now))
@@ -97,6 +90,23 @@ class World:
         for words, judgement in zip(self.earlier, judgements, strict=True):
             words.append((judgement.delta or 0.0, judgement.verdict))
         return [judgement.verdict for judgement in judgements]
+
+    def settle(self, nights: int) -> None:
+        """Let nights pass that nobody judges: they only make the bands."""
+        for _ in range(nights):
+            deltas = (self._pass() - self.baseline).mean(axis=2).ravel()
+            for words, delta in zip(self.earlier, deltas.tolist(), strict=True):
+                words.append((delta, Verdict.DRIFT))
+
+    def _pass(self) -> np.ndarray:
+        """The values of one more night: what stays changes for good, ties for this night."""
+        noise = self.noise
+        for chance, size in (
+            (noise.passages, noise.passages_size),
+            (noise.judgements, noise.judgements_size),
+        ):
+            self.lasting = self._touched(self.lasting, chance, size, (1, 1, self.queries))
+        return self._touched(self.lasting, noise.ties, noise.ties_size, (ARMS, 1, self.queries))
 
     def _touched(
         self, values: np.ndarray, chance: float, size: float, where: tuple[int, ...]
@@ -195,14 +205,14 @@ def first_night(
     It comes some unchanged nights after the acceptance.
     """
     world = World(random, queries, thresholds=thresholds)
-    _settle(world)
+    world.settle(NIGHTS_BEFORE)
     return Verdict.REGRESSION in world.night(_true_drop(world, drop))[-MEASURES:]
 
 
 def drops_in_a_row(random: np.random.Generator, queries: int, step: float, times: int) -> bool:
     """Whether drops that add up are called by the last of them."""
     world = World(random, queries)
-    _settle(world)
+    world.settle(NIGHTS_BEFORE)
     whole = _true_drop(world, step * times)
     verdicts: list[Verdict] = []
     for night in range(1, times + 1):
@@ -243,16 +253,6 @@ def _unchanged(random: np.random.Generator, nights: int) -> dict[Verdict, int]:
             word = max(world.night(), key=ladder.index)
             words[word] = words.get(word, 0) + 1
     return words
-
-
-def _settle(world: World) -> None:
-    """Let some unchanged nights pass; their tests do not matter here and flip rarely."""
-    thresholds, world.thresholds = world.thresholds, replace(world.thresholds, flips=200)
-    for _ in range(NIGHTS_BEFORE):
-        world.night()
-    # What chance called with so few flips is no part of what is asked.
-    world.earlier = [[(delta, Verdict.DRIFT) for delta, _ in words] for words in world.earlier]
-    world.thresholds = thresholds
 
 
 def _true_drop(world: World, drop: float) -> np.ndarray:

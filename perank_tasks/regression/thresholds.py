@@ -41,8 +41,10 @@ class Thresholds:
     hardware or the collection and bound what has to be read."""
 
     trend_alpha: float = 0.01
-    """Mann-Kendall p, one-sided, below which the nights since the acceptance are a trend.
-    Five falling nights in a row reach .0014; strict, because it is asked again every night."""
+    """What both p of Mann-Kendall's test, one-sided, over the nights since the acceptance and p
+    of the paired test, corrected, must be below where a change inside the band is called for
+    its trend. Strict, because it is asked again every night; five falling nights in a row
+    reach .0014."""
 
     flips: int = 10_000
     """Sign flips of the randomisation test. The standard error of a p of .003, the first step of
@@ -63,8 +65,12 @@ class Thresholds:
     """Least half-width of the band of queries/s, as a share. Repeated nights on a shared
     machine differ by a third without a cause; half as fast again is worth a look."""
 
-    cost_floor: float = 0.25
-    """The same for tokens a query and peak memory, which hardly vary by themselves."""
+    tokens_floor: float = 0.25
+    """The same for tokens a query, which hardly vary by themselves."""
+
+    memory_floor: float = 1.0
+    """The same for peak memory: the kernel only knows a process's peak since its start, so that
+    it depends on what the process did before."""
 
     min_seconds: float = 5.0
     """A stage shorter than this is not judged by its speed: it measures start-up."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from perank_tasks.regression.cost import MEMORY, SPEED, judge_cost
+from perank_tasks.regression.cost import MEMORY, SPEED, TOKENS, judge_cost
 from perank_tasks.regression.ladder import Evidence, Judgement, Verdict, judge_night, worst
 from perank_tasks.regression.statistics import Band
 
@@ -90,7 +90,7 @@ def test_a_regression_stands_without_correction_until_repaired() -> None:
 def test_drops_that_add_up_inside_the_band_are_called_by_their_trend() -> None:
     words: list[tuple[float, str]] = []
     reasons = []
-    for night in range(1, 9):
+    for night in range(1, 12):
         found = judge(replace(shifted(-0.004 * night), earlier=tuple(words)))
         words.append((found.delta, found.verdict))
         reasons.append(found.reason)
@@ -157,7 +157,9 @@ def test_a_slower_night_is_named_and_does_not_become_usual() -> None:
     assert judge_cost(SPEED, 5.0, usual).word == "slower"
     assert judge_cost(SPEED, 20.0, usual).word == "faster"
     assert judge_cost(SPEED, 5.0, [*usual, *[(5.0, "slower")] * 9]).word == "slower"
-    assert judge_cost(MEMORY, 14e9, [(10e9, "usual")]).word == "costlier"
+    assert judge_cost(MEMORY, 21e9, [(10e9, "usual")]).word == "costlier"
+    assert judge_cost(TOKENS, 1300, [(1000, "usual")]).word == "costlier"
+    assert judge_cost(TOKENS, 700, [(1000, "usual")]).word == "cheaper"
     assert judge_cost(SPEED, 5.0, []).word == "first"
     band = judge_cost(SPEED, 10.0, [(10.0, "first")]).band
     assert band == Band(pytest.approx(10 / 1.5), pytest.approx(15))
