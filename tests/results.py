@@ -79,7 +79,7 @@ def publish_results(
             for rank, p in enumerate(order, 1)
         ]
         tables["efficiency"].append(
-            (*key, "rerank", "cpu", seconds, n, n / seconds, 100 * n, 10 * n, 10**9)
+            (*key, "rerank", "cpu", seconds, n, n / seconds, 100 * n, 10 * n, 10**9, 0, *range(6))
         )
         facts = {"code": "abc", "commit": "c0ffee", "library.torch": "2.13", "threads": "2"}
         for name, value in {**facts, **(provenance or {})}.items():
