@@ -11,7 +11,7 @@ import pytest
 
 from perank_tasks.artifacts import Artifact, Store
 from perank_tasks.errors import StorageError, WarehouseError
-from perank_tasks.schemas import RESULT_TABLES, rows_to_table
+from perank_tasks.schemas import BASELINES, DERIVED_TABLES, RESULT_TABLES, rows_to_table
 from perank_tasks.warehouse import load_results, reading
 
 
@@ -63,7 +63,7 @@ def test_loading_replaces_rows_of_the_same_key_and_no_others(tmp_path: Path) -> 
 def test_parquet_and_duckdb_have_the_same_columns(tmp_path: Path) -> None:
     load_results(tmp_path, publish(tmp_path, 1, 0.5))
     with reading(tmp_path) as warehouse:
-        for table, schema in RESULT_TABLES.items():
+        for table, schema in {**RESULT_TABLES, **DERIVED_TABLES, "baselines": BASELINES}.items():
             held = warehouse.sql(f"FROM {table}").to_arrow_table().schema
             assert held.names == schema.names
             for name in schema.names:
