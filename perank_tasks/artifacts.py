@@ -101,6 +101,10 @@ class Store:
             found.append((artifact.manifest.created_at, artifact.reference, artifact))
         yield from (artifact for *_, artifact in sorted(found, reverse=True, key=lambda f: f[:2]))
 
+    def collections(self, kind: str) -> list[str]:
+        """The collections that have artifacts of a kind, in order."""
+        return sorted(path.name for path in self.root.glob(f"{kind}/*/") if path.is_dir())
+
     def draft(self, kind: str, collection: str) -> "Artifact":
         """A nameless artifact, for content whose key is only known once it is written.
 

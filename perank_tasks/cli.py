@@ -6,7 +6,6 @@ too: it first does the stages before it, finding what is done already, so that
 the current folder).
 """
 
-import csv
 import inspect
 import logging
 import os
@@ -16,13 +15,17 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from rich.console import Console
 
+from perank_tasks.commands import baseline, warehouse
+from perank_tasks.commands.compare import compare
+from perank_tasks.commands.simulate import simulate
+from perank_tasks.commands.sql import sql
 from perank_tasks.config import ARM_NAMES, Night, NightOptions
-from perank_tasks.errors import ConfigError, PerankError, WarehouseError
+from perank_tasks.errors import ConfigError, PerankError
 
 # Typer's boxed help cuts long words off, such as a collection's spec; plain help wraps.
 _typer = partial(
@@ -33,6 +36,8 @@ judge = _typer(help="Judge passages by pooling, blind to the arm.")
 app.add_typer(judge, name="judge")
 bench = _typer(help="Measure the reranking engine on this machine.")
 app.add_typer(bench, name="bench")
+app.add_typer(baseline.app, name="baseline")
+app.add_typer(warehouse.app, name="warehouse")
 out = Console()
 
 _HELP = {
@@ -43,7 +48,7 @@ _HELP = {
     "rerank": "Order the candidates by every arm; or with --run and --out: TREC files in and out.",
     "evaluate": "Measure every arm's ranking.",
     "load": "Load the night's rows into DuckDB.",
-    "verdict": "Compare each result with the one before it.",
+    "verdict": "Say what each result is against the accepted one.",
 }
 
 
@@ -176,12 +181,15 @@ def _lines(result: Any) -> list[str]:
         return ["nothing to do"]
     if isinstance(result, str):
         return [str(root / result)]
+    if isinstance(result, dict) and "arms" in result:
+        arms = [f"{arm['arm']}: {arm['text']}" for arm in result["arms"]]
+        return [*arms, result["text"]]
     if isinstance(result, dict):
         return [
             f"{name}: {root / value if isinstance(value, str) else value}"
             for name, value in result.items()
         ]
-    return [f"{row['arm']}: {row['text']}" for row in result]
+    return [str(result)]
 
 
 def _nightly(options: NightOptions) -> None:
@@ -203,6 +211,11 @@ for _stage, _text in _HELP.items():
         app.command(_stage, help=_text)(_with_night_options(_stage_command(_stage)))
 
 
+app.command()(compare)
+app.command()(sql)
+app.command()(simulate)
+
+
 @app.command()
 def report(
     run_date: Annotated[str | None, typer.Option(help="The night's date; empty: the last.")] = None,
@@ -212,40 +225,6 @@ def report(
     from perank_tasks.stages.report import print_report
 
     print_report(out, _date(run_date), collection)
-
-
-@app.command()
-def sql(
-    statement: Annotated[str | None, typer.Argument(help="A SELECT statement.")] = None,
-    file: Annotated[Path | None, typer.Option(help="A file with one, as in sql/examples.")] = None,
-) -> None:
-    """Ask the result tables, read-only; never in the way of a running night.
-
-    In a terminal the answer is a table, in a pipe or a file it is CSV.
-    """
-    import duckdb
-
-    from perank_tasks.settings import Settings
-    from perank_tasks.warehouse import reading
-
-    if (statement is None) == (file is None):
-        raise ConfigError('Give one statement, or --file with one: perank sql "FROM latest_runs"')
-    if file is not None and not file.is_file():
-        raise ConfigError(f"{file} is not a file; examples are in sql/examples.")
-    text = file.read_text() if file else statement or ""
-    with reading(Settings.from_environment().warehouse) as warehouse:
-        try:
-            result = cast(duckdb.DuckDBPyRelation | None, warehouse.sql(text))
-            if result is None:
-                return
-            if out.is_terminal:
-                result.show(max_width=out.width, max_rows=200)
-                return
-            writer = csv.writer(sys.stdout)
-            writer.writerow(result.columns)
-            writer.writerows(result.fetchall())
-        except duckdb.Error as error:
-            raise WarehouseError(str(error)) from error
 
 
 @judge.command("sheet")

@@ -129,6 +129,22 @@ class NightOptions(_Frozen):
         description="Share of queries that may keep their first-stage order because they could not "
         "be ranked, before the night is marked incomplete.",
     )
+    baseline: str = Field(
+        "accepted",
+        pattern=r"^(accepted|previous|\d{4}-\d{2}-\d{2})$",
+        description="What the verdict compares with: accepted, the night accepted as of this one's "
+        "date; previous, the night before; or a date as YYYY-MM-DD. The tables always hold the "
+        "verdict against the accepted night.",
+    )
+    accept: str | None = Field(
+        None,
+        min_length=1,
+        description="Accept this night as the baseline of later ones, and the reason. "
+        "Empty: do not.",
+    )
+    accept_name: str | None = Field(
+        None, min_length=1, description="Who accepts, where accept gives a reason."
+    )
 
     @property
     def ranking(self) -> RankingOptions:
@@ -152,6 +168,12 @@ class NightOptions(_Frozen):
             raise ValueError(str(error)) from None
         if len(set(self.arms)) != len(self.arms):
             raise ValueError(f"arms names one twice: {', '.join(self.arms)}")
+        if self.baseline not in ("accepted", "previous"):
+            date.fromisoformat(self.baseline)
+        if bool(self.accept) != bool(self.accept_name):
+            raise ValueError(
+                "accept is the reason and accept_name the person; give both, or neither"
+            )
         return self
 
     @classmethod

@@ -16,7 +16,8 @@ from perank_tasks.artifacts import Store
 from perank_tasks.collections import Judgement
 from perank_tasks.errors import RunFileError
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse import reading, sql_folder
+from perank_tasks.sql_files import sql_folder
+from perank_tasks.warehouse import reading
 
 GRADES = (0, 1, 2, 3)
 

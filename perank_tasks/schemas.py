@@ -1,7 +1,8 @@
 """Every Arrow schema of the pipeline, written once.
 
 Artifacts between stages, first; then the result tables, which are the same in Parquet
-and in DuckDB (`sql/schema/` creates them there; a test compares the two).
+and in DuckDB (`sql/schema/` creates them there; a test compares the two); then what is
+derived from those in DuckDB alone.
 """
 
 from collections.abc import Sequence
@@ -162,6 +163,76 @@ RESULT_TABLES: dict[str, pa.Schema] = {
             *_RESULT_KEY,
             pa.field("key", pa.string(), nullable=False),
             pa.field("value", pa.string(), nullable=False),
+        ]
+    ),
+}
+
+# One row an act of acceptance: the truth is Parquet here, too.
+BASELINES = pa.schema(
+    [
+        pa.field("baseline_id", pa.string(), nullable=False),
+        pa.field("collection", pa.string(), nullable=False),
+        pa.field("arm", pa.string()),  # null: every arm
+        pa.field("run_date", pa.date32(), nullable=False),
+        pa.field("as_of", pa.date32(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("accepted_at", pa.timestamp("us"), nullable=False),  # UTC
+    ]
+)
+
+DERIVED_TABLES: dict[str, pa.Schema] = {
+    "verdicts": pa.schema(
+        [
+            *_RESULT_KEY,
+            pa.field("measure", pa.string(), nullable=False),
+            pa.field("verdict", pa.string(), nullable=False),
+            pa.field("reason", pa.string()),
+            pa.field("baseline_kind", pa.string()),
+            pa.field("baseline_date", pa.date32()),
+            pa.field("baseline_arm_hash", pa.string()),
+            pa.field("value", pa.float64()),
+            pa.field("baseline_value", pa.float64()),
+            pa.field("delta", pa.float64()),
+            pa.field("ci_low", pa.float64()),
+            pa.field("ci_high", pa.float64()),
+            pa.field("band_low", pa.float64()),
+            pa.field("band_high", pa.float64()),
+            pa.field("nights", pa.int32(), nullable=False),
+            pa.field("trend_p", pa.float64()),
+            pa.field("p", pa.float64()),
+            pa.field("p_holm", pa.float64()),
+            pa.field("tests", pa.int32(), nullable=False),
+            pa.field("queries", pa.int32(), nullable=False),
+            pa.field("better", pa.int32(), nullable=False),
+            pa.field("worse", pa.int32(), nullable=False),
+        ]
+    ),
+    "cost_verdicts": pa.schema(
+        [
+            *_RESULT_KEY,
+            pa.field("quantity", pa.string(), nullable=False),
+            pa.field("verdict", pa.string(), nullable=False),
+            pa.field("device", pa.string(), nullable=False),
+            pa.field("value", pa.float64(), nullable=False),
+            pa.field("band_low", pa.float64()),
+            pa.field("band_high", pa.float64()),
+            pa.field("nights", pa.int32(), nullable=False),
+        ]
+    ),
+    "drift": pa.schema(
+        [
+            *_RESULT_KEY,
+            pa.field("query_id", pa.string(), nullable=False),
+            pa.field("baseline_date", pa.date32(), nullable=False),
+            pa.field("baseline_arm_hash", pa.string(), nullable=False),
+            pa.field("changed_top_10", pa.bool_(), nullable=False),
+            pa.field("overlap_10", pa.float64(), nullable=False),
+            pa.field("rbo", pa.float64(), nullable=False),
+            pa.field("kendall_tau", pa.float64()),
+            pa.field("largest_move", pa.int32(), nullable=False),
+            pa.field("largest_move_passage", pa.string()),
+            pa.field("score_shift", pa.float64(), nullable=False),
         ]
     ),
 }

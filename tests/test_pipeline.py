@@ -58,7 +58,8 @@ def test_a_night_ranks_every_query_by_every_arm(spec: str) -> None:
     assert values("SELECT DISTINCT judged_queries FROM runs") == [len(TOPICS)]
     # The first stage finds every passage of a query's topic, and those only share its words.
     assert values("SELECT value FROM measures WHERE measure = 'recall@100' AND arm = 'bm25'") == [1]
-    assert [v["verdict"] for v in done["verdict"]] == ["first"] * 4
+    assert done["verdict"]["verdict"] == "first"
+    assert [arm["verdict"] for arm in done["verdict"]["arms"]] == ["first"] * 4
     stages = values("SELECT DISTINCT stage FROM efficiency WHERE arm = 'perank'")
     assert set(stages) == {"snapshot", "embed", "index", "retrieve", "rerank"}
     decoded = "SELECT decode_steps FROM efficiency WHERE arm = 'perank' AND stage = 'rerank'"
@@ -107,13 +108,14 @@ def test_another_date_adds_rows_and_is_identical(spec: str) -> None:
     before = set(tables()["rankings"])
     done = run_night(small_night(spec, run_date="2026-02-01"))
     assert before < set(tables()["rankings"])
-    assert [v["text"] for v in done["verdict"]] == ["identical rankings since 2026-01-31"] * 4
+    same = "identical since 2026-01-31 (first night)"
+    assert [arm["text"] for arm in done["verdict"]["arms"]] == [same] * 4
 
 
 def test_an_earlier_date_filled_in_later_is_judged_by_its_own_past(spec: str) -> None:
     run_night(small_night(spec, run_date="2026-02-02", arms=["bm25"]))
     run_night(small_night(spec, run_date="2026-02-01", arms=["bm25"]))
-    assert values("SELECT verdict FROM verdicts ORDER BY run_date") == ["first", "identical"]
+    assert values("SELECT verdict FROM arm_verdicts ORDER BY run_date") == ["first", "identical"]
 
 
 def test_a_smoke_run_of_the_same_date_leaves_the_full_one(spec: str) -> None:
@@ -135,9 +137,9 @@ def test_a_changed_collection_embeds_only_new_texts_and_says_what_changed(tmp_pa
     done = run_night(night)
     counts = store().open(done["embed"][night.embedders[0]]).manifest.counts
     assert (counts["embedded"], counts["reused"]) == (1, len(passages) - 1 + len(TOPICS))
-    bm25 = next(v for v in done["verdict"] if v["arm"] == "bm25")
-    assert bm25["verdict"] == "changed"
-    assert "other collection" in bm25["text"]
+    bm25 = next(arm for arm in done["verdict"]["arms"] if arm["arm"] == "bm25")
+    assert bm25["verdict"] == "suspect"
+    assert "different: passages: 1 changed" in bm25["text"]
     assert "0 queries better, 1 worse" in bm25["text"]
 
 
@@ -189,7 +191,7 @@ def test_a_query_that_cannot_be_ranked_keeps_its_order_and_is_counted(tmp_path: 
     kept = "SELECT rank = first_stage_rank FROM rankings WHERE arm = 'perank' AND query_id = ?"
     assert all(values(kept, "q-flea"))
     assert not all(values(kept, "q-thai"))
-    verdicts = "SELECT verdict FROM verdicts ORDER BY arm"
+    verdicts = "SELECT verdict FROM arm_verdicts ORDER BY arm"
     assert values(verdicts) == ["first", *["incomplete"] * 3]
 
     run_night(small_night(spec, first_stage="given", max_unranked=0.5))

@@ -3,7 +3,7 @@
 In: the night's rankings; snapshot, candidates and embeddings are found through their
 manifests. Out: the artifact `results/<collection>/<key>` with exactly the rows that the
 warehouse will hold (`schemas.RESULT_TABLES`): loading is copying, and the warehouse can be
-made again from these files alone.
+made again from these files alone. They are held against `sql/checks/` before they count.
 """
 
 import hashlib
@@ -14,12 +14,11 @@ from typing import Any
 
 from perank_tasks.artifacts import Artifact, Manifest, Store, artifact_key
 from perank_tasks.config import Arm, Night
-from perank_tasks.errors import QualityError
 from perank_tasks.measures import MEASURES, evaluate_run
 from perank_tasks.meter import WORK
+from perank_tasks.quality import check_night
 from perank_tasks.schemas import RESULT_TABLES, rows_to_table
 from perank_tasks.settings import Settings
-from perank_tasks.stages.retrieve import read_candidates
 from perank_tasks.stages.snapshot import read_queries, snapshot_date
 
 Rows = dict[str, list[tuple]]
@@ -30,7 +29,7 @@ def evaluate(night: Night, rankings: dict[str, str]) -> str:
     """Measure every arm's ranking and publish the night's rows; returns the reference.
 
     Raises:
-        QualityError: a ranking is not a permutation of its candidates.
+        QualityError: the rows contradict themselves; `sql/checks/` says what is checked.
     """
     store = Store(Settings.from_environment().root)
     key = artifact_key(
@@ -45,11 +44,17 @@ def evaluate(night: Night, rankings: dict[str, str]) -> str:
         return results.reference
 
     rows: Rows = defaultdict(list)
+    opened = {arm.hash: store.open(rankings[arm.hash]) for arm in night.arms}
     for arm in night.arms:
-        for table, new in _arm_rows(night, arm, store, store.open(rankings[arm.hash])).items():
+        for table, new in _arm_rows(night, arm, store, opened[arm.hash]).items():
             rows[table] += new
+    tables = {t: rows_to_table(rows[t], schema) for t, schema in RESULT_TABLES.items()}
+    inputs = [artifact.manifest.inputs for artifact in opened.values()]
+    candidates = store.open(inputs[0]["candidates"]).read("candidates")
+    embeddings = sorted({i["embeddings"] for i in inputs if "embeddings" in i})
+    check_night(tables, candidates, map(store.open, embeddings))
     for table, schema in RESULT_TABLES.items():
-        results.write_part(table, rows_to_table(rows[table], schema), schema)
+        results.write_part(table, tables[table], schema)
     return results.publish(
         expected=dict.fromkeys(RESULT_TABLES, 1),
         inputs={f"rankings {arm}": reference for arm, reference in rankings.items()},
@@ -65,7 +70,6 @@ def _arm_rows(night: Night, arm: Arm, store: Store, rankings: Artifact) -> Rows:
     snapshot = store.open(candidates.manifest.inputs["snapshot"])
     ranking = rankings.read("rankings").to_pylist()
     status = rankings.read("queries").to_pylist()
-    _check_permutations(arm, ranking, candidates)
 
     queries = dict(read_queries(night, snapshot.reference))
     qrels: dict[str, dict[str, int]] = defaultdict(dict)
@@ -127,6 +131,7 @@ def _arm_rows(night: Night, arm: Arm, store: Store, rankings: Artifact) -> Rows:
                 "artifact.snapshot": snapshot.reference,
                 "collection.spec": night.collection,
                 "collection.relevance_level": level,
+                **_contents(snapshot),
                 "queries.markers_defused": sum(row["markers_defused"] for row in status),
                 **_embedder(store, inputs),
                 **{
@@ -172,22 +177,25 @@ def _embedder(store: Store, inputs: dict[str, str]) -> dict[str, str]:
     return {f"embedder.{name}": str(value) for name, value in identity.items()}
 
 
+def _contents(snapshot: Artifact) -> dict[str, str]:
+    """How many passages, queries and judgements there are, and a hash of each in order."""
+    contents = {}
+    for table, columns in (
+        ("passages", ["passage_id", "text_hash"]),
+        ("queries", ["query_id", "text"]),
+        ("qrels", ["query_id", "passage_id", "relevance"]),
+    ):
+        digest = hashlib.sha256()
+        rows = snapshot.read(table, columns)
+        for batch in rows.to_batches(max_chunksize=65_536):
+            digest.update(json.dumps(batch.to_pydict()).encode())
+        contents[f"collection.{table}"] = str(rows.num_rows)
+        contents[f"collection.{table}_hash"] = digest.hexdigest()[:16]
+    return contents
+
+
 def _ranking_hash(ranking: list[dict[str, Any]]) -> str:
     digest = hashlib.sha256()
     for row in ranking:
         digest.update(f"{row['query_id']}\t{row['rank']}\t{row['passage_id']}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def _check_permutations(arm: Arm, ranking: list[dict[str, Any]], candidates: Artifact) -> None:
-    ranked: dict[str, list[str]] = defaultdict(list)
-    for row in ranking:
-        ranked[row["query_id"]].append(row["passage_id"])
-    for query_id, pairs in read_candidates(candidates).items():
-        if sorted(ranked.get(query_id, [])) != sorted(passage for passage, _ in pairs):
-            raise QualityError(
-                f"Arm {arm.name}: the ranking of query {query_id} has "
-                f"{len(ranked.get(query_id, []))} passages and is not a permutation of its "
-                f"{len(pairs)} candidates. Remove the ranking's artifact and rank again; if it "
-                "comes back, report it."
-            )

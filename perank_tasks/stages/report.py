@@ -1,7 +1,7 @@
 """Report: a night in a terminal.
 
 In: the published warehouse. Out: one table, arm by arm, what each result is against the
-one before it, where the tables are and what to type next.
+accepted one, the night's word, where the tables are and what to type next.
 """
 
 import os
@@ -14,12 +14,15 @@ from typing import Any
 import duckdb
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from perank_tasks.artifacts import Store
 from perank_tasks.errors import ConfigError
 from perank_tasks.settings import Settings
-from perank_tasks.stages.verdict import describe
-from perank_tasks.warehouse import dicts, reading, sql_folder
+from perank_tasks.sql_files import sql_folder
+from perank_tasks.stages.verdict import judge
+from perank_tasks.warehouse import dicts, reading
 
 
 def print_report(
@@ -34,10 +37,10 @@ def print_report(
     settings = Settings.from_environment()
     with reading(settings.warehouse) as warehouse:
         rows = _rows(warehouse, run_date, collection)
-        verdicts = {
-            (row["run_date"], row["collection"], row["arm_hash"]): row
-            for row in dicts(warehouse.execute("FROM verdicts"))
-        }
+        if rows:
+            arms = {row["arm_hash"]: row["arm"] for row in rows}
+            night = (rows[0]["run_date"], rows[0]["collection"])
+            verdict = judge(warehouse, Store(settings.root), *night, arms)
     if not rows:
         raise ConfigError(
             f"No results of {run_date or 'any date'} for {collection or 'any collection'}. "
@@ -45,9 +48,9 @@ def print_report(
         )
     first = rows[0]
     console.print(_table(rows))
-    for row in rows:
-        line = describe(verdicts[row["run_date"], row["collection"], row["arm_hash"]])
-        console.print(f"[bold]{row['arm']}[/]: {line}", highlight=False)
+    for arm in verdict["arms"]:
+        console.print(f"[bold]{arm['arm']}[/]: {escape(arm['text'])}", highlight=False)
+    console.print(f"\n[bold]Verdict[/]: {escape(verdict['text'])}", highlight=False)
     _print_remarks(console, rows)
     _print_next(console, settings.published_warehouse, first)
 

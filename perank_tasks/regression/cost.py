@@ -1,0 +1,60 @@
+"""Cost: is a night slower, hungrier or longer-winded than usual? Apart from quality.
+
+In: one quantity of a night and of the nights since its baseline on the same device. Out:
+a `CostJudgement` with a word of its own: usual, slower, faster, costlier, cheaper, or
+`first` where that device has no earlier night.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from perank_tasks.regression.statistics import Band, noise_band
+from perank_tasks.regression.thresholds import DEFAULT, Thresholds
+
+SPEED = "queries/s"
+TOKENS = "tokens/query"
+MEMORY = "peak memory"
+
+_WORDS = {SPEED: ("slower", "faster")}
+"""Of a value below the band and above it; for the others, less is cheaper."""
+
+
+@dataclass(frozen=True)
+class CostJudgement:
+    """The word and the band that led to it, in the quantity's own unit."""
+
+    word: str
+    band: Band | None
+    nights: int
+
+
+def judge_cost(
+    quantity: str,
+    value: float,
+    earlier: Sequence[tuple[float, str]],
+    thresholds: Thresholds = DEFAULT,
+) -> CostJudgement:
+    """Judge one quantity against the same device's earlier nights.
+
+    Args:
+        value: queries a second, tokens a query or bytes; above 0.
+        earlier: (value, word) of the nights since the baseline, the baseline included; nights
+            called anything but usual do not widen the band.
+
+    The band is one of ratios: quartiles of the logarithm -/+ 3 IQR.
+    """
+    usual = [v for v, word in earlier if word in ("first", "usual") and v > 0]
+    if not usual:
+        return CostJudgement("first", None, 0)
+    floors = {
+        SPEED: thresholds.speed_floor,
+        TOKENS: thresholds.tokens_floor,
+        MEMORY: thresholds.memory_floor,
+    }
+    logs = noise_band(np.log(usual), float(np.log1p(floors[quantity])), thresholds)
+    below, above = _WORDS.get(quantity, ("cheaper", "costlier"))
+    at = float(np.log(value))
+    word = "usual" if logs.holds(at) else below if at < logs.low else above
+    return CostJudgement(word, Band(float(np.exp(logs.low)), float(np.exp(logs.high))), len(usual))

@@ -1,0 +1,194 @@
+"""Nights: what the warehouse holds of a collection, and which night another is judged by.
+
+In: a connection with the result tables. Out: `Nights`: every result as a `Run`, the
+acceptances, and the choice of a baseline. A *series* is what is compared over time: all
+configurations of one arm over the same queries, so that a changed setting is judged
+against what was accepted before it, and a smoke run of a few queries by its own kind.
+
+Everything here depends on what is in the tables alone and never on the order it came in.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Literal
+
+import duckdb
+import numpy as np
+import pyarrow.compute as pc
+
+BaselineKind = Literal["accepted", "first night", "previous", "pinned"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One result: a row of `runs`."""
+
+    run_date: date
+    collection: str
+    arm: str
+    arm_hash: str
+    complete: bool
+    ranking_hash: str
+    query_limit: int | None
+
+    @property
+    def key(self) -> tuple[date, str, str, str]:
+        return self.run_date, self.collection, self.arm, self.arm_hash
+
+    @property
+    def series(self) -> tuple[str, int | None]:
+        return self.arm, self.query_limit
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """One row of `baselines`: from `as_of` on, that date's result is what counts as good."""
+
+    baseline_id: str
+    collection: str
+    arm: str | None
+    run_date: date
+    as_of: date
+    name: str
+    reason: str
+    accepted_at: datetime
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a run is judged against. `run` is None where there is nothing earlier."""
+
+    run: Run | None
+    kind: BaselineKind = "first night"
+    acknowledged: bool = False
+    """Whether the judged night has itself been accepted."""
+
+
+class Nights:
+    """All results and acceptances of one collection."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, collection: str):
+        self.connection = connection
+        self.collection = collection
+        rows = connection.execute(
+            "SELECT run_date, collection, arm, arm_hash, status, ranking_hash, config FROM runs "
+            "WHERE collection = ? ORDER BY run_date, arm, arm_hash",
+            [collection],
+        ).fetchall()
+        self.runs = [
+            Run(day, name, arm, arm_hash, status == "complete", ranking, _query_limit(config))
+            for day, name, arm, arm_hash, status, ranking, config in rows
+        ]
+        # The one that holds comes first: the newest as of its date, then as of its act.
+        acts = connection.execute(
+            "SELECT * FROM baselines WHERE collection = ? "
+            "ORDER BY as_of DESC, accepted_at DESC, baseline_id",
+            [collection],
+        ).fetchall()
+        self.acceptances = [Acceptance(*act) for act in acts]
+        self._complete: dict[tuple[str, int | None], dict[date, list[Run]]] = {}
+        for run in self.runs:
+            if run.complete:
+                series = self._complete.setdefault(run.series, defaultdict(list))
+                series[run.run_date].append(run)
+
+    def of(self, run_date: date) -> list[Run]:
+        """The results of one date."""
+        return [run for run in self.runs if run.run_date == run_date]
+
+    def like(self, run: Run, run_date: date) -> Run | None:
+        """The complete result of the run's series on another date.
+
+        Of its own configuration where there is one, else of the one whose hash sorts first.
+        """
+        there = self._complete.get(run.series, {}).get(run_date, [])
+        return next((r for r in there if r.arm_hash == run.arm_hash), there[0] if there else None)
+
+    def since(self, run: Run, baseline: Run, limit: int) -> list[Run]:
+        """The complete results of the series between the two dates, oldest first.
+
+        Args:
+            limit: how many, the newest ones.
+        """
+        dates = self._complete.get(run.series, {})
+        between = sorted(d for d in dates if baseline.run_date < d < run.run_date)
+        found = (self.like(run, d) for d in between[-limit:])
+        return [r for r in found if r]
+
+    def baseline(self, run: Run) -> Baseline:
+        """What was accepted as of the run's date; before any acceptance, the first night.
+
+        An acceptance of a date without a complete result of this series is passed over. One
+        of the run's own date makes it acknowledged, and it is judged against what held
+        before.
+        """
+        acknowledged = False
+        for act in self.acceptances:
+            if act.as_of > run.run_date or act.arm not in (None, run.arm):
+                continue
+            if act.run_date == run.run_date:
+                acknowledged = True
+            elif accepted := self.like(run, act.run_date):
+                return Baseline(accepted, "accepted", acknowledged)
+        earlier = [d for d in self._complete.get(run.series, {}) if d < run.run_date]
+        first = self.like(run, min(earlier)) if earlier else None
+        return Baseline(first, "first night", acknowledged)
+
+    def previous(self, run: Run) -> Baseline:
+        """The newest complete result before the run."""
+        earlier = [d for d in self._complete.get(run.series, {}) if d < run.run_date]
+        return Baseline(self.like(run, max(earlier)) if earlier else None, "previous")
+
+    def pinned(self, run: Run, run_date: date) -> Baseline:
+        """The result of that date, if it is earlier than the run."""
+        return Baseline(self.like(run, run_date) if run_date < run.run_date else None, "pinned")
+
+
+def _query_limit(config: str) -> int | None:
+    return json.loads(config).get("query_limit")
+
+
+class Values:
+    """Per-query values of all measures of some dates, aligned: NaN where a query has none."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, collection: str, dates: Iterable[date]
+    ):
+        table = connection.sql(
+            "SELECT run_date::VARCHAR || ' ' || arm_hash AS run, measure, query_id, value "
+            "FROM query_measures WHERE collection = $1 AND run_date IN (SELECT unnest($2))",
+            params=[collection, sorted(set(dates))],
+        ).to_arrow_table()
+        codes, names = [], []
+        for column in ("run", "measure", "query_id"):
+            encoded = pc.dictionary_encode(table[column]).combine_chunks()
+            codes.append(encoded.indices.to_numpy())
+            names.append({name: i for i, name in enumerate(encoded.dictionary.to_pylist())})
+        self._runs, self._measures, self.queries = names
+        self._values = np.full([len(n) for n in names], np.nan)
+        self._values[tuple(codes)] = table["value"].to_numpy()
+
+    def of(self, run: Run, measure: str) -> np.ndarray:
+        """(queries,) values of one run and measure."""
+        r = self._runs.get(f"{run.run_date} {run.arm_hash}")
+        m = self._measures.get(measure)
+        if r is None or m is None:
+            return np.full(len(self.queries), np.nan)
+        return self._values[r, m]
+
+    def measures_of(self, run: Run) -> list[str]:
+        """The measures that a run has a value for."""
+        return [m for m in self._measures if not np.isnan(self.of(run, m)).all()]
+
+
+def read_rankings(connection: duckdb.DuckDBPyConnection, run: Run) -> dict[str, dict[str, float]]:
+    """A run's rankings: {query id: {passage id: score}}, best first."""
+    rows = connection.execute(
+        "SELECT query_id, list(passage_id ORDER BY rank), list(score ORDER BY rank) "
+        "FROM rankings WHERE run_date = ? AND collection = ? AND arm_hash = ? GROUP BY query_id",
+        [run.run_date, run.collection, run.arm_hash],
+    ).fetchall()
+    return {query: dict(zip(ids, scores, strict=True)) for query, ids, scores in rows}
