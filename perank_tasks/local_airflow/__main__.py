@@ -20,6 +20,8 @@ from perank_tasks.local_airflow.home import AIRFLOW, Home, environment, setup
 from perank_tasks.local_airflow.runs import run_dag
 
 NIGHTLY = "perank_nightly"
+PLAN = "plan_night"
+"""The DAG's task that returns the night."""
 
 
 def ui(home: Home) -> int:
@@ -38,13 +40,16 @@ def ui(home: Home) -> int:
 
 
 def nightly(conf: dict[str, Any], home: Home) -> int:
-    """Run the nightly DAG, then print its report."""
-    status = run_dag(NIGHTLY, conf, home)
-    if status:
-        return status
+    """Run the nightly DAG, then print the report of that very night."""
+    ended = run_dag(NIGHTLY, conf, home, result_of=PLAN)
+    if ended.status:
+        return ended.status
+    night = ended.result
+    # Without them it would be the night evaluated last, and one that was done before is not.
+    which = ["--run-date", night["run_date"], "--collection", night["collection_name"]]
     env = {**os.environ, "PERANK_HOME": str(home.root)}
     return subprocess.run(
-        [sys.executable, "-m", "perank_tasks.cli", "report"], env=env, check=False
+        [sys.executable, "-m", "perank_tasks.cli", "report", *which], env=env, check=False
     ).returncode
 
 
@@ -91,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
             airflow(options.arguments, home)
         conf = _conf(options.conf)
         if options.command == "run":
-            return run_dag(options.dag_id, conf, home)
+            return run_dag(options.dag_id, conf, home).status
         return nightly(conf, home)
     except PerankError as error:
         print(f"\n{error}", file=sys.stderr)

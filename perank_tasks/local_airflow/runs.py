@@ -1,7 +1,7 @@
 """Run a DAG once, show how it goes, and say why it failed.
 
-In: a DAG's id, the run's parameters, a `Home`. Out: the exit status; what a person reads, on
-standard output and, for a failure, standard error.
+In: a DAG's id, the run's parameters, a `Home`. Out: whether it succeeded and what a task
+returned; what a person reads, on standard output and, for a failure, standard error.
 
 Notes: where nothing runs in this home, `run_dag` starts an Airflow of its own with schedules
 switched off, so that unpausing a DAG to run it never starts a missed night as well; it puts the
@@ -33,8 +33,23 @@ QUEUED_SECONDS = 15
 POLL_SECONDS = 0.5
 
 
-def run_dag(dag_id: str, conf: dict[str, Any], home: Home) -> int:
-    """Run a DAG once, showing how it goes; 0 if it succeeded, 1 if it failed.
+@dataclass(frozen=True)
+class Ended:
+    """A run that has ended."""
+
+    status: int
+    """0 if it succeeded, 1 if it failed."""
+    result: Any = None
+    """What the task that was asked about returned; None where the run failed."""
+
+
+def run_dag(
+    dag_id: str, conf: dict[str, Any], home: Home, *, result_of: str | None = None
+) -> Ended:
+    """Run a DAG once, showing how it goes.
+
+    Args:
+        result_of: id of the task whose return value is wanted.
 
     Raises:
         ConfigError: the DAG is unknown, broken, or cannot run here without side effects.
@@ -65,11 +80,15 @@ def run_dag(dag_id: str, conf: dict[str, Any], home: Home) -> int:
                 with suppress(PerankError):
                     api.call("PATCH", run, json={"state": "failed"})
                 raise
+            result = None
+            if state == "success" and result_of:
+                entry = f"{run}/taskInstances/{result_of}/xcomEntries/return_value"
+                result = (api.call("GET", entry) or {}).get("value")
     if state == "success":
         print(f"{dag_id} succeeded (run {run_id}).", flush=True)
-        return 0
+        return Ended(0, result)
     _explain_failure(home, dag_id, run_id, instances)
-    return 1
+    return Ended(1)
 
 
 def _parsed(running: Running, dag_id: str, home: Home) -> dict[str, Any]:
