@@ -172,10 +172,10 @@ class NightOptions(_Frozen):
             raise ConfigError("These options are not valid:\n" + "\n".join(lines)) from None
 
 
-def first_stage_name(options: NightOptions) -> str:
-    """`given`, or `bm25` with its parameters."""
+def first_stage_name(options: NightOptions, run: str | None) -> str:
+    """`given` with the name of the collection's run, or `bm25` with its parameters."""
     if options.first_stage == "given":
-        return "given"
+        return f"given {run}"
     return f"bm25 k1={options.k1:g} b={options.b:g}"
 
 
@@ -184,7 +184,7 @@ class Arm(_Frozen):
 
     name: ArmName
     first_stage: str
-    """`bm25 k1=0.9 b=0.4`, or `given`."""
+    """`bm25 k1=0.9 b=0.4`, or `given bm25.trec`."""
     depth: int
     query_limit: int | None = None
     embedder: str | None = None
@@ -207,7 +207,7 @@ class Night(_Frozen):
 
     run_date: date
     collection: str
-    """Spec, resolved: never empty."""
+    """Spec, resolved: never empty, and a folder by its absolute path."""
     collection_name: str
     options: NightOptions
     arms: tuple[Arm, ...]
@@ -221,8 +221,8 @@ class Night(_Frozen):
 
     @property
     def first_stage(self) -> str:
-        """The first stage in one line, as arms name it."""
-        return first_stage_name(self.options)
+        """The first stage in one line, the same for every arm."""
+        return self.arms[0].first_stage
 
     @property
     def embedders(self) -> tuple[str, ...]:

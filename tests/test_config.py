@@ -66,7 +66,7 @@ def test_an_arm_is_named_by_all_that_changes_its_results() -> None:
     assert arms(shards=7) == plain  # how it is computed is not what
     assert arms(window=10) == plain  # nothing to these arms
     assert arms(depth=50).keys() == plain.keys()
-    for change in ({"depth": 50}, {"query_limit": 5}, {"k1": 1.2}, {"first_stage": "given"}):
+    for change in ({"depth": 50}, {"query_limit": 5}, {"k1": 1.2}):
         assert not set(arms(**change).values()) & set(plain.values()), change
     assert arms(fusion_weight=0.1)["bm25"] == plain["bm25"]
     assert arms(fusion_weight=0.1)["fusion"] != plain["fusion"]
