@@ -115,9 +115,9 @@ def _with_night_options(
 
 
 def _option_type(annotation: Any) -> type:
-    """int and float options are checked by the command line, all others by `NightOptions`."""
+    """Numbers and switches are checked by the command line, all others by `NightOptions`."""
     kinds = get_args(annotation) if get_origin(annotation) is types.UnionType else (annotation,)
-    return next((kind for kind in kinds if kind in (int, float)), str)
+    return next((kind for kind in kinds if kind in (bool, int, float)), str)
 
 
 def _plan(options: NightOptions) -> Night:

@@ -83,6 +83,11 @@ class NightOptions(_Frozen):
         description="Embedder of the cosine and fusion arms: an embedded name, a folder or a hub "
         "id. PE-Rank uses its checkpoint's own.",
     )
+    trust_remote_code: bool = Field(
+        False,
+        description="Run Python code that an embedder's or an encoder's repository brings (as "
+        "JinaBERT's does), with all your rights: only if you trust its author.",
+    )
     embedding_precision: Literal["float32", "float16"] = Field(
         "float32", description="How embeddings are kept: float16 takes half the space."
     )

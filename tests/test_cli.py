@@ -71,6 +71,7 @@ def test_help_teaches(options: list[str]) -> None:
         (["nightly", "--checkpoint", "smollm2-minilm-untraind"], "smollm2-minilm-untrained"),
         (["nightly", "--arms", "bm25,cosin"], "arms.1: "),
         (["nightly", "--collection", "files:/nowhere", "--arms", "bm25"], "/nowhere"),
+        (["embed", "--trust-remote-code", "--collection", "files:/nowhere"], "/nowhere"),
         (["report"], "There is no warehouse at"),
         (["report", "--run-date", "yesterday"], "'yesterday' is no date"),
         (["sql"], "Give one statement"),

@@ -17,7 +17,7 @@ from perank_tasks.collections import (
     same_place,
 )
 from perank_tasks.config import Arm, ArmName, Night, NightOptions, first_stage_name, stable_hash
-from perank_tasks.embedders import CHECKPOINT_PREFIX, identify
+from perank_tasks.embedders import CHECKPOINT_PREFIX, check_code, identify
 from perank_tasks.errors import ConfigError, WarehouseError
 from perank_tasks.provenance import fingerprint
 from perank_tasks.settings import Settings
@@ -34,7 +34,8 @@ def plan_night(options: NightOptions, run_date: date) -> Night:
 
     Raises:
         ConfigError: a name is unknown (close ones are offered), a run is asked for and the
-            collection brings none, or the collection's name is that of another one.
+            collection brings none, the collection's name is that of another one, or an
+            embedder brings code that is not trusted.
         CollectionError: the collection's files are not there.
         CheckpointError: the checkpoint's configuration cannot be read.
     """
@@ -105,9 +106,11 @@ def _arm(name: ArmName, first_stage: str, options: NightOptions, settings: Setti
     from perank_tasks.perank.checkpoint_config import summarize_checkpoint
 
     checkpoint = summarize_checkpoint(options.checkpoint, cache=settings.cache)
-    encoder = checkpoint.encoder
-    inside = CHECKPOINT_PREFIX + options.checkpoint
-    embedder = inside if encoder.inside_checkpoint else encoder.name
+    if checkpoint.layout == "published":
+        # Its encoder's pooling, maximum length and place are the checkpoint's to say.
+        embedder = CHECKPOINT_PREFIX + options.checkpoint
+    else:
+        embedder = str(checkpoint.encoder.folder or checkpoint.encoder.name)
     reads_vectors = options.passages != "text"
     return arm.model_copy(
         update={
@@ -122,5 +125,6 @@ def _arm(name: ArmName, first_stage: str, options: NightOptions, settings: Setti
 
 def _embedder(name: str, options: NightOptions, settings: Settings) -> dict[str, str]:
     """The fields of an arm that name its embedder, by name and by content."""
+    check_code(name, settings, trust_remote_code=options.trust_remote_code)
     content = {**identify(name, settings), "precision": options.embedding_precision}
     return {"embedder": name, "embedder_hash": stable_hash(content)}
