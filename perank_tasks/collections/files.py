@@ -120,8 +120,16 @@ class FilesCollection:
         judgements = read_judgements(qrels_file) if qrels_file else []
         if qrels_file and qrels_file.parent.name == "qrels":
             judged = {judgement.query_id for judgement in judgements}
-            log.info("%s judges %d of %d queries", qrels_file, len(judged), len(queries))
+            read = len(queries)
             queries = [query for query in queries if query.query_id in judged]
+            if len(queries) < read:
+                log.warning(
+                    "%d of %d queries are left out: %s does not judge them; qrels=FILE chooses "
+                    "another split",
+                    read - len(queries),
+                    read,
+                    qrels_file,
+                )
             if not queries:
                 raise CollectionError(
                     f"{qrels_file}: judges none of the queries in {found.queries}; expected the "
