@@ -178,6 +178,24 @@ def test_short_runs_rank_what_they_have(tmp_path: Path, candidates: int) -> None
     assert values("SELECT DISTINCT status FROM runs") == ["complete"]
 
 
+def test_what_a_given_run_and_its_collection_do_not_share_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = [(f"q-{topic}", f"{topic}-3", 1.0) for topic in TOPICS]
+    spec = write_collection(tmp_path / "whole", run=shared)
+    run_night(small_night(spec, first_stage="given", arms=["bm25"]))
+    assert not caplog.records
+
+    run = [("q-cat", "flea-0", 2.0), ("q-dog", "flea-0", 2.0), ("q-flea", "gone", 1.5), shared[0]]
+    spec = write_collection(tmp_path / "part", run=run)
+    run_night(small_night(spec, first_stage="given", arms=["bm25"]))
+    assert [record.message for record in caplog.records] == [
+        "queries of the run that the collection does not have, passed over: 2 (q-cat the first)",
+        "passages of the run that the collection does not have: 1 (gone the first)",
+        "queries without candidates, since the run does not name them: 4 (q-concrete the first)",
+    ]
+
+
 def test_a_query_that_cannot_be_ranked_keeps_its_order_and_is_counted(tmp_path: Path) -> None:
     run = [(f"q-{topic}", f"{topic}-{i}", 9.0 - i) for topic in TOPICS for i in range(8)]
     run += [("q-flea", "not-a-passage", 0.5)]
