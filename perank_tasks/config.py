@@ -8,10 +8,13 @@ date, arms and the fingerprint of what will compute it; it travels between tasks
 
 import hashlib
 import json
+import re
 from datetime import date
+from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from perank_tasks.errors import ConfigError
 from perank_tasks.perank.options import (
@@ -169,12 +172,25 @@ class NightOptions(_Frozen):
         try:
             return cls(**values)
         except ValidationError as error:
-            lines = []
-            for item in error.errors():
-                where = ".".join(str(part) for part in item["loc"]) or "options"
-                found = "" if not item["loc"] else f" (found {item['input']!r})"
-                lines.append(f"  {where}: {item['msg'].removeprefix('Value error, ')}{found}")
+            items = error.errors()
+            # A list that has lost its wrong items is then found to be too short, too.
+            lists = {item["loc"][:-1] for item in items}
+            lines = [_explained(item) for item in items if item["loc"] not in lists - {()}]
             raise ConfigError("These options are not valid:\n" + "\n".join(lines)) from None
+
+
+def _explained(item: ErrorDetails) -> str:
+    """One line on an option that is wrong, with the names closest to it."""
+    where = ".".join(str(part) for part in item["loc"]) or "options"
+    found = f" (found {item['input']!r})" if item["loc"] else ""
+    said = item["msg"].removeprefix("Value error, ")
+    name, known = item["input"], re.findall(r"'([^']*)'", item.get("ctx", {}).get("expected", ""))
+    if item["type"] == "extra_forbidden":
+        said = "there is no such option"
+        name, known = where, list(NightOptions.model_fields)
+    close = get_close_matches(str(name), known)
+    hint = f". Did you mean {' or '.join(close)}?" if close else ""
+    return f"  {where}: {said}{found}{hint}"
 
 
 def first_stage_name(options: NightOptions, run: str | None) -> str:

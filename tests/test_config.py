@@ -18,9 +18,15 @@ DAY = date(2026, 1, 31)
         ({"depth": 0}, r"depth: .*greater than or equal to 1 \(found 0\)"),
         ({"step": 30}, "step must be from 1 to the window's 20, found 30"),
         ({"arms": ["bm25", "bm25"]}, "arms names one twice: bm25, bm25"),
-        ({"arms": ["bm52"]}, r"arms\.0: .*'bm25', 'cosine', 'fusion' or 'perank'.*'bm52'"),
+        (
+            {"arms": ["bm52"]},
+            r"valid:\n  arms\.0: .*'bm25', 'cosine', 'fusion' or 'perank' \(found 'bm52'\)\. "
+            r"Did you mean bm25\?$",
+        ),
+        ({"arms": ["zzz"]}, r"\(found 'zzz'\)$"),
         ({"arms": []}, "arms: "),
-        ({"windows": 3}, r"windows: Extra inputs are not permitted \(found 3\)"),
+        ({"windows": 3}, r"windows: there is no such option \(found 3\)\. Did you mean window\?"),
+        ({"first_stage": "givn"}, r"first_stage: .*Did you mean given\?$"),
         ({"run_date": "31.1.2026"}, "run_date: .*date"),
         ({"query_limit": 0}, "query_limit: "),
     ],

@@ -14,6 +14,7 @@ import time
 from types import FrameType
 from typing import Any, NoReturn
 
+from perank_tasks.config import NightOptions
 from perank_tasks.errors import ConfigError, PerankError
 from perank_tasks.local_airflow.components import port_of, started
 from perank_tasks.local_airflow.home import AIRFLOW, Home, environment, setup
@@ -40,7 +41,12 @@ def ui(home: Home) -> int:
 
 
 def nightly(conf: dict[str, Any], home: Home) -> int:
-    """Run the nightly DAG, then print the report of that very night."""
+    """Run the nightly DAG, then print the report of that very night.
+
+    Raises:
+        ConfigError: `conf` is no night's options, which is said before Airflow starts.
+    """
+    NightOptions.parse(conf)
     ended = run_dag(NIGHTLY, conf, home, result_of=PLAN)
     if ended.status:
         return ended.status

@@ -152,3 +152,26 @@ def test_conf_must_be_an_object(
     assert main(["nightly", "--conf", conf]) == 1
     assert "--conf is" in capsys.readouterr().err
     assert not Path(os.environ["PERANK_HOME"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("conf", "complaint"),
+    [
+        ('{"arms": ["bm52"]}', "Did you mean bm25?"),
+        ('{"colection": "pydocs"}', "colection: there is no such option"),
+    ],
+)
+def test_options_of_a_night_are_checked_before_airflow_starts(
+    conf: str,
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PERANK_DAGS", str(tmp_path))
+
+    assert main(["nightly", "--conf", conf]) == 1
+    captured = capsys.readouterr()
+    assert complaint in captured.err
+    assert "Starting Airflow" not in captured.out
+    assert not Path(os.environ["PERANK_HOME"]).exists()
