@@ -32,7 +32,9 @@ def options(tmp_path: Path) -> list[str]:
     ]
 
 
-def test_a_night_ends_with_its_table_and_a_query_that_works(options: list[str]) -> None:
+def test_a_night_ends_with_its_table_and_a_query_that_works(
+    options: list[str], tmp_path: Path
+) -> None:
     done = perank("nightly", *options)
     assert done.returncode == 0, done.stderr
     assert "topics, night of 2026-01-31" in done.stdout
@@ -41,11 +43,17 @@ def test_a_night_ends_with_its_table_and_a_query_that_works(options: list[str]) 
     assert "perank: first result, nothing to compare with" in done.stdout
     assert perank("report").stdout == done.stdout
 
+    other = write_collection(
+        tmp_path / "other", queries={"q-other": "flea"}, qrels=[("q-other", "thai-0", 1)]
+    )
+    assert perank("nightly", *options, "--collection", other, "--arms", "bm25").returncode == 0
     command = next(line for line in done.stdout.splitlines() if line.startswith("Try:"))
     answer = perank(*shlex.split(command.removeprefix("Try:"))[1:])
     rows = list(csv.DictReader(io.StringIO(answer.stdout)))
     assert len(rows) == 10
     assert {row["arm"] for row in rows} <= {"bm25", "cosine", "fusion", "perank"}
+    # The worst of all is a query of the other collection.
+    assert "q-other" not in {row["query_id"] for row in rows}
 
 
 def test_each_stage_is_a_command_that_finds_what_is_done(options: list[str]) -> None:
