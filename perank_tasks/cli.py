@@ -10,6 +10,7 @@ import csv
 import inspect
 import logging
 import os
+import signal
 import sys
 import types
 from collections.abc import Callable
@@ -74,6 +75,9 @@ def main() -> None:
     logging.basicConfig(level=os.environ.get("PERANK_LOG", "WARNING").upper(), format="%(message)s")
     # Tokenizers warn where a process that used threads forks another.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Libraries draw bars of their own, even into files; ours are not tqdm's.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         app()
     except PerankError as error:

@@ -5,13 +5,16 @@ import io
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from perank_tasks.collections import RunLine
+from perank_tasks.settings import Settings
 from perank_tasks.trec import read_run, write_run
 from tests.small import GOLDEN, TOPICS, some_passages, write_collection
 
@@ -54,6 +57,30 @@ def test_a_night_ends_with_its_table_and_a_query_that_works(
     assert {row["arm"] for row in rows} <= {"bm25", "cosine", "fusion", "perank"}
     # The worst of all is a query of the other collection.
     assert "q-other" not in {row["query_id"] for row in rows}
+
+
+def test_nothing_but_our_own_words_goes_into_a_log(options: list[str]) -> None:
+    done = perank("embed", *options, "--arms", "cosine", "--embedder", "all-minilm-l6-v2")
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_night_that_is_stopped_says_that_it_can_go_on(options: list[str], number: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "perank_tasks.cli", "nightly", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    root, deadline = Settings.from_environment().root, time.monotonic() + 120
+    while not list(root.glob("embeddings/*/*/*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Stopped. The same command goes on from what is done." in said
+    assert "Traceback" not in said
 
 
 def test_each_stage_is_a_command_that_finds_what_is_done(options: list[str]) -> None:

@@ -107,8 +107,11 @@ def main(arguments: list[str] | None = None) -> int:
     except PerankError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        goes_on = " The same command goes on from what is done."
+        print(f"\nStopped.{goes_on * (options.command == 'nightly')}", file=sys.stderr)
+        if isinstance(stop, SystemExit):
+            raise
         return 0 if options.command == "ui" else 130
 
 
