@@ -7,6 +7,8 @@ PIP := $(PYTHON_IN_VENV) -m pip --disable-pip-version-check --quiet --quiet inst
 
 CONF ?= {}
 ARGS ?=
+# Handed over through the environment: between quotes, an apostrophe in it would end them.
+export CONF
 
 .DEFAULT_GOAL := help
 .PHONY: help env nightly ui airflow test lint format lock clean
@@ -19,7 +21,7 @@ help: ## Show this list
 	@echo "  Results go to PERANK_HOME (default: var/ in this folder)."
 
 nightly: $(READY) ## Run the night once and print its report; CONF='{"run_date": "2026-01-31"}' sets its parameters
-	@$(PYTHON_IN_VENV) -m perank_tasks.local_airflow nightly --conf '$(CONF)'
+	@$(PYTHON_IN_VENV) -m perank_tasks.local_airflow nightly --conf "$$CONF"
 
 ui: $(READY) ## Run Airflow with its UI and schedules until Ctrl-C: this machine only, no login
 	@$(PYTHON_IN_VENV) -m perank_tasks.local_airflow ui

@@ -9,6 +9,7 @@ the current folder).
 import inspect
 import logging
 import os
+import signal
 import sys
 import types
 from collections.abc import Callable
@@ -79,6 +80,9 @@ def main() -> None:
     logging.basicConfig(level=os.environ.get("PERANK_LOG", "WARNING").upper(), format="%(message)s")
     # Tokenizers warn where a process that used threads forks another.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Libraries draw bars of their own, even into files; ours are not tqdm's.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         app()
     except PerankError as error:
@@ -120,9 +124,9 @@ def _with_night_options(
 
 
 def _option_type(annotation: Any) -> type:
-    """int and float options are checked by the command line, all others by `NightOptions`."""
+    """Numbers and switches are checked by the command line, all others by `NightOptions`."""
     kinds = get_args(annotation) if get_origin(annotation) is types.UnionType else (annotation,)
-    return next((kind for kind in kinds if kind in (int, float)), str)
+    return next((kind for kind in kinds if kind in (bool, int, float)), str)
 
 
 def _plan(options: NightOptions) -> Night:

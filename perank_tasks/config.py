@@ -8,10 +8,13 @@ date, arms and the fingerprint of what will compute it; it travels between tasks
 
 import hashlib
 import json
+import re
 from datetime import date
+from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from perank_tasks.errors import ConfigError
 from perank_tasks.perank.options import (
@@ -82,6 +85,11 @@ class NightOptions(_Frozen):
         DEFAULT_EMBEDDER,
         description="Embedder of the cosine and fusion arms: an embedded name, a folder or a hub "
         "id. PE-Rank uses its checkpoint's own.",
+    )
+    trust_remote_code: bool = Field(
+        False,
+        description="Run Python code that an embedder's or an encoder's repository brings (as "
+        "JinaBERT's does), with all your rights: only if you trust its author.",
     )
     embedding_precision: Literal["float32", "float16"] = Field(
         "float32", description="How embeddings are kept: float16 takes half the space."
@@ -186,18 +194,31 @@ class NightOptions(_Frozen):
         try:
             return cls(**values)
         except ValidationError as error:
-            lines = []
-            for item in error.errors():
-                where = ".".join(str(part) for part in item["loc"]) or "options"
-                found = "" if not item["loc"] else f" (found {item['input']!r})"
-                lines.append(f"  {where}: {item['msg'].removeprefix('Value error, ')}{found}")
+            items = error.errors()
+            # A list that has lost its wrong items is then found to be too short, too.
+            lists = {item["loc"][:-1] for item in items}
+            lines = [_explained(item) for item in items if item["loc"] not in lists - {()}]
             raise ConfigError("These options are not valid:\n" + "\n".join(lines)) from None
 
 
-def first_stage_name(options: NightOptions) -> str:
-    """`given`, or `bm25` with its parameters."""
+def _explained(item: ErrorDetails) -> str:
+    """One line on an option that is wrong, with the names closest to it."""
+    where = ".".join(str(part) for part in item["loc"]) or "options"
+    found = f" (found {item['input']!r})" if item["loc"] else ""
+    said = item["msg"].removeprefix("Value error, ")
+    name, known = item["input"], re.findall(r"'([^']*)'", item.get("ctx", {}).get("expected", ""))
+    if item["type"] == "extra_forbidden":
+        said = "there is no such option"
+        name, known = where, list(NightOptions.model_fields)
+    close = get_close_matches(str(name), known)
+    hint = f". Did you mean {' or '.join(close)}?" if close else ""
+    return f"  {where}: {said}{found}{hint}"
+
+
+def first_stage_name(options: NightOptions, run: str | None) -> str:
+    """`given` with the name of the collection's run, or `bm25` with its parameters."""
     if options.first_stage == "given":
-        return "given"
+        return f"given {run}"
     return f"bm25 k1={options.k1:g} b={options.b:g}"
 
 
@@ -206,7 +227,7 @@ class Arm(_Frozen):
 
     name: ArmName
     first_stage: str
-    """`bm25 k1=0.9 b=0.4`, or `given`."""
+    """`bm25 k1=0.9 b=0.4`, or `given bm25.trec`."""
     depth: int
     query_limit: int | None = None
     embedder: str | None = None
@@ -229,7 +250,7 @@ class Night(_Frozen):
 
     run_date: date
     collection: str
-    """Spec, resolved: never empty."""
+    """Spec, resolved: never empty, and a folder by its absolute path."""
     collection_name: str
     options: NightOptions
     arms: tuple[Arm, ...]
@@ -243,8 +264,8 @@ class Night(_Frozen):
 
     @property
     def first_stage(self) -> str:
-        """The first stage in one line, as arms name it."""
-        return first_stage_name(self.options)
+        """The first stage in one line, the same for every arm."""
+        return self.arms[0].first_stage
 
     @property
     def embedders(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ inside a PE-Rank checkpoint. `identify` says what it is without loading it, for 
 `load` makes it ready to encode.
 """
 
+import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from perank_tasks.errors import ConfigError
-from perank_tasks.models import content_hash, resolve_model
+from perank_tasks.models import ResolvedModel, content_hash, resolve_model
 from perank_tasks.settings import Settings
 
 if TYPE_CHECKING:
     from perank_tasks.perank import PERank
+    from perank_tasks.perank.checkpoint_config import CheckpointSummary
 
 CHECKPOINT_PREFIX = "checkpoint:"
 
@@ -39,31 +41,58 @@ def identify(name: str, settings: Settings) -> dict[str, str | int]:
     return dict(_identity(name, settings.cache))
 
 
-def load(name: str, settings: Settings) -> Embedder:
+def load(name: str, settings: Settings, *, trust_remote_code: bool = False) -> Embedder:
     """Load an embedder by name.
 
+    Args:
+        trust_remote_code: run Python code that the model's repository brings.
+
     Raises:
-        ConfigError: no such embedder; close names are offered.
+        ConfigError: no such embedder (close names are offered), or as `check_code`.
         CheckpointError: a checkpoint's encoder cannot be loaded.
     """
     import torch
 
+    check_code(name, settings, trust_remote_code=trust_remote_code)
     torch.set_num_threads(settings.threads)
     if name.startswith(CHECKPOINT_PREFIX):
         from perank_tasks.perank import PERank
 
-        model = PERank.from_pretrained(name.removeprefix(CHECKPOINT_PREFIX), cache=settings.cache)
+        model = PERank.from_pretrained(
+            name.removeprefix(CHECKPOINT_PREFIX),
+            cache=settings.cache,
+            trust_remote_code=trust_remote_code,
+        )
         return _CheckpointEncoder(model)
-    return _SentenceTransformer(_sentence_transformer_folder(name, settings.cache))
+    found = _sentence_transformer(name, settings.cache)
+    # Code on the hub is fetched by transformers, from where the name says.
+    source = found.name if _code(found.folder) and found.revision else str(found.folder)
+    return _SentenceTransformer(source, trust_remote_code=trust_remote_code)
+
+
+def check_code(name: str, settings: Settings, *, trust_remote_code: bool) -> None:
+    """Refuse an embedder that is Python code of its repository, unless that is trusted.
+
+    Transformers would build some without it and without a word, as another architecture.
+
+    Raises:
+        ConfigError: it brings code, and `trust_remote_code` is false.
+    """
+    code = _code(_config_folder(name, settings.cache))
+    if code and not trust_remote_code:
+        raise ConfigError(
+            f"The embedder {name!r} is Python code of its own repository ({code}), which is not "
+            "run unless you ask: set trust_remote_code if you trust its author."
+        )
 
 
 class _SentenceTransformer:
     """Any sentence-transformers model, at its own maximum length and pooling."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, source: str, *, trust_remote_code: bool):
         from sentence_transformers import SentenceTransformer
 
-        self.model = SentenceTransformer(str(folder), trust_remote_code=False)
+        self.model = SentenceTransformer(source, trust_remote_code=trust_remote_code)
         self.model.eval()
         self.dimension = int(self.model.get_embedding_dimension() or 0)
         self.device = str(self.model.device)
@@ -93,26 +122,53 @@ class _CheckpointEncoder:
 @cache
 def _identity(name: str, cache_folder: Path) -> tuple[tuple[str, str | int], ...]:
     # Cached for the process: it reads every byte of the model's files.
-    if name.startswith(CHECKPOINT_PREFIX):
-        from perank_tasks.perank.checkpoint_config import summarize_checkpoint
+    # A sentence-transformers model's pooling and maximum length are in its folder, so in its hash.
+    content = content_hash(_config_folder(name, cache_folder))
+    if not name.startswith(CHECKPOINT_PREFIX):
+        return (("name", name), ("content", content))
+    summary = _checkpoint(name, cache_folder)
+    return (
+        ("name", name),
+        ("content", summary.hash),
+        ("encoder", content),
+        ("pooling", summary.encoder.pooling),
+    )
 
-        summary = summarize_checkpoint(name.removeprefix(CHECKPOINT_PREFIX), cache=cache_folder)
-        return (
-            ("name", name),
-            ("content", summary.hash),
-            ("pooling", summary.encoder.pooling),
-        )
-    folder = _sentence_transformer_folder(name, cache_folder)
-    # Pooling and maximum length are in the folder's own configuration, so in its hash.
-    return (("name", name), ("content", content_hash(folder)))
+
+def _checkpoint(name: str, cache_folder: Path) -> "CheckpointSummary":
+    from perank_tasks.perank.checkpoint_config import summarize_checkpoint
+
+    return summarize_checkpoint(name.removeprefix(CHECKPOINT_PREFIX), cache=cache_folder)
 
 
-def _sentence_transformer_folder(name: str, cache_folder: Path) -> Path:
-    folder = resolve_model(name, cache=cache_folder).folder
+def _config_folder(name: str, cache_folder: Path) -> Path:
+    """Where an embedder's configuration and tokenizer lie; a checkpoint's may hold the weights."""
+    if not name.startswith(CHECKPOINT_PREFIX):
+        return _sentence_transformer(name, cache_folder).folder
+    encoder = _checkpoint(name, cache_folder).encoder
+    return encoder.folder or resolve_model(encoder.name, cache=cache_folder).folder
+
+
+def _code(folder: Path) -> str | None:
+    """What a model would run of its repository's Python code; None where it brings none."""
     modules = folder / "modules.json"
+    if modules.is_file():
+        for module in json.loads(modules.read_text(encoding="utf-8")):
+            if not module["type"].startswith("sentence_transformers."):
+                return str(module["type"])
+    for config in sorted(folder.rglob("config.json")):
+        auto_map = json.loads(config.read_text(encoding="utf-8")).get("auto_map") or {}
+        if code := auto_map.get("AutoModel") or auto_map.get("AutoConfig"):
+            return str(code)
+    return None
+
+
+def _sentence_transformer(name: str, cache_folder: Path) -> ResolvedModel:
+    model = resolve_model(name, cache=cache_folder)
+    modules = model.folder / "modules.json"
     if not modules.is_file():
         raise ConfigError(
-            f"The embedder {name!r} ({folder}) is no sentence-transformers model: it has no "
+            f"The embedder {name!r} ({model.folder}) is no sentence-transformers model: it has no "
             "modules.json. Save it with SentenceTransformer(...).save(folder) first."
         )
-    return folder
+    return model

@@ -1,6 +1,7 @@
 """A whole night in one process, stage after stage: what `dags/perank_nightly.py` does
 without Airflow, for the command line, notebooks and tests."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,16 +15,24 @@ from perank_tasks.stages.retrieve import plan_retrieval, publish_candidates, ret
 from perank_tasks.stages.snapshot import take_snapshot
 from perank_tasks.stages.verdict import verdict
 
+log = logging.getLogger(__name__)
+
 STAGES = ("snapshot", "embed", "index", "retrieve", "rerank", "evaluate", "load", "verdict")
+
+GOES_ON = "Stopped. The same command goes on from what is done."
 
 
 def run_night(night: Night, until: str = "verdict") -> dict[str, Any]:
     """Run every stage up to and with `until`; returns what each returned, by its name."""
     done: dict[str, Any] = {}
-    for stage, result in _stages(night):
-        done[stage] = result
-        if stage == until:
-            break
+    try:
+        for stage, result in _stages(night):
+            done[stage] = result
+            if stage == until:
+                break
+    except (KeyboardInterrupt, SystemExit):
+        log.warning(GOES_ON)
+        raise
     return done
 
 

@@ -5,13 +5,16 @@ import io
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from perank_tasks.collections import RunLine
+from perank_tasks.settings import Settings
 from perank_tasks.trec import read_run, write_run
 from tests.small import GOLDEN, TOPICS, some_passages, write_collection
 
@@ -32,7 +35,9 @@ def options(tmp_path: Path) -> list[str]:
     ]
 
 
-def test_a_night_ends_with_its_table_and_a_query_that_works(options: list[str]) -> None:
+def test_a_night_ends_with_its_table_and_a_query_that_works(
+    options: list[str], tmp_path: Path
+) -> None:
     done = perank("nightly", *options)
     assert done.returncode == 0, done.stderr
     assert "topics, night of 2026-01-31" in done.stdout
@@ -41,11 +46,41 @@ def test_a_night_ends_with_its_table_and_a_query_that_works(options: list[str]) 
     assert "perank: first result, nothing to compare with" in done.stdout
     assert perank("report").stdout == done.stdout
 
+    other = write_collection(
+        tmp_path / "other", queries={"q-other": "flea"}, qrels=[("q-other", "thai-0", 1)]
+    )
+    assert perank("nightly", *options, "--collection", other, "--arms", "bm25").returncode == 0
     command = next(line for line in done.stdout.splitlines() if line.startswith("Try:"))
     answer = perank(*shlex.split(command.removeprefix("Try:"))[1:])
     rows = list(csv.DictReader(io.StringIO(answer.stdout)))
     assert len(rows) == 10
     assert {row["arm"] for row in rows} <= {"bm25", "cosine", "fusion", "perank"}
+    # The worst of all is a query of the other collection.
+    assert "q-other" not in {row["query_id"] for row in rows}
+
+
+def test_nothing_but_our_own_words_goes_into_a_log(options: list[str]) -> None:
+    done = perank("embed", *options, "--arms", "cosine", "--embedder", "all-minilm-l6-v2")
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_night_that_is_stopped_says_that_it_can_go_on(options: list[str], number: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "perank_tasks.cli", "nightly", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    root, deadline = Settings.from_environment().root, time.monotonic() + 120
+    while not list(root.glob("embeddings/*/*/*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Stopped. The same command goes on from what is done." in said
+    assert "Traceback" not in said
 
 
 def test_each_stage_is_a_command_that_finds_what_is_done(options: list[str]) -> None:
@@ -71,6 +106,7 @@ def test_help_teaches(options: list[str]) -> None:
         (["nightly", "--checkpoint", "smollm2-minilm-untraind"], "smollm2-minilm-untrained"),
         (["nightly", "--arms", "bm25,cosin"], "arms.1: "),
         (["nightly", "--collection", "files:/nowhere", "--arms", "bm25"], "/nowhere"),
+        (["embed", "--trust-remote-code", "--collection", "files:/nowhere"], "/nowhere"),
         (["report"], "There is no warehouse at"),
         (["report", "--run-date", "yesterday"], "'yesterday' is no date"),
         (["sql"], "Give one statement"),

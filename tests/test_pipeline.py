@@ -18,7 +18,7 @@ import pytest
 
 from perank_tasks.artifacts import Store
 from perank_tasks.config import Night
-from perank_tasks.errors import CollectionError, EmbeddingError
+from perank_tasks.errors import CollectionError, ConfigError, EmbeddingError
 from perank_tasks.pipeline import run_night
 from perank_tasks.schemas import RESULT_TABLES
 from perank_tasks.settings import Settings
@@ -180,6 +180,24 @@ def test_short_runs_rank_what_they_have(tmp_path: Path, candidates: int) -> None
     assert values("SELECT DISTINCT status FROM runs") == ["complete"]
 
 
+def test_what_a_given_run_and_its_collection_do_not_share_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = [(f"q-{topic}", f"{topic}-3", 1.0) for topic in TOPICS]
+    spec = write_collection(tmp_path / "whole", run=shared)
+    run_night(small_night(spec, first_stage="given", arms=["bm25"]))
+    assert not caplog.records
+
+    run = [("q-cat", "flea-0", 2.0), ("q-dog", "flea-0", 2.0), ("q-flea", "gone", 1.5), shared[0]]
+    spec = write_collection(tmp_path / "part", run=run)
+    run_night(small_night(spec, first_stage="given", arms=["bm25"]))
+    assert [record.message for record in caplog.records] == [
+        "queries of the run that the collection does not have, passed over: 2 (q-cat the first)",
+        "passages of the run that the collection does not have: 1 (gone the first)",
+        "queries without candidates, since the run does not name them: 4 (q-concrete the first)",
+    ]
+
+
 def test_a_query_that_cannot_be_ranked_keeps_its_order_and_is_counted(tmp_path: Path) -> None:
     run = [(f"q-{topic}", f"{topic}-{i}", 9.0 - i) for topic in TOPICS for i in range(8)]
     run += [("q-flea", "not-a-passage", 0.5)]
@@ -264,9 +282,72 @@ def test_a_collection_without_queries_publishes_nothing(tmp_path: Path) -> None:
     assert not list(Settings.from_environment().root.rglob("*.parquet"))
 
 
-def test_a_given_run_that_is_not_there_is_named(spec: str) -> None:
-    with pytest.raises(CollectionError, match=r"brings no run.*run=FILE"):
-        run_night(small_night(spec, first_stage="given"))
+def test_what_is_not_there_is_refused_before_any_work(spec: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"brings no run.*run=FILE"):
+        small_night(spec, first_stage="given")
+    with pytest.raises(CollectionError, match=r"run=bm52.trec: no such file"):
+        small_night(f"{spec}?run=bm52.trec", arms=["bm25"])
+    with pytest.raises(CollectionError, match=r"nowhere: no such folder"):
+        small_night(f"files:{tmp_path / 'nowhere'}", arms=["bm25"])
+
+
+def test_two_given_runs_stand_side_by_side(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    for name, best in {"a.trec": "flea-3", "b.trec": "flea-0"}.items():
+        write_collection(folder, run=[("q-flea", best, 2.0), ("q-flea", "flea-1", 1.0)])
+        (folder / "given.trec").rename(folder / name)
+    for name in ("a.trec", "b.trec"):
+        run_night(small_night(f"files:{folder}?run={name}", first_stage="given", arms=["bm25"]))
+    first = "SELECT passage_id FROM rankings WHERE rank = 1 AND query_id = 'q-flea' ORDER BY ALL"
+    assert values(first) == ["flea-0", "flea-3"]
+    stages = values("SELECT config->>'first_stage' FROM runs ORDER BY ALL")
+    assert stages == ["given a.trec", "given b.trec"]
+
+
+def test_a_folder_does_not_overwrite_the_results_of_another_of_its_name(tmp_path: Path) -> None:
+    mine, other = (write_collection(tmp_path / where / "good") for where in "ab")
+    run_night(small_night(mine, arms=["bm25"]))
+    before = tables()
+    with pytest.raises(ConfigError) as caught:
+        small_night(other, arms=["bm25"])
+    for part in (mine, other, f"{other}?name=good"):
+        assert part in str(caught.value)
+    small_night(mine, arms=["bm25"])
+    small_night(f"{mine}?relevance_level=2", arms=["bm25"])
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    small_night(f"files:{tmp_path}/link/good", arms=["bm25"])
+    run_night(small_night(f"{other}?name=better", arms=["bm25"]))
+    assert set(before["runs"]) < set(tables()["runs"])
+
+    # An explicit name is the user's word: the collection has moved, and its results go on.
+    run_night(small_night(f"{other}?name=good", run_date="2026-02-01", arms=["bm25"]))
+    small_night(other, arms=["bm25"])
+    with pytest.raises(ConfigError, match=r"name=good"):
+        small_night(mine, arms=["bm25"])
+
+
+def test_a_folder_is_recorded_by_its_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absolute = write_collection(tmp_path / "topics")
+    monkeypatch.chdir(tmp_path)
+    assert small_night("files:topics?name=t", arms=["bm25"]).collection == f"{absolute}?name=t"
+
+
+def test_a_plan_waits_for_nobody_who_holds_the_readers_copy(
+    spec: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_night(small_night(spec, arms=["bm25"]))
+    path = Settings.from_environment().published_warehouse
+    hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(1, flush=True); input()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout
+    holder.stdout.readline()
+    assert small_night(spec, arms=["bm25"]).collection_name == "topics"
+    assert "not looked whether topics has results of another folder" in caplog.text
+    holder.communicate(b"\n")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ A collection is named by one string, the *spec*, wherever one is asked for:
     files:/data/scifact                      a folder, BEIR or TREC layout
     files:/data/dl19?name=dl19&run=bm25.trec&relevance_level=2
 
-An adapter is one class with `load(as_of)`; `open_collection` picks it by the spec's
-scheme. Adapters parse, check and clean texts (`text.clean_text`), and never write.
+An adapter is one class with `check(as_of)` and `load(as_of)`; `open_collection` picks it by the
+spec's scheme. Adapters parse, check and clean texts (`text.clean_text`), and never write.
 """
 
 from collections.abc import Callable, Iterator
@@ -83,6 +83,19 @@ class Collection(Protocol):
         """Names the collection in artifacts and results: letters, digits, `.`, `_`, `-`."""
         ...
 
+    @property
+    def run(self) -> str | None:
+        """The first-stage run that it brings, as the spec names it; None where it brings none."""
+        ...
+
+    def check(self, as_of: date) -> None:
+        """Look whether its files are there, without reading them.
+
+        Raises:
+            CollectionError: nothing that early, or a file is missing.
+        """
+        ...
+
     def load(self, as_of: date) -> CollectionData:
         """Read the newest snapshot dated `as_of` or earlier.
 
@@ -93,7 +106,7 @@ class Collection(Protocol):
 
 
 def open_collection(spec: str) -> Collection:
-    """The adapter that a spec names; nothing is read before its `load`.
+    """The adapter that a spec names; nothing is read before its `check` or `load`.
 
     A spec is `scheme`, or `scheme:rest`, and perhaps `?option=value&…`; options are
     percent-decoded, the rest is taken as it is.
@@ -101,18 +114,50 @@ def open_collection(spec: str) -> Collection:
     Raises:
         ConfigError: no such scheme or option, or an option's value is invalid.
     """
-    address, _, query = spec.partition("?")
-    scheme, _, rest = address.partition(":")
+    scheme, rest, options = _parts(spec)
     if scheme not in _ADAPTERS:
         raise ConfigError(
             f"collection {spec!r}: unknown; expected {_choices(list(_ADAPTERS))}"
             f"{_did_you_mean(scheme, list(_ADAPTERS))}"
         )
+    return _ADAPTERS[scheme](spec, rest, options)
+
+
+def absolute_spec(spec: str) -> str:
+    """The spec with its folder's absolute path, so that it means the same everywhere."""
+    scheme, rest, _ = _parts(spec)
+    if scheme != "files" or not rest:
+        return spec
+    _, question_mark, query = spec.partition("?")
+    return f"files:{Path(rest).expanduser().absolute()}{question_mark}{query}"
+
+
+def is_named_by_folder(spec: str) -> bool:
+    """Whether a collection takes its name from its folder, for want of `name=`."""
+    scheme, _, options = _parts(spec)
+    return scheme == "files" and "name" not in options
+
+
+def same_place(spec: str, other: str) -> bool:
+    """Whether two specs name one collection, whatever their options."""
+    scheme, rest, _ = _parts(spec)
+    other_scheme, other_rest, _ = _parts(other)
+    if scheme != other_scheme or scheme != "files":
+        return scheme == other_scheme
+    paths = [Path(path).expanduser() for path in (rest, other_rest)]
+    # Of a link that was turned to another folder since then, only the name is still the same.
+    return paths[0] == paths[1] or paths[0].resolve() == paths[1].resolve()
+
+
+def _parts(spec: str) -> tuple[str, str, dict[str, str]]:
+    """Scheme, rest and options of a spec."""
+    address, _, query = spec.partition("?")
+    scheme, _, rest = address.partition(":")
     options = {}
     for part in filter(None, query.split("&")):
         key, _, value = part.partition("=")
         options[key] = unquote(value)
-    return _ADAPTERS[scheme](spec, rest, options)
+    return scheme, rest, options
 
 
 def with_run(spec: str, run: Path) -> str:

@@ -68,6 +68,16 @@ class Record(NamedTuple):
     values: dict[str, Any]
 
 
+class _Found(NamedTuple):
+    """The files that a collection is read from as of a date."""
+
+    snapshot_date: date | None
+    passages: Path
+    queries: Path
+    qrels: Path | None
+    run: Path | None
+
+
 @dataclass(frozen=True)
 class FilesCollection:
     """A folder of files under a name; `qrels` and `run` name files, None: see the module.
@@ -88,6 +98,14 @@ class FilesCollection:
                 f"choose one with files:{self.folder}?name=…"
             )
 
+    def check(self, as_of: date) -> None:
+        """Look for all files, and read none.
+
+        Raises:
+            CollectionError: no snapshot that early, or a file is missing.
+        """
+        self._find(as_of)
+
     def load(self, as_of: date) -> CollectionData:
         """Read queries, judgements and run; passages follow as they are asked for.
 
@@ -96,6 +114,38 @@ class FilesCollection:
                 malformed. What is wrong with a passage is raised while they are read, and
                 a passage identifier that comes twice after the last.
         """
+        found = self._find(as_of)
+        queries = read_queries(found.queries)
+        qrels_file = found.qrels
+        judgements = read_judgements(qrels_file) if qrels_file else []
+        if qrels_file and qrels_file.parent.name == "qrels":
+            judged = {judgement.query_id for judgement in judgements}
+            read = len(queries)
+            queries = [query for query in queries if query.query_id in judged]
+            if len(queries) < read:
+                log.warning(
+                    "%d of %d queries are left out: %s does not judge them; qrels=FILE chooses "
+                    "another split",
+                    read - len(queries),
+                    read,
+                    qrels_file,
+                )
+            if not queries:
+                raise CollectionError(
+                    f"{qrels_file}: judges none of the queries in {found.queries}; expected the "
+                    f"same identifiers; found {sorted(judged)[0]!r}, say"
+                )
+        return CollectionData(
+            name=self.name,
+            passages=read_passages(found.passages),
+            queries=queries,
+            judgements=judgements,
+            run=read_run(found.run) if found.run else [],
+            snapshot_date=found.snapshot_date,
+            relevance_level=self.relevance_level,
+        )
+
+    def _find(self, as_of: date) -> _Found:
         if not self.folder.is_dir():
             raise CollectionError(
                 f"{self.folder}: no such folder; give files: the folder that holds the collection"
@@ -104,31 +154,16 @@ class FilesCollection:
         folders = [self.folder]
         if snapshot_date is not None:
             folders.insert(0, self.folder / f"dt={snapshot_date.isoformat()}")
-        passage_file = _find_one(folders[:1], PASSAGE_FILES)
-        query_file = _find_one(folders, QUERY_FILES)
-        if passage_file is None or query_file is None:
-            raise _neither_layout(folders, passage_file is None, query_file is None)
-
-        queries = read_queries(query_file)
-        qrels_file = self._find_qrels(folders)
-        judgements = read_judgements(qrels_file) if qrels_file else []
-        if qrels_file and qrels_file.parent.name == "qrels":
-            judged = {judgement.query_id for judgement in judgements}
-            log.info("%s judges %d of %d queries", qrels_file, len(judged), len(queries))
-            queries = [query for query in queries if query.query_id in judged]
-            if not queries:
-                raise CollectionError(
-                    f"{qrels_file}: judges none of the queries in {query_file}; expected the "
-                    f"same identifiers; found {sorted(judged)[0]!r}, say"
-                )
-        return CollectionData(
-            name=self.name,
-            passages=read_passages(passage_file),
-            queries=queries,
-            judgements=judgements,
-            run=read_run(_find_named(folders, self.run, "run")) if self.run else [],
+        passages = _find_one(folders[:1], PASSAGE_FILES)
+        queries = _find_one(folders, QUERY_FILES)
+        if passages is None or queries is None:
+            raise _neither_layout(folders, passages is None, queries is None)
+        return _Found(
             snapshot_date=snapshot_date,
-            relevance_level=self.relevance_level,
+            passages=passages,
+            queries=queries,
+            qrels=self._find_qrels(folders),
+            run=_find_named(folders, self.run, "run") if self.run else None,
         )
 
     def _find_qrels(self, folders: list[Path]) -> Path | None:

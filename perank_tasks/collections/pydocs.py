@@ -60,6 +60,10 @@ class PydocsCollection:
     """The embedded collection; it has no dates, so every `as_of` sees the same."""
 
     name = "pydocs"
+    run = None
+
+    def check(self, as_of: date) -> None:
+        """It is part of the interpreter: always there."""
 
     def load(self, as_of: date) -> CollectionData:
         """Passages of this interpreter, our queries and our judgements.

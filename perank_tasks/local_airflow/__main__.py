@@ -14,12 +14,15 @@ import time
 from types import FrameType
 from typing import Any, NoReturn
 
+from perank_tasks.config import NightOptions
 from perank_tasks.errors import ConfigError, PerankError
 from perank_tasks.local_airflow.components import port_of, started
 from perank_tasks.local_airflow.home import AIRFLOW, Home, environment, setup
 from perank_tasks.local_airflow.runs import run_dag
 
 NIGHTLY = "perank_nightly"
+PLAN = "plan_night"
+"""The DAG's task that returns the night."""
 
 
 def ui(home: Home) -> int:
@@ -38,13 +41,21 @@ def ui(home: Home) -> int:
 
 
 def nightly(conf: dict[str, Any], home: Home) -> int:
-    """Run the nightly DAG, then print its report."""
-    status = run_dag(NIGHTLY, conf, home)
-    if status:
-        return status
+    """Run the nightly DAG, then print the report of that very night.
+
+    Raises:
+        ConfigError: `conf` is no night's options, which is said before Airflow starts.
+    """
+    NightOptions.parse(conf)
+    ended = run_dag(NIGHTLY, conf, home, result_of=PLAN)
+    if ended.status:
+        return ended.status
+    night = ended.result
+    # Without them it would be the night evaluated last, and one that was done before is not.
+    which = ["--run-date", night["run_date"], "--collection", night["collection_name"]]
     env = {**os.environ, "PERANK_HOME": str(home.root)}
     return subprocess.run(
-        [sys.executable, "-m", "perank_tasks.cli", "report"], env=env, check=False
+        [sys.executable, "-m", "perank_tasks.cli", "report", *which], env=env, check=False
     ).returncode
 
 
@@ -91,13 +102,16 @@ def main(arguments: list[str] | None = None) -> int:
             airflow(options.arguments, home)
         conf = _conf(options.conf)
         if options.command == "run":
-            return run_dag(options.dag_id, conf, home)
+            return run_dag(options.dag_id, conf, home).status
         return nightly(conf, home)
     except PerankError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        goes_on = " The same command goes on from what is done."
+        print(f"\nStopped.{goes_on * (options.command == 'nightly')}", file=sys.stderr)
+        if isinstance(stop, SystemExit):
+            raise
         return 0 if options.command == "ui" else 130
 
 

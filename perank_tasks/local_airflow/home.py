@@ -142,6 +142,7 @@ def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, st
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_DISABLE": "1",
     }
     url = f"http://127.0.0.1:{port}"
     ours = {

@@ -1,7 +1,7 @@
 """Run a DAG once, show how it goes, and say why it failed.
 
-In: a DAG's id, the run's parameters, a `Home`. Out: the exit status; what a person reads, on
-standard output and, for a failure, standard error.
+In: a DAG's id, the run's parameters, a `Home`. Out: whether it succeeded and what a task
+returned; what a person reads, on standard output and, for a failure, standard error.
 
 Notes: where nothing runs in this home, `run_dag` starts an Airflow of its own with schedules
 switched off, so that unpausing a DAG to run it never starts a missed night as well; it puts the
@@ -26,6 +26,7 @@ from perank_tasks.errors import ConfigError, PerankError
 from perank_tasks.local_airflow.components import Api, Running, started
 from perank_tasks.local_airflow.home import Home
 from perank_tasks.local_airflow.logs import tail
+from perank_tasks.progress import SECONDS_BETWEEN_LINES
 
 RUN_PREFIX = "local__"
 PARSE_SECONDS = 60
@@ -33,8 +34,23 @@ QUEUED_SECONDS = 15
 POLL_SECONDS = 0.5
 
 
-def run_dag(dag_id: str, conf: dict[str, Any], home: Home) -> int:
-    """Run a DAG once, showing how it goes; 0 if it succeeded, 1 if it failed.
+@dataclass(frozen=True)
+class Ended:
+    """A run that has ended."""
+
+    status: int
+    """0 if it succeeded, 1 if it failed."""
+    result: Any = None
+    """What the task that was asked about returned; None where the run failed."""
+
+
+def run_dag(
+    dag_id: str, conf: dict[str, Any], home: Home, *, result_of: str | None = None
+) -> Ended:
+    """Run a DAG once, showing how it goes.
+
+    Args:
+        result_of: id of the task whose return value is wanted.
 
     Raises:
         ConfigError: the DAG is unknown, broken, or cannot run here without side effects.
@@ -65,11 +81,15 @@ def run_dag(dag_id: str, conf: dict[str, Any], home: Home) -> int:
                 with suppress(PerankError):
                     api.call("PATCH", run, json={"state": "failed"})
                 raise
+            result = None
+            if state == "success" and result_of:
+                entry = f"{run}/taskInstances/{result_of}/xcomEntries/return_value"
+                result = (api.call("GET", entry) or {}).get("value")
     if state == "success":
         print(f"{dag_id} succeeded (run {run_id}).", flush=True)
-        return 0
+        return Ended(0, result)
     _explain_failure(home, dag_id, run_id, instances)
-    return 1
+    return Ended(1)
 
 
 def _parsed(running: Running, dag_id: str, home: Home) -> dict[str, Any]:
@@ -160,7 +180,7 @@ def _follow(
 ) -> tuple[str, list[dict[str, Any]]]:
     """Show the tasks until the run ends; its state and its task instances."""
     console = Console()
-    shown: dict[str, str] = {}
+    printer = Printer()
     begin, told = time.monotonic(), False
     with (
         Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live
@@ -175,8 +195,7 @@ def _follow(
             if live:
                 live.update(_table(lines), refresh=True)
             else:
-                for line in lines:
-                    _print_change(line, shown)
+                printer.show(lines, time.monotonic())
             if state == "queued" and not told and time.monotonic() - begin > QUEUED_SECONDS:
                 console.print("Still queued: another run of this DAG goes first.")
                 told = True
@@ -239,12 +258,37 @@ def _table(lines: list[Line]) -> Table:
     return table
 
 
-def _print_change(line: Line, shown: dict[str, str]) -> None:
-    text = f"{line.task}: {line.state}" + (f" {line.done}/{line.total}" if line.total > 1 else "")
-    if line.state != "waiting" and shown.get(line.task) != text:
-        shown[line.task] = text
-        seconds = "" if line.seconds is None else f" ({line.seconds:.1f} s)"
-        print(f"  {text}{seconds}", flush=True)
+class Printer:
+    """A run in lines, where there is no terminal: what changes and, after half a minute
+    without any change, what is running."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, str] = {}
+        self._printed = time.monotonic()
+
+    def show(self, lines: list[Line], now: float) -> None:
+        """Print what is new at the time `now`, in seconds of the monotonic clock."""
+        for line in lines:
+            text = f"{line.task}: {_state(line)}"
+            if line.state != "waiting" and self._shown.get(line.task) != text:
+                self._shown[line.task] = text
+                self._print(f"{text}{_seconds(line)}", now)
+        running = [line for line in lines if line.state == "running"]
+        if running and now - self._printed >= SECONDS_BETWEEN_LINES:
+            tasks = (f"{line.task}: {_state(line)}{_seconds(line)}" for line in running)
+            self._print(f"still at it: {', '.join(tasks)}", now)
+
+    def _print(self, text: str, now: float) -> None:
+        self._printed = now
+        print(f"  {text}", flush=True)
+
+
+def _state(line: Line) -> str:
+    return line.state + (f" {line.done}/{line.total}" if line.total > 1 else "")
+
+
+def _seconds(line: Line) -> str:
+    return "" if line.seconds is None else f" ({line.seconds:.1f} s)"
 
 
 def _explain_failure(home: Home, dag_id: str, run_id: str, instances: list[dict[str, Any]]) -> None:

@@ -65,7 +65,8 @@ def embed_shard(night: Night, snapshot: str, work: EmbedShard) -> dict[str, int]
     ids, texts, hashes = _texts(night, store.open(snapshot), work)
     vectors = _known_vectors(store, night, work, set(hashes))
     new = {h: text for h, text in zip(hashes, texts, strict=True) if h not in vectors}
-    embedder = load(work["embedder"], settings)
+    trust = night.options.trust_remote_code
+    embedder = load(work["embedder"], settings, trust_remote_code=trust)
     meter.device = embedder.device
     todo = list(new.items())
     with progress(f"embedding {work['table']}", len(todo), "texts") as advance:

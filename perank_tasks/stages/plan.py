@@ -1,17 +1,27 @@
 """Plan: from a person's options to a night that stages can run.
 
 Everything that can be refused is refused here, before any work: unknown names, a
-collection that is not there, a checkpoint that cannot be read.
+collection or a given run that is not there, a folder that would overwrite the results of
+another of its name, a checkpoint that cannot be read.
 """
 
 import logging
 from datetime import date
 
-from perank_tasks.collections import open_collection
+import duckdb
+
+from perank_tasks.collections import (
+    absolute_spec,
+    is_named_by_folder,
+    open_collection,
+    same_place,
+)
 from perank_tasks.config import Arm, ArmName, Night, NightOptions, first_stage_name, stable_hash
-from perank_tasks.embedders import CHECKPOINT_PREFIX, identify
+from perank_tasks.embedders import CHECKPOINT_PREFIX, check_code, identify
+from perank_tasks.errors import ConfigError, WarehouseError
 from perank_tasks.provenance import fingerprint
 from perank_tasks.settings import Settings
+from perank_tasks.warehouse import reading, sql_folder
 
 log = logging.getLogger(__name__)
 
@@ -23,17 +33,29 @@ def plan_night(options: NightOptions, run_date: date) -> Night:
         run_date: the date to file results under, unless the options name one.
 
     Raises:
-        ConfigError: a name is unknown; close ones are offered.
+        ConfigError: a name is unknown (close ones are offered), a run is asked for and the
+            collection brings none, the collection's name is that of another one, or an
+            embedder brings code that is not trusted.
+        CollectionError: the collection's files are not there.
         CheckpointError: the checkpoint's configuration cannot be read.
     """
     settings = Settings.from_environment()
-    spec = options.collection or settings.collection
+    spec = absolute_spec(options.collection or settings.collection)
+    collection = open_collection(spec)
+    if options.first_stage == "given" and collection.run is None:
+        raise ConfigError(
+            f"first_stage is 'given', but collection {collection.name} brings no run. "
+            "Name one in the spec (files:/folder?run=FILE), or use first_stage bm25."
+        )
+    collection.check(options.run_date or run_date)
+    _check_name(spec, collection.name, settings)
+    first_stage = first_stage_name(options, collection.run)
     night = Night(
         run_date=options.run_date or run_date,
         collection=spec,
-        collection_name=open_collection(spec).name,
+        collection_name=collection.name,
         options=options,
-        arms=tuple(_arm(name, options, settings) for name in options.arms),
+        arms=tuple(_arm(name, first_stage, options, settings) for name in options.arms),
         fingerprint=fingerprint(settings.threads),
     )
     log.info("night of %s on %s", night.run_date, spec)
@@ -42,10 +64,35 @@ def plan_night(options: NightOptions, run_date: date) -> Night:
     return night
 
 
-def _arm(name: ArmName, options: NightOptions, settings: Settings) -> Arm:
+def _check_name(spec: str, name: str, settings: Settings) -> None:
+    """Refuse a folder whose name is that of another collection with results.
+
+    Raises:
+        ConfigError: says which, and how to go on.
+    """
+    if not is_named_by_folder(spec) or not settings.published_warehouse.is_file():
+        return
+    query = (sql_folder() / "plan" / "collection_spec.sql").read_text()
+    try:
+        with reading(settings.warehouse) as warehouse:
+            row = warehouse.execute(query, {"collection": name}).fetchone()
+    except (WarehouseError, duckdb.Error) as error:
+        # The copy for readers is in nobody's way, not even while someone holds it open to write.
+        log.warning("not looked whether %s has results of another folder: %s", name, error)
+        return
+    if row and not same_place(spec, row[0]):
+        options = "&" if "?" in spec else "?"
+        raise ConfigError(
+            f"The results named {name!r} are of {row[0]}, and {spec} would overwrite them. If the "
+            f"collection has moved, write {spec}{options}name={name}; if it is another one, give "
+            "it a name of its own in the same way."
+        )
+
+
+def _arm(name: ArmName, first_stage: str, options: NightOptions, settings: Settings) -> Arm:
     arm = Arm(
         name=name,
-        first_stage=first_stage_name(options),
+        first_stage=first_stage,
         depth=options.depth,
         query_limit=options.query_limit,
     )
@@ -59,9 +106,11 @@ def _arm(name: ArmName, options: NightOptions, settings: Settings) -> Arm:
     from perank_tasks.perank.checkpoint_config import summarize_checkpoint
 
     checkpoint = summarize_checkpoint(options.checkpoint, cache=settings.cache)
-    encoder = checkpoint.encoder
-    inside = CHECKPOINT_PREFIX + options.checkpoint
-    embedder = inside if encoder.inside_checkpoint else encoder.name
+    if checkpoint.layout == "published":
+        # Its encoder's pooling, maximum length and place are the checkpoint's to say.
+        embedder = CHECKPOINT_PREFIX + options.checkpoint
+    else:
+        embedder = str(checkpoint.encoder.folder or checkpoint.encoder.name)
     reads_vectors = options.passages != "text"
     return arm.model_copy(
         update={
@@ -76,5 +125,6 @@ def _arm(name: ArmName, options: NightOptions, settings: Settings) -> Arm:
 
 def _embedder(name: str, options: NightOptions, settings: Settings) -> dict[str, str]:
     """The fields of an arm that name its embedder, by name and by content."""
+    check_code(name, settings, trust_remote_code=options.trust_remote_code)
     content = {**identify(name, settings), "precision": options.embedding_precision}
     return {"embedder": name, "embedder_hash": stable_hash(content)}

@@ -114,7 +114,8 @@ def _print_next(console: Console, warehouse: Path, first: dict[str, Any]) -> Non
     console.print(f"\nTables: {warehouse}", soft_wrap=True, highlight=False)
     console.print(
         f'Try:    {_command()} sql "SELECT query_id, arm, value FROM query_measures '
-        f"WHERE measure = 'nDCG@10' AND run_date = '{first['run_date']}' ORDER BY value LIMIT 10\"",
+        f"WHERE measure = 'nDCG@10' AND run_date = '{first['run_date']}' "
+        f"AND collection = '{first['collection']}' ORDER BY value LIMIT 10\"",
         soft_wrap=True,
         highlight=False,
     )

@@ -7,30 +7,33 @@ passages a query, by score, ties to the earlier passage. A query may have fewer,
 Candidates belong to one date and fingerprint: they are computed anew every night.
 """
 
+import logging
 from itertools import groupby
 from operator import itemgetter
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from perank_tasks.artifacts import Artifact, Store, artifact_key
 from perank_tasks.config import Night
-from perank_tasks.errors import CollectionError
 from perank_tasks.meter import Meter, total
 from perank_tasks.progress import progress
 from perank_tasks.schemas import CANDIDATES, rows_to_table
 from perank_tasks.settings import Settings
 from perank_tasks.stages.snapshot import read_queries
 
+log = logging.getLogger(__name__)
+
 
 def plan_retrieval(night: Night, snapshot: str) -> list[int]:
-    """The query shards for `retrieve_shard`."""
+    """The query shards for `retrieve_shard`; says what of a given run does not fit."""
+    if night.options.first_stage == "given":
+        _compare_run(night, Store(Settings.from_environment().root).open(snapshot))
     return list(range(night.options.shards))
 
 
 def retrieve_shard(night: Night, snapshot: str, index: str | None, shard: int) -> dict[str, int]:
-    """Find one shard's candidates; returns how many queries and candidates there are.
-
-    Raises:
-        CollectionError: the given run is asked for and the collection has none.
-    """
+    """Find one shard's candidates; returns how many queries and candidates there are."""
     store = Store(Settings.from_environment().root)
     artifact = _artifact(store, night, snapshot, index)
     if artifact.is_published or artifact.has_part("candidates", shard):
@@ -117,11 +120,6 @@ def _search(
 def _given(
     snapshot: Artifact, night: Night, queries: list[tuple[str, str]]
 ) -> dict[str, list[tuple[str, float]]]:
-    if not snapshot.manifest.parts_of("run"):
-        raise CollectionError(
-            f"first_stage is 'given', but collection {night.collection_name} brings no run. "
-            "Name one in the spec (files:/folder?run=FILE), or use first_stage bm25."
-        )
     run = snapshot.read("run")
     found: dict[str, list[tuple[str, float]]] = {query_id: [] for query_id, _ in queries}
     for query_id, passage_id, score in zip(*(c.to_pylist() for c in run.columns), strict=True):
@@ -135,3 +133,21 @@ def _given(
         ]
         for query_id, ranked in found.items()
     }
+
+
+def _compare_run(night: Night, snapshot: Artifact) -> None:
+    """Warn of each kind of identifier that the run and the collection do not share."""
+    run = snapshot.read("run")
+    asked = pc.unique(run["query_id"])
+    named = pc.unique(run["passage_id"])
+    queries = snapshot.read("queries", ["query_id"])["query_id"]
+    passages = snapshot.read("passages", ["passage_id"], pc.field("passage_id").isin(named))
+    night_queries = pa.array([query_id for query_id, _ in read_queries(night, snapshot.reference)])
+    for said, ids, known in (
+        ("queries of the run that the collection does not have, passed over", asked, queries),
+        ("passages of the run that the collection does not have", named, passages["passage_id"]),
+        ("queries without candidates, since the run does not name them", night_queries, asked),
+    ):
+        absent = ids.filter(pc.invert(pc.is_in(ids, known)))
+        if len(absent):
+            log.warning("%s: %d (%s the first)", said, len(absent), absent[0])

@@ -1,9 +1,11 @@
 """The local Airflow: runs, failures, interruptions, and nothing left running afterwards."""
 
+import fcntl
 import json
 import os
 import signal
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from perank_tasks.errors import ConfigError
 from perank_tasks.local_airflow.__main__ import main
 from perank_tasks.local_airflow.home import Home, environment
+from perank_tasks.local_airflow.runs import Line, Printer
 from tests.airflow.harness import RealAirflow, interrupt, read_until
 
 PROBE = """
@@ -152,3 +155,67 @@ def test_conf_must_be_an_object(
     assert main(["nightly", "--conf", conf]) == 1
     assert "--conf is" in capsys.readouterr().err
     assert not Path(os.environ["PERANK_HOME"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("conf", "complaint"),
+    [
+        ('{"arms": ["bm52"]}', "Did you mean bm25?"),
+        ('{"colection": "pydocs"}', "colection: there is no such option"),
+    ],
+)
+def test_options_of_a_night_are_checked_before_airflow_starts(
+    conf: str,
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PERANK_DAGS", str(tmp_path))
+
+    assert main(["nightly", "--conf", conf]) == 1
+    captured = capsys.readouterr()
+    assert complaint in captured.err
+    assert "Starting Airflow" not in captured.out
+    assert not Path(os.environ["PERANK_HOME"]).exists()
+
+
+def test_a_long_task_says_that_it_is_still_at_it(capsys: pytest.CaptureFixture[str]) -> None:
+    printer, begin = Printer(), time.monotonic()
+
+    def at(seconds: float, done: int) -> str:
+        lines = [
+            Line("embed", "running", done, 4, seconds),
+            Line("index", "done", 1, 1, 2.0),
+            Line("rerank", "waiting", 0, 0, None),
+        ]
+        printer.show(lines, begin + seconds)
+        return capsys.readouterr().out
+
+    assert at(1, 0) == "  embed: running 0/4 (1.0 s)\n  index: done (2.0 s)\n"
+    assert at(29, 0) == ""
+    assert at(32, 0) == "  still at it: embed: running 0/4 (32.0 s)\n"
+    assert at(33, 0) == ""
+    assert at(50, 1) == "  embed: running 1/4 (50.0 s)\n"
+    assert at(79, 1) == ""
+    assert at(81, 1) == "  still at it: embed: running 1/4 (81.0 s)\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)]
+)
+def test_a_night_that_is_stopped_says_that_it_can_go_on(
+    tmp_path: Path, number: int, status: int
+) -> None:
+    airflow = RealAirflow(tmp_path / "home", Path(__file__).parents[2] / "dags")
+    folder = airflow.home / "airflow"
+    folder.mkdir(parents=True)
+    # As if another process were starting Airflow in this home: ours waits for it.
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = airflow.start("nightly")
+        read_until(process, "Starting Airflow")
+        outcome = interrupt(process, number)
+    assert outcome.status == status
+    assert "Stopped. The same command goes on from what is done." in outcome.output
+    assert "Traceback" not in outcome.output

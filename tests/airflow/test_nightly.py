@@ -1,12 +1,14 @@
 """The nightly DAG under a real scheduler, as `make nightly` runs it."""
 
+import json
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from perank_tasks.pipeline import run_night
 from tests.airflow.harness import RealAirflow
-from tests.small import GOLDEN, TOPICS, write_collection
+from tests.small import GOLDEN, TOPICS, small_night, write_collection
 
 DAGS = Path(__file__).parents[2] / "dags"
 
@@ -44,6 +46,23 @@ def test_the_night_runs_and_the_second_one_changes_no_cell(real_airflow, tmp_pat
     assert again.status == 0, again.output
     assert list(airflow.runs("perank_nightly").values()) == ["success", "success"]
     assert {table: rows(airflow, f"FROM {table} ORDER BY ALL") for table in tables} == before
+
+
+@pytest.mark.airflow
+def test_the_report_is_of_the_night_that_ran(
+    real_airflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow: RealAirflow = real_airflow(DAGS)
+    monkeypatch.setenv("PERANK_HOME", str(airflow.home))
+    conf = {"collection": write_collection(tmp_path / "topics"), "arms": ["bm25"]}
+    run_night(small_night(conf["collection"], arms=["bm25"], run_date="2026-01-30"))
+    run_night(small_night(conf["collection"], arms=["bm25"], run_date="2026-01-31"))
+
+    # Everything of this night is done already: it is not the one evaluated last.
+    night = airflow.start("nightly", "--conf", json.dumps({**conf, "run_date": "2026-01-30"}))
+    output, _ = night.communicate(timeout=600)
+    assert night.returncode == 0, output
+    assert "topics, night of 2026-01-30" in output
 
 
 @pytest.mark.airflow

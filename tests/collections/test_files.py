@@ -74,7 +74,9 @@ def test_trec_layout_with_a_run(tmp_path: Path) -> None:
     assert (data.snapshot_date, data.relevance_level) == (None, 2)
 
 
-def test_beir_layout_reads_the_queries_that_the_test_split_judges(tmp_path: Path) -> None:
+def test_beir_layout_reads_the_queries_that_the_test_split_judges(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_json(tmp_path / "corpus.jsonl.gz", [CAT, DOG])
     queries = [{"_id": f"q{n}", "text": f"query {n}", "metadata": {}} for n in (1, 2, 3)]
     write_json(tmp_path / "queries.jsonl", queries)
@@ -83,6 +85,10 @@ def test_beir_layout_reads_the_queries_that_the_test_split_judges(tmp_path: Path
     write(tmp_path / "qrels" / "train.tsv", f"{header}q2\td1\t1\n")
     data = load(tmp_path)
     assert [query.query_id for query in data.queries] == ["q1", "q3"]
+    (warning,) = caplog.records
+    assert warning.levelname == "WARNING"
+    assert "1 of 3 queries are left out" in warning.message
+    assert "test.tsv does not judge them" in warning.message
     assert data.judgements == [Judgement("q3", "d1", 1), Judgement("q1", "d2", 2)]
     train = load(tmp_path, "qrels=qrels/train.tsv")
     assert [query.query_id for query in train.queries] == ["q2"]
