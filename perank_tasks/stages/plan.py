@@ -21,7 +21,8 @@ from perank_tasks.embedders import CHECKPOINT_PREFIX, check_code, identify
 from perank_tasks.errors import ConfigError, WarehouseError
 from perank_tasks.provenance import fingerprint
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse import reading, sql_folder
+from perank_tasks.sql_files import sql_folder
+from perank_tasks.warehouse import reading
 
 log = logging.getLogger(__name__)
 
