@@ -46,9 +46,8 @@ def test_a_night_ends_with_its_table_and_a_query_that_works(
     assert "perank: first result, nothing to compare with" in done.stdout
     assert perank("report").stdout == done.stdout
 
-    other = write_collection(
-        tmp_path / "other", queries={"q-other": "flea"}, qrels=[("q-other", "thai-0", 1)]
-    )
+    qrels = [("q-other", "flea-0", 0), ("q-other", "thai-7", 1)]
+    other = write_collection(tmp_path / "other", queries={"q-other": "flea life"}, qrels=qrels)
     assert perank("nightly", *options, "--collection", other, "--arms", "bm25").returncode == 0
     command = next(line for line in done.stdout.splitlines() if line.startswith("Try:"))
     answer = perank(*shlex.split(command.removeprefix("Try:"))[1:])
