@@ -279,6 +279,9 @@ def bench_rerank(
     minutes: Annotated[
         float, typer.Option(help="When to begin no further block; the first is always whole.")
     ] = 4.0,
+    sweeps: Annotated[
+        bool, typer.Option(help="Also latency by depth and throughput by batch, with plots.")
+    ] = True,
     checkpoint: Annotated[
         str | None,
         typer.Option(help="One with the reference's prompt. Empty: SmolLM2-135M, untrained."),
@@ -309,6 +312,7 @@ def bench_rerank(
         step=step,
         top_k=top_k,
         minutes=minutes,
+        sweeps=sweeps,
         checkpoint=checkpoint,
         compact_checkpoint=compact_checkpoint,
         device=device,

@@ -51,6 +51,7 @@ class BenchOptions:
     step: int = 10
     top_k: int = 10
     minutes: float = 4.0
+    sweeps: bool = True
     checkpoint: str | None = None
     compact_checkpoint: str | None = None
     device: str = "auto"
@@ -173,9 +174,10 @@ def _measure(arena: Arena, queries: Sequence[BenchQuery], report: Report) -> Non
     total = len(taking_part) + len(every_block) * (len(blocks) - 1)
     with progress("measuring", total, "turns") as advance:
         _block(arena, taking_part, blocks[0], report, deadline, advance)
-        in_sweeps = [c for c in every_block if c.in_sweeps]
-        _sweep_batch(arena, in_sweeps, blocks[0], report)
-        _sweep_depth(arena, in_sweeps, queries[0], report)
+        if options.sweeps:
+            in_sweeps = [c for c in every_block if c.in_sweeps]
+            _sweep_batch(arena, in_sweeps, blocks[0], report)
+            _sweep_depth(arena, in_sweeps, queries[0], report)
         for block in blocks[1:]:
             expected = sum(report.of(c.name)[-1].seconds for c in every_block)
             if time.monotonic() + expected > deadline:
@@ -312,12 +314,14 @@ def write_report(folder: Path, report: Report) -> list[Path]:
         "queries_a_second_by_batch": report.throughput,
         "skipped": report.skipped,
     }
-    paths = [folder / name for name in ("results.json", "latency.png", "throughput.png")]
+    paths = [folder / "results.json"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         paths[0].write_text(json.dumps(results, indent=1) + "\n")
-        plots.plot_latency(paths[1], report.latency)
-        plots.plot_throughput(paths[2], report.throughput)
+        if report.options.sweeps:
+            paths += [folder / "latency.png", folder / "throughput.png"]
+            plots.plot_latency(paths[1], report.latency)
+            plots.plot_throughput(paths[2], report.throughput)
     except OSError as error:
         raise StorageError(f"cannot write the benchmark's results to {folder}: {error}") from error
     return paths
