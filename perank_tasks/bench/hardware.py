@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
+from perank_tasks.perank.decode import PREFILL_TOKENS
+from perank_tasks.perank.llm import Cache, Llm
 from perank_tasks.provenance import fingerprint
 
 SQUARE = 2048
@@ -57,6 +59,26 @@ def stock_prefill(model: PreTrainedModel, batch: int, length: int) -> float:
     """
     ids = torch.randint(0, 100, (batch, length), device=model.device)
     return seconds_of(lambda: model(ids, use_cache=True), model.device)
+
+
+@torch.inference_mode()
+def engine_prefill(llm: Llm, cache: Cache, batch: int, length: int) -> float:
+    """Seconds of the engine's forward pass over as many tokens, into a cache, in its own batches.
+
+    Nothing is shared between the prompts: it does the work of the stock pass.
+    """
+    ids = torch.randint(0, 100, (batch, length), device=llm.device)
+    rows = max(1, PREFILL_TOKENS[llm.device.type] // length)
+
+    def read() -> None:
+        for first in range(0, batch, rows):
+            inputs = llm.embeddings[ids[first : first + rows]]
+            every = torch.ones(len(inputs), dtype=torch.long, device=llm.device)
+            llm.forward(
+                inputs, cache, first_row=first, starts=0 * every, ends=length * every, to=length
+            )
+
+    return seconds_of(read, llm.device)
 
 
 def describe(device: torch.device, dtype: torch.dtype) -> dict[str, str]:

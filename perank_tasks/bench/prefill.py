@@ -1,7 +1,7 @@
 """Prompts a second: in, an engine and a stock LLM; out, tokens/s of both on the same shapes.
 
-The engine ranks one window a query by its first step: prompts are read and nothing is decoded.
-The stock forward pass gets as many token ids, all prompts as long as the longest, no padding.
+Both read token ids of real prompts' number and length, without padding. The engine shares nothing
+between the prompts here, so the two do the same work.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 import torch
 
-from perank_tasks.bench.contenders import Arena, Contender, load_arena
-from perank_tasks.bench.hardware import stock_prefill
+from perank_tasks.bench.contenders import Arena, load_arena
+from perank_tasks.bench.hardware import engine_prefill, stock_prefill
 from perank_tasks.bench.workload import BenchQuery, load_queries
+from perank_tasks.perank.llm import Cache
 from perank_tasks.settings import Settings
-
-FIRST_STEP = Contender("prefill", "released", {"decoding": "first-step"})
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,10 @@ def measure_prefill(
     length = max(len(build(prepare(w.text), len(w.passages)).input_ids) for w in windows)
     body = arena.plain.model.get_decoder()
     engine, stock = [], []
+    llm = arena.engines["released"].model.llm
+    cache = Cache(llm, len(windows), length + 1)
     for _ in range(repeats + 1):
-        measured = arena.measure(FIRST_STEP, windows)
-        assert measured.prefill_tokens
-        assert measured.prefill_seconds
-        engine.append(measured.prefill_tokens / measured.prefill_seconds)
+        engine.append(len(windows) * length / engine_prefill(llm, cache, len(windows), length))
         stock.append(len(windows) * length / stock_prefill(body, len(windows), length))
     # The first turn warms up.
     return PrefillRates(len(windows), length, max(engine[1:]), max(stock[1:]))

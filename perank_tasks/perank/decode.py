@@ -22,7 +22,7 @@ from perank_tasks.perank.model import RankingModel
 from perank_tasks.perank.prompt import Prompt
 
 # Tokens of one forward pass over prompts. On a CPU more bring nothing; on a GPU they fill it.
-PREFILL_TOKENS = {"cpu": 1_024, "cuda": 16_384}
+PREFILL_TOKENS = {"cpu": 2_048, "cuda": 16_384}
 
 # A prefix that all windows of a batch share is computed once, where it is at least this long.
 SHARED_TOKENS = 16

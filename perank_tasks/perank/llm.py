@@ -211,14 +211,16 @@ class Llm:
                 q_angles = angles[0].flatten(0, 1)[last], angles[1].flatten(0, 1)[last]
                 q = _rotate(q, q_angles[0][:, None], q_angles[1][:, None])
                 x = x[last]
+                kv = kv.view(batch, length, 2 * self.kv_heads, self.head_size)
+                k = _rotate(kv[:, :, : self.kv_heads], *angles)
             else:
                 qkv = F.linear(y, layer.qkv, layer.qkv_bias)
-                q = qkv[:, :split].view(batch, length, self.heads, self.head_size)
-                q = _rotate(q, *angles)
-                kv = qkv[:, split:]
-            kv = kv.view(batch, length, 2, self.kv_heads, self.head_size)
-            keys[place] = _rotate(kv[:, :, 0], *angles)
-            values[place] = kv[:, :, 1]
+                qkv = qkv.view(batch, length, -1, self.head_size)
+                qk = _rotate(qkv[:, :, : self.heads + self.kv_heads], *angles)
+                q, k = qk[:, :, : self.heads], qk[:, :, self.heads :]
+                kv = qkv[:, :, self.heads :]
+            keys[place] = k
+            values[place] = kv[:, :, self.kv_heads :]
             if is_last:
                 seen = torch.arange(to, device=self.device) < (starts + ends)[:, None]
                 attended = _attend(q, keys[rows, :to], values[rows, :to], seen[:, None, None])
@@ -229,8 +231,8 @@ class Llm:
         return F.rms_norm(x, (self.hidden_size,), self.norm, self.epsilon)
 
     def _add_mlp(self, layer: _Layer, x: Tensor) -> Tensor:
-        chunk = _CPU_MLP_TOKENS if self.device.type == "cpu" else len(x)
-        for part in x.split(chunk):
+        chunks = -(-len(x) // _CPU_MLP_TOKENS) if self.device.type == "cpu" else 1
+        for part in x.chunk(chunks):
             y = F.rms_norm(part, (self.hidden_size,), layer.mlp_norm, self.epsilon)
             gate, up = F.linear(y, layer.gate_up, layer.gate_up_bias).chunk(2, -1)
             gate = F.silu(gate) if self.activation == "silu" else F.gelu(gate)
@@ -250,8 +252,11 @@ class Llm:
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding of (B, L, heads, D), as Llama pairs its halves."""
     half = x.shape[-1] // 2
-    turned = torch.cat([-x[..., half:], x[..., :half]], -1)
-    return (x * cos).addcmul_(turned, sin)
+    low, high = x[..., :half], x[..., half:]
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    torch.mul(low, cos[..., :half], out=out[..., :half]).addcmul_(high, sin[..., :half], value=-1)
+    torch.mul(high, cos[..., half:], out=out[..., half:]).addcmul_(low, sin[..., half:])
+    return out
 
 
 def _attend(
