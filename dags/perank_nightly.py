@@ -42,6 +42,7 @@ publish_rankings = stage("rerank.publish_rankings")
 evaluate = stage("evaluate.evaluate")
 load = stage("load.load", **WRITER)
 verdict = stage("verdict.verdict")
+report = stage("report.report")
 
 
 @dag(
@@ -79,7 +80,7 @@ def perank_nightly():
 
     rankings = rerank(candidates=retrieve(), embeddings=embed())
     results = evaluate(rankings=rankings)
-    load(results=results) >> verdict()
+    load(results=results) >> [verdict(), report()]
 
 
 perank_nightly()
