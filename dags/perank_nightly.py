@@ -1,7 +1,8 @@
 """# The nightly run
 
 Embeds a collection, retrieves candidates, reranks them by every arm, measures, and loads
-the results into DuckDB, where each is judged against the night accepted as of its date.
+the results into DuckDB, where each is judged against the night accepted as of its date. The
+night's page and the index are written beside the verdict, which may fail its task.
 
 **Date.** Results are filed under the Param `run_date` if given, else the run's logical
 date, else the day it was due (UTC), and the collection is read as of that date. A second

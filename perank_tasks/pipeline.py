@@ -19,7 +19,14 @@ from perank_tasks.stages.verdict import verdict
 log = logging.getLogger(__name__)
 
 STAGES = (
-    *("snapshot", "embed", "index", "retrieve", "rerank", "evaluate", "load", "verdict"),
+    "snapshot",
+    "embed",
+    "index",
+    "retrieve",
+    "rerank",
+    "evaluate",
+    "load",
+    "verdict",
     "report",
 )
 

@@ -7,7 +7,7 @@ so that a night's page does not change when later nights are loaded.
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -31,8 +31,8 @@ MAIN = "nDCG@10"
 
 TREND_NIGHTS = DEFAULT.band_nights
 WORST_QUERIES = 5
-TOP = 5
-"""Ranks of a worst query that are shown."""
+TOP, RELEVANT_TOP = 5, 10
+"""Ranks of a worst query that are shown, and those where only relevant passages are."""
 
 LONGEST_TEXT = 280
 """Characters of a passage that are shown."""
@@ -121,8 +121,10 @@ class NightContents:
     remarks: list[str]
     previous: date | None
     """The night before."""
-    causes: dict[str, list[str]] = field(default_factory=dict)
+    causes: dict[str, list[str]]
     """{what was different: labels of the arms in which it was}"""
+    costs: dict[str, list[str]]
+    """The same of what was unusual in the cost of reranking."""
 
 
 def read_summary(
@@ -187,7 +189,7 @@ def read_night(
                 summary=row,
                 line=line,
                 verdicts={v["measure"]: v for v in _its(verdicts, run)},
-                intervals={m: mean_interval(np.array(by_query[run.arm_hash][m])) for m in measures},
+                intervals={m: _interval(by_query[run.arm_hash][m]) for m in measures},
                 trends={m: _trend(connection, nights, run, m) for m in measures},
                 cost=next(iter(_its(costs, run)), {}),
                 deltas=[query["delta"] for query in lost],
@@ -204,7 +206,8 @@ def read_night(
         arms,
         remarks(rows),
         max((r.run_date for r in nights.runs if r.run_date < run_date), default=None),
-        _causes(arms),
+        _grouped((arm.label, arm.said["different"]) for arm in arms),
+        _grouped((arm.label, arm.said["costs"]) for arm in arms),
     )
 
 
@@ -283,6 +286,12 @@ def _its(rows: Iterable[dict[str, Any]], run: Run) -> list[dict[str, Any]]:
     return [row for row in rows if row["arm_hash"] == run.arm_hash]
 
 
+def _interval(values: list[float]) -> Band:
+    """Of a mean of values between 0 and 1, which it stays between."""
+    interval = mean_interval(np.array(values))
+    return Band(max(interval.low, 0.0), min(interval.high, 1.0))
+
+
 def _trend(
     connection: duckdb.DuckDBPyConnection, nights: Nights, run: Run, measure: str
 ) -> list[Point]:
@@ -328,8 +337,12 @@ def _worst(
     before: Run,
     lost: list[dict[str, Any]],
 ) -> list[WorstQuery]:
-    """The worst queries that lost anything or have another top 10, with what was first."""
-    chosen = [q for q in lost if q["delta"] < 0 or q["overlap_10"] < 1][:WORST_QUERIES]
+    """The queries that lost most, else those whose rankings moved most, with what was first."""
+    chosen = [query for query in lost if query["delta"] < 0]
+    if not chosen:
+        moved = [query for query in lost if query["largest_move"]]
+        chosen = sorted(moved, key=lambda query: query["overlap_10"])
+    chosen = chosen[:WORST_QUERIES]
     queries = [query["query_id"] for query in chosen]
     ranks = [_ranks(connection, side, queries) for side in (before, run)]
     texts = [
@@ -342,8 +355,12 @@ def _worst(
         sides = []
         for i in (0, 1):
             its, others = ranks[i].get(name, {}), ranks[1 - i].get(name, {})
-            top = sorted(its, key=its.__getitem__)[:TOP]
-            sides.append([Ranked(its[p], others.get(p), texts[i].passage(name, p)) for p in top])
+            top = [
+                Ranked(rank, others.get(passage), texts[i].passage(name, passage))
+                for passage, rank in its.items()
+                if rank <= RELEVANT_TOP
+            ]
+            sides.append([p for p in top if p.rank <= TOP or p.passage.relevance])
         text = texts[1].queries.get(name) or texts[0].queries.get(name)
         found.append(WorstQuery(name, text, query, *sides))
     return found
@@ -352,6 +369,7 @@ def _worst(
 def _ranks(
     connection: duckdb.DuckDBPyConnection, run: Run, queries: list[str]
 ) -> dict[str, dict[str, int]]:
+    """{query id: {passage id: rank}}, best first."""
     ranks: dict[str, dict[str, int]] = defaultdict(dict)
     for row in _ask(
         connection,
@@ -374,7 +392,9 @@ class _Texts:
         self.queries: dict[str, str] = {}
         self._passages: dict[str, dict[str, Any]] = {}
         self._relevance: dict[tuple[str, str], int] = {}
-        wanted = sorted({p for its in ranks.values() for p, rank in its.items() if rank <= TOP})
+        wanted = sorted(
+            {p for its in ranks.values() for p, rank in its.items() if rank <= RELEVANT_TOP}
+        )
         if snapshot is None or not queries:
             return
         of_queries = pc.field("query_id").isin(queries)
@@ -402,9 +422,10 @@ def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT].rstrip()} …"
 
 
-def _causes(arms: list[Arm]) -> dict[str, list[str]]:
-    causes: dict[str, list[str]] = defaultdict(list)
-    for arm in arms:
-        for cause in arm.said["different"]:
-            causes[cause].append(arm.label)
-    return dict(causes)
+def _grouped(phrases: Iterable[tuple[str, list[str]]]) -> dict[str, list[str]]:
+    """{phrase: the labels of the arms that it is said of}"""
+    found: dict[str, list[str]] = defaultdict(list)
+    for label, its in phrases:
+        for phrase in its:
+            found[phrase].append(label)
+    return dict(found)

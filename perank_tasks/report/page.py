@@ -22,6 +22,7 @@ from markupsafe import Markup
 
 from perank_tasks.artifacts import Store
 from perank_tasks.errors import StorageError
+from perank_tasks.regression.ladder import Verdict
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.report import plots
 from perank_tasks.report.contents import (
@@ -74,9 +75,12 @@ def write_all_pages(settings: Settings, collection: str | None = None) -> Iterat
     """Write the page of every night, of one collection or of all, then the index; yields paths.
 
     Raises:
+        WarehouseError: nothing has been loaded yet.
+        ConfigError: there are no results of that collection.
         StorageError: the folder cannot be written.
     """
     with _alone(settings.reports), reading(settings.warehouse) as warehouse:
+        read_summary(warehouse, None, collection)
         for night in reversed(read_nights(warehouse)):
             if collection in (None, night["collection"]):
                 yield _write_night(settings, warehouse, night["run_date"], night["collection"])
@@ -88,15 +92,18 @@ def write_all_pages(settings: Settings, collection: str | None = None) -> Iterat
 def render_night(contents: NightContents) -> str:
     """The page of a night."""
     arms = contents.arms
+    ladder = list(Verdict)
+    by_word = sorted(arms, key=lambda arm: -ladder.index(Verdict(arm.said["verdict"])))
     return _template("night.html").render(
         night=contents,
+        by_word=by_word,
         main=MAIN,
         measures=[m for m in MEASURES if any(m in arm.intervals for arm in arms)],
         thresholds=DEFAULT,
-        trends=[(arm, _trends(arm)) for arm in arms],
+        trends=[(arm, _trends(arm)) for arm in by_word],
         means=_means(arms),
         changes=_changes(arms),
-        gains=_gains(arms),
+        gains=_gains(by_word),
         costs=_costs(arms),
         facts=_facts(arms),
         index="../index.html",
@@ -212,7 +219,9 @@ def _number(value: float | None, form: str = ".4f") -> str:
 
 
 def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.4f}".replace("-", "−")
+    if value is None:
+        return "–"
+    return f"{value:+.4f}".replace("-", "−") if value else "0"
 
 
 def _p(value: float | None) -> str:

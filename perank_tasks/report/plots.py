@@ -102,29 +102,34 @@ def plot_trend(points: Sequence[Point], salt: str) -> Markup:
     """A mean over the nights: band, baseline, a mark for each verdict and acceptance."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(2.1)
+        # Ticks are as wide everywhere; to measure them in every figure takes as long as to draw.
+        figure.set_layout_engine("none")
+        figure.subplots_adjust(left=0.13, right=0.98, bottom=0.12, top=0.98)
         x = date2num([point.day for point in points])
         values = np.array([point.value for point in points])
         low, high = np.array([point.band or (np.nan, np.nan) for point in points]).T
-        axes.fill_between(x, low, high, color=COLOURS["band"], linewidth=0, zorder=1)
-        baseline = [np.nan if p.baseline is None else p.baseline for p in points]
-        axes.plot(x, baseline, ":", color=COLOURS["soft"], linewidth=1, zorder=2)
+        baseline = np.array([np.nan if p.baseline is None else p.baseline for p in points])
+        edges = _edges(x)
+        lows, highs, baselines = (np.repeat(bound, 2) for bound in (low, high, baseline))
+        axes.fill_between(edges, lows, highs, color=COLOURS["band"], linewidth=0, zorder=1)
+        axes.plot(edges, baselines, ":", color=COLOURS["soft"], linewidth=1, zorder=2)
         axes.plot(x, values, "-", color=COLOURS["ink"], linewidth=1, zorder=3)
         for word, (_, marker, colour) in WORDS.items():
-            its = [i for i, point in enumerate(points) if point.verdict == word]
-            hollow = word == "drift"
-            axes.plot(
-                x[its],
-                values[its],
-                marker,
-                color=COLOURS[colour],
-                markerfacecolor=COLOURS["paper" if hollow else colour],
-                markersize=4 if colour == "soft" else 6,
-                zorder=4,
-            )
+            if its := [i for i, point in enumerate(points) if point.verdict == word]:
+                hollow = word == "drift"
+                axes.plot(
+                    x[its],
+                    values[its],
+                    marker,
+                    color=COLOURS[colour],
+                    markerfacecolor=COLOURS["paper" if hollow else colour],
+                    markersize=4 if marker in "o." else 6,
+                    zorder=4,
+                )
         for day, point in zip(x, points, strict=True):
             if point.accepted:
                 axes.axvline(day, color=COLOURS["accent"], linestyle="--", linewidth=1, zorder=2)
-        shown = np.array([*values, *low, *high, *np.array(baseline, dtype=float)])
+        shown = np.array([*values, *low, *high, *baseline])
         _limit(axes, float(np.nanmin(shown)), float(np.nanmax(shown)))
         _date_ticks(axes, [point.day for point in points])
         return _svg(figure, salt)
@@ -243,6 +248,13 @@ def _date_ticks(axes: Axes, days: Sequence[date]) -> None:
     axes.set_xlim(date2num(days[0]) - spare, date2num(days[-1]) + spare)
 
 
+def _edges(x: np.ndarray) -> np.ndarray:
+    """(2n,) where each night's share of the axis begins and ends, half-way to its neighbours."""
+    middles = (x[1:] + x[:-1]) / 2
+    starts = np.concatenate([x[:1] - 0.5, middles])
+    return np.stack([starts, np.concatenate([middles, x[-1:] + 0.5])], axis=1).ravel()
+
+
 def _duration(seconds: float) -> str:
     for size, unit in ((1, "s"), (1e-3, "ms")):
         if seconds >= 0.999 * size:
@@ -266,7 +278,7 @@ def _svg(figure: Figure, salt: str) -> Markup:
     text = re.sub(r"<defs>\s*<style.*?</defs>\s*", "", text, count=1, flags=re.DOTALL)
     (box,) = re.findall(r'viewBox="[^"]*"', text)[:1]
     text = re.sub(r"<svg[^>]*>", f'<svg {box} aria-hidden="true">', text, count=1)
-    text = re.sub(r'<g id="[^"]*">', "<g>", text).replace("xlink:href", "href")
+    text = re.sub(r' id="[^"]*_\d+"', "", text).replace("xlink:href", "href")
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     for name, colour in COLOURS.items():
         text = text.replace(colour, f"var(--{name})")
