@@ -1,7 +1,8 @@
 """# The nightly run
 
 Embeds a collection, retrieves candidates, reranks them by every arm, measures, and loads
-the results into DuckDB, where each is judged against the night accepted as of its date.
+the results into DuckDB, where each is judged against the night accepted as of its date. The
+night's page and the index are written beside the verdict, which may fail its task.
 
 **Date.** Results are filed under the Param `run_date` if given, else the run's logical
 date, else the day it was due (UTC), and the collection is read as of that date. A second
@@ -42,6 +43,7 @@ publish_rankings = stage("rerank.publish_rankings")
 evaluate = stage("evaluate.evaluate")
 load = stage("load.load", **WRITER)
 verdict = stage("verdict.verdict")
+report = stage("report.report")
 
 
 @dag(
@@ -79,7 +81,7 @@ def perank_nightly():
 
     rankings = rerank(candidates=retrieve(), embeddings=embed())
     results = evaluate(rankings=rankings)
-    load(results=results) >> verdict()
+    load(results=results) >> [verdict(), report()]
 
 
 perank_nightly()

@@ -149,9 +149,7 @@ def _print_stage(stage: str, result: Any) -> None:
 
     for line in _lines(result):
         out.print(line, highlight=False, soft_wrap=True)
-    following = STAGES.index(stage) + 1
-    next_command = STAGES[following] if following < len(STAGES) else "report"
-    out.print(f"[dim]next: perank {next_command}, with the same options[/]")
+    out.print(f"[dim]next: perank {STAGES[STAGES.index(stage) + 1]}, with the same options[/]")
 
 
 def _rerank(options: NightOptions, run: Path | None, out_file: Path | None) -> None:
@@ -198,7 +196,7 @@ def _lines(result: Any) -> list[str]:
 
 def _nightly(options: NightOptions) -> None:
     from perank_tasks.pipeline import run_night
-    from perank_tasks.stages.report import print_report
+    from perank_tasks.report.terminal import print_report
 
     night = _plan(options)
     run_night(night)
@@ -224,11 +222,40 @@ app.command()(simulate)
 def report(
     run_date: Annotated[str | None, typer.Option(help="The night's date; empty: the last.")] = None,
     collection: Annotated[str | None, typer.Option(help="The collection's name.")] = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write the night's page and the index; print its path.")
+    ] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Write the page of every night, and the index.")
+    ] = False,
 ) -> None:
     """Print a night's results: a table of arms, what changed, and where the tables are."""
-    from perank_tasks.stages.report import print_report
+    if every:
+        _write_all_pages(run_date, collection)
+    elif html:
+        _write_page(_date(run_date), collection)
+    else:
+        from perank_tasks.report.terminal import print_report
 
-    print_report(out, _date(run_date), collection)
+        print_report(out, _date(run_date), collection)
+
+
+def _write_page(run_date: date | None, collection: str | None) -> None:
+    from perank_tasks.report.page import write_pages
+    from perank_tasks.settings import Settings
+
+    path = write_pages(Settings.from_environment(), run_date, collection)
+    out.print(str(path), highlight=False, soft_wrap=True)
+
+
+def _write_all_pages(run_date: str | None, collection: str | None) -> None:
+    from perank_tasks.report.page import write_all_pages
+    from perank_tasks.settings import Settings
+
+    if run_date:
+        raise ConfigError("--all writes the page of every night; leave out --run-date, or --all.")
+    for path in write_all_pages(Settings.from_environment(), collection):
+        out.print(str(path), highlight=False, soft_wrap=True)
 
 
 @judge.command("sheet")

@@ -10,6 +10,7 @@ from perank_tasks.stages.embed import embed_shard, plan_embedding, publish_embed
 from perank_tasks.stages.evaluate import evaluate
 from perank_tasks.stages.index import build_index
 from perank_tasks.stages.load import load
+from perank_tasks.stages.report import report
 from perank_tasks.stages.rerank import plan_reranking, publish_rankings, rerank_shard
 from perank_tasks.stages.retrieve import plan_retrieval, publish_candidates, retrieve_shard
 from perank_tasks.stages.snapshot import take_snapshot
@@ -17,12 +18,22 @@ from perank_tasks.stages.verdict import verdict
 
 log = logging.getLogger(__name__)
 
-STAGES = ("snapshot", "embed", "index", "retrieve", "rerank", "evaluate", "load", "verdict")
+STAGES = (
+    "snapshot",
+    "embed",
+    "index",
+    "retrieve",
+    "rerank",
+    "evaluate",
+    "load",
+    "verdict",
+    "report",
+)
 
 GOES_ON = "Stopped. The same command goes on from what is done."
 
 
-def run_night(night: Night, until: str = "verdict") -> dict[str, Any]:
+def run_night(night: Night, until: str = "report") -> dict[str, Any]:
     """Run every stage up to and with `until`; returns what each returned, by its name."""
     done: dict[str, Any] = {}
     try:
@@ -62,3 +73,4 @@ def _stages(night: Night) -> Iterator[tuple[str, Any]]:
     yield "evaluate", results
     yield "load", load(night, results)
     yield "verdict", verdict(night)
+    yield "report", report(night)

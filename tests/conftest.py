@@ -12,8 +12,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`PERANK_HOME` below the test's own folder, and no setting of the user's."""
-    for name in ("PERANK_ROOT", "PERANK_WAREHOUSE", "PERANK_COLLECTION", "PERANK_DAGS"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("ROOT", "WAREHOUSE", "REPORTS", "COLLECTION", "DAGS"):
+        monkeypatch.delenv(f"PERANK_{name}", raising=False)
     path = tmp_path / "perank"
     monkeypatch.setenv("PERANK_HOME", str(path))
     return path

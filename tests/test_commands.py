@@ -32,6 +32,17 @@ def nights() -> Settings:
     return settings
 
 
+def test_pages_are_written_by_command_and_named_in_the_report(nights: Settings) -> None:
+    page = nights.page("c", DAYS[2])
+    assert "Page:" not in perank("report", "--run-date", "2026-01-03").stdout
+    done = perank("report", "--html", "--run-date", "2026-01-03")
+    assert done.stdout == f"{page}\n", done.stderr
+    assert "regression" in page.read_text()
+    assert f"Page:   {page}" in perank("report", "--run-date", "2026-01-03").stdout
+    every = perank("report", "--html", "--all").stdout.split()
+    assert every == [str(nights.page("c", d)) for d in DAYS] + [str(nights.reports / "index.html")]
+
+
 def test_accepting_a_night_turns_the_next_ones_green(nights: Settings) -> None:
     assert "Verdict: regression (perank)" in perank("report", "--run-date", "2026-01-03").stdout
     assert "Nothing has been accepted" in perank("baseline", "list").stdout
@@ -53,6 +64,8 @@ def test_accepting_a_night_turns_the_next_ones_green(nights: Settings) -> None:
         (["compare", "2026-01-01/perank", "2026-01-02/fusion"], "are no results of 2026-01-02/fus"),
         (["compare", "2026-01-01", "2026-01-02", "--measure", "ERR"], "have no ERR"),
         (["sql", "--shell", "FROM runs"], "Give one statement"),
+        (["report", "--all", "--run-date", "2026-01-02"], "leave out --run-date"),
+        (["report", "--html", "--run-date", "2026-05-05"], "No results of 2026-05-05"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_said(nights: Settings, arguments: list[str], message: str) -> None:

@@ -51,7 +51,7 @@ def accept(
         highlight=False,
         soft_wrap=True,
     )
-    out.print("[dim]next: perank report, or perank baseline list[/]")
+    out.print("[dim]next: perank report --html --all makes the nights' pages again[/]")
 
 
 @app.command("list")

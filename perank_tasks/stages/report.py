@@ -1,128 +1,22 @@
-"""Report: a night in a terminal.
+"""Report: the night as a page, and the index over nights.
 
-In: the published warehouse. Out: one table, arm by arm, what each result is against the
-accepted one, the night's word, where the tables are and what to type next.
+In: the published warehouse, and snapshots for texts. Out: `<collection>/<date>.html` and
+`index.html` below the reports folder. Pages of later nights are written again, for their
+verdicts and trends depend on this one.
 """
 
-import os
-import shutil
-import sys
-from datetime import date
-from pathlib import Path
-from typing import Any
+import logging
 
-import duckdb
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from perank_tasks.artifacts import Store
-from perank_tasks.errors import ConfigError
+from perank_tasks.config import Night
+from perank_tasks.report.page import write_pages
 from perank_tasks.settings import Settings
-from perank_tasks.sql_files import sql_folder
-from perank_tasks.stages.verdict import judge
-from perank_tasks.warehouse import dicts, reading
+
+log = logging.getLogger(__name__)
 
 
-def print_report(
-    console: Console, run_date: date | None = None, collection: str | None = None
-) -> None:
-    """Print one night: the one asked for, else the one evaluated last.
-
-    Raises:
-        WarehouseError: nothing has been loaded yet.
-        ConfigError: no results of that date and collection.
-    """
+def report(night: Night) -> str:
+    """Write the night's page; returns its path below the reports folder."""
     settings = Settings.from_environment()
-    with reading(settings.warehouse) as warehouse:
-        rows = _rows(warehouse, run_date, collection)
-        if rows:
-            arms = {row["arm_hash"]: row["arm"] for row in rows}
-            night = (rows[0]["run_date"], rows[0]["collection"])
-            verdict = judge(warehouse, Store(settings.root), *night, arms)
-    if not rows:
-        raise ConfigError(
-            f"No results of {run_date or 'any date'} for {collection or 'any collection'}. "
-            'See what there is: perank sql "SELECT DISTINCT run_date, collection FROM runs"'
-        )
-    first = rows[0]
-    console.print(_table(rows))
-    for arm in verdict["arms"]:
-        console.print(f"[bold]{arm['arm']}[/]: {escape(arm['text'])}", highlight=False)
-    console.print(f"\n[bold]Verdict[/]: {escape(verdict['text'])}", highlight=False)
-    _print_remarks(console, rows)
-    _print_next(console, settings.published_warehouse, first)
-
-
-def _rows(
-    warehouse: duckdb.DuckDBPyConnection, run_date: date | None, collection: str | None
-) -> list[dict[str, Any]]:
-    query = (sql_folder() / "report" / "night.sql").read_text()
-    return dicts(warehouse.execute(query, {"run_date": run_date, "collection": collection}))
-
-
-def _table(rows: list[dict[str, Any]]) -> Table:
-    first = rows[0]
-    # No borders: eight columns with their full headings fit a terminal of 80.
-    title = f"{first['collection']}, night of {first['run_date']}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("arm", no_wrap=True)
-    measures = ("nDCG@10", "MRR@10", "recall@100", "judged@10")
-    for heading in (*measures, "seconds", "passages", "queries"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        means = (row[m] for m in ("ndcg_10", "mrr_10", "recall_100", "judged_10"))
-        table.add_row(
-            row["arm"],
-            *("–" if value is None else f"{value:.4f}" for value in means),
-            f"{row['seconds']:.1f}",
-            f"{row['passages']:,}",
-            f"{row['queries']:,}",
-        )
-    return table
-
-
-def _print_remarks(console: Console, rows: list[dict[str, Any]]) -> None:
-    first = rows[0]
-    remarks = []
-    if first["judged_queries"] < first["queries"]:
-        remarks.append(
-            f"{first['queries'] - first['judged_queries']} queries have no judgements and do not "
-            "count in the measures"
-        )
-    if first["stale_judgements"]:
-        remarks.append(
-            f"{first['stale_judgements']} judgements are of texts that this collection does not "
-            "have (another version); they were left out"
-        )
-    if first["unknown_judgements"]:
-        remarks.append(
-            f"{first['unknown_judgements']} judgements name passages outside the collection"
-        )
-    for row in rows:
-        if row["unranked_queries"]:
-            remarks.append(
-                f"{row['arm']}: {row['unranked_queries']} queries could not be ranked and kept "
-                "their first-stage order"
-            )
-    for remark in remarks:
-        console.print(f"[yellow]note[/]: {remark}", highlight=False)
-
-
-def _print_next(console: Console, warehouse: Path, first: dict[str, Any]) -> None:
-    console.print(f"\nTables: {warehouse}", soft_wrap=True, highlight=False)
-    console.print(
-        f'Try:    {_command()} sql "SELECT query_id, arm, value FROM query_measures '
-        f"WHERE measure = 'nDCG@10' AND run_date = '{first['run_date']}' "
-        f"AND collection = '{first['collection']}' ORDER BY value LIMIT 10\"",
-        soft_wrap=True,
-        highlight=False,
-    )
-
-
-def _command() -> str:
-    """What to type for `perank` here: its path, where the environment is not active."""
-    if shutil.which("perank"):
-        return "perank"
-    return os.path.relpath(Path(sys.executable).with_name("perank"))
+    path = write_pages(settings, night.run_date, night.collection_name)
+    log.info("Page: %s", path)
+    return str(path.relative_to(settings.reports))

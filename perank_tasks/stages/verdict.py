@@ -26,11 +26,14 @@ log = logging.getLogger(__name__)
 
 
 class ArmVerdict(TypedDict):
-    """One arm: its name, its word, and what that rests on."""
+    """One arm: its name, its word, and what that rests on: `text` is all of it in one line."""
 
     arm: str
     arm_hash: str
     verdict: str
+    because: str
+    different: list[str]
+    costs: list[str]
     text: str
 
 
@@ -85,16 +88,25 @@ def judge(
     found: list[ArmVerdict] = []
     for arm_hash, name in arms.items():
         rows = [row for row in verdicts if row["arm_hash"] == arm_hash]
-        if not rows:
-            word, text = Verdict.INCOMPLETE, "incomplete: it has no results"
-        else:
+        word, because, different = Verdict.INCOMPLETE, "incomplete: it has no results", []
+        if rows:
             word = worst([row["verdict"] for row in rows])
             moved = [row for row in drift if row["arm_hash"] == arm_hash]
-            text = _describe(word, rows, moved)
-            if causes := _causes(warehouse, store, nights, runs[arm_hash], rows[0]):
-                text += f"; different: {', '.join(causes)}"
-            text += "".join(_cost(row) for row in costs if row["arm_hash"] == arm_hash)
-        found.append({"arm": name, "arm_hash": arm_hash, "verdict": str(word), "text": text})
+            because = _describe(word, rows, moved)
+            different = _causes(warehouse, store, nights, runs[arm_hash], rows[0])
+        unusual = [_cost(row) for row in costs if row["arm_hash"] == arm_hash and _is_unusual(row)]
+        parts = [because, f"different: {', '.join(different)}" if different else "", *unusual]
+        found.append(
+            {
+                "arm": name,
+                "arm_hash": arm_hash,
+                "verdict": str(word),
+                "because": because,
+                "different": different,
+                "costs": unusual,
+                "text": "; ".join(part for part in parts if part),
+            }
+        )
     return _night(found)
 
 
@@ -177,12 +189,14 @@ def _causes(
     return explain(warehouse, store, before, run) if before else []
 
 
+def _is_unusual(cost: dict[str, Any]) -> bool:
+    return cost["verdict"] not in ("first", "usual")
+
+
 def _cost(row: dict[str, Any]) -> str:
-    if row["verdict"] in ("first", "usual"):
-        return ""
     numbers = (row["value"], row["band_low"], row["band_high"])
     if row["quantity"] == "peak memory":
         value, low, high = (f"{n / 1024**3:.2f} GiB" for n in numbers)
     else:
         value, low, high = (f"{n:,.2f}" for n in numbers)
-    return f"; {row['verdict']}: {row['quantity']} {value}, usual {low} to {high}"
+    return f"{row['verdict']}: {row['quantity']} {value}, usual {low} to {high}"

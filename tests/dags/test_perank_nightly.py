@@ -76,7 +76,8 @@ def test_data_flows_one_way(dag: dict[str, Any]) -> None:
     assert "retrieve.publish_candidates" in upstream["rerank.rerank_shard"]
     assert "retrieve.build_index" in upstream["retrieve.retrieve_shard"]
     assert upstream["evaluate"] == ["rerank.publish_rankings"]
-    assert upstream["verdict"] == ["load"]
+    # Side by side: a verdict that fails its task for a regression leaves the page to be read.
+    assert upstream["verdict"] == upstream["report"] == ["load"]
 
 
 def test_pools_keep_the_gpu_and_the_writer_to_one_task(dag: dict[str, Any]) -> None:

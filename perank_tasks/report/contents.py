@@ -1,0 +1,431 @@
+"""Contents: everything that a night's page says, read from the published warehouse.
+
+In: a connection, the store of artifacts for the texts of queries and passages, a date and a
+collection. Out: a `NightContents`. Only that night, earlier ones and acceptances are looked at,
+so that a night's page does not change when later nights are loaded.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow.compute as pc
+
+from perank_tasks.artifacts import Artifact, Store
+from perank_tasks.errors import ArtifactError, ConfigError
+from perank_tasks.regression.attribution import facts_of, snapshot_of, which_stage
+from perank_tasks.regression.nights import Nights, Run
+from perank_tasks.regression.statistics import Band, mean_interval
+from perank_tasks.regression.thresholds import DEFAULT
+from perank_tasks.sql_files import sql_folder
+from perank_tasks.stages.verdict import ArmVerdict, NightVerdict, judge
+from perank_tasks.warehouse import dicts
+
+MEASURES = ("nDCG@10", "MRR@10", "recall@100", "MAP", "judged@10")
+MAIN = "nDCG@10"
+"""The measure that queries are compared by."""
+
+TREND_NIGHTS = DEFAULT.band_nights
+WORST_QUERIES = 5
+TOP, RELEVANT_TOP = 5, 10
+"""Ranks of a worst query that are shown, and those where only relevant passages are."""
+
+LONGEST_TEXT = 280
+"""Characters of a passage that are shown."""
+
+_EVERY_QUERY = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Point:
+    """One night of a trend; the band is of the mean itself."""
+
+    day: date
+    value: float
+    verdict: str
+    baseline: float | None = None
+    band: tuple[float, float] | None = None
+    accepted: str | None = None
+    """By whom, and why."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A passage as it is shown; `text` is None where its snapshot is no longer kept."""
+
+    passage_id: str
+    title: str | None = None
+    text: str | None = None
+    relevance: int | None = None
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A passage in a ranking, and its rank in the other one; None: it is not there."""
+
+    rank: int
+    other_rank: int | None
+    passage: Text
+
+
+@dataclass(frozen=True)
+class WorstQuery:
+    """A query that lost, with the first passages before and after."""
+
+    query_id: str
+    text: str | None
+    values: dict[str, Any]
+    before: list[Ranked]
+    after: list[Ranked]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One result of the night and everything about it."""
+
+    label: str
+    run: Run
+    said: ArmVerdict
+    summary: dict[str, Any]
+    """Its row of `run_summary`."""
+    line: dict[str, Any]
+    """Its row of `arm_verdicts`."""
+    verdicts: dict[str, dict[str, Any]]
+    """Its rows of `verdicts` by measure."""
+    intervals: dict[str, Band]
+    """Of the means."""
+    trends: dict[str, list[Point]]
+    cost: dict[str, Any]
+    deltas: list[float]
+    """What each query gained or lost of the main measure, the largest loss first."""
+    worst: list[WorstQuery]
+    facts: dict[str, str]
+    changes: list[dict[str, Any]]
+    """Rows of `changes`: what differs from the baseline."""
+
+
+@dataclass(frozen=True)
+class NightContents:
+    """A night, the best arm first."""
+
+    run_date: date
+    collection: str
+    said: NightVerdict
+    stage: str | None
+    """What the control arms say of where a change comes from."""
+    arms: list[Arm]
+    remarks: list[str]
+    previous: date | None
+    """The night before."""
+    causes: dict[str, list[str]]
+    """{what was different: labels of the arms in which it was}"""
+    costs: dict[str, list[str]]
+    """The same of what was unusual in the cost of reranking."""
+
+
+def read_summary(
+    connection: duckdb.DuckDBPyConnection, run_date: date | None, collection: str | None
+) -> list[dict[str, Any]]:
+    """One night's rows of `run_summary`, the best first.
+
+    Args:
+        run_date: None: of the night evaluated last, of the collection if that is given.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if rows := _ask(connection, "night", run_date=run_date, collection=collection):
+        return rows
+    raise ConfigError(
+        f"No results of {run_date or 'any date'} for {collection or 'any collection'}. "
+        'See what there is: perank sql "SELECT DISTINCT run_date, collection FROM runs"'
+    )
+
+
+def read_night(
+    connection: duckdb.DuckDBPyConnection, store: Store, run_date: date, collection: str
+) -> NightContents:
+    """Everything about a night that has results."""
+    rows = read_summary(connection, run_date, collection)
+    nights = Nights(connection, collection)
+    runs = {run.arm_hash: run for run in nights.of(run_date)}
+    said = judge(
+        connection, store, run_date, collection, {row["arm_hash"]: row["arm"] for row in rows}
+    )
+    names = [row["arm"] for row in rows]
+    key = {"run_date": run_date, "collection": collection}
+    by_query: dict[str, dict[str, list[float]]] = defaultdict(dict)
+    for row in _ask(connection, "means_by_query", **key):
+        by_query[row["arm_hash"]][row["measure"]] = row["by_query"]
+    verdicts = _of_night(connection, "verdicts", key)
+    lines = _of_night(connection, "arm_verdicts", key)
+    changes = _of_night(connection, "changes", key)
+    costs = _ask(connection, "costs", **key)
+    arms = []
+    for row, its in zip(rows, said["arms"], strict=True):
+        run = runs[row["arm_hash"]]
+        (line,) = _its(lines, run)
+        before = next(
+            (
+                other
+                for other in nights.runs
+                if (other.run_date, other.arm_hash)
+                == (line["baseline_date"], line["baseline_arm_hash"])
+            ),
+            None,
+        )
+        lost = _lost(connection, run) if before else []
+        measures = [m for m in MEASURES if m in by_query[run.arm_hash]]
+        moved = line["verdict"] not in ("first", "identical")
+        arms.append(
+            Arm(
+                label=run.arm if names.count(run.arm) == 1 else f"{run.arm} {run.arm_hash[:6]}",
+                run=run,
+                said=its,
+                summary=row,
+                line=line,
+                verdicts={v["measure"]: v for v in _its(verdicts, run)},
+                intervals={m: _interval(by_query[run.arm_hash][m]) for m in measures},
+                trends={m: _trend(connection, nights, run, m) for m in measures},
+                cost=next(iter(_its(costs, run)), {}),
+                deltas=[query["delta"] for query in lost],
+                worst=_worst(connection, store, run, before, lost) if before and moved else [],
+                facts=facts_of(connection, run),
+                changes=sorted(_its(changes, run), key=lambda c: c["key"]),
+            )
+        )
+    return NightContents(
+        run_date,
+        collection,
+        said,
+        which_stage({arm["arm"]: arm["verdict"] for arm in said["arms"]}),
+        arms,
+        remarks(rows),
+        max((r.run_date for r in nights.runs if r.run_date < run_date), default=None),
+        _grouped((arm.label, arm.said["different"]) for arm in arms),
+        _grouped((arm.label, arm.said["costs"]) for arm in arms),
+    )
+
+
+def read_nights(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """Every night of every collection, the newest first, for the index."""
+    return _ask(connection, "nights")
+
+
+def read_means(
+    connection: duckdb.DuckDBPyConnection, collection: str
+) -> list[tuple[str, list[tuple[date, float]]]]:
+    """The main measure of every arm over the newest nights, for the index."""
+    rows = connection.execute(
+        "SELECT arm, run_date, max(value) FROM measures WHERE collection = ? AND measure = ? "
+        "GROUP BY ALL ORDER BY ALL",
+        [collection, MAIN],
+    ).fetchall()
+    newest = set(sorted({day for _, day, _ in rows})[-TREND_NIGHTS:])
+    series: dict[str, list[tuple[date, float]]] = defaultdict(list)
+    for arm, day, value in rows:
+        if day in newest:
+            series[arm].append((day, value))
+    return list(series.items())
+
+
+def remarks(rows: list[dict[str, Any]]) -> list[str]:
+    """What a reader of a night's numbers has to know about them.
+
+    Args:
+        rows: the night's rows of `run_summary`.
+    """
+    first = rows[0]
+    said = []
+    if first["judged_queries"] < first["queries"]:
+        said.append(
+            f"{first['queries'] - first['judged_queries']} queries have no judgements and do not "
+            "count in the measures"
+        )
+    if first["stale_judgements"]:
+        said.append(
+            f"{first['stale_judgements']} judgements are of texts that this collection does not "
+            "have (another version); they were left out"
+        )
+    if first["unknown_judgements"]:
+        said.append(
+            f"{first['unknown_judgements']} judgements name passages outside the collection"
+        )
+    for row in rows:
+        if row["unranked_queries"]:
+            said.append(
+                f"{row['arm']}: {row['unranked_queries']} queries could not be ranked and kept "
+                "their first-stage order"
+            )
+    return said
+
+
+def _ask(
+    connection: duckdb.DuckDBPyConnection, statement: str, **parameters: Any
+) -> list[dict[str, Any]]:
+    """The rows of a statement of `sql/report/`."""
+    text = (sql_folder() / "report" / f"{statement}.sql").read_text()
+    return dicts(connection.execute(text, parameters))
+
+
+def _of_night(
+    connection: duckdb.DuckDBPyConnection, table: str, key: dict[str, Any]
+) -> list[dict[str, Any]]:
+    return dicts(
+        connection.execute(
+            f"FROM {table} WHERE run_date = $run_date AND collection = $collection", key
+        )
+    )
+
+
+def _its(rows: Iterable[dict[str, Any]], run: Run) -> list[dict[str, Any]]:
+    return [row for row in rows if row["arm_hash"] == run.arm_hash]
+
+
+def _interval(values: list[float]) -> Band:
+    """Of a mean of values between 0 and 1, which it stays between."""
+    interval = mean_interval(np.array(values))
+    return Band(max(interval.low, 0.0), min(interval.high, 1.0))
+
+
+def _trend(
+    connection: duckdb.DuckDBPyConnection, nights: Nights, run: Run, measure: str
+) -> list[Point]:
+    """The run's series up to it: one result a date, of its own configuration where there is one."""
+    chosen: dict[date, str] = {}
+    for other in nights.runs:
+        if other.series == run.series and other.run_date <= run.run_date:
+            if other.arm_hash == run.arm_hash:
+                chosen[other.run_date] = other.arm_hash
+            else:
+                chosen.setdefault(other.run_date, other.arm_hash)
+    rows = dicts(
+        connection.execute(
+            "FROM measure_trend(?, ?, ?) WHERE run_date <= ?",
+            [run.collection, run.arm, measure, run.run_date],
+        )
+    )
+    points = [
+        Point(
+            row["run_date"],
+            row["value"],
+            row["verdict"] or "incomplete",
+            row["baseline_value"],
+            None if row["band_low"] is None else (row["band_low"], row["band_high"]),
+            row["accepted"],
+        )
+        for row in rows
+        if chosen.get(row["run_date"]) == row["arm_hash"]
+    ]
+    return points[-TREND_NIGHTS:]
+
+
+def _lost(connection: duckdb.DuckDBPyConnection, run: Run) -> list[dict[str, Any]]:
+    """Every query against the baseline, the one that lost most first."""
+    name = f"{run.run_date}/{run.arm_hash}/{run.collection}"
+    return dicts(connection.execute("FROM worst_queries(?, ?)", [name, _EVERY_QUERY]))
+
+
+def _worst(
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    run: Run,
+    before: Run,
+    lost: list[dict[str, Any]],
+) -> list[WorstQuery]:
+    """The queries that lost most, else those whose rankings moved most, with what was first."""
+    chosen = [query for query in lost if query["delta"] < 0]
+    if not chosen:
+        moved = [query for query in lost if query["largest_move"]]
+        chosen = sorted(moved, key=lambda query: query["overlap_10"])
+    chosen = chosen[:WORST_QUERIES]
+    queries = [query["query_id"] for query in chosen]
+    ranks = [_ranks(connection, side, queries) for side in (before, run)]
+    texts = [
+        _Texts(snapshot_of(connection, store, side), queries, its)
+        for side, its in zip((before, run), ranks, strict=True)
+    ]
+    found = []
+    for query in chosen:
+        name = query["query_id"]
+        sides = []
+        for i in (0, 1):
+            its, others = ranks[i].get(name, {}), ranks[1 - i].get(name, {})
+            top = [
+                Ranked(rank, others.get(passage), texts[i].passage(name, passage))
+                for passage, rank in its.items()
+                if rank <= RELEVANT_TOP
+            ]
+            sides.append([p for p in top if p.rank <= TOP or p.passage.relevance])
+        text = texts[1].queries.get(name) or texts[0].queries.get(name)
+        found.append(WorstQuery(name, text, query, *sides))
+    return found
+
+
+def _ranks(
+    connection: duckdb.DuckDBPyConnection, run: Run, queries: list[str]
+) -> dict[str, dict[str, int]]:
+    """{query id: {passage id: rank}}, best first."""
+    ranks: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in _ask(
+        connection,
+        "ranks",
+        run_date=run.run_date,
+        collection=run.collection,
+        arm_hash=run.arm_hash,
+        queries=queries,
+    ):
+        ranks[row["query_id"]][row["passage_id"]] = row["rank"]
+    return ranks
+
+
+class _Texts:
+    """What a snapshot says of some queries and the passages first in their rankings."""
+
+    def __init__(
+        self, snapshot: Artifact | None, queries: list[str], ranks: dict[str, dict[str, int]]
+    ):
+        self.queries: dict[str, str] = {}
+        self._passages: dict[str, dict[str, Any]] = {}
+        self._relevance: dict[tuple[str, str], int] = {}
+        wanted = sorted(
+            {p for its in ranks.values() for p, rank in its.items() if rank <= RELEVANT_TOP}
+        )
+        if snapshot is None or not queries:
+            return
+        of_queries = pc.field("query_id").isin(queries)
+        of_passages = pc.field("passage_id").isin(wanted)
+        try:
+            asked = snapshot.read("queries", where=of_queries).to_pylist()
+            passages = snapshot.read("passages", ["passage_id", "title", "text"], of_passages)
+            grades = snapshot.read("qrels", where=of_queries & of_passages).to_pylist()
+        except (ArtifactError, OSError):
+            return  # Removed meanwhile: the page goes without texts.
+        self.queries = {row["query_id"]: row["text"] for row in asked}
+        self._passages = {row["passage_id"]: row for row in passages.to_pylist()}
+        self._relevance = {(g["query_id"], g["passage_id"]): g["relevance"] for g in grades}
+
+    def passage(self, query_id: str, passage_id: str) -> Text:
+        row = self._passages.get(passage_id)
+        if row is None:
+            return Text(passage_id)
+        relevance = self._relevance.get((query_id, passage_id))
+        return Text(passage_id, row["title"], _cut(row["text"]), relevance)
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT].rstrip()} …"
+
+
+def _grouped(phrases: Iterable[tuple[str, list[str]]]) -> dict[str, list[str]]:
+    """{phrase: the labels of the arms that it is said of}"""
+    found: dict[str, list[str]] = defaultdict(list)
+    for label, its in phrases:
+        for phrase in its:
+            found[phrase].append(label)
+    return dict(found)

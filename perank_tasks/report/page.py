@@ -1,0 +1,269 @@
+"""Page: a night as one HTML file that needs nothing else, and the index over nights.
+
+In: the published warehouse and the store of artifacts. Out: `<collection>/<date>.html` and
+`index.html` in the reports folder, each replaced in one step. A page has no script and names no
+other host; every text of a collection is escaped. The same tables give the same bytes.
+"""
+
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import duckdb
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from perank_tasks.artifacts import Store
+from perank_tasks.errors import StorageError
+from perank_tasks.regression.ladder import Verdict
+from perank_tasks.regression.thresholds import DEFAULT
+from perank_tasks.report import plots
+from perank_tasks.report.contents import (
+    MAIN,
+    MEASURES,
+    Arm,
+    NightContents,
+    Point,
+    read_means,
+    read_night,
+    read_nights,
+    read_summary,
+)
+from perank_tasks.settings import Settings
+from perank_tasks.warehouse import reading
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_pages(
+    settings: Settings, run_date: date | None = None, collection: str | None = None
+) -> Path:
+    """Write a night's page, the pages there are of later nights, and the index.
+
+    Verdicts of later nights may have changed with this one, and their trends show it.
+
+    Args:
+        run_date: None: the night evaluated last, of the collection if that is given.
+
+    Returns:
+        The path of the night's page.
+
+    Raises:
+        WarehouseError: nothing has been loaded yet.
+        ConfigError: there are no results of that night.
+        StorageError: the folder cannot be written.
+    """
+    with _alone(settings.reports), reading(settings.warehouse) as warehouse:
+        first = read_summary(warehouse, run_date, collection)[0]
+        path = _write_night(settings, warehouse, first["run_date"], first["collection"])
+        for night in read_nights(warehouse):
+            later = night["run_date"] > first["run_date"]
+            if later and night["collection"] == first["collection"] and _page(settings, night):
+                _write_night(settings, warehouse, night["run_date"], night["collection"])
+        _write(settings.reports / "index.html", render_index(warehouse, settings))
+    return path
+
+
+def write_all_pages(settings: Settings, collection: str | None = None) -> Iterator[Path]:
+    """Write the page of every night, of one collection or of all, then the index; yields paths.
+
+    Raises:
+        WarehouseError: nothing has been loaded yet.
+        ConfigError: there are no results of that collection.
+        StorageError: the folder cannot be written.
+    """
+    with _alone(settings.reports), reading(settings.warehouse) as warehouse:
+        read_summary(warehouse, None, collection)
+        for night in reversed(read_nights(warehouse)):
+            if collection in (None, night["collection"]):
+                yield _write_night(settings, warehouse, night["run_date"], night["collection"])
+        index = settings.reports / "index.html"
+        _write(index, render_index(warehouse, settings))
+        yield index
+
+
+def render_night(contents: NightContents) -> str:
+    """The page of a night."""
+    arms = contents.arms
+    ladder = list(Verdict)
+    by_word = sorted(arms, key=lambda arm: -ladder.index(Verdict(arm.said["verdict"])))
+    return _template("night.html").render(
+        night=contents,
+        by_word=by_word,
+        main=MAIN,
+        measures=[m for m in MEASURES if any(m in arm.intervals for arm in arms)],
+        thresholds=DEFAULT,
+        trends=[(arm, _trends(arm)) for arm in by_word],
+        means=_means(arms),
+        changes=_changes(arms),
+        gains=_gains(by_word),
+        costs=_costs(arms),
+        facts=_facts(arms),
+        index="../index.html",
+    )
+
+
+def render_index(connection: duckdb.DuckDBPyConnection, settings: Settings) -> str:
+    """The index: every night of the warehouse, with a link where its page has been written."""
+    collections: dict[str, list[dict[str, Any]]] = {}
+    for night in read_nights(connection):
+        page = _page(settings, night)
+        link = page and quote(page.relative_to(settings.reports).as_posix())
+        collections.setdefault(night["collection"], []).append({**night, "link": link})
+    figures = {
+        name: plots.plot_arms(series, f"arms {name}")
+        for name in collections
+        if (series := read_means(connection, name))
+    }
+    return _template("index.html").render(collections=collections, figures=figures, main=MAIN)
+
+
+def _page(settings: Settings, night: dict[str, Any]) -> Path | None:
+    """A night's page, where it has been written."""
+    path = settings.page(night["collection"], night["run_date"])
+    return path if path.exists() else None
+
+
+def _write_night(
+    settings: Settings, warehouse: duckdb.DuckDBPyConnection, run_date: date, collection: str
+) -> Path:
+    path = settings.page(collection, run_date)
+    contents = read_night(warehouse, Store(settings.root), run_date, collection)
+    _write(path, render_night(contents))
+    return path
+
+
+def _trends(arm: Arm) -> list[tuple[str, list[Point], Markup]]:
+    return [
+        (measure, points, plots.plot_trend(points, f"trend {arm.run.arm_hash} {measure}"))
+        for measure, points in arm.trends.items()
+        if points
+    ]
+
+
+def _means(arms: list[Arm]) -> Markup | None:
+    intervals = [
+        plots.Interval(arm.label, arm.summary["ndcg_10"], **asdict(arm.intervals[MAIN]))
+        for arm in arms
+        if MAIN in arm.intervals
+    ]
+    return plots.plot_intervals(intervals, MAIN, "means") if intervals else None
+
+
+def _changes(arms: list[Arm]) -> Markup | None:
+    intervals = []
+    for arm in arms:
+        row = arm.verdicts.get(MAIN)
+        if row and row["delta"] is not None:
+            band = (row["band_low"], row["band_high"])
+            intervals.append(
+                plots.Interval(arm.label, row["delta"], row["ci_low"], row["ci_high"], band)
+            )
+    return plots.plot_intervals(intervals, f"change of {MAIN}", "changes") if intervals else None
+
+
+def _gains(arms: list[Arm]) -> list[tuple[Arm, int, Markup]]:
+    """Of each arm in which a query changed: how many did, and the figure of those."""
+    found = []
+    for arm in arms:
+        if changed := [delta for delta in arm.deltas if delta]:
+            figure = plots.plot_gains(changed, f"change of {MAIN}", f"gains {arm.run.arm_hash}")
+            found.append((arm, len(changed), figure))
+    return found
+
+
+def _costs(arms: list[Arm]) -> Markup | None:
+    costs = [
+        plots.Cost(
+            arm.label,
+            1 / speed,
+            plots.Interval(MAIN, arm.summary["ndcg_10"], **asdict(arm.intervals[MAIN])),
+        )
+        for arm in arms
+        if (speed := arm.cost.get("queries_per_second")) and MAIN in arm.intervals
+    ]
+    return plots.plot_costs(costs, MAIN, "costs") if costs else None
+
+
+def _facts(arms: list[Arm]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Facts by whom they are of: first those that all arms share, then each arm's own."""
+    shared = set.intersection(*(set(arm.facts.items()) for arm in arms))
+    own = [(arm.label, sorted(set(arm.facts.items()) - shared)) for arm in arms]
+    groups = [("every arm", sorted(shared)), *own]
+    return [(name, facts) for name, facts in groups if facts]
+
+
+def _template(name: str) -> Any:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["signs"] = {word: sign for word, (sign, _, _) in plots.WORDS.items()}
+    environment.globals["tones"] = {word: tone for word, (_, _, tone) in plots.WORDS.items()}
+    environment.filters |= {"number": _number, "signed": _signed, "p": _p, "quote": quote}
+    return environment.get_template(name)
+
+
+def _number(value: float | None, form: str = ".4f") -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _signed(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:+.4f}".replace("-", "−") if value else "0"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< .001" if value < 0.001 else f"{value:.3f}"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Be the only one who writes pages, so that what is written last was read last."""
+    with _storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file in one step."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with _storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written: {error.strerror or error}. The night's tables are whole. "
+            "Free space or make the folder writable (PERANK_REPORTS says where pages go), then "
+            "write the page again: perank report --html"
+        ) from error
