@@ -10,6 +10,7 @@ imported. What is *run* is `config.py`'s business; nothing here changes a result
 | `PERANK_WAREHOUSE`  | `$PERANK_HOME/warehouse`       | DuckDB files                           |
 | `PERANK_CACHE`      | `$PERANK_HOME/cache`           | unpacked models                        |
 | `PERANK_BENCHMARKS` | `$PERANK_HOME/benchmarks`      | results of `perank bench`              |
+| `PERANK_REPORTS`    | `$PERANK_HOME/reports`         | the nights' pages                      |
 | `PERANK_COLLECTION` | `pydocs`                       | the collection when none is asked for  |
 | `PERANK_THREADS`    | all cores of this process      | threads of one task                    |
 """
@@ -33,6 +34,8 @@ class Settings:
     """Files that can be made again at any time."""
     benchmarks: Path
     """Results of `perank bench`, a folder a run."""
+    reports: Path
+    """The nights' pages, `<collection>/<date>.html`."""
     collection: str
     """Spec of the collection used when a run names none."""
     threads: int
@@ -56,6 +59,7 @@ class Settings:
             warehouse=_folder("PERANK_WAREHOUSE", home / "warehouse"),
             cache=_folder("PERANK_CACHE", home / "cache"),
             benchmarks=_folder("PERANK_BENCHMARKS", home / "benchmarks"),
+            reports=_folder("PERANK_REPORTS", home / "reports"),
             collection=os.environ.get("PERANK_COLLECTION") or "pydocs",
             threads=_threads(),
         )
