@@ -2,11 +2,13 @@
 
 `stage` makes a task of a stage function, `night_params` a form of `NightOptions` and
 `AlertOptions`, `plan` the first task, which decides what date a run is for, `verdict` the task
-that says how the night is, and `NightAlert` the notifier that tells people.
+that says how the night is, `NightAlert` the notifier that tells people, and `retention` the task of
+`dags/perank_retention.py`.
 """
 
 import importlib
 import inspect
+import logging
 from collections.abc import Callable
 from datetime import UTC, date
 from typing import Any
@@ -21,10 +23,19 @@ from airflow.sdk import (
     task,
 )
 from airflow.sdk.exceptions import AirflowFailException
+from pydantic import BaseModel
 
-from perank_tasks.config import AlertOptions, Night, NightOptions, parse_conf
+from perank_tasks.config import (
+    AlertOptions,
+    Night,
+    NightOptions,
+    RetentionOptions,
+    parse_conf,
+)
 from perank_tasks.errors import AlertError, PerankError, StorageError, WarehouseError
 from perank_tasks.run_pages import note, report_path
+
+log = logging.getLogger(__name__)
 
 PLAN = "plan_night"
 """Id of the task that every other task takes the night from."""
@@ -45,10 +56,18 @@ for itself. Any other error would only come back."""
 
 def night_params() -> dict[str, Param]:
     """The form of a night: type, range, default and description of every option."""
+    return {**_params(NightOptions), **_params(AlertOptions)}
+
+
+def retention_params() -> dict[str, Param]:
+    """The form of a clean-up."""
+    about = "Remove; switched off, only list what would go."
+    return {**_params(RetentionOptions), "delete": Param(True, type="boolean", description=about)}
+
+
+def _params(options: type[BaseModel]) -> dict[str, Param]:
     params = {}
-    options = (NightOptions, AlertOptions)
-    fields = {k: v for o in options for k, v in o.model_json_schema()["properties"].items()}
-    for name, schema in fields.items():
+    for name, schema in options.model_json_schema()["properties"].items():
         schema = dict(schema)
         default, description = schema.pop("default"), schema.pop("description")
         kinds = schema.pop("anyOf", None)
@@ -105,6 +124,29 @@ def stage(path: str, **task_options: Any) -> Any:
 
     call.__doc__ = f"See `perank_tasks.stages.{path}`."
     return task(task_id=name, **task_options)(call)
+
+
+def retention(**task_options: Any) -> Any:
+    """The task that removes old artifacts, and says in its log what and how much."""
+
+    @task(task_id="apply_retention", **task_options)
+    def apply_retention() -> dict[str, int]:
+        from perank_tasks.artifacts import Store
+        from perank_tasks.retention import apply_retention as apply
+        from perank_tasks.settings import Settings
+
+        params = dict(get_current_context()["params"])
+        delete = bool(params.pop("delete"))
+        with _AsAirflowErrors():
+            store = Store(Settings.from_environment().root)
+            removals = apply(store, RetentionOptions.parse(params), delete=delete)
+        for removal in removals:
+            log.info("%s: %s, %s bytes", removal.reference, removal.why, f"{removal.bytes:,}")
+        found = {"artifacts": len(removals), "bytes": sum(r.bytes for r in removals)}
+        log.info("%s: %s", "removed" if delete else "would be removed", found)
+        return found
+
+    return apply_retention
 
 
 def verdict(**task_options: Any) -> Any:

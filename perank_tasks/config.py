@@ -240,6 +240,23 @@ class AlertOptions(_Options):
         return cls.parse({name: values[name] for name in cls.model_fields if name in values})
 
 
+class RetentionOptions(_Options):
+    """Which artifacts are kept."""
+
+    keep_days: int = Field(
+        30,
+        ge=1,
+        description="Days that an artifact stays after it was last used. What a running night "
+        "stands on is younger than a day.",
+    )
+    keep_last: int = Field(
+        3,
+        ge=1,
+        description="Nights of each collection that stay with all that they were made from, and "
+        "snapshots, embeddings and indexes of each configuration, however old.",
+    )
+
+
 def parse_conf(values: dict[str, Any]) -> NightOptions:
     """What an Airflow run is to run, by its parameters; those about alerts are checked as well.
 
