@@ -33,7 +33,7 @@ from perank_tasks.config import (
     parse_conf,
 )
 from perank_tasks.errors import AlertError, PerankError, StorageError, WarehouseError
-from perank_tasks.run_pages import note, report_path
+from perank_tasks.run_pages import figures, note, report_path
 
 log = logging.getLogger(__name__)
 
@@ -158,22 +158,26 @@ def verdict(**task_options: Any) -> Any:
 
     @task(task_id=VERDICT, outlets=[VERDICTS], **task_options)
     def judge_night() -> Any:
+        from perank_tasks.settings import Settings
         from perank_tasks.stages.verdict import verdict as verdict_stage
 
         context = get_current_context()
         ti = context["ti"]
         night = Night.from_json(ti.xcom_pull(task_ids=PLAN))
         alerts = AlertOptions.of(dict(context["params"]))
+        about = (night.run_date, night.collection_name)
         with _AsAirflowErrors():
             found = verdict_stage(night)
-        about = {"run_date": night.run_date.isoformat(), "collection": night.collection_name}
-        context["outlet_events"][VERDICTS].extra = {**about, "verdict": found["verdict"]}
-        ti.xcom_push(NOTE, note(found, _report_address(night.to_json())))
+            means = figures(Settings.from_environment(), *about)
+        result = {**found, "figures": means}
+        event = {"run_date": str(about[0]), "collection": about[1], "verdict": found["verdict"]}
+        context["outlet_events"][VERDICTS].extra = event
+        ti.xcom_push(NOTE, note(found, means, _report_address(night.to_json())))
         if found["verdict"] == "regression" and alerts.on_regression == "fail":
             # A task that fails returns nothing, and whoever tells of it has to know.
-            ti.xcom_push("return_value", found)
+            ti.xcom_push("return_value", result)
             raise AirflowFailException(found["text"])
-        return found
+        return result
 
     def make() -> Any:
         result: Any = judge_night()

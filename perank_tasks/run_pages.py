@@ -4,9 +4,14 @@ In: a night's verdict; the reports folder. Out: a few lines of Markdown for the 
 the night's page, and the file behind an address. The plugin in `dags/plugins` puts them there.
 """
 
+from collections import defaultdict
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+from perank_tasks.settings import Settings
+from perank_tasks.sql_files import sql_folder
 
 if TYPE_CHECKING:  # DAG files import this one, and are parsed again and again
     from perank_tasks.stages.verdict import NightVerdict
@@ -17,19 +22,33 @@ REPORTS_PREFIX = "/perank"
 LONGEST = 1000
 """Characters that Airflow keeps of a note."""
 
-MEASURE = "nDCG@10"
+MEASURES = ("nDCG@10", "MRR@10")
+
+Figures = dict[str, dict[str, float]]
+"""{arm hash: {measure: mean}}"""
 
 
-def note(found: "NightVerdict", address: str) -> str:
+def figures(settings: Settings, run_date: date, collection: str) -> Figures:
+    """The means of a loaded night."""
+    from perank_tasks.warehouse import reading
+
+    query = (sql_folder() / "report" / "figures.sql").read_text()
+    found: Figures = defaultdict(dict)
+    with reading(settings.warehouse) as warehouse:
+        night = {"run_date": run_date, "collection": collection}
+        for arm_hash, measure, value in warehouse.execute(query, night).fetchall():
+            found[arm_hash][measure] = value
+    return dict(found)
+
+
+def note(found: "NightVerdict", means: Figures, address: str) -> str:
     """The word, the figures of every arm, what their words rest on, and a link to the report."""
-    head = f"**{found['text']}**\n\n[Report]({address})\n\n"
-    figures = [f"| arm | {MEASURE} | |", "|---|---|---|"]
+    lines = [f"| arm | {' | '.join(MEASURES)} | |", "|---|---|---|---|"]
     for arm in found["arms"]:
-        value = arm["values"].get(MEASURE)
-        figures.append(
-            f"| {arm['arm']} | {'' if value is None else f'{value:.4f}'} | {arm['verdict']} |"
-        )
-    text = head + "\n".join(figures)
+        values = means.get(arm["arm_hash"], {})
+        cells = [f"{values[m]:.4f}" if m in values else "" for m in MEASURES]
+        lines.append(f"| {arm['arm']} | {' | '.join(cells)} | {arm['verdict']} |")
+    text = f"**{found['text']}**\n\n[Report]({address})\n\n" + "\n".join(lines)
     for arm in found["arms"]:
         line = f"\n\n{arm['arm']}: {arm['text']}"
         if len(text) + len(line) > LONGEST:

@@ -1,10 +1,15 @@
 """What Airflow's UI shows of a night: the run's note, and which files are pages."""
 
+from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from perank_tasks.run_pages import LONGEST, note, page, report_path
+from perank_tasks.run_pages import LONGEST, figures, note, page, report_path
+from perank_tasks.settings import Settings
+from perank_tasks.warehouse import load_results
+from tests.results import BASE, publish_results
 
 
 @pytest.fixture
@@ -61,18 +66,26 @@ def test_before_the_first_night_there_is_none(tmp_path: Path) -> None:
 
 def test_a_note_says_the_word_the_figures_and_where_to_read_on() -> None:
     arms = [
-        {"arm": name, "arm_hash": "h", "verdict": word, "text": "x" * size, "values": values}
-        for name, word, size, values in (
-            ("bm25", "identical", 10, {"nDCG@10": 0.50537}),
-            ("perank", "incomplete", 2 * LONGEST, {}),
-        )
+        {"arm": name, "arm_hash": name, "verdict": word, "text": "x" * size}
+        for name, word, size in (("bm25", "identical", 10), ("perank", "incomplete", 2 * LONGEST))
     ]
     found = {"verdict": "incomplete", "text": "incomplete (perank)", "arms": arms}
-    text = note(found, "http://here/perank/a%20b/2026-01-31.html")
+    means = {"bm25": {"nDCG@10": 0.50537, "MRR@10": 0.5}}
+    text = note(found, means, "http://here/perank/a%20b/2026-01-31.html")
     assert text.startswith("**incomplete (perank)**\n\n[Report](http://here/perank/a%20b/")
-    assert "| bm25 | 0.5054 | identical |\n| perank |  | incomplete |" in text
+    assert "| bm25 | 0.5054 | 0.5000 | identical |\n| perank |  |  | incomplete |" in text
     assert text.endswith("bm25: xxxxxxxxxx")
     assert len(text) <= LONGEST
+
+
+def test_figures_are_those_of_the_night(tmp_path: Path) -> None:
+    settings = Settings.from_environment()
+    for day in (30, 31):
+        results = publish_results(settings.root, date(2026, 1, day), {"bm25": BASE - day / 1000})
+        load_results(settings.warehouse, results)
+    ((_, means),) = figures(settings, date(2026, 1, 31), "c").items()
+    assert means == {"nDCG@10": pytest.approx(np.mean(BASE) - 0.031)}
+    assert figures(settings, date(2026, 2, 1), "c") == {}
 
 
 def test_a_collections_name_is_one_step_of_the_path() -> None:

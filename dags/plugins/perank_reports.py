@@ -19,11 +19,10 @@ OURS = "**"
 """How a note of ours begins; anything else on a run is a person's, and stays."""
 
 HEADERS = {
-    # Pages show texts of the collection. Scripts in them run, but apart from Airflow's session,
-    # and reach no other host.
+    # Pages show texts of the collection: nothing in them may run, or reach another host.
     "Content-Security-Policy": (
-        "sandbox allow-scripts allow-popups; default-src 'none'; img-src data:; font-src data:; "
-        "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+        "sandbox allow-popups; default-src 'none'; img-src data:; font-src data:; "
+        "style-src 'unsafe-inline'"
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

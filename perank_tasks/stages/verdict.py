@@ -26,13 +26,12 @@ log = logging.getLogger(__name__)
 
 
 class ArmVerdict(TypedDict):
-    """One arm: its name, its word, what that rests on, and its means by measure."""
+    """One arm: its name, its word, and what that rests on."""
 
     arm: str
     arm_hash: str
     verdict: str
     text: str
-    values: dict[str, float]
 
 
 class NightVerdict(TypedDict):
@@ -95,19 +94,7 @@ def judge(
             if causes := _causes(warehouse, store, nights, runs[arm_hash], rows[0]):
                 text += f"; different: {', '.join(causes)}"
             text += "".join(_cost(row) for row in costs if row["arm_hash"] == arm_hash)
-        found.append(
-            {
-                "arm": name,
-                "arm_hash": arm_hash,
-                "verdict": str(word),
-                "text": text,
-                "values": {
-                    row["measure"]: row["value"]
-                    for row in rows
-                    if row["measure"] != OVERLAP and row["value"] is not None
-                },
-            }
-        )
+        found.append({"arm": name, "arm_hash": arm_hash, "verdict": str(word), "text": text})
     return _night(found)
 
 
