@@ -113,18 +113,21 @@ def disturbed(
     night_began = time.monotonic()
     name, pid = _wait_for(airflow, victim, share, usual, process)
     if pid is not None:
-        with suppress(ProcessLookupError):
+        with suppress(psutil.NoSuchProcess):
             psutil.Process(pid).send_signal(signal.SIGKILL)
             trial.killed = name
     trial.after_s = time.monotonic() - night_began
     output, _ = process.communicate(timeout=600)
     status = process.returncode
+    left = _started_from(airflow)
     while status and trial.starts < ATTEMPTS:
         trial.starts += 1
         outcome = airflow.run(NIGHTLY, conf)
         status, output = outcome.status, outcome.output
     trial.seconds = time.monotonic() - begin
-    if status:
+    if left:
+        trial.wrong = [f"left running: {left}"]
+    elif status:
         trial.wrong = [f"no success after {trial.starts} starts:\n{output[-2000:]}"]
     else:
         trial.wrong = differences(tables(airflow.home / "warehouse"), usual.tables)
@@ -164,13 +167,21 @@ def _running(airflow: RealAirflow) -> list[tuple[str, int]]:
     )
 
 
-def _scheduler(airflow: RealAirflow) -> int | None:
+def _started_from(airflow: RealAirflow) -> list[str]:
+    """What still runs of this home: all its processes have its files open or its environment."""
+    found = {str(process.pid) for process in airflow.processes()}
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            line = process.cmdline()
-            if "scheduler" in line and process.environ().get("PERANK_HOME") == str(airflow.home):
-                return process.pid
-    return None
+            if any(file.path.startswith(str(airflow.home)) for file in process.open_files()):
+                found.add(str(process.pid))
+    return sorted(found - {str(psutil.Process().pid)})
+
+
+def _scheduler(airflow: RealAirflow) -> int:
+    """Its process id: the first of the components, in the order in which they are started."""
+    running = json.loads((airflow.home / "airflow" / "running.json").read_text())
+    pid: int = running["processes"][0][0]
+    return pid
 
 
 def trials(times: int, seed: int, folder: Path) -> tuple[float, list[Trial]]:
