@@ -158,7 +158,7 @@ def _own(home: Home, owner: str) -> Iterator[Running]:
         api_server = alive.pop("api-server", None)
         ended = [p.pid for p in running.components.values() if p.poll() is not None]
         try:
-            stop([*alive.values(), *_orphans(ended)])
+            stop([*alive.values(), *orphans(ended)])
         finally:
             # Ending tasks talk to it to the last. It keeps nothing of its own, and ending in
             # good order would take it seconds to clear its memory.
@@ -260,7 +260,7 @@ def _kill(processes: Iterable[psutil.Process]) -> None:
     psutil.wait_procs(processes, timeout=3)
 
 
-def _orphans(leaders: list[int]) -> list[psutil.Process]:
+def orphans(leaders: list[int]) -> list[psutil.Process]:
     """What components that have ended left running: a scheduler that is killed, its workers.
 
     Each component leads a session, which its descendants stay in, whoever their parent is then.
