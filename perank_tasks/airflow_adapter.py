@@ -165,13 +165,15 @@ def verdict(**task_options: Any) -> Any:
         ti = context["ti"]
         night = Night.from_json(ti.xcom_pull(task_ids=PLAN))
         alerts = AlertOptions.of(dict(context["params"]))
-        about = (night.run_date, night.collection_name)
         with _AsAirflowErrors():
             found = verdict_stage(night)
-            means = figures(Settings.from_environment(), *about)
+            means = figures(Settings.from_environment(), night.run_date, night.collection_name)
         result = {**found, "figures": means}
-        event = {"run_date": str(about[0]), "collection": about[1], "verdict": found["verdict"]}
-        context["outlet_events"][VERDICTS].extra = event
+        context["outlet_events"][VERDICTS].extra = {
+            "run_date": night.run_date.isoformat(),
+            "collection": night.collection_name,
+            "verdict": found["verdict"],
+        }
         ti.xcom_push(NOTE, note(found, means, _report_address(night.to_json())))
         if found["verdict"] == "regression" and alerts.on_regression == "fail":
             # A task that fails returns nothing, and whoever tells of it has to know.

@@ -4,6 +4,7 @@ In: two warehouse folders. Out: where they differ, table by table. Left out are 
 runs never share: moments, seconds, memory, and what is derived from these.
 """
 
+from datetime import date
 from pathlib import Path
 
 import duckdb
@@ -27,15 +28,26 @@ MEASURED = {
 Tables = dict[str, list[tuple]]
 
 
-def tables(warehouse: Path) -> Tables:
-    """Every table of the copy for readers, in order, without what was measured by a clock."""
+def tables(warehouse: Path, before: date = date.max) -> Tables:
+    """Every table of the copy for readers, in order, without what was measured by a clock.
+
+    Args:
+        before: rows of nights of this date and later are left out.
+    """
     with duckdb.connect(str(warehouse / "perank.duckdb"), read_only=True) as connection:
-        names = connection.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()
+        names = connection.execute(
+            "SELECT table_name, bool_or(column_name = 'run_date') FROM duckdb_columns() "
+            "WHERE NOT internal AND table_name IN (SELECT table_name FROM duckdb_tables()) "
+            "GROUP BY ALL ORDER BY ALL"
+        ).fetchall()
         found = {}
-        for (name,) in names:
+        for name, dated in names:
             left_out = ", ".join(MEASURED.get(name, ()))
             columns = f"* EXCLUDE ({left_out})" if left_out else "*"
-            rows = connection.execute(f"SELECT {columns} FROM {name} ORDER BY ALL").fetchall()
+            where = f"WHERE run_date < DATE '{before}'" if dated else ""
+            rows = connection.execute(
+                f"SELECT {columns} FROM {name} {where} ORDER BY ALL"
+            ).fetchall()
             # NaN is not equal to itself.
             found[name] = [tuple(map(repr, row)) for row in rows]
         return found

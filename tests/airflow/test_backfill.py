@@ -80,6 +80,8 @@ def test_results_are_filed_under_each_runs_date(real_airflow, tmp_path: Path) ->
 
 
 DAYS = [f"2026-01-0{day}" for day in range(1, 6)]
+LATER = date(2026, 2, 1)
+"""From here on are nights of the DAG's own schedule, which switching it on may start."""
 
 ANALYST = """
 import select, sys
@@ -135,7 +137,7 @@ def test_five_dates_backfilled_in_both_directions_two_at_once_equal_a_forward_ru
     warehouse = airflow.home / "warehouse" / "perank.duckdb"
     done = "SELECT 1 FROM dag_run WHERE run_type = 'backfill' AND state IN ('success', 'failed')"
     wait_for(airflow, done, 5, seconds=600)
-    assert differences(tables(airflow.home / "warehouse"), expected) == []
+    assert differences(tables(airflow.home / "warehouse", LATER), expected) == []
 
     analyst = subprocess.Popen(
         [sys.executable, "-c", ANALYST, str(warehouse)],
@@ -154,7 +156,7 @@ def test_five_dates_backfilled_in_both_directions_two_at_once_equal_a_forward_ru
 
     runs = "SELECT date(logical_date), state FROM dag_run WHERE run_type = 'backfill'"
     assert sorted(airflow.query(runs)) == [(day, "success") for day in DAYS]
-    assert differences(tables(airflow.home / "warehouse"), expected) == []
+    assert differences(tables(airflow.home / "warehouse", LATER), expected) == []
     assert airflow.query("SELECT max(try_number) FROM task_instance WHERE task_id = 'load'") == [
         (2,)
     ]
