@@ -12,6 +12,10 @@ hardware are the same too, it finds everything done.
 **Pools.** `gpu` for tasks that load a model, `warehouse` for the one that writes DuckDB;
 `make` creates both with one slot.
 
+**Alerts.** A night that failed, is incomplete, suspect or a regression is told of, once, to those
+whom the Param `alert_to` names; with `on_regression` set to `fail`, a regression also fails the
+task `verdict`, after everything is loaded.
+
 **Backfill** from the UI, or, the last day's hour included,
 `airflow backfill create --dag-id perank_nightly --from-date 2026-01-01
 --to-date 2026-01-07T23:59:00 --reprocess-behavior completed`.
@@ -21,7 +25,7 @@ from datetime import timedelta
 
 from airflow.sdk import Asset, dag, task_group
 
-from perank_tasks.airflow_adapter import night_params, plan, stage
+from perank_tasks.airflow_adapter import NightAlert, night_params, plan, stage, verdict
 
 MODEL = {"pool": "gpu"}
 # Where no arm needs embeddings, nothing is mapped and Airflow skips the mapped task.
@@ -42,7 +46,7 @@ rerank_shard = stage("rerank.rerank_shard", **MODEL)
 publish_rankings = stage("rerank.publish_rankings")
 evaluate = stage("evaluate.evaluate")
 load = stage("load.load", **WRITER)
-verdict = stage("verdict.verdict")
+say_verdict = verdict(on_success_callback=NightAlert())
 report = stage("report.report")
 
 
@@ -51,7 +55,12 @@ report = stage("report.report")
     catchup=False,
     max_active_runs=1,
     params=night_params(),
-    default_args={"owner": "perank", "retries": 2, "retry_delay": timedelta(seconds=30)},
+    default_args={
+        "owner": "perank",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=30),
+        "on_failure_callback": NightAlert(),
+    },
     tags=["perank", "nightly"],
     doc_md=__doc__,
 )
@@ -81,7 +90,7 @@ def perank_nightly():
 
     rankings = rerank(candidates=retrieve(), embeddings=embed())
     results = evaluate(rankings=rankings)
-    load(results=results) >> [verdict(), report()]
+    load(results=results) >> [say_verdict(), report()]
 
 
 perank_nightly()

@@ -1,23 +1,53 @@
 """Where Airflow meets the stages: the only module outside `dags/` that imports Airflow.
 
-`stage` makes a task of a stage function, `night_params` a form of `NightOptions`, and
-`plan` the first task, which decides what date a run is for.
+`stage` makes a task of a stage function, `night_params` a form of `NightOptions` and
+`AlertOptions`, `plan` the first task, which decides what date a run is for, `verdict` the task
+that says how the night is, `NightAlert` the notifier that tells people, and `retention` the task of
+`dags/perank_retention.py`.
 """
 
 import importlib
 import inspect
+import logging
 from collections.abc import Callable
 from datetime import UTC, date
 from typing import Any
 
-from airflow.sdk import Param, get_current_context, task
+from airflow.sdk import (
+    Asset,
+    BaseNotifier,
+    BaseOperatorLink,
+    Connection,
+    Param,
+    get_current_context,
+    task,
+)
 from airflow.sdk.exceptions import AirflowFailException
+from pydantic import BaseModel
 
-from perank_tasks.config import Night, NightOptions
-from perank_tasks.errors import PerankError, StorageError, WarehouseError
+from perank_tasks.config import (
+    AlertOptions,
+    Night,
+    NightOptions,
+    RetentionOptions,
+    parse_conf,
+)
+from perank_tasks.errors import AlertError, PerankError, StorageError, WarehouseError
+from perank_tasks.run_pages import figures, note, report_path
+
+log = logging.getLogger(__name__)
 
 PLAN = "plan_night"
 """Id of the task that every other task takes the night from."""
+
+VERDICT = "verdict"
+"""Id of the task that returns the night's word."""
+
+NOTE = "note"
+"""The verdict task's XCom that the plugin writes on the run."""
+
+VERDICTS = Asset("perank_verdicts")
+"""An event for each verdict, with the night's date, collection and word in its extra."""
 
 TRANSIENT = (StorageError, WarehouseError, OSError, MemoryError)
 """Errors of the infrastructure, worth a retry, as is a worker's death, which Airflow sees
@@ -26,8 +56,18 @@ for itself. Any other error would only come back."""
 
 def night_params() -> dict[str, Param]:
     """The form of a night: type, range, default and description of every option."""
+    return {**_params(NightOptions), **_params(AlertOptions)}
+
+
+def retention_params() -> dict[str, Param]:
+    """The form of a clean-up."""
+    about = "Remove; switched off, only list what would go."
+    return {**_params(RetentionOptions), "delete": Param(True, type="boolean", description=about)}
+
+
+def _params(options: type[BaseModel]) -> dict[str, Param]:
     params = {}
-    for name, schema in NightOptions.model_json_schema()["properties"].items():
+    for name, schema in options.model_json_schema()["properties"].items():
         schema = dict(schema)
         default, description = schema.pop("default"), schema.pop("description")
         kinds = schema.pop("anyOf", None)
@@ -53,7 +93,7 @@ def plan(**task_options: Any) -> Any:
 
         context = get_current_context()
         with _AsAirflowErrors():
-            options = NightOptions.parse(dict(context["params"]))
+            options = parse_conf(dict(context["params"]))
             return plan_stage(options, run_date_of(context)).to_json()
 
     return plan_night
@@ -84,6 +124,169 @@ def stage(path: str, **task_options: Any) -> Any:
 
     call.__doc__ = f"See `perank_tasks.stages.{path}`."
     return task(task_id=name, **task_options)(call)
+
+
+def retention(**task_options: Any) -> Any:
+    """The task that removes old artifacts, and says in its log what and how much."""
+
+    @task(task_id="apply_retention", **task_options)
+    def apply_retention() -> dict[str, int]:
+        from perank_tasks.artifacts import Store
+        from perank_tasks.retention import apply_retention as apply
+        from perank_tasks.settings import Settings
+
+        params = dict(get_current_context()["params"])
+        delete = bool(params.pop("delete"))
+        with _AsAirflowErrors():
+            store = Store(Settings.from_environment().root)
+            removals = apply(store, RetentionOptions.parse(params), delete=delete)
+        for removal in removals:
+            log.info("%s: %s, %s bytes", removal.reference, removal.why, f"{removal.bytes:,}")
+        found = {"artifacts": len(removals), "bytes": sum(r.bytes for r in removals)}
+        log.info("%s: %s", "removed" if delete else "would be removed", found)
+        return found
+
+    return apply_retention
+
+
+def verdict(**task_options: Any) -> Any:
+    """The task that says how the night is, in its log, in XComs, on its link and as an event.
+
+    Where the run's Params say so, a regression fails it, without a retry; the night's data is
+    loaded by then.
+    """
+
+    @task(task_id=VERDICT, outlets=[VERDICTS], **task_options)
+    def judge_night() -> Any:
+        from perank_tasks.settings import Settings
+        from perank_tasks.stages.verdict import verdict as verdict_stage
+
+        context = get_current_context()
+        ti = context["ti"]
+        night = Night.from_json(ti.xcom_pull(task_ids=PLAN))
+        alerts = AlertOptions.of(dict(context["params"]))
+        with _AsAirflowErrors():
+            found = verdict_stage(night)
+            means = figures(Settings.from_environment(), night.run_date, night.collection_name)
+        result = {**found, "figures": means}
+        context["outlet_events"][VERDICTS].extra = {
+            "run_date": night.run_date.isoformat(),
+            "collection": night.collection_name,
+            "verdict": found["verdict"],
+        }
+        ti.xcom_push(NOTE, note(found, means, _report_address(night.to_json())))
+        if found["verdict"] == "regression" and alerts.on_regression == "fail":
+            # A task that fails returns nothing, and whoever tells of it has to know.
+            ti.xcom_push("return_value", result)
+            raise AirflowFailException(found["text"])
+        return result
+
+    def make() -> Any:
+        result: Any = judge_night()
+        result.operator.operator_extra_links = (ReportLink(),)
+        return result
+
+    return make
+
+
+class ReportLink(BaseOperatorLink):
+    """The button of the verdict task that opens the night's report."""
+
+    @property
+    def name(self) -> str:
+        return "Report"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """The report's address; Airflow calls this when the task ends, with its instance."""
+        night = ti_key.xcom_pull(task_ids=PLAN)
+        return _report_address(night) if night else ""
+
+
+class NightAlert(BaseNotifier):
+    """Tells of a night that is suspect, incomplete or a regression, once, as the Params say.
+
+    As `on_failure_callback` of every task it tells of a night that has no verdict, as
+    `on_success_callback` of the verdict task of one that has.
+    """
+
+    def notify(self, context: Any) -> None:
+        """Send what the task that just ended has to tell.
+
+        Raises:
+            AlertError: a receiver did not take it; Airflow writes that into the task's log.
+        """
+        from perank_tasks.alerts import TOLD, deliver
+        from perank_tasks.artifacts import Store
+        from perank_tasks.settings import Settings
+
+        alert = _alert(context)
+        if alert.verdict not in TOLD:
+            return
+        options = AlertOptions.of(dict(context["params"]))
+        receivers = {name: receiver(name) for name in options.alert_to}
+        told = deliver(Store(Settings.from_environment().root), alert, receivers)
+        if told:
+            self.log.info("told %s: %s", ", ".join(told), alert.subject)
+
+
+def _alert(context: Any) -> Any:
+    """What there is to tell of the run whose task has just ended."""
+    from perank_tasks.alerts import Alert
+    from perank_tasks.settings import Settings
+
+    ti, params = context["ti"], context["params"]
+    night = ti.xcom_pull(task_ids=PLAN)
+    found = ti.xcom_pull(task_ids=VERDICT) if ti.task_id == VERDICT else None
+    if night:
+        about = (date.fromisoformat(night["run_date"]), night["collection_name"])
+    else:
+        asked = params.get("run_date")
+        run_date = date.fromisoformat(asked) if asked else run_date_of(context)
+        spec = params.get("collection") or Settings.from_environment().collection
+        about = (run_date, spec)
+    link = _report_address(night) if night else None
+    if found:
+        arms = tuple(f"{arm['arm']}: {arm['text']}" for arm in found["arms"])
+        return Alert(*about, found["verdict"], found["text"], arms, link)
+    why = f"incomplete: {ti.task_id} failed: {context.get('exception') or 'its process died'}"
+    return Alert(*about, "incomplete", why)
+
+
+def receiver(name: str) -> Callable[[Any], None]:
+    """How to send an alert to `log` or by the connection of that id."""
+    from perank_tasks.alerts import LOG, post, to_log, webhook
+
+    if name == LOG:
+        return to_log
+
+    def send(alert: Any) -> None:
+        connection = Connection.get(name)
+        if connection.conn_type == "smtp":
+            _mail(alert, connection)
+        else:
+            post(alert, webhook(connection))
+
+    return send
+
+
+def _mail(alert: Any, connection: Any) -> None:
+    from airflow.providers.smtp.hooks.smtp import SmtpHook
+
+    to = connection.extra_dejson.get("to")
+    if not to:
+        raise AlertError(
+            f"Connection {connection.conn_id} does not say whom to write to: its extra fields "
+            'need "to", an address or a list of them, beside "from_email".'
+        )
+    with SmtpHook(smtp_conn_id=connection.conn_id) as hook:
+        hook.send_email_smtp(to=to, subject=alert.subject, html_content=alert.to_html())
+
+
+def _report_address(night: dict[str, Any]) -> str:
+    from airflow.sdk.configuration import conf
+
+    base = (conf.get("api", "base_url", fallback=None) or "").rstrip("/")
+    return base + report_path(night["collection_name"], night["run_date"])
 
 
 class _AsAirflowErrors:

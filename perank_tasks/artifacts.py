@@ -80,13 +80,13 @@ class Store:
         return Artifact(self, f"{kind}/{collection}/{key}")
 
     def open(self, reference: str) -> "Artifact":
-        """A published artifact.
+        """A published artifact, which counts as used now.
 
         Raises:
             ArtifactError: it is not there, or was never finished.
         """
         artifact = Artifact(self, reference)
-        if not artifact.is_published:
+        if not artifact.use():
             raise ArtifactError(
                 f"The artifact {reference} is not in {self.root} or was never finished. "
                 "Run the stage that makes it again; it goes on from the parts that are whole."
@@ -96,9 +96,13 @@ class Store:
     def published(self, kind: str, collection: str) -> Iterator["Artifact"]:
         """Every published artifact of a kind, the newest first."""
         found = []
-        for manifest in self.root.glob(f"{kind}/{collection}/*/{MANIFEST}"):
+        for manifest in self.root.glob(f"{kind}/{collection}/[!.]*/{MANIFEST}"):
             artifact = Artifact(self, f"{kind}/{collection}/{manifest.parent.name}")
-            found.append((artifact.manifest.created_at, artifact.reference, artifact))
+            try:
+                found.append((artifact.manifest.created_at, artifact.reference, artifact))
+            except ArtifactError:
+                if artifact.is_published:
+                    raise  # it is damaged, not removed meanwhile
         yield from (artifact for *_, artifact in sorted(found, reverse=True, key=lambda f: f[:2]))
 
     def collections(self, kind: str) -> list[str]:
@@ -130,6 +134,20 @@ class Artifact:
     @property
     def is_published(self) -> bool:
         return (self.folder / MANIFEST).is_file()
+
+    @property
+    def used_at(self) -> float:
+        """When it was published or last used, in seconds since 1970; 0 where it is not there."""
+        with suppress(OSError):
+            return (self.folder / MANIFEST).stat().st_mtime
+        return 0.0
+
+    def use(self) -> bool:
+        """Whether it is published; if so it counts as used now, and retention leaves it alone."""
+        if self.is_published:
+            with suppress(OSError):  # somebody may read who may not write
+                os.utime(self.folder / MANIFEST)
+        return self.is_published
 
     @property
     def manifest(self) -> Manifest:
@@ -215,7 +233,7 @@ class Artifact:
             ArtifactError: parts are missing; names them.
         """
         final = self if key is None else self._sibling(key)
-        if final.is_published:
+        if final.use():
             if final is not self:
                 self.discard()
             return final.reference
@@ -278,6 +296,18 @@ class Artifact:
     def discard(self) -> None:
         """Remove the folder and everything in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Remove a published artifact: gone in one step, whoever looks meanwhile.
+
+        Raises:
+            StorageError: the storage refused; the artifact is as it was.
+        """
+        kind, collection, _ = self.reference.split("/")
+        gone = self.store.draft(kind, collection)
+        with _storage_errors(self.folder):
+            self.folder.rename(gone.folder)
+        gone.discard()
 
     def _sibling(self, key: str) -> "Artifact":
         return Artifact(self.store, f"{self.reference.rpartition('/')[0]}/{key}")

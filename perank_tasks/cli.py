@@ -23,6 +23,7 @@ from rich.console import Console
 
 from perank_tasks.commands import baseline, warehouse
 from perank_tasks.commands.compare import compare
+from perank_tasks.commands.retention import retention
 from perank_tasks.commands.simulate import simulate
 from perank_tasks.commands.sql import sql
 from perank_tasks.config import ARM_NAMES, Night, NightOptions
@@ -214,6 +215,7 @@ for _stage, _text in _HELP.items():
 
 
 app.command()(compare)
+app.command()(retention)
 app.command()(sql)
 app.command()(simulate)
 

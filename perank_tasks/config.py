@@ -1,9 +1,10 @@
 """What is run: the options of a night and the arms they make, validated and hashed.
 
 `NightOptions` is what a person sets; its field descriptions are also the help of the
-command line and of the Airflow form. `Arm` is one full configuration whose results stand
-side by side; its hash is its name in every table. `Night` is a planned run: options,
-date, arms and the fingerprint of what will compute it; it travels between tasks as JSON.
+command line and of the Airflow form, which asks for `AlertOptions` as well. `Arm` is one full
+configuration whose results stand side by side; its hash is its name in every table. `Night` is
+a planned run: options, date, arms and the fingerprint of what will compute it; it travels
+between tasks as JSON.
 """
 
 import hashlib
@@ -11,9 +12,16 @@ import json
 import re
 from datetime import date
 from difflib import get_close_matches
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from perank_tasks.errors import ConfigError
@@ -54,7 +62,29 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class NightOptions(_Frozen):
+class _Options(_Frozen):
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Self:
+        """Validate values from a command line, a form or a file.
+
+        Raises:
+            ConfigError: names each field, the value it got and what it accepts.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            items = error.errors()
+            # A list that has lost its wrong items is then found to be too short, too.
+            lists = {item["loc"][:-1] for item in items}
+            lines = [
+                _explained(item, list(cls.model_fields))
+                for item in items
+                if item["loc"] not in lists - {()}
+            ]
+            raise ConfigError("These options are not valid:\n" + "\n".join(lines)) from None
+
+
+class NightOptions(_Options):
     """What a person may choose for a night."""
 
     collection: str | None = Field(
@@ -184,24 +214,62 @@ class NightOptions(_Frozen):
             )
         return self
 
+
+class AlertOptions(_Options):
+    """What an Airflow run does about its verdict; results do not depend on it."""
+
+    on_regression: Literal["alert", "fail"] = Field(
+        "alert",
+        description="What a regression does: alert, the run succeeds; fail, the verdict task "
+        "fails, without a retry and after the night's data is loaded.",
+    )
+    alert_to: tuple[Annotated[str, StringConstraints(pattern=r"^[\w.\-]+$")], ...] = Field(
+        ("log",),
+        description="Who is told, once, of a night that is suspect, incomplete or a regression: "
+        "log, or ids of Airflow connections of the types slackwebhook, smtp and http. Empty: "
+        "nobody.",
+    )
+
     @classmethod
-    def parse(cls, values: dict[str, Any]) -> "NightOptions":
-        """Validate values from a command line, a form or a file.
+    def of(cls, values: dict[str, Any]) -> Self:
+        """Those among a run's parameters, whatever the others are.
 
         Raises:
-            ConfigError: names each field, the value it got and what it accepts.
+            ConfigError: as `parse`.
         """
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            items = error.errors()
-            # A list that has lost its wrong items is then found to be too short, too.
-            lists = {item["loc"][:-1] for item in items}
-            lines = [_explained(item) for item in items if item["loc"] not in lists - {()}]
-            raise ConfigError("These options are not valid:\n" + "\n".join(lines)) from None
+        return cls.parse({name: values[name] for name in cls.model_fields if name in values})
 
 
-def _explained(item: ErrorDetails) -> str:
+class RetentionOptions(_Options):
+    """Which artifacts are kept."""
+
+    keep_days: int = Field(
+        30,
+        ge=1,
+        description="Days that an artifact stays after it was last used. What a running night "
+        "stands on is younger than a day.",
+    )
+    keep_last: int = Field(
+        3,
+        ge=1,
+        description="Nights of each collection that stay with all that they were made from, and "
+        "snapshots, embeddings and indexes of each configuration, however old.",
+    )
+
+
+def parse_conf(values: dict[str, Any]) -> NightOptions:
+    """What an Airflow run is to run, by its parameters; those about alerts are checked as well.
+
+    Raises:
+        ConfigError: as `NightOptions.parse`.
+    """
+    AlertOptions.of(values)
+    return NightOptions.parse(
+        {name: value for name, value in values.items() if name not in AlertOptions.model_fields}
+    )
+
+
+def _explained(item: ErrorDetails, options: list[str]) -> str:
     """One line on an option that is wrong, with the names closest to it."""
     where = ".".join(str(part) for part in item["loc"]) or "options"
     found = f" (found {item['input']!r})" if item["loc"] else ""
@@ -209,7 +277,7 @@ def _explained(item: ErrorDetails) -> str:
     name, known = item["input"], re.findall(r"'([^']*)'", item.get("ctx", {}).get("expected", ""))
     if item["type"] == "extra_forbidden":
         said = "there is no such option"
-        name, known = where, list(NightOptions.model_fields)
+        name, known = where, options
     close = get_close_matches(str(name), known)
     hint = f". Did you mean {' or '.join(close)}?" if close else ""
     return f"  {where}: {said}{found}{hint}"

@@ -48,3 +48,7 @@ class QualityError(PerankError):
 
 class WarehouseError(PerankError):
     """The DuckDB file cannot be opened, is locked by another process, or is too old."""
+
+
+class AlertError(PerankError):
+    """An alert could not be delivered. The night's data and verdict are not touched by it."""

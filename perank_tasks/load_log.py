@@ -44,14 +44,19 @@ def needed_results(store: Store) -> list[str]:
 
     Results from before the log began count as loaded when they were made.
     """
+    return [load.results for load in needed_loads(store)]
+
+
+def needed_loads(store: Store) -> list[Load]:
+    """The same, as entries of the log; `keys` are those whose rows hold."""
     needed = []
     for collection in store.collections("results"):
         replaced: set[Key] = set()
         for load in reversed(_loads(store, collection)):
-            if load.keys - replaced:
-                needed.append((load.moment, load.results))
+            if keys := load.keys - replaced:
+                needed.append(Load(load.moment, load.results, keys))
             replaced |= load.keys
-    return [reference for _, reference in sorted(needed)]
+    return sorted(needed, key=lambda load: (load.moment, load.results))
 
 
 def keys_of(results: Artifact) -> set[Key]:

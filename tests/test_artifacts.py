@@ -2,8 +2,10 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -164,3 +166,42 @@ def test_a_read_only_folder_publishes_nothing_and_says_so(tmp_path: Path) -> Non
     artifact = Store(root).artifact("numbers", "c", "k")
     with pytest.raises(StorageError, match=r"cannot be written: .*Nothing was published there"):
         artifact.write_part("n", rows(1), SCHEMA)
+
+
+def test_an_artifact_is_as_young_as_its_last_use(store: Store) -> None:
+    artifact = store.artifact("numbers", "c", "k")
+    assert not artifact.use()
+    assert artifact.used_at == 0
+    artifact.write_part("n", rows(1), SCHEMA)
+    artifact.publish(expected={"n": 1}, **MANIFEST_CONTENT)
+    manifest = artifact.folder / MANIFEST
+    for used in (
+        lambda: store.open(artifact.reference),
+        artifact.use,
+        lambda: artifact.publish(expected={"n": 1}, **MANIFEST_CONTENT),
+    ):
+        os.utime(manifest, (1, 1))
+        assert artifact.used_at == 1
+        used()
+        assert artifact.used_at > time.time() - 60
+
+
+def test_what_is_removed_is_gone_at_once_and_never_listed(store: Store) -> None:
+    for key in ("a", "b"):
+        artifact = store.artifact("numbers", "c", key)
+        artifact.write_part("n", rows(1), SCHEMA)
+        artifact.publish(expected={"n": 1}, **MANIFEST_CONTENT)
+    draft = store.draft("numbers", "c")
+    shutil.copytree(store.open("numbers/c/a").folder, draft.folder)
+    assert [a.reference for a in store.published("numbers", "c")] == [
+        "numbers/c/b",
+        "numbers/c/a",
+    ]
+    store.open("numbers/c/a").remove()
+    assert [a.reference for a in store.published("numbers", "c")] == ["numbers/c/b"]
+    assert sorted(path.name for path in (store.root / "numbers" / "c").iterdir()) == [
+        draft.folder.name,
+        "b",
+    ]
+    with pytest.raises(StorageError, match="numbers/c/a cannot be written"):
+        store.artifact("numbers", "c", "a").remove()

@@ -14,7 +14,7 @@ import time
 from types import FrameType
 from typing import Any, NoReturn
 
-from perank_tasks.config import NightOptions
+from perank_tasks.config import parse_conf
 from perank_tasks.errors import ConfigError, PerankError
 from perank_tasks.local_airflow.components import port_of, started
 from perank_tasks.local_airflow.home import AIRFLOW, Home, environment, setup
@@ -46,7 +46,7 @@ def nightly(conf: dict[str, Any], home: Home) -> int:
     Raises:
         ConfigError: `conf` is no night's options, which is said before Airflow starts.
     """
-    NightOptions.parse(conf)
+    parse_conf(conf)
     ended = run_dag(NIGHTLY, conf, home, result_of=PLAN)
     if ended.status:
         return ended.status

@@ -156,8 +156,9 @@ def _own(home: Home, owner: str) -> Iterator[Running]:
             if process.poll() is None
         }
         api_server = alive.pop("api-server", None)
+        ended = [p.pid for p in running.components.values() if p.poll() is not None]
         try:
-            stop(list(alive.values()))
+            stop([*alive.values(), *orphans(ended)])
         finally:
             # Ending tasks talk to it to the last. It keeps nothing of its own, and ending in
             # good order would take it seconds to clear its memory.
@@ -257,6 +258,21 @@ def _kill(processes: Iterable[psutil.Process]) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(processes, timeout=3)
+
+
+def orphans(leaders: list[int]) -> list[psutil.Process]:
+    """What components that have ended left running: a scheduler that is killed, its workers.
+
+    Each component leads a session, which its descendants stay in, whoever their parent is then.
+    """
+    # A process of that id is another one, and so is its session.
+    gone = {pid for pid in leaders if not psutil.pid_exists(pid)}
+    found = []
+    for process in psutil.process_iter():
+        with suppress(OSError, psutil.Error):
+            if os.getsid(process.pid) in gone:
+                found.append(process)
+    return found
 
 
 def _family(process: psutil.Process) -> list[psutil.Process]:

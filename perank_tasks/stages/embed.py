@@ -58,7 +58,7 @@ def embed_shard(night: Night, snapshot: str, work: EmbedShard) -> dict[str, int]
     settings = Settings.from_environment()
     store = Store(settings.root)
     artifact = _artifact(store, night, snapshot, work["embedder"])
-    if artifact.is_published or artifact.has_part(work["table"], work["shard"]):
+    if artifact.use() or artifact.has_part(work["table"], work["shard"]):
         return {"embedded": 0, "reused": 0}
 
     meter = Meter()
@@ -99,7 +99,7 @@ def publish_embeddings(night: Night, snapshot: str) -> dict[str, str]:
     references = {}
     for embedder in night.embedders:
         artifact = _artifact(store, night, snapshot, embedder)
-        if not artifact.is_published:
+        if not artifact.use():
             shards = _shards(night)
             stats = [artifact.part_stats(table, s) for table, n in shards.items() for s in range(n)]
             artifact.publish(

@@ -32,7 +32,7 @@ def build_index(night: Night, snapshot: str) -> str | None:
     config = {"analyzer": ANALYZER, "method": "lucene", "k1": k1, "b": b}
     key = artifact_key(snapshot=snapshot, **config)
     index = store.artifact("indexes", night.collection_name, key)
-    if index.is_published:
+    if index.use():
         return index.reference
 
     meter = Meter()

@@ -1,5 +1,6 @@
 """The fixture `real_airflow`: a function that gives a real Airflow for a folder of DAGs."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +30,8 @@ def real_airflow(migrated: Path, tmp_path: Path) -> Iterator[Callable[..., RealA
     def make(dags: Path, **env: str) -> RealAirflow:
         home = tmp_path / f"home-{len(made)}"
         shutil.copytree(migrated, home)
-        made.append(RealAirflow(home, dags, {"PERANK_PORT": "18080", **env}))
+        port = os.environ.get("PERANK_PORT", "18080")
+        made.append(RealAirflow(home, dags, {"PERANK_PORT": port, **env}))
         return made[-1]
 
     yield make

@@ -1,6 +1,8 @@
 """Backfills and triggers by Airflow's own command line, while `ui` runs."""
 
 import json
+import subprocess
+import sys
 import time
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -8,8 +10,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from perank_tasks.pipeline import run_night
+from tests.airflow.comparing import differences, tables
 from tests.airflow.harness import Outcome, RealAirflow, interrupt, read_until
-from tests.small import write_collection
+from tests.small import small_night, some_passages, write_collection
 
 DAGS = Path(__file__).parents[2] / "dags"
 NIGHTLY = "perank_nightly"
@@ -73,3 +77,92 @@ def test_results_are_filed_under_each_runs_date(real_airflow, tmp_path: Path) ->
 
     assert interrupt(ui).status == 0
     assert airflow.processes() == []
+
+
+DAYS = [f"2026-01-0{day}" for day in range(1, 6)]
+LATER = date(2026, 2, 1)
+"""From here on are nights of the DAG's own schedule, which switching it on may start."""
+
+ANALYST = """
+import select, sys
+import duckdb
+connection = duckdb.connect(sys.argv[1], read_only=True)
+rows = "SELECT count(*), sum(hash(run_date, query_id, passage_id, rank)) FROM rankings"
+first = connection.execute(rows).fetchone()
+print("open", flush=True)
+asked = 0
+while not select.select([sys.stdin], [], [], 0.05)[0]:
+    assert connection.execute(rows).fetchone() == first
+    connection.execute("FROM night_verdicts").fetchall()
+    asked += 1
+print("asked", asked)
+"""
+"""A session that stays open and goes on asking until a line comes in."""
+
+
+def dated_collection(folder: Path) -> str:
+    """Five snapshots: a passage fewer every day, and on the third day other judgements."""
+    for number, day in enumerate(DAYS):
+        passages = some_passages()[: 40 - number]
+        qrels = [(f"q-{t}", f"{t}-1", 1) for t in ("flea", "concrete")] if number == 2 else None
+        write_collection(folder / f"dt={day}", passages=passages, qrels=qrels)
+    return f"files:{folder}"
+
+
+@pytest.mark.airflow
+def test_five_dates_backfilled_in_both_directions_two_at_once_equal_a_forward_run(
+    real_airflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = {"collection": dated_collection(tmp_path / "topics"), "arms": ["bm25"], "shards": 1}
+    forward = tmp_path / "forward"
+    monkeypatch.setenv("PERANK_HOME", str(forward))
+    monkeypatch.setenv("PERANK_THREADS", "1")  # so that two tasks fit beside each other
+    for day in DAYS:
+        run_night(small_night(conf["collection"], arms=["bm25"], shards=1, run_date=day))
+    expected = tables(forward / "warehouse")
+    assert len({row[5] for row in expected["verdicts"]}) > 1  # other dates, other words
+
+    airflow: RealAirflow = real_airflow(DAGS, PERANK_COLLECTION=conf["collection"])
+    ui = airflow.start("ui")
+    read_until(ui, "no login")
+    wait_for(airflow, f"SELECT 1 FROM serialized_dag WHERE dag_id = '{NIGHTLY}'", 1, seconds=60)
+    create = ["backfill", "create", "--dag-id", NIGHTLY, "--max-active-runs", "2"]
+    dates = ["--from-date", DAYS[0], "--to-date", f"{DAYS[-1]}T23:59:00"]
+    again = ["--reprocess-behavior", "completed", "--dag-run-conf", json.dumps(conf)]
+    backwards, unpaused = commands(
+        airflow, [*create, *dates, *again, "--run-backwards"], ["dags", "unpause", NIGHTLY]
+    )
+    assert backwards.status == 0, backwards.output
+    assert unpaused.status == 0, unpaused.output
+    warehouse = airflow.home / "warehouse" / "perank.duckdb"
+    done = "SELECT 1 FROM dag_run WHERE run_type = 'backfill' AND state IN ('success', 'failed')"
+    wait_for(airflow, done, 5, seconds=600)
+    assert differences(tables(airflow.home / "warehouse", LATER), expected) == []
+
+    analyst = subprocess.Popen(
+        [sys.executable, "-c", ANALYST, str(warehouse)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    read_until(analyst, "open")
+    (forwards,) = commands(airflow, [*create, *dates, *again])
+    assert forwards.status == 0, forwards.output
+    wait_for(airflow, f"{done} AND backfill_id = (SELECT max(id) FROM backfill)", 5, seconds=600)
+    output, _ = analyst.communicate("stop\n", timeout=60)
+    assert analyst.returncode == 0, output
+    assert int(output.split()[-1]) > 20
+
+    runs = "SELECT date(logical_date), state FROM dag_run WHERE run_type = 'backfill'"
+    assert sorted(airflow.query(runs)) == [(day, "success") for day in DAYS]
+    assert differences(tables(airflow.home / "warehouse", LATER), expected) == []
+    assert airflow.query("SELECT max(try_number) FROM task_instance WHERE task_id = 'load'") == [
+        (2,)
+    ]
+    overlaps = (
+        "SELECT 1 FROM dag_run a JOIN dag_run b ON a.id < b.id AND a.run_type = 'backfill' "
+        "AND b.run_type = 'backfill' AND a.start_date < b.end_date AND b.start_date < a.end_date"
+    )
+    assert airflow.query(overlaps), "two dates were never at work at once"
+    assert interrupt(ui).status == 0

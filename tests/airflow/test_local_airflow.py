@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from perank_tasks.errors import ConfigError
 from perank_tasks.local_airflow.__main__ import main
+from perank_tasks.local_airflow.components import orphans, stop
 from perank_tasks.local_airflow.home import Home, environment
 from perank_tasks.local_airflow.runs import Line, Printer
 from tests.airflow.harness import RealAirflow, interrupt, read_until
@@ -116,6 +119,26 @@ def test_runs_join_a_running_ui(real_airflow: Callable[..., RealAirflow], tmp_pa
 
     assert interrupt(ui, signal.SIGTERM).status == 128 + signal.SIGTERM
     assert airflow.processes() == []
+
+
+def test_what_a_killed_component_leaves_running_is_found_and_stopped() -> None:
+    program = "import subprocess; child = subprocess.Popen(['sleep', '60']); print(child.pid)"
+    leader = subprocess.Popen(
+        [sys.executable, "-c", f"{program}; import time; time.sleep(60)"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+    assert leader.stdout
+    child = int(leader.stdout.readline())
+    assert orphans([leader.pid]) == []  # it is there to stop its own
+    leader.kill()
+    leader.wait()
+    left = orphans([leader.pid])
+    assert [process.pid for process in left] == [child]
+    stop(left)
+    assert orphans([leader.pid]) == []
 
 
 def test_environment_is_closed_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from perank_tasks import stages
-from perank_tasks.config import NightOptions
+from perank_tasks.config import AlertOptions, NightOptions
 
 DAGS = Path(__file__).parents[2] / "dags"
 
@@ -89,9 +89,11 @@ def test_pools_keep_the_gpu_and_the_writer_to_one_task(dag: dict[str, Any]) -> N
 
 def test_the_form_describes_every_option(dag: dict[str, Any]) -> None:
     params = dag["params"]
-    assert set(params) == set(NightOptions.model_fields)
+    assert set(params) == {*NightOptions.model_fields, *AlertOptions.model_fields}
     assert all(len(p["about"]) > 10 for p in params.values())
     assert params["depth"] | {"type": "integer", "minimum": 1, "maximum": 1000} == params["depth"]
     assert params["run_date"]["type"] == ["null", "string"]
     assert params["run_date"]["format"] == "date"
+    assert params["on_regression"]["enum"] == ["alert", "fail"]
+    assert params["alert_to"]["value"] == ["log"]
     assert params["arms"]["value"] == ["bm25", "cosine", "fusion", "perank"]

@@ -1,0 +1,33 @@
+"""# Retention
+
+Removes old artifacts that nothing needs any more, every Sunday, and says in its log what went and
+how much. Results, acceptances and the tables in DuckDB stay; so does all that kept nights were
+made from. `perank_tasks/retention.py` has the policy, the form its numbers; `perank retention`
+does the same in a shell.
+
+**Pool.** `warehouse`: never beside the task that loads a night.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import dag
+
+from perank_tasks.airflow_adapter import retention, retention_params
+
+apply_retention = retention(pool="warehouse")
+
+
+@dag(
+    schedule="0 12 * * 0",
+    catchup=False,
+    max_active_runs=1,
+    params=retention_params(),
+    default_args={"owner": "perank", "retries": 2, "retry_delay": timedelta(seconds=30)},
+    tags=["perank", "retention"],
+    doc_md=__doc__,
+)
+def perank_retention():
+    apply_retention()
+
+
+perank_retention()

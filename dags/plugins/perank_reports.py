@@ -1,0 +1,111 @@
+"""Airflow plugin: the nights' pages at `/perank/`, and each night's verdict as its run's note.
+
+In: the reports folder (`PERANK_REPORTS`), and what the verdict task left in its XComs. Out: pages
+for whoever may see the DAG's runs, read only; a note on every run of the nightly DAG that ended.
+
+Notes: Airflow loads this file in every one of its processes, so it imports little at the top.
+"""
+
+import functools
+from typing import Any, ClassVar
+
+from airflow.listeners import hookimpl
+from airflow.plugins_manager import AirflowPlugin
+
+from perank_tasks.run_pages import REPORTS_PREFIX, page
+
+DAG = "perank_nightly"
+OURS = "**"
+"""How a note of ours begins; anything else on a run is a person's, and stays."""
+
+HEADERS = {
+    # Pages show texts of the collection: nothing in them may run, or reach another host.
+    "Content-Security-Policy": (
+        "sandbox allow-popups; default-src 'none'; img-src data:; font-src data:; "
+        "style-src 'unsafe-inline'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+@functools.cache
+def _pages() -> Any:
+    """The application that serves them, made at its first request."""
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.auth.managers.models.resource_details import (
+        DagAccessEntity,
+        DagDetails,
+    )
+    from airflow.api_fastapi.core_api.security import get_user
+    from fastapi import Depends, FastAPI, HTTPException
+    from fastapi.responses import FileResponse
+
+    from perank_tasks.settings import Settings
+
+    def may_read(user: Any = Depends(get_user)) -> None:  # noqa: B008
+        allowed = get_auth_manager().is_authorized_dag(
+            method="GET", access_entity=DagAccessEntity.RUN, details=DagDetails(id=DAG), user=user
+        )
+        if not allowed:
+            raise HTTPException(403, f"Not allowed to see runs of {DAG}")
+
+    app = FastAPI(title="perank", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/{path:path}", dependencies=[Depends(may_read)])
+    def read(path: str) -> FileResponse:
+        file = page(Settings.from_environment().reports, path)
+        if file is None:
+            raise HTTPException(404, "There is no report here yet.")
+        return FileResponse(file, media_type="text/html", headers=HEADERS)
+
+    return app
+
+
+async def pages(scope: Any, receive: Any, send: Any) -> None:
+    """The ASGI application that Airflow mounts."""
+    await _pages()(scope, receive, send)
+
+
+class RunNotes:
+    """Writes each night's verdict on its run, in the process that ends the run."""
+
+    @hookimpl
+    def on_dag_run_success(self, dag_run: Any, msg: str) -> None:
+        self._write(dag_run)
+
+    @hookimpl
+    def on_dag_run_failed(self, dag_run: Any, msg: str) -> None:
+        self._write(dag_run)
+
+    def _write(self, dag_run: Any) -> None:
+        if dag_run.dag_id != DAG:
+            return
+        from airflow.models.xcom import XComModel
+        from sqlalchemy.orm import object_session
+
+        from perank_tasks.airflow_adapter import NOTE, VERDICT
+
+        session = object_session(dag_run)
+        if session is None:
+            return
+        left = session.scalar(
+            XComModel.get_many(run_id=dag_run.run_id, key=NOTE, task_ids=VERDICT, dag_ids=DAG)
+        )
+        lacking = f"{OURS}incomplete{OURS}: the run ended before its verdict"
+        text = XComModel.deserialize_value(left) if left else lacking
+        if not dag_run.note or dag_run.note.startswith(OURS):
+            dag_run.note = text
+
+
+class PerankReports(AirflowPlugin):
+    """What Airflow finds in this file."""
+
+    name = "perank_reports"
+    fastapi_apps: ClassVar = [
+        {"app": pages, "url_prefix": REPORTS_PREFIX, "name": "perank reports"}
+    ]
+    external_views: ClassVar = [
+        {"name": "perank reports", "href": f"{REPORTS_PREFIX}/", "destination": "nav"}
+    ]
+    listeners: ClassVar = [RunNotes()]
