@@ -13,6 +13,7 @@
     model              LLM, projector       -> prompts embedded, logits of passages
     decode             windows, in a batch  -> their orders
     windows            list length          -> windows to rank
+    records            what goes into the engine and comes out
     engine             queries, in a stream -> rankings
 
 The names below load torch only when they are first used.
@@ -21,8 +22,9 @@ The names below load torch only when they are first used.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perank_tasks.perank.engine import PERank, RerankRequest, RerankResult
+    from perank_tasks.perank.engine import PERank
     from perank_tasks.perank.options import RankingOptions
+    from perank_tasks.perank.records import RerankRequest, RerankResult
 
 __all__ = ["PERank", "RankingOptions", "RerankRequest", "RerankResult"]
 

@@ -29,7 +29,14 @@ from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import LlamaConfig, MistralConfig, PretrainedConfig
+from transformers import (
+    LlamaConfig,
+    LlamaTokenizer,
+    MistralConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from perank_tasks.errors import CheckpointError, StorageError
 from perank_tasks.models import ResolvedModel, make_readable, unpack_model
@@ -104,6 +111,45 @@ def load_head(checkpoint: Checkpoint) -> Tensor:
     files = TensorFiles(checkpoint.tokenizer_folder)
     tied = "model.embed_tokens.weight"
     return files.get("lm_head.weight" if "lm_head.weight" in files.files else tied)
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    """The LLM's tokenizer.
+
+    A SentencePiece `tokenizer.model` of the published layout is read by LlamaTokenizer, as the
+    reference does: after a special token it starts a word anew. AutoTokenizer would go by the
+    LLM's family and split otherwise. Elsewhere tokenizer.json is taken as it stands.
+
+    Raises:
+        CheckpointError: there is none, or a vocabulary larger than the embedding matrix.
+    """
+    folder = checkpoint.tokenizer_folder
+    if checkpoint.layout == "published" and (folder / "tokenizer.model").is_file():
+        kind: type[PreTrainedTokenizerFast] = LlamaTokenizer
+    elif (folder / "tokenizer.json").is_file():
+        kind = PreTrainedTokenizerFast
+    else:
+        raise CheckpointError(
+            f"{folder} has no tokenizer: expected tokenizer.json"
+            + (" or tokenizer.model" if checkpoint.layout == "published" else "")
+        )
+    settings = folder / "tokenizer_config.json"
+    said = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    # Where nothing is said, the reference's transformers took SentencePiece's older way.
+    options = {"legacy": said.get("legacy", True)} if kind is LlamaTokenizer else {}
+    try:
+        tokenizer = kind.from_pretrained(folder, **options)
+    except Exception as error:  # SentencePiece, protobuf and tokenizers each raise their own
+        raise CheckpointError(
+            f"the tokenizer in {folder} cannot be loaded: {error}. Fetch its files anew"
+        ) from error
+    rows = checkpoint.llm.vocab_size
+    if tokenizer.vocab_size > rows:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, but "
+            f"'model.embed_tokens.weight' {rows} rows. They belong to different models"
+        )
+    return tokenizer
 
 
 def save_checkpoint(

@@ -9,7 +9,6 @@ requests, group size and machine the results are deterministic.
 
 import dataclasses
 import itertools
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,18 +20,24 @@ import numpy as np
 import psutil
 import torch
 from torch import Tensor
-from transformers import LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
-from perank_tasks.errors import CheckpointError, ConfigError, DeviceMemoryError, QualityError
+from perank_tasks.errors import ConfigError, DeviceMemoryError, QualityError
 from perank_tasks.perank import decode, windows
-from perank_tasks.perank.checkpoint import Checkpoint, load_checkpoint, load_head
+from perank_tasks.perank.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_head,
+    load_tokenizer,
+)
 from perank_tasks.perank.checkpoint_config import EncoderSpec
-from perank_tasks.perank.decode import Batch, Decoded, Window, Work
+from perank_tasks.perank.decode import Batch, Decoded, Window
 from perank_tasks.perank.encoder import Encoder
 from perank_tasks.perank.llm import Cache
 from perank_tasks.perank.model import RankingModel
 from perank_tasks.perank.options import RankingOptions
 from perank_tasks.perank.prompt import TEMPLATES, PreparedText, Prompt, PromptBuilder
+from perank_tasks.perank.records import Counters, RerankRequest, RerankResult
 from perank_tasks.settings import Settings
 
 # Queries ranked together where memory allows: on two cores nothing is gained beyond; a GPU
@@ -44,71 +49,6 @@ CACHE_SHARE = {"cpu": 0.25, "cuda": 0.6}
 MAX_CPU_CACHE_BYTES = 2**30
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True, eq=False)
-class RerankRequest:
-    """One query and its candidates, best first by the first stage.
-
-    `embeddings` is (n, d), row i of `passage_ids[i]`, made by the checkpoint's encoder and
-    L2-normalised; `texts` are the passages' texts. Which of them are needed `RankingOptions.
-    passages` says. `query_embedding` is (d,), needed where `PERank.needs_query_embedding`.
-    """
-
-    query_id: str
-    query: str
-    passage_ids: Sequence[str]
-    embeddings: np.ndarray | None = None
-    query_embedding: np.ndarray | None = None
-    texts: Sequence[str] | None = None
-
-
-@dataclass(frozen=True)
-class RerankResult:
-    """One query's ranking: `order` is a permutation of 0..n-1, best first.
-
-    With `unranked_reason` the query could not be ranked and keeps its given order.
-    `query_was_cut`: it was longer than 256 LLM tokens. `markers_defused`: special tokens and
-    chat markers, in it and in passages' texts, that were broken by a space. `windows`,
-    `tokens_in` (prompt tokens, without padding) and `decode_steps` (passages or tokens put out)
-    are what it cost. `numbers_missing` and `numbers_repeated` count what free decoding had to
-    repair.
-    """
-
-    query_id: str
-    order: list[int]
-    unranked_reason: str | None
-    query_was_cut: bool
-    markers_defused: int
-    windows: int
-    tokens_in: int
-    decode_steps: int
-    numbers_missing: int = 0
-    numbers_repeated: int = 0
-
-
-@dataclass
-class Counters(Work):
-    """What an engine has done since it was made, or since `reset`.
-
-    Beside the work: queries and windows ranked; seconds it took to load, to make prompts, and in
-    all of `rerank_many` (`rank_seconds`).
-    """
-
-    queries: int = 0
-    windows: int = 0
-    load_seconds: float = 0.0
-    tokenise_seconds: float = 0.0
-    rank_seconds: float = 0.0
-
-    def reset(self) -> None:
-        """Set everything but `load_seconds` to zero."""
-        for fresh in dataclasses.fields(self):
-            if fresh.name != "load_seconds":
-                setattr(self, fresh.name, fresh.default)
-
-    def as_dict(self) -> dict[str, int | float]:
-        return dataclasses.asdict(self)
 
 
 @dataclass
@@ -251,7 +191,7 @@ class PERank:
         checkpoint = load_checkpoint(path_or_name, cache=folder, revision=revision)
         made = cls(
             checkpoint,
-            _tokenizer(checkpoint),
+            load_tokenizer(checkpoint),
             cache=folder,
             device=chosen_device,
             dtype=DTYPES[automatic if dtype == "auto" else dtype],
@@ -670,42 +610,3 @@ def _device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} cannot be used ({reason}): try 'auto'") from error
     return device
-
-
-def _tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
-    """The LLM's tokenizer.
-
-    A SentencePiece `tokenizer.model` of the published layout is read by LlamaTokenizer, as the
-    reference does: after a special token it starts a word anew. AutoTokenizer would go by the
-    LLM's family and split otherwise. Elsewhere tokenizer.json is taken as it stands.
-
-    Raises:
-        CheckpointError: there is none, or a vocabulary larger than the embedding matrix.
-    """
-    folder = checkpoint.tokenizer_folder
-    if checkpoint.layout == "published" and (folder / "tokenizer.model").is_file():
-        kind: type[PreTrainedTokenizerFast] = LlamaTokenizer
-    elif (folder / "tokenizer.json").is_file():
-        kind = PreTrainedTokenizerFast
-    else:
-        raise CheckpointError(
-            f"{folder} has no tokenizer: expected tokenizer.json"
-            + (" or tokenizer.model" if checkpoint.layout == "published" else "")
-        )
-    settings = folder / "tokenizer_config.json"
-    said = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-    # Where nothing is said, the reference's transformers took SentencePiece's older way.
-    options = {"legacy": said.get("legacy", True)} if kind is LlamaTokenizer else {}
-    try:
-        tokenizer = kind.from_pretrained(folder, **options)
-    except Exception as error:  # SentencePiece, protobuf and tokenizers each raise their own
-        raise CheckpointError(
-            f"the tokenizer in {folder} cannot be loaded: {error}. Fetch its files anew"
-        ) from error
-    rows = checkpoint.llm.vocab_size
-    if tokenizer.vocab_size > rows:
-        raise CheckpointError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, but "
-            f"'model.embed_tokens.weight' {rows} rows. They belong to different models"
-        )
-    return tokenizer
