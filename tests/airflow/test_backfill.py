@@ -109,6 +109,7 @@ def dated_collection(folder: Path) -> str:
     return f"files:{folder}"
 
 
+@pytest.mark.long
 @pytest.mark.airflow
 def test_five_dates_backfilled_in_both_directions_two_at_once_equal_a_forward_run(
     real_airflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
