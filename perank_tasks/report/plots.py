@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -69,7 +69,6 @@ _STYLE: dict[Any, Any] = {
     "xtick.major.size": 2.5,
     "ytick.major.size": 2.5,
     "legend.frameon": False,
-    "figure.constrained_layout.use": True,
 }
 _WIDTH = 3.6
 """Inches. Every figure is as wide as a phone shows, and a desk's page has several in a row."""
@@ -101,9 +100,8 @@ class Cost:
 def plot_trend(points: Sequence[Point], salt: str) -> Markup:
     """A mean over the nights: band, baseline, a mark for each verdict and acceptance."""
     with mpl.rc_context(_STYLE):
-        figure, axes = _figure(2.1)
         # Ticks are as wide everywhere; to measure them in every figure takes as long as to draw.
-        figure.set_layout_engine("none")
+        figure, axes = _figure(2.1, layout=None)
         figure.subplots_adjust(left=0.13, right=0.98, bottom=0.12, top=0.98)
         x = date2num([point.day for point in points])
         values = np.array([point.value for point in points])
@@ -220,8 +218,10 @@ def plot_arms(series: Sequence[tuple[str, Sequence[tuple[date, float]]]], salt: 
         return _svg(figure, salt)
 
 
-def _figure(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_WIDTH, height))
+def _figure(
+    height: float, layout: Literal["constrained"] | None = "constrained"
+) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH, height), layout=layout)
     return figure, figure.subplots()
 
 
