@@ -29,12 +29,17 @@ import pyarrow.parquet as pq
 
 from perank_tasks.config import stable_hash
 from perank_tasks.errors import ArtifactError, StorageError
+from perank_tasks.files import replacing, storage_errors
 
 FORMAT_VERSION = 1
 """Part of every key: raise it when the meaning of any artifact's content changes."""
 
 MANIFEST = "manifest.json"
 _STATS = b"perank.stats"
+_REMEDY = (
+    "Nothing was published there. Free space or make the folder writable (PERANK_ROOT says where "
+    "artifacts go), then run the same command again; finished parts are kept."
+)
 
 
 def artifact_key(**content: Any) -> str:
@@ -189,7 +194,7 @@ class Artifact:
         batches = rows.cast(schema).to_batches() if isinstance(rows, pa.Table) else rows
         count = 0
         with (
-            self._replacing(self._part_path(table, shard)) as temporary,
+            replacing(self._part_path(table, shard), _REMEDY) as temporary,
             pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
         ):
             for batch in batches:
@@ -208,7 +213,7 @@ class Artifact:
     def writing(self, folder: str) -> Iterator[Path]:
         """A subfolder to fill with files of a library's own format; only in a draft."""
         path = self.folder / folder
-        with _storage_errors(path):
+        with storage_errors(path, _REMEDY):
             path.mkdir(parents=True)
             yield path
 
@@ -254,7 +259,7 @@ class Artifact:
             provenance=provenance,
             parts=[self._describe(table, shard) for table, shard in wanted],
         )
-        with self._replacing(self.folder / MANIFEST) as temporary:
+        with replacing(self.folder / MANIFEST, _REMEDY) as temporary:
             temporary.write_text(json.dumps(asdict(manifest), indent=1, ensure_ascii=False))
         if final is not self:
             self._move(final)
@@ -305,7 +310,7 @@ class Artifact:
         """
         kind, collection, _ = self.reference.split("/")
         gone = self.store.draft(kind, collection)
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder, _REMEDY):
             self.folder.rename(gone.folder)
         gone.discard()
 
@@ -338,31 +343,3 @@ class Artifact:
             sha256=sha256,
             stats=self.part_stats(table, shard),
         )
-
-    @contextmanager
-    def _replacing(self, path: Path) -> Iterator[Path]:
-        """A temporary path that becomes `path` if the block succeeds, else vanishes."""
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        try:
-            with _storage_errors(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                yield temporary
-                with temporary.open("rb") as stream:
-                    os.fsync(stream.fileno())
-                temporary.replace(path)
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
-
-
-@contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
-    """Say of an operating system's refusal where it happened and what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written: {error.strerror or error}. Nothing was published there. "
-            "Free space or make the folder writable (PERANK_ROOT says where artifacts go), then "
-            "run the same command again; finished parts are kept."
-        ) from error

@@ -21,7 +21,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 from rich.console import Console
 
-from perank_tasks.commands import baseline, warehouse
+from perank_tasks.commands import baseline, parse_date, warehouse
 from perank_tasks.commands.compare import compare
 from perank_tasks.commands.retention import retention
 from perank_tasks.commands.simulate import simulate
@@ -235,11 +235,11 @@ def report(
     if every:
         _write_all_pages(run_date, collection)
     elif html:
-        _write_page(_date(run_date), collection)
+        _write_page(parse_date(run_date), collection)
     else:
         from perank_tasks.report.terminal import print_report
 
-        print_report(out, _date(run_date), collection)
+        print_report(out, parse_date(run_date), collection)
 
 
 def _write_page(run_date: date | None, collection: str | None) -> None:
@@ -453,13 +453,6 @@ def bench_memory(
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _date(text: str | None) -> date | None:
-    try:
-        return date.fromisoformat(text) if text else None
-    except ValueError:
-        raise ConfigError(f"{text!r} is no date; write it as YYYY-MM-DD.") from None
 
 
 if __name__ == "__main__":

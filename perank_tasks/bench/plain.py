@@ -24,21 +24,14 @@ import torch
 from torch import Tensor
 from transformers import (
     GenerationConfig,
-    LlamaForCausalLM,
-    MistralForCausalLM,
-    PreTrainedModel,
 )
 
 from perank_tasks.errors import CheckpointError
 from perank_tasks.perank.checkpoint import Checkpoint, load_checkpoint, load_head
+from perank_tasks.perank.checkpoint_adapter import CAUSAL_LMS
 from perank_tasks.perank.encoder import REFERENCE_MAX_LENGTH, Encoder
 from perank_tasks.perank.model import build_projector
 from perank_tasks.perank.prompt import Prompt, PromptBuilder
-
-CAUSAL_LLMS: dict[str, type[PreTrainedModel]] = {
-    "llama": LlamaForCausalLM,
-    "mistral": MistralForCausalLM,
-}
 
 
 @dataclass(frozen=True)
@@ -163,7 +156,7 @@ def _causal_llm(
     for name, matrix in (("model.embed_tokens.weight", embedding), ("lm_head.weight", head)):
         weights[name] = torch.cat([matrix, matrix.new_zeros(extra_rows, matrix.shape[1])])
     with torch.device("meta"):
-        model = CAUSAL_LLMS[config.model_type](config)
+        model = CAUSAL_LMS[config.model_type](config)
     placed = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
     model.load_state_dict(placed, strict=True, assign=True)
     # Rotary frequencies are no weights: they are computed, and were computed on "meta".

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from perank_tasks.artifacts import Store
 from perank_tasks.collections import open_collection
@@ -23,8 +21,7 @@ from perank_tasks.progress import progress
 from perank_tasks.settings import Settings
 from perank_tasks.stages.plan import plan_night
 from perank_tasks.stages.retrieve import read_candidates
-from perank_tasks.stages.snapshot import read_queries
-from perank_tasks.text import contents
+from perank_tasks.stages.snapshot import read_queries, read_texts
 
 TEXTS_A_CALL = 64
 WORDS = ["how", "long", "does", "a", "passage", "wait", "until", "the", "query", "is", "read"]
@@ -56,7 +53,7 @@ def load_queries(collection: str, *, queries: int, depth: int) -> list[BenchQuer
         CollectionError: it cannot be read, or no query has two candidates with texts.
     """
     today = datetime.now(UTC).date()
-    given = bool(getattr(open_collection(collection), "run", None))
+    given = bool(open_collection(collection).run)
     options = NightOptions.parse(
         {
             "collection": collection,
@@ -73,12 +70,8 @@ def load_queries(collection: str, *, queries: int, depth: int) -> list[BenchQuer
     asked = read_queries(night, done["snapshot"])
     by_depth = sorted(asked, key=lambda query: -len(found.get(query[0], [])))[:queries]
     chosen = [(q, text, [p for p, _ in found[q]]) for q, text in by_depth if len(found[q]) > 1]
-    wanted = pa.array(sorted({p for _, _, ids in chosen for p in ids}), pa.string())
-    rows = store.open(done["snapshot"]).read(
-        "passages", ["passage_id", "title", "text"], pc.field("passage_id").isin(wanted)
-    )
-    columns = (rows[name].to_pylist() for name in ("passage_id", "title", "text"))
-    texts = {p: contents(title, text) for p, title, text in zip(*columns, strict=True)}
+    wanted = {p for _, _, ids in chosen for p in ids}
+    texts = read_texts(store.open(done["snapshot"]), wanted)
     known = [
         BenchQuery(query_id, text, ids, [texts[p] for p in ids])
         for query_id, text, ids in chosen

@@ -1,13 +1,12 @@
 """`perank baseline`: accept a night as what later ones are judged by, and list what was."""
 
-from datetime import date
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from perank_tasks.errors import ConfigError
+from perank_tasks.commands import parse_date
 
 app = typer.Typer(
     help="Accept nights as the baseline of later ones.", no_args_is_help=True, rich_markup_mode=None
@@ -41,7 +40,7 @@ def accept(
         name,
         reason,
         arm=found[0].arm if wanted.arm else None,
-        as_of=_date(as_of),
+        as_of=parse_date(as_of),
     )
     load_acceptance(settings.warehouse, Store(settings.root), act)
     (row,) = act.to_pylist()
@@ -71,10 +70,3 @@ def list_baselines() -> None:
             highlight=False,
             soft_wrap=True,
         )
-
-
-def _date(text: str | None) -> date | None:
-    try:
-        return date.fromisoformat(text) if text else None
-    except ValueError:
-        raise ConfigError(f"{text!r} is no date; write it as YYYY-MM-DD.") from None

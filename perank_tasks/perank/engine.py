@@ -62,7 +62,7 @@ class _Ranking:
     texts: list[str] = field(default_factory=list)
     projected: Tensor | None = None
     projected_query: Tensor | None = None
-    prompts: dict[int, Prompt] = field(default_factory=dict)
+    prompts: dict[int | tuple[int, ...], Prompt] = field(default_factory=dict)
     reason: str | None = None
     markers_defused: int = 0
     windows: int = 0
@@ -553,8 +553,9 @@ class PERank:
     def _prompt(self, ranking: _Ranking, members: list[int], options: RankingOptions) -> Prompt:
         """The prompt of a window; without texts it depends on nothing but its size."""
         size = len(members)
-        if size in ranking.prompts:
-            return ranking.prompts[size]
+        key = tuple(members) if ranking.texts else size
+        if key in ranking.prompts:
+            return ranking.prompts[key]
         begin = time.perf_counter()
         assert ranking.prepared is not None
         texts = [ranking.texts[member] for member in members] if ranking.texts else []
@@ -565,8 +566,7 @@ class PERank:
                 f"a window of {size} passages needs {needed} positions, the LLM has "
                 f"{self.model.llm.max_positions}: choose a smaller window"
             )
-        if not texts:
-            ranking.prompts[size] = prompt
+        ranking.prompts[key] = prompt
         self.counters.tokenise_seconds += time.perf_counter() - begin
         return prompt
 

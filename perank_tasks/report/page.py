@@ -6,10 +6,8 @@ other host; every text of a collection is escaped. The same tables give the same
 """
 
 import fcntl
-import os
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -21,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from perank_tasks.artifacts import Store
-from perank_tasks.errors import StorageError
+from perank_tasks.files import replacing, storage_errors
 from perank_tasks.regression.ladder import Verdict
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.report import plots
@@ -40,6 +38,10 @@ from perank_tasks.settings import Settings
 from perank_tasks.warehouse import reading
 
 TEMPLATES = Path(__file__).parent / "templates"
+_REMEDY = (
+    "The night's tables are whole. Free space or make the folder writable (PERANK_REPORTS says "
+    "where pages go), then write the page again: perank report --html"
+)
 
 
 def write_pages(
@@ -233,7 +235,7 @@ def _p(value: float | None) -> str:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Be the only one who writes pages, so that what is written last was read last."""
-    with _storage_errors(folder):
+    with storage_errors(folder, _REMEDY):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
     with lock:
@@ -242,28 +244,5 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file in one step."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with _storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-@contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written: {error.strerror or error}. The night's tables are whole. "
-            "Free space or make the folder writable (PERANK_REPORTS says where pages go), then "
-            "write the page again: perank report --html"
-        ) from error
+    with replacing(path, _REMEDY) as temporary:
+        temporary.write_text(text, encoding="utf-8")
