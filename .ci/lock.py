@@ -1,6 +1,6 @@
 """Make requirements.lock: install what pyproject.toml asks for into a fresh environment, pin it.
 
-In: pyproject.toml (dependencies and the dev extra), a package index.
+In: pyproject.toml (dependencies and both extras), a package index.
 Out: requirements.lock, one `name==version` a line, for every supported Python: a package
 that only some of them need carries a `python_version` marker.
 
@@ -35,7 +35,8 @@ HEADER = """\
 def main() -> None:
     """Write requirements.lock."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + extras["cluster"] + extras["dev"]
     with tempfile.TemporaryDirectory(prefix="perank-lock-") as folder:
         pip = fresh_environment(Path(folder), wanted)
         packages = {name_of(package): package for package in inspect(pip)}
