@@ -34,6 +34,10 @@ class EmbeddingError(PerankError):
     """Embeddings are missing, not finite, or of another width than the model expects."""
 
 
+class TrainingError(PerankError):
+    """Training cannot go on: its data, its loss or what an earlier run left is not usable."""
+
+
 class DeviceMemoryError(PerankError):
     """Not even the smallest piece of work fits into the memory of the GPU or the machine."""
 
