@@ -86,14 +86,16 @@ def _embed_shard(
     vectors = {h: known[h] for h in hashes if h in known}
     vectors |= _known_vectors(artifact, config, [h for h in hashes if h not in known])
     todo = [(h, t) for h, t in dict(zip(hashes, texts, strict=True)).items() if h not in vectors]
-    embedder = load(options.embedder, settings, trust_remote_code=options.trust_remote_code)
-    meter.device, meter.items = embedder.device, len(hashes)
+    if todo:
+        embedder = load(options.embedder, settings, trust_remote_code=options.trust_remote_code)
+        meter.device = embedder.device
     for start in range(0, len(todo), TEXTS_A_CALL):
         chunk = todo[start : start + TEXTS_A_CALL]
         encoded = embedder.encode([text for _, text in chunk])
         check_unit(encoded, [h for h, _ in chunk], {h: repr(text[:60]) for h, text in chunk})
         vectors.update(zip((h for h, _ in chunk), encoded, strict=True))
-    schema = embeddings_schema(embedder.dimension, options.embedding_precision)
+    meter.items = len(hashes)
+    schema = embeddings_schema(len(vectors[hashes[0]]), options.embedding_precision)
     column = schema.field("embedding").type
     flat = np.array([vectors[h] for h in hashes], column.value_type.to_pandas_dtype()).ravel()
     names = pa.array(hashes, pa.string())
