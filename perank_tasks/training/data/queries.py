@@ -154,6 +154,7 @@ def file_queries(path: Path) -> list[TrainingQuery]:
     source = path.name.partition(".")[0]
     if source == "queries":
         source = path.absolute().parent.name
+    source = re.sub(r"[^A-Za-z0-9._-]", "-", source)
     return [TrainingQuery(q.query_id, q.text, source) for q in read_queries(path)]
 
 
@@ -200,7 +201,9 @@ def publish_queries(
         vectors: a `training_embeddings` artifact of the queries' texts, in their order.
     """
     rows = [(q.query_id, q.text, q.source, q.passage_row) for q in queries]
-    key = artifact_key(queries=stable_hash(rows), vectors=vectors, forms=evaluation.forms)
+    key = artifact_key(
+        queries=stable_hash(rows), vectors=vectors, forms=evaluation.forms, counts=counts
+    )
     artifact = store.artifact(KIND, name, key)
     if artifact.use():
         return artifact.reference

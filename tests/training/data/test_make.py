@@ -330,7 +330,7 @@ def test_terms_are_kept_for_every_source(topics: str, tmp_path: Path) -> None:
     found = terms(examples.artifact)
     assert found["asked"] == said
     assert found["topics"].startswith("not stated")
-    with pytest.raises(TrainingDataError, match="Terms are given for askd, but .* topics, asked"):
+    with pytest.raises(TrainingDataError, match=r"Terms are given for askd, but .* topics, asked"):
         small_lists(topics, queries=str(queries), terms=("askd=x",))
 
 
