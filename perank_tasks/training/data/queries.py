@@ -20,7 +20,6 @@ from perank_tasks.collections.files import read_queries
 from perank_tasks.config import stable_hash
 from perank_tasks.errors import TrainingDataError
 from perank_tasks.schemas import TRAINING_QUERIES, rows_to_table
-from perank_tasks.stages.embed import to_matrix
 from perank_tasks.training.data.leaks import (
     EvaluationQueries,
     normal_form,
@@ -35,6 +34,7 @@ from perank_tasks.training.data.vectors import (
     embed_texts,
     hashes_of,
     open_matrix,
+    to_matrix,
 )
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perank_tasks.stages.index import top
-from perank_tasks.training.data.lists import draw, generator, golden_ranking, prompt_order
+from perank_tasks.training.data.lists import draw, generator, golden_ranking, prompt_order, top
 
 counts = st.integers(0, 6)
 

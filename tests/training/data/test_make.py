@@ -11,8 +11,8 @@ from perank_tasks.collections.pydocs import DATA, read_queries
 from perank_tasks.embedders import load
 from perank_tasks.errors import TrainingDataError
 from perank_tasks.settings import Settings
-from perank_tasks.stages.index import Searcher
 from perank_tasks.training.data import make, make_training_data, open_alignment, open_ranking
+from perank_tasks.training.data.first_stage import FirstStage
 from perank_tasks.training.data.pool import Pool
 from perank_tasks.training.data.readers import terms
 from tests.small import TOPICS, some_passages, some_qrels, write_collection
@@ -67,12 +67,13 @@ def test_lists_hold_hard_and_random_candidates_ranked_by_the_teacher(topics: str
     assert len(examples) == 3 * len(TOPICS)
     store = the_store()
     pool = examples.pool
-    searcher = Searcher(store.open(examples.artifact.manifest.inputs["index"]))
+    index = store.open(examples.artifact.manifest.inputs["index"])
+    first_stage = FirstStage(pool, index, None)
     encoder = load(EMBEDDER, Settings.from_environment())
     matrix = encoder.encode(pool.texts(range(len(pool))))
     for example, line in zip(examples, columns(examples), strict=True):
         vector = encoder.encode([example.query])[0]
-        bm25 = searcher.scores(example.query)
+        bm25 = first_stage.bm25(example.query)
         teacher = fusion(bm25, vector, matrix, 0.03)
         rows = np.array(line["passage_rows"])
         assert pool.ids(rows) == example.passage_ids
@@ -137,7 +138,7 @@ def test_judgements_come_first_and_the_teacher_breaks_ties(topics: str) -> None:
         keys = [(-given[i], -line["teacher"][i], line["passage_rows"][i]) for i in example.ranking]
         assert keys == sorted(keys)
         assert [given[i] for i in example.ranking] == [3, 1, 0, 0, 0, 0]
-    # Nine in ten draws of random candidates hold an equal BM25 of 0: rows decide.
+    # Without a teacher, ties go to the lower row.
     alone = small_lists(topics, judgements=True, hard=3, random=3, teacher="none")
     assert {line["teacher"] for line in columns(alone)} == {None}
 
