@@ -21,7 +21,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 from rich.console import Console
 
-from perank_tasks.commands import baseline, parse_date, warehouse
+from perank_tasks.commands import baseline, checkpoint, parse_date, warehouse
 from perank_tasks.commands.compare import compare
 from perank_tasks.commands.retention import retention
 from perank_tasks.commands.simulate import simulate
@@ -39,6 +39,7 @@ app.add_typer(judge, name="judge")
 bench = _typer(help="Measure the reranking engine on this machine.")
 app.add_typer(bench, name="bench")
 app.add_typer(baseline.app, name="baseline")
+app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(warehouse.app, name="warehouse")
 out = Console()
 

@@ -181,6 +181,21 @@ BASELINES = pa.schema(
     ]
 )
 
+# One row a decision on which checkpoint nights use, for good: the registry's, not the warehouse's.
+PROMOTIONS = pa.schema(
+    [
+        pa.field("promotion_id", pa.string(), nullable=False),
+        pa.field("act", pa.string(), nullable=False),  # promote | withdraw
+        pa.field("checkpoint", pa.string(), nullable=False),  # a reference, or a shipped name
+        pa.field("checkpoint_hash", pa.string(), nullable=False),
+        pa.field("as_of", pa.date32(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("evaluation", pa.string()),  # what it rests on; null: a person's word
+        pa.field("decided_at", pa.timestamp("us"), nullable=False),  # UTC
+    ]
+)
+
 DERIVED_TABLES: dict[str, pa.Schema] = {
     "verdicts": pa.schema(
         [

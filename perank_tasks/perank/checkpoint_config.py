@@ -1,4 +1,4 @@
-"""What a checkpoint is: in, a folder, a shipped name or a hub id; out, its `CheckpointSummary`.
+"""What a checkpoint is: in, a folder, a name or a hub id; out, its `CheckpointSummary`.
 
 config.json is checked and files are hashed; no tensor is read and no model unpacked, so that
 neither torch nor transformers is imported, except to list the names in a pickle. `checkpoint`
@@ -101,6 +101,7 @@ class CheckpointSummary:
     embedding_size: int
     prompt: str
     query_token: bool
+    has_residual: bool
     encoder: EncoderSpec
     base_model: str | None
     base_revision: str | None
@@ -140,7 +141,9 @@ def open_checkpoint(
 def find_checkpoint(
     path_or_name: str | os.PathLike[str], *, cache: Path, revision: str | None = None
 ) -> ResolvedModel:
-    """Where a checkpoint given by path, shipped name or hub id lies.
+    """Where a checkpoint given by path, by name or by hub id lies.
+
+    A name is that of a shipped checkpoint, or of one that `perank_tasks.registry` keeps.
 
     Raises:
         ConfigError: nothing of that name (close ones are offered), or a revision of something
@@ -151,9 +154,16 @@ def find_checkpoint(
     if not folder.is_dir():
         folder = SHIPPED / name
         if not (folder / "config.json").is_file():
-            if not looks_like_hub_id(name):
-                raise unknown_name("checkpoint", name, shipped_checkpoints())
-            return resolve_model(name, cache=cache, revision=revision)
+            # Parquet and its readers are not needed for a folder or a shipped one.
+            from perank_tasks import registry
+
+            if found := registry.find(name):
+                folder = registry.model_folder(found)
+            elif looks_like_hub_id(name):
+                return resolve_model(name, cache=cache, revision=revision)
+            else:
+                known = [*shipped_checkpoints(), *registry.names()]
+                raise unknown_name("checkpoint", name, known)
     if revision is not None:
         raise ConfigError(
             f"revision is {revision!r}, but the checkpoint {name!r} is the folder {folder}: only "
@@ -234,6 +244,7 @@ def summarize_published(
         embedding_size=embedding_size,
         prompt=RELEASED_V1.name,
         query_token=False,
+        has_residual=False,
         encoder=EncoderSpec(
             name=encoder_name,
             pooling=_pooling(path, config),
@@ -282,6 +293,7 @@ def summarize_own(
         embedding_size=config.embedding_size,
         prompt=config.prompt,
         query_token=config.query_token,
+        has_residual=config.residual,
         encoder=EncoderSpec(
             name=config.encoder,
             pooling=config.encoder_pooling,

@@ -344,11 +344,17 @@ class PERank:
             progress: called with the number of queries done.
 
         Raises:
-            ConfigError: `batch_queries` is less than 1.
+            ConfigError: `batch_queries` is less than 1, or the residual is to rank alone and there
+                is none.
             DeviceMemoryError: not even one query's window fits into memory.
         """
         if batch_queries is not None and batch_queries < 1:
             raise ConfigError(f"batch_queries must be 1 or more, found {batch_queries}")
+        if options and options.decoding == "residual" and self.model.residual is None:
+            raise ConfigError(
+                f"checkpoint {self._checkpoint.name!r} has no residual, and without its LLM "
+                f"nothing is left to rank by: choose another decoding"
+            )
         return self._stream(iter(requests), options or RankingOptions(), batch_queries, progress)
 
     def _stream(
@@ -451,6 +457,10 @@ class PERank:
             (ranking for ranking in rankings if ranking.todo),
             key=lambda ranking: -len(ranking.prepared.text) if ranking.prepared else 0,
         )
+        if not options.reads_a_prompt:
+            for ranking in active:
+                self._rank_by_residual(ranking)
+            return
         try:
             self._rank_together(active, options)
             return
@@ -469,6 +479,23 @@ class PERank:
         self._max_rows = max(1, min(self._max_rows, half))
         self._rank(active[:half], options)
         self._rank(active[half:], options)
+
+    @torch.inference_mode()
+    def _rank_by_residual(self, ranking: _Ranking) -> None:
+        """Rank a list window by window without the LLM. Equal logits go to the earlier passage."""
+        assert ranking.projected is not None
+        assert ranking.projected_query is not None
+        bias = self.model.bias(ranking.projected[None], ranking.projected_query[None])
+        assert bias is not None
+        if not torch.isfinite(bias).all():
+            ranking.fail("the residual's logits are not finite: the checkpoint is damaged")
+            return
+        logits = bias[0].tolist()
+        for start, end, _ in ranking.todo:
+            ranking.order[start:end] = sorted(ranking.order[start:end], key=lambda p: -logits[p])
+        ranking.windows = len(ranking.todo)
+        self.counters.windows += len(ranking.todo)
+        ranking.todo = []
 
     @torch.inference_mode()
     def _rank_together(self, active: list[_Ranking], options: RankingOptions) -> None:
@@ -572,6 +599,8 @@ class PERank:
 
     def _fitting(self, rankings: list[_Ranking], options: RankingOptions) -> int:
         """How many of these the memory that is free has room for together, at least 1."""
+        if not options.reads_a_prompt:
+            return len(rankings)
         tokens = 0
         for ranking in rankings:
             if ranking.todo:

@@ -294,7 +294,7 @@ class _PERankRanker:
 
 
 def _ranker(arm: Arm) -> _BaselineRanker | _PERankRanker:
-    return _PERankRanker(arm) if arm.name == "perank" else _BaselineRanker(arm)
+    return _PERankRanker(arm) if arm.checkpoint else _BaselineRanker(arm)
 
 
 def _join(
