@@ -27,6 +27,8 @@ from perank_tasks.schemas import PROMOTIONS, rows_to_table
 from perank_tasks.settings import Settings
 
 KIND = "checkpoints"
+TRAINED = "trained"
+"""What stages of training make; named by reference, never promoted."""
 DECISIONS = "promotions"
 MODEL = "model"
 """The folder of a registered checkpoint's artifact that is the checkpoint."""
@@ -51,10 +53,10 @@ def registered(store: Store | None = None) -> list[Artifact]:
 
 
 def find(name: str, store: Store | None = None) -> Artifact | None:
-    """The registered checkpoint that a reference names, or the newest one of a name."""
+    """The checkpoint that an artifact's reference names, or the newest one registered by a name."""
     store = store or open_store()
     kind, _, rest = name.partition("/")
-    if kind == KIND and rest.count("/") == 1:
+    if kind in (KIND, TRAINED) and rest.count("/") == 1:
         artifact = Artifact(store, name)
         return artifact if artifact.use() else None
     if "/" in name or name.startswith("."):
@@ -63,8 +65,20 @@ def find(name: str, store: Store | None = None) -> Artifact | None:
 
 
 def model_folder(checkpoint: Artifact) -> Path:
-    """The folder of a registered checkpoint that loads."""
+    """The folder of an artifact that loads as a checkpoint."""
     return checkpoint.folder / MODEL
+
+
+def model_folder_of(name: str, store: Store) -> Path | str:
+    """What loads the checkpoint of that name: a folder, where an artifact holds it."""
+    found = find(name, store)
+    return model_folder(found) if found else name
+
+
+def trained_by(name: str, store: Store) -> str | None:
+    """The hash of the training run that registered a checkpoint; None where none did."""
+    found = find(name, store) if name.startswith(f"{KIND}/") else None
+    return found.manifest.config.get("training") if found else None
 
 
 def resolve(name: str, as_of: date, store: Store | None = None) -> tuple[str, Promotion | None]:
@@ -221,6 +235,7 @@ def register(
     source: Path,
     *,
     tables: dict[str, pa.Table],
+    folders: dict[str, Path],
     card: str | None,
     inputs: dict[str, str],
     config: dict[str, Any],
@@ -234,7 +249,7 @@ def register(
     Args:
         name: under which it is kept; not that of a shipped one.
         source: the checkpoint's folder, in either layout.
-        tables: what is kept beside it, by name.
+        tables, folders: what is kept beside it, by name.
         card: Markdown, in place of the folder's own README.md; None keeps that.
         inputs, config, counts, provenance: of its manifest.
 
@@ -262,6 +277,9 @@ def register(
                 "checkpoint_hash": summarize_checkpoint(folder, cache=cache).hash,
                 "bytes": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
             }
+        for beside, files in folders.items():
+            with draft.writing(beside) as folder:
+                shutil.copytree(files, folder, dirs_exist_ok=True)
         for table, rows in tables.items():
             draft.write_part(table, rows, rows.schema)
         return draft.publish(

@@ -33,6 +33,7 @@ def keep(store: Store, folder: Path, name: str = "mine") -> str:
         name,
         folder,
         tables={},
+        folders={},
         card=None,
         inputs={},
         config={},

@@ -74,6 +74,7 @@ def register(
         name,
         folder,
         tables={},
+        folders={},
         card=None,
         inputs={},
         config={"source": str(folder.resolve())},

@@ -1,0 +1,78 @@
+"""Rank: stage 2, LLM and projector learn to put passages out, best first.
+
+In: training data of stage ranking, and what stage 1 made. Out: the artifact `trained/rank/<key>`.
+The step that is kept is the best one on training queries that were held out.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from perank_tasks.artifacts import Store
+from perank_tasks.registry import model_folder_of
+from perank_tasks.settings import Settings
+from perank_tasks.training.kept import keep_training
+from perank_tasks.training.options import Training
+
+
+def learn_to_rank(
+    training: Training,
+    data: dict[str, str],
+    aligned: str | None,
+    queries: frozenset[str] | None = None,
+) -> str:
+    """Train to rank, or find it done; returns the reference.
+
+    Args:
+        queries: train on lists of these alone (their identifiers); None: on all.
+
+    Raises:
+        ConfigError: a base model that does not exist, or a start that does not fit the recipe.
+        TrainingError: too little data, or a loss that is not finite.
+    """
+    from perank_tasks.training.data import hold_out, open_alignment, open_ranking
+    from perank_tasks.training.rank import learn_to_rank as learn
+
+    settings = Settings.from_environment()
+    store = Store(settings.root)
+    recipe, share = training.rank, training.options.stop_share
+    inputs = {"data": data["ranking"]}
+    if aligned:
+        inputs["start"] = aligned
+    elif training.reads_passages:
+        inputs["passages"] = data["alignment"]
+    start = aligned or training.start
+
+    def train(out: Path) -> dict[str, Any]:
+        lists = open_ranking(store, data["ranking"])
+        if queries is not None:
+            lists = lists.select([i for i, (q, _) in enumerate(lists.queries) if q in queries])
+        development = lists.select([])
+        if share:
+            kept, held_out = hold_out(lists.queries, share, recipe.seed)
+            lists, development = lists.select(kept), lists.select(held_out)
+        passages = open_alignment(store, inputs["passages"]) if "passages" in inputs else ()
+        return learn(
+            recipe,
+            lists,
+            development,
+            out,
+            cache=settings.cache,
+            threads=settings.threads,
+            start=start and model_folder_of(start, store),
+            passages=passages,
+            data={"reference": data["ranking"]},
+        )
+
+    return keep_training(
+        store,
+        "rank",
+        train,
+        recipe=recipe.model_dump(mode="json"),
+        inputs=inputs,
+        content={
+            "start": None if aligned else training.start_hash,
+            "stop_share": share,
+            "queries": sorted(queries) if queries is not None else None,
+        },
+        provenance=training.fingerprint,
+    )
