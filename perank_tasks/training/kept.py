@@ -1,4 +1,4 @@
-"""Trainings that are kept: in, how to train into a folder; out, the artifact `trained/<stage>/<key>`.
+"""Trainings that are kept: in, how to train; out, the artifact `trained/<stage>/<key>`.
 
 Its key is that of what is trained: recipe, data, start. The same training is found again by
 whichever run asks for it, be it a DAG, an ablation or a fold; one that was killed goes on from its
