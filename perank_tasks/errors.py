@@ -46,6 +46,10 @@ class RunFileError(PerankError):
     """A TREC run or qrels file has a line that cannot be read."""
 
 
+class TrainingDataError(PerankError):
+    """Training data cannot be made or read as asked; nothing was published."""
+
+
 class QualityError(PerankError):
     """Results contradict themselves (a ranking that is no permutation, say)."""
 

@@ -2,6 +2,8 @@
 
 import typer
 
+from perank_tasks.commands import train_data
+
 app = typer.Typer(
     help="Train a checkpoint: data, alignment, learning to rank.",
     no_args_is_help=True,
@@ -17,3 +19,6 @@ def _commands() -> None:
     perank train data makes passages and ranked lists out of a collection; perank train align
     teaches the projector to speak the LLM's language; perank train rank teaches the LLM to rank.
     """
+
+
+app.command("data", help=train_data.HELP)(train_data.data)
