@@ -78,7 +78,12 @@ _RUN_FILES = [
 
 
 def main() -> None:
-    """Entry point: errors of ours are printed without a traceback and exit with 1."""
+    """Entry point."""
+    run(app)
+
+
+def run(commands: typer.Typer) -> None:
+    """Run commands: errors of ours are printed without a traceback and exit with 1."""
     logging.basicConfig(level=os.environ.get("PERANK_LOG", "WARNING").upper(), format="%(message)s")
     # Tokenizers warn where a process that used threads forks another.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -86,7 +91,7 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        app()
+        commands()
     except PerankError as error:
         Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: ", end="")
         print(error, file=sys.stderr)

@@ -2,7 +2,7 @@
 
 import typer
 
-from perank_tasks.commands import train_data
+from perank_tasks.commands import train_data, train_stages
 
 app = typer.Typer(
     help="Train a checkpoint: data, alignment, learning to rank.",
@@ -22,3 +22,5 @@ def _commands() -> None:
 
 
 app.command("data", help=train_data.HELP)(train_data.data)
+app.command("align", help=train_stages.ALIGN_HELP)(train_stages.align)
+app.command("rank", help=train_stages.RANK_HELP)(train_stages.rank)

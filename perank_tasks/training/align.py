@@ -22,7 +22,7 @@ from perank_tasks.training.examples import AlignmentExample
 from perank_tasks.training.losses import IGNORED, reconstruction
 from perank_tasks.training.model import AlignmentTrainee, Weights
 from perank_tasks.training.recipe import AlignRecipe
-from perank_tasks.training.runs import close_run, open_run
+from perank_tasks.training.runs import close_run, is_main_process, main_process_first, open_run
 from perank_tasks.training.saving import save_trained
 from perank_tasks.training.start import make_start, open_start
 from perank_tasks.training.trainer import Task, train
@@ -91,11 +91,12 @@ def align(
         "data": data or {},
         "examples": [len(passages), len(development)],
     }
-    done = open_run(out, identity)
-    if done is not None:
-        return done
-    if start is None and not (out / "start" / "config.json").is_file():
-        make_start(out / "start", recipe, passages, passages[0].embedding.size, cache=cache)
+    with main_process_first():
+        done = open_run(out, identity)
+        if done is not None:
+            return done
+        if start is None and not (out / "start" / "config.json").is_file():
+            make_start(out / "start", recipe, passages, passages[0].embedding.size, cache=cache)
     begun = open_start(start or out / "start", recipe, cache=cache)
     collate = _collator(begun, recipe)
     measured = [
@@ -135,6 +136,8 @@ def align(
         "after": asdict(after),
         **{name: value for name, value in asdict(outcome).items() if name != "rows"},
     }
+    if not is_main_process():
+        return report
     save_trained(
         out / "checkpoint",
         begun,
@@ -248,7 +251,7 @@ def _card(out: Path, recipe: AlignRecipe, report: dict[str, Any]) -> str:
         f"**Aligned, not yet trained to rank**: a projector by which {recipe.base_model} says a "
         f"passage's text from its embedding. Stage 2, `perank train rank --start`, begins here.\n\n"
         f"Reconstruction of {after['passages']} development passages, nats a token: "
-        f"{after['loss']:.3f} with their own embeddings, {after['control']:.3f} with shuffled ones; "
-        f"the difference is {after['gain']:.3f} ({after['low']:.3f} to {after['high']:.3f}). "
+        f"{after['loss']:.3f} with their own embeddings, {after['control']:.3f} with shuffled "
+        f"ones; the difference is {after['gain']:.3f} ({after['low']:.3f} to {after['high']:.3f}). "
         f"{report['steps']} of {report['planned']} steps, recipe {report['recipe_hash']}.\n"
     )

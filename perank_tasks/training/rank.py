@@ -27,7 +27,7 @@ from perank_tasks.training.batches import RankingBatch, RankingCollator
 from perank_tasks.training.examples import AlignmentExample, RankingExample
 from perank_tasks.training.model import RankingTrainee
 from perank_tasks.training.recipe import RankRecipe
-from perank_tasks.training.runs import close_run, open_run
+from perank_tasks.training.runs import close_run, is_main_process, main_process_first, open_run
 from perank_tasks.training.saving import check_layout, save_trained
 from perank_tasks.training.start import make_start, open_start
 from perank_tasks.training.trainer import Task, train
@@ -85,13 +85,14 @@ def learn_to_rank(
         "data": data or {},
         "examples": [len(lists), len(development)],
     }
-    done = open_run(out, identity)
-    if done is not None:
-        return done
-    if start is None and not (out / "start" / "config.json").is_file():
-        size = lists[0].embeddings.shape[1]
-        known = passages if len(passages) else _Passages(lists, recipe)
-        make_start(out / "start", recipe, known, size, cache=cache)
+    with main_process_first():
+        done = open_run(out, identity)
+        if done is not None:
+            return done
+        if start is None and not (out / "start" / "config.json").is_file():
+            size = lists[0].embeddings.shape[1]
+            known = passages if len(passages) else _Passages(lists, recipe)
+            make_start(out / "start", recipe, known, size, cache=cache)
     begun = open_start(start or out / "start", recipe, cache=cache)
     check_layout(begun, recipe.layout)
     collate = collator(begun, recipe)
@@ -151,6 +152,8 @@ def learn_to_rank(
         ),
         **{name: value for name, value in asdict(outcome).items() if name != "rows"},
     }
+    if not is_main_process():
+        return report
     save_trained(
         out / "checkpoint",
         begun,

@@ -12,20 +12,16 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from perank_tasks.config import _choices, _Options, stable_hash
+from perank_tasks.config import Options, _choices, stable_hash
 from perank_tasks.errors import ConfigError
 from perank_tasks.models import EMBEDDER, LLM
 from perank_tasks.perank.checkpoint_config import POOLINGS
 from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
-from perank_tasks.training.losses import (
-    KL_SCALING_HELP,
-    STEP_WEIGHTS_HELP,
-    KlScaling,
-    StepWeights,
-)
 
 Preset = Literal["paper", "tiny"]
 ProjectorStart = Literal["random", "orthonormal", "ridge", "procrustes"]
+StepWeights = Literal["uniform", "discount", "exponential"]
+KlScaling = Literal["reference", "mean"]
 TrainedLlm = Literal["full", "lora", "frozen"]
 Storage = Literal["float32", "float16", "bfloat16"]
 Layout = Literal["perank", "published"]
@@ -43,12 +39,22 @@ TRAINED_LLM_HELP = {
     "lora": "low-rank additions to them",
     "frozen": "nothing: the projector and the residual's factors only",
 }
+STEP_WEIGHTS_HELP = {
+    "uniform": "ListMLE, every step alike (the paper's)",
+    "discount": "position-aware ListMLE by nDCG's discount, 1 / log2(step + 1)",
+    "exponential": "position-aware ListMLE by 2^(steps left) - 1, nearly all weight on the first",
+}
+KL_SCALING_HELP = {
+    "reference": "as the reference code: summed over steps, averaged over lists, so n times the "
+    "ranking losses' scale; its gradient also moves the teacher",
+    "mean": "averaged over steps as the ranking losses are; the teacher is fixed",
+}
 
 JINA = "jinaai/jina-embeddings-v2-base-en"
 MISTRAL = "mistralai/Mistral-7B-Instruct-v0.2"
 
 
-class StageRecipe(_Options):
+class StageRecipe(Options):
     """What both stages have in common: the model to begin with, the optimiser, the clock."""
 
     base_model: str = Field(

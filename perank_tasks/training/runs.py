@@ -9,11 +9,13 @@ report.json     how it went; written last
 """
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from perank_tasks.config import stable_hash
 from perank_tasks.errors import StorageError, TrainingError
 from perank_tasks.files import replacing, storage_errors
 
@@ -61,9 +63,21 @@ def close_run(folder: Path, report: dict[str, Any]) -> None:
         shutil.rmtree(folder / "steps", ignore_errors=True)
 
 
-def run_name(identity: dict[str, Any]) -> str:
-    """Eight hex digits that name a training."""
-    return stable_hash(identity)[:8]
+def is_main_process() -> bool:
+    """Whether this process writes results: of several that train together, only one does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def main_process_first() -> Iterator[None]:
+    """Let the main process do the block alone; the others then find what it made."""
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        yield
+        return
+    from accelerate import PartialState
+
+    with PartialState().main_process_first():
+        yield
 
 
 def _read(path: Path) -> dict[str, Any]:
