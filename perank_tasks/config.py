@@ -68,7 +68,9 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class _Options(_Frozen):
+class Options(_Frozen):
+    """What a person may choose: checked where it is made, with errors that name the option."""
+
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
         """Validate values from a command line, a form or a file.
@@ -90,7 +92,7 @@ class _Options(_Frozen):
             raise ConfigError("These options are not valid:\n" + "\n".join(lines)) from None
 
 
-class NightOptions(_Options):
+class NightOptions(Options):
     """What a person may choose for a night."""
 
     collection: str | None = Field(
@@ -222,7 +224,7 @@ class NightOptions(_Options):
         return self
 
 
-class AlertOptions(_Options):
+class AlertOptions(Options):
     """What an Airflow run does about its verdict; results do not depend on it."""
 
     on_regression: Literal["alert", "fail"] = Field(
@@ -247,7 +249,7 @@ class AlertOptions(_Options):
         return cls.parse({name: values[name] for name in cls.model_fields if name in values})
 
 
-class RetentionOptions(_Options):
+class RetentionOptions(Options):
     """Which artifacts are kept."""
 
     keep_days: int = Field(

@@ -34,12 +34,20 @@ class EmbeddingError(PerankError):
     """Embeddings are missing, not finite, or of another width than the model expects."""
 
 
+class TrainingError(PerankError):
+    """Training cannot go on: its data, its loss or what an earlier run left is not usable."""
+
+
 class DeviceMemoryError(PerankError):
     """Not even the smallest piece of work fits into the memory of the GPU or the machine."""
 
 
 class RunFileError(PerankError):
     """A TREC run or qrels file has a line that cannot be read."""
+
+
+class TrainingDataError(PerankError):
+    """Training data cannot be made or read as asked; nothing was published."""
 
 
 class QualityError(PerankError):

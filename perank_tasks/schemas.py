@@ -93,6 +93,44 @@ QUERY_STATUS = pa.schema(
     ]
 )
 
+# Passages of several collections, each text once. A list of candidates names them by row.
+TRAINING_PASSAGES = pa.schema(
+    [
+        pa.field("passage_id", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),  # as embedders and LLMs read it
+        pa.field("text_hash", pa.string(), nullable=False),
+        # `collection/passage_id` of every passage that has this text.
+        pa.field("sources", pa.list_(pa.string()), nullable=False),
+    ]
+)
+
+TRAINING_QUERIES = pa.schema(
+    [
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),  # collection, file or `cloze`
+        pa.field("passage_row", pa.int64()),  # of the passage that a cloze query is from
+    ]
+)
+
+ALIGNMENT_DATA = pa.schema([pa.field("passage_row", pa.int64(), nullable=False)])
+
+# One row a list of n candidates; all lists are in the order of the prompt.
+RANKING_DATA = pa.schema(
+    [
+        pa.field("query_row", pa.int64(), nullable=False),
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("list", pa.int32(), nullable=False),  # which of the query's, from 0
+        pa.field("passage_rows", pa.list_(pa.int64()), nullable=False),
+        # Indices into the list, best first.
+        pa.field("ranking", pa.list_(pa.int32()), nullable=False),
+        pa.field("bm25", pa.list_(pa.float32())),  # null: not known
+        pa.field("teacher", pa.list_(pa.float32())),  # null: no teacher
+        pa.field("grades", pa.list_(pa.int32())),  # null: no judgements
+        pa.field("hard", pa.list_(pa.bool_())),  # or drawn at random; null: not known
+    ]
+)
+
 _RESULT_KEY = [
     pa.field("run_date", pa.date32(), nullable=False),
     pa.field("collection", pa.string(), nullable=False),

@@ -221,7 +221,7 @@ def read_passages(path: Path) -> Iterator[Passage]:
         CollectionError: no passages, a line that is not JSON, an identifier or text that
             is missing, or, after the last passage, an identifier that comes twice.
     """
-    read = _parquet_records if path.suffix == ".parquet" else _json_records
+    read = _parquet_records if path.suffix == ".parquet" else json_records
     # A set of 10 million identifiers takes 1 GB; their 8-byte hashes in an array 80 MB.
     # Two different identifiers with one hash are possible, so the file has the last word.
     hashes = array("Q")
@@ -255,7 +255,7 @@ def read_queries(path: Path) -> list[Query]:
         path,
         (
             (record.where, _identifier(record, QUERY_ID_KEYS), _text(record, ("text",)))
-            for record in _json_records(path)
+            for record in json_records(path)
         ),
     )
 
@@ -377,7 +377,12 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
         raise CollectionError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _json_records(path: Path) -> Iterator[Record]:
+def json_records(path: Path) -> Iterator[Record]:
+    """The objects of a .jsonl or .jsonl.gz file, one at a time, their strings not cleaned.
+
+    Raises:
+        CollectionError: the file cannot be read, or a line is no JSON object.
+    """
     for where, line in _lines(path):
         try:
             values = json.loads(line)

@@ -77,6 +77,8 @@ class PerankConfig:
     prompt: str = COMPACT_V1.name
     query_token: bool = True
     residual: bool = True
+    score_residual: bool = False
+    """Whether the residual also reads the first stage's score; only where `residual` is true."""
     lora_scale: float = 1.0
     encoder_revision: str | None = None
     description: str = ""
@@ -334,7 +336,7 @@ def parse_config(path: Path, raw: dict[str, Any]) -> PerankConfig:
             setting(path, settings, key, str)
     for key in ("num_layers", "embedding_size"):
         setting(path, settings, key, int)
-    for key in ("query_token", "residual"):
+    for key in ("query_token", "residual", "score_residual"):
         if key in settings:
             setting(path, settings, key, bool)
     _pooling(path, settings)
@@ -342,6 +344,10 @@ def parse_config(path: Path, raw: dict[str, Any]) -> PerankConfig:
     if config.prompt not in TEMPLATES:
         raise CheckpointError(
             f"{path}: prompt is {config.prompt!r}, expected one of {', '.join(TEMPLATES)}"
+        )
+    if config.score_residual and not config.residual:
+        raise CheckpointError(
+            f"{path}: score_residual is true, but residual, which it adds to, is false"
         )
     if config.num_layers < 1 or config.embedding_size < 1:
         raise CheckpointError(

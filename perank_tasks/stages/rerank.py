@@ -265,7 +265,13 @@ class _PERankRanker:
 
         able = {
             t.query_id: RerankRequest(
-                t.query_id, t.text, t.passage_ids, t.embeddings, t.query_embedding, t.texts
+                t.query_id,
+                t.text,
+                t.passage_ids,
+                t.embeddings,
+                t.query_embedding,
+                t.texts,
+                t.scores,
             )
             for t in tasks
             if t.problem is None

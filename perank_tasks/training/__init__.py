@@ -1,0 +1,17 @@
+"""Training PE-Rank: alignment and learning to rank, from examples to a checkpoint.
+
+    start.py     a checkpoint to begin with: projector at random, orthonormal or by ridge regression
+    align.py     stage 1: the projector learns to say passages from their embeddings
+    rank.py      stage 2: projector and LLM learn to put passages out, best first
+    recipe.py    every hyper-parameter, checked and hashed; presets
+    model.py     what is trained; batches.py makes its inputs, losses.py its losses
+    trainer.py   Hugging Face's Trainer with checkpoints that a kill cannot spoil
+    saving.py    what was trained, as a checkpoint of our format or of the published one
+    curves.py    losses and measures by step, as files and as a plot
+
+On several GPUs, after `accelerate config`:
+
+    accelerate launch -m perank_tasks.training rank lists/ --preset paper --out run
+
+It has not been run on more than one process, or on a GPU, yet.
+"""

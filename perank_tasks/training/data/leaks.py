@@ -1,0 +1,119 @@
+"""No query of an evaluation collection in training: compared by text, whatever its identifier.
+
+Two queries are the same where their normal forms are (case, punctuation and white space
+aside), or where they have the same stems equally often in any order, BM25's stopwords
+aside: `What is the cost of flooring?` is `flooring costs: what`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from perank_tasks.analysis import analyze
+from perank_tasks.collections import Query, open_collection
+from perank_tasks.errors import TrainingDataError
+
+ALWAYS = "pydocs"
+"""The collection that ships: every claim about a checkpoint is measured on it."""
+
+SHOWN = 20
+
+
+def normal_form(text: str) -> str:
+    """Without case, punctuation, and white space but one space between words."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(re.sub(r"[\W_]+", " ", folded).split())
+
+
+def bag_of_stems(text: str) -> str:
+    """The stems of a text, sorted, each as often as it is there; of stopwords alone, those."""
+    normal = normal_form(text)
+    return " ".join(sorted(analyze(normal))) or normal
+
+
+@dataclass(frozen=True, slots=True)
+class Coincidence:
+    """A training query that is a query of an evaluation collection."""
+
+    query: Query
+    collection: str
+    evaluation_query: Query
+
+    def __str__(self) -> str:
+        return (
+            f"{self.query.query_id} {self.query.text!r} is {self.collection}'s "
+            f"{self.evaluation_query.query_id} {self.evaluation_query.text!r}"
+        )
+
+
+class EvaluationQueries:
+    """Queries that must not be trained on, found again by their text."""
+
+    def __init__(self, collections: Iterable[tuple[str, Sequence[Query]]]):
+        self.counts: dict[str, int] = {}
+        self._known: dict[str, tuple[str, Query]] = {}
+        for name, queries in collections:
+            self.counts[name] = len(queries)
+            for query in queries:
+                for form in _forms(query.text):
+                    self._known.setdefault(form, (name, query))
+
+    @classmethod
+    def of(cls, specs: Sequence[str], as_of: date) -> "EvaluationQueries":
+        """The queries of these collections, and of those that always count.
+
+        Raises:
+            ConfigError, CollectionError: a collection is unknown or cannot be read.
+        """
+        loaded = [open_collection(spec).load(as_of) for spec in dict.fromkeys([ALWAYS, *specs])]
+        return cls((data.name, data.queries) for data in loaded)
+
+    def find(self, query: Query) -> Coincidence | None:
+        """Whose query this is, if any."""
+        for form in _forms(query.text):
+            if form in self._known:
+                return Coincidence(query, *self._known[form])
+        return None
+
+    @property
+    def forms(self) -> list[str]:
+        """Everything that the outcome of `find` depends on, in order."""
+        return sorted(self._known)
+
+
+def without_evaluation_queries(
+    queries: Sequence[Query], evaluation: EvaluationQueries, *, drop: bool
+) -> tuple[list[Query], list[Coincidence]]:
+    """The queries that may be trained on, and what was left out.
+
+    Args:
+        drop: leave coincidences out instead of refusing them.
+
+    Raises:
+        TrainingDataError: some coincide; lists them.
+    """
+    kept: list[Query] = []
+    found: list[Coincidence] = []
+    for query in queries:
+        coincidence = evaluation.find(query)
+        if coincidence:
+            found.append(coincidence)
+        else:
+            kept.append(query)
+    if found and not drop:
+        more = f"\n  and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise TrainingDataError(
+            f"{len(found)} of {len(queries)} training queries are queries of an evaluation "
+            "collection:\n  "
+            + "\n  ".join(str(coincidence) for coincidence in found[:SHOWN])
+            + more
+            + "\nTrain on other queries, or leave these out with --drop-evaluation-queries."
+        )
+    return kept, found
+
+
+def _forms(text: str) -> tuple[str, str]:
+    # The two kinds are told apart by their first letter: "run" is a text and a stem.
+    return f"text {normal_form(text)}", f"stems {bag_of_stems(text)}"

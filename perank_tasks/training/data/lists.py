@@ -1,0 +1,103 @@
+"""Lists of candidates, as pure functions: which passages, in which order, ranked how.
+
+Passages are rows of the pool. Every draw takes a generator of its own, made from the seed,
+the query and the number of the list, so that a list does not change with other queries.
+"""
+
+from hashlib import blake2b
+
+import numpy as np
+
+
+def generator(seed: int, *names: object) -> np.random.Generator:
+    """A generator that depends on the seed and the names alone, in every process."""
+    text = "\0".join(str(name) for name in (seed, *names))
+    return np.random.default_rng(int.from_bytes(blake2b(text.encode(), digest_size=8).digest()))
+
+
+def draw(
+    rng: np.random.Generator,
+    *,
+    relevant: np.ndarray,
+    hard: np.ndarray,
+    passages: int,
+    relevant_count: int,
+    hard_count: int,
+    random_count: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a list of `hard_count + random_count` different passages.
+
+    Args:
+        relevant: rows of which up to `relevant_count` are among the hard ones for certain.
+        hard: rows that hard candidates are drawn from, evenly.
+        passages: rows there are; at least as many as the list is long.
+
+    Returns:
+        rows, and which of them are hard. Where there are fewer hard rows than asked for,
+        random ones fill the list; these are none of `relevant` and `hard` as long as there
+        are others.
+    """
+    count = hard_count + random_count
+    certain = _sample(rng, relevant, min(relevant_count, hard_count))
+    others = np.setdiff1d(hard, certain)
+    chosen = np.concatenate([certain, _sample(rng, others, hard_count - len(certain))])
+    known = np.union1d(relevant, hard)
+    fillers = _outside(rng, known, passages, count - len(chosen))
+    if len(chosen) + len(fillers) < count:
+        left = np.setdiff1d(np.arange(passages), np.union1d(chosen, fillers))
+        fillers = np.concatenate([fillers, _sample(rng, left, count - len(chosen) - len(fillers))])
+    rows = np.concatenate([chosen, fillers]).astype(np.int64)
+    return rows, np.arange(count) < len(chosen)
+
+
+def golden_ranking(
+    rows: np.ndarray, grades: np.ndarray | None, scores: np.ndarray | None
+) -> np.ndarray:
+    """Indices into the list, best first: by grade, then by score, then to the lower row.
+
+    The last resort is the row, not the place in the prompt, which a model would learn.
+
+    Args:
+        rows: (n,) different rows.
+        grades: (n,) or None: not judged.
+        scores: (n,) of the teacher, or None; -inf for what it does not know.
+    """
+    keys = [rows]
+    if scores is not None:
+        keys.append(-scores.astype(np.float64))
+    if grades is not None:
+        keys.append(-grades.astype(np.int64))
+    return np.lexsort(keys)
+
+
+def prompt_order(
+    rng: np.random.Generator, rows: np.ndarray, first_stage: np.ndarray | None
+) -> np.ndarray:
+    """Indices that put a list into the order of the prompt.
+
+    Args:
+        first_stage: (n,) scores to order by, ties to the lower row; None: shuffled.
+    """
+    if first_stage is None:
+        return rng.permutation(len(rows))
+    return np.lexsort([rows, -first_stage.astype(np.float64)])
+
+
+def _sample(rng: np.random.Generator, rows: np.ndarray, count: int) -> np.ndarray:
+    return rng.choice(rows, size=min(count, len(rows)), replace=False)
+
+
+def _outside(rng: np.random.Generator, known: np.ndarray, passages: int, count: int) -> np.ndarray:
+    """Up to `count` different rows that are not known."""
+    free = passages - len(known)
+    if free <= 8 * count:
+        return _sample(rng, np.setdiff1d(np.arange(passages), known), count)
+    # Listing every row of a large corpus for a handful of them would take longer than all else.
+    found: list[int] = []
+    taken = {int(row) for row in known}
+    while len(found) < count:
+        row = int(rng.integers(passages))
+        if row not in taken:
+            taken.add(row)
+            found.append(row)
+    return np.array(found, dtype=np.int64)

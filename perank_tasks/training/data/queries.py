@@ -1,0 +1,304 @@
+"""Training queries: of the collections, of a file, or sentences of passages (inverse cloze).
+
+Out: the artifact `training_queries/<name>/<key>`: the table `queries` and the file
+`vectors/embeddings.npy`, (queries, dimension), rows in the same order. Two queries with one
+normal form are one, and none is a query of an evaluation collection.
+"""
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from perank_tasks.artifacts import Artifact, Store, artifact_key
+from perank_tasks.collections import Query
+from perank_tasks.collections.files import read_queries
+from perank_tasks.config import stable_hash
+from perank_tasks.errors import TrainingDataError
+from perank_tasks.schemas import TRAINING_QUERIES, rows_to_table
+from perank_tasks.stages.embed import to_matrix
+from perank_tasks.training.data.leaks import (
+    EvaluationQueries,
+    normal_form,
+    without_evaluation_queries,
+)
+from perank_tasks.training.data.lists import generator
+from perank_tasks.training.data.options import DataOptions
+from perank_tasks.training.data.pool import Pool, Source, with_texts
+from perank_tasks.training.data.vectors import (
+    FOLDER,
+    create_matrix,
+    embed_texts,
+    hashes_of,
+    open_matrix,
+)
+
+log = logging.getLogger(__name__)
+
+KIND = "training_queries"
+CLOZE = "cloze"
+
+CLOZE_WORDS = (4, 30)
+"""A sentence of fewer words asks nothing; of more, it is no query."""
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'(\[]?[^\W_a-z])")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingQuery:
+    """A query to train on. `source` is a collection's name, a file's, or `cloze`."""
+
+    query_id: str
+    text: str
+    source: str
+    passage_row: int | None = None
+    """Of the passage that a cloze query is from."""
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What was made: the queries' artifact, and the pool, from which sentences may be gone."""
+
+    reference: str
+    pool: str
+
+
+def make_queries(
+    store: Store,
+    pool: str,
+    sources: Sequence[Source],
+    options: DataOptions,
+    provenance: dict[str, str],
+) -> Queries:
+    """Gather, check, limit and embed the queries.
+
+    Raises:
+        TrainingDataError: some are of an evaluation collection, or none is left.
+        CollectionError: the queries file cannot be read.
+    """
+    as_of = options.as_of or datetime.now(UTC).date()
+    evaluation = EvaluationQueries.of(options.evaluation, as_of)
+    drop = options.drop_evaluation_queries
+    if options.queries == CLOZE:
+        found = cloze_queries(Pool(store.open(pool)), options)
+    elif options.queries == "collection":
+        found = [
+            query for source in sources for query in _collection_queries(store, source, sources)
+        ]
+    else:
+        found = file_queries(Path(options.queries).expanduser())
+    counts = {"read": len(found)}
+    found = distinct(found)
+    counts["repeated"] = counts["read"] - len(found)
+    found, dropped = check(found, evaluation, drop=drop)
+    counts["of_evaluation_collections"] = dropped
+    found = limited(found, options)
+    if not found:
+        raise TrainingDataError(
+            f"No query is left of {counts['read']}: {counts['repeated']} repeated, {dropped} of "
+            "evaluation collections. Give other queries with --queries."
+        )
+    name = pool.split("/")[1]
+    if options.queries == CLOZE:
+        pool = _drop_sentences(store, pool, found, options, provenance)
+    vectors = _embed(store, name, sources, found, options, provenance)
+    reference = publish_queries(store, name, found, vectors, evaluation, counts, provenance)
+    return Queries(reference, pool)
+
+
+def qualified_id(source: Source, query_id: str, sources: Sequence[Source]) -> str:
+    """A collection's query identifier, with the collection's name before it if there are others."""
+    return query_id if len(sources) == 1 else f"{source.name}/{query_id}"
+
+
+def distinct(queries: Sequence[TrainingQuery]) -> list[TrainingQuery]:
+    """The first query of each normal form."""
+    seen: dict[str, TrainingQuery] = {}
+    for query in queries:
+        seen.setdefault(normal_form(query.text), query)
+    return list(seen.values())
+
+
+def limited(queries: list[TrainingQuery], options: DataOptions) -> list[TrainingQuery]:
+    """At most `query_limit`, drawn at random, in their order."""
+    if options.query_limit is None or options.query_limit >= len(queries):
+        return queries
+    rng = generator(options.seed, "queries")
+    places = rng.choice(len(queries), size=options.query_limit, replace=False)
+    return [queries[place] for place in sorted(places)]
+
+
+def check(
+    queries: list[TrainingQuery], evaluation: EvaluationQueries, *, drop: bool
+) -> tuple[list[TrainingQuery], int]:
+    """The queries that are of no evaluation collection, and how many were left out.
+
+    Raises:
+        TrainingDataError: see `leaks.without_evaluation_queries`.
+    """
+    plain = [Query(query.query_id, query.text) for query in queries]
+    kept, dropped = without_evaluation_queries(plain, evaluation, drop=drop)
+    for coincidence in dropped:
+        log.info("left out: %s", coincidence)
+    names = {query.query_id for query in kept}
+    return [query for query in queries if query.query_id in names], len(dropped)
+
+
+def file_queries(path: Path) -> list[TrainingQuery]:
+    """Queries of a TSV or JSONL file, under the file's name, or its folder's where it is just
+    `queries`."""
+    source = path.name.partition(".")[0]
+    if source == "queries":
+        source = path.absolute().parent.name
+    return [TrainingQuery(q.query_id, q.text, source) for q in read_queries(path)]
+
+
+def cloze_queries(pool: Pool, options: DataOptions) -> list[TrainingQuery]:
+    """A sentence each of passages that have several, drawn at random (inverse cloze).
+
+    Source: Lee et al., Latent Retrieval for Weakly Supervised Open Domain Question Answering.
+    """
+    order = generator(options.seed, "cloze passages").permutation(len(pool))
+    wanted = options.query_limit or len(pool)
+    queries: list[TrainingQuery] = []
+    least, most = CLOZE_WORDS
+    for row in order:
+        (text,) = pool.texts([row])
+        sentences = split_sentences(text)
+        fit = [s for s in sentences if least <= len(s.split()) <= most]
+        if len(sentences) > 1 and fit:
+            (passage_id,) = pool.ids([row])
+            sentence = fit[int(generator(options.seed, "cloze", row).integers(len(fit)))]
+            queries.append(TrainingQuery(f"cloze-{passage_id}", sentence, CLOZE, int(row)))
+        # Some more than wanted, for those that repeat or are left out.
+        if len(queries) >= wanted + wanted // 10 + 10:
+            break
+    return queries
+
+
+def split_sentences(text: str) -> list[str]:
+    """Sentences by their punctuation, good enough to take one as a query."""
+    return [sentence.strip() for sentence in _SENTENCE_END.split(text) if sentence.strip()]
+
+
+def publish_queries(
+    store: Store,
+    name: str,
+    queries: Sequence[TrainingQuery],
+    vectors: str,
+    evaluation: EvaluationQueries,
+    counts: dict[str, int],
+    provenance: dict[str, str],
+) -> str:
+    """Publish checked queries with their vectors; returns the reference.
+
+    Args:
+        vectors: a `training_embeddings` artifact of the queries' texts, in their order.
+    """
+    rows = [(q.query_id, q.text, q.source, q.passage_row) for q in queries]
+    key = artifact_key(queries=stable_hash(rows), vectors=vectors, forms=evaluation.forms)
+    artifact = store.artifact(KIND, name, key)
+    if artifact.use():
+        return artifact.reference
+    column = store.open(vectors).read("texts", ["embedding"])["embedding"]
+    draft = store.draft(KIND, name)
+    try:
+        draft.write_part("queries", rows_to_table(rows, TRAINING_QUERIES), TRAINING_QUERIES)
+        with draft.writing(FOLDER) as folder:
+            matrix = create_matrix(folder, len(rows), column.type)
+            matrix[:] = to_matrix(column)
+            matrix.flush()
+        return draft.publish(
+            key=key,
+            expected={"queries": 1},
+            inputs={"embeddings": vectors},
+            config={"compared_with": evaluation.counts},
+            counts={**counts, "queries": len(rows)},
+            provenance=provenance,
+        )
+    except BaseException:
+        draft.discard()
+        raise
+
+
+class QuerySet:
+    """Queries to read: texts as Arrow strings, vectors mapped into memory."""
+
+    def __init__(self, artifact: Artifact):
+        self.artifact = artifact
+        self.vectors = open_matrix(artifact)
+        self._table = artifact.read("queries")
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __getitem__(self, row: int) -> TrainingQuery:
+        return TrainingQuery(
+            *(self._table[column][row].as_py() for column in TRAINING_QUERIES.names)
+        )
+
+    def embedding(self, row: int) -> np.ndarray:
+        """(dimension,) float32."""
+        return np.asarray(self.vectors[row], dtype=np.float32)
+
+
+def _collection_queries(
+    store: Store, source: Source, sources: Sequence[Source]
+) -> list[TrainingQuery]:
+    table = store.open(source.snapshot).read("queries")
+    rows = zip(table["query_id"].to_pylist(), table["text"].to_pylist(), strict=True)
+    return [
+        TrainingQuery(qualified_id(source, query_id, sources), text, source.name)
+        for query_id, text in rows
+    ]
+
+
+def _embed(
+    store: Store,
+    name: str,
+    sources: Sequence[Source],
+    queries: list[TrainingQuery],
+    options: DataOptions,
+    provenance: dict[str, str],
+) -> str:
+    """Vectors of the queries; those of a collection are there already."""
+    known: dict[str, np.ndarray] = {}
+    if options.queries == "collection":
+        for source in sources:
+            table = store.open(source.embeddings).read("queries", ["text_hash", "embedding"])
+            vectors = to_matrix(table["embedding"])
+            known.update(zip(table["text_hash"].to_pylist(), vectors, strict=True))
+    texts = [query.text for query in queries]
+    return embed_texts(
+        name,
+        hashes_of(texts),
+        lambda first, last: texts[first:last],
+        options,
+        provenance,
+        known=known,
+    )
+
+
+def _drop_sentences(
+    store: Store,
+    pool: str,
+    queries: list[TrainingQuery],
+    options: DataOptions,
+    provenance: dict[str, str],
+) -> str:
+    """The pool in which most queries' sentences are gone from their passages."""
+    texts: dict[int, str] = {}
+    opened = Pool(store.open(pool))
+    for query in queries:
+        row = query.passage_row
+        assert row is not None
+        if generator(options.seed, "cloze drop", row).random() < options.cloze_drop:
+            (text,) = opened.texts([row])
+            texts[row] = " ".join(text.replace(query.text, " ", 1).split())
+    if not texts:
+        return pool
+    return with_texts(store, pool, texts, options, provenance)

@@ -1,0 +1,145 @@
+"""Readers: in, the reference of training data; out, a sequence of examples, made one by one.
+
+Embeddings are mapped into memory, not read; texts and lists are held as Arrow columns. A
+reader survives pickling and forking: it is opened again by its reference.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar, overload
+
+import numpy as np
+
+from perank_tasks.artifacts import Artifact, Store
+from perank_tasks.errors import TrainingDataError
+from perank_tasks.training.data.pool import Pool
+from perank_tasks.training.data.queries import QuerySet
+from perank_tasks.training.examples import AlignmentExample, RankingExample
+
+Example = TypeVar("Example", AlignmentExample, RankingExample)
+
+
+class _Examples(Sequence[Example]):
+    """`len()`, `[i]` and slices, which are readers themselves."""
+
+    stage: str
+
+    def __init__(self, store: Store, reference: str, places: np.ndarray | None = None):
+        self.artifact = store.open(reference)
+        _check_stage(self.artifact, self.stage)
+        self.pool = Pool(store.open(self.artifact.manifest.inputs["passages"]))
+        self.places = np.arange(self._count()) if places is None else places
+        """Which examples of the artifact are in this reader, in its order."""
+
+    def _count(self) -> int:
+        return int(self.artifact.manifest.counts["examples"])
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, place: int) -> Example: ...
+    @overload
+    def __getitem__(self, place: slice) -> "_Examples[Example]": ...
+    def __getitem__(self, place: int | slice) -> "Example | _Examples[Example]":
+        if isinstance(place, slice):
+            return self.select(np.arange(len(self))[place])
+        return self._example(int(self.places[place]))
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[place] for place in range(len(self)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        store = self.artifact.store
+        return type(self), (store, self.artifact.reference, self.places)
+
+    def select(self, places: Sequence[int] | np.ndarray) -> "_Examples[Example]":
+        """A reader of some of these examples, in the order given."""
+        chosen = self.places[np.asarray(places, dtype=np.int64)]
+        return type(self)(self.artifact.store, self.artifact.reference, chosen)
+
+    def _example(self, place: int) -> Example:
+        raise NotImplementedError
+
+
+class AlignmentExamples(_Examples[AlignmentExample]):
+    """Passages with their embeddings."""
+
+    stage = "alignment"
+
+    def __init__(self, store: Store, reference: str, places: np.ndarray | None = None):
+        super().__init__(store, reference, places)
+        self._rows = self.artifact.read("passages")["passage_row"].to_numpy()
+
+    def _example(self, place: int) -> AlignmentExample:
+        row = self._rows[place]
+        (passage_id,), (text,) = self.pool.ids([row]), self.pool.texts([row])
+        return AlignmentExample(passage_id, text, self.pool.embeddings([row])[0])
+
+
+class RankingExamples(_Examples[RankingExample]):
+    """Lists of candidates with their golden rankings."""
+
+    stage = "ranking"
+
+    def __init__(self, store: Store, reference: str, places: np.ndarray | None = None):
+        super().__init__(store, reference, places)
+        self._queries = QuerySet(store.open(self.artifact.manifest.inputs["queries"]))
+        self._lists = self.artifact.read(
+            "lists", ["query_row", "passage_rows", "ranking", "bm25"]
+        ).combine_chunks()
+
+    @property
+    def queries(self) -> list[tuple[str, str]]:
+        """(identifier, text) of each example's query."""
+        rows = self._lists["query_row"].to_numpy()[self.places]
+        found = {row: self._queries[row] for row in {int(row) for row in rows}}
+        return [(found[int(row)].query_id, found[int(row)].text) for row in rows]
+
+    def _example(self, place: int) -> RankingExample:
+        line = {name: self._lists[name][place].as_py() for name in self._lists.column_names}
+        query = self._queries[line["query_row"]]
+        rows = np.array(line["passage_rows"], np.int64)
+        return RankingExample(
+            query_id=query.query_id,
+            query=query.text,
+            query_embedding=self._queries.embedding(line["query_row"]),
+            passage_ids=self.pool.ids(rows),
+            embeddings=self.pool.embeddings(rows),
+            texts=self.pool.texts(rows),
+            ranking=line["ranking"],
+            scores=None if line["bm25"] is None else np.array(line["bm25"], np.float32),
+        )
+
+
+def open_alignment(store: Store, reference: str) -> AlignmentExamples:
+    """The examples of stage 1.
+
+    Raises:
+        ArtifactError: it is not there.
+        TrainingDataError: it is for stage 2.
+    """
+    return AlignmentExamples(store, reference)
+
+
+def open_ranking(store: Store, reference: str) -> RankingExamples:
+    """The examples of stage 2; errors as `open_alignment`."""
+    return RankingExamples(store, reference)
+
+
+def terms(artifact: Artifact) -> dict[str, str]:
+    """The terms of use of each source of training data, by its name."""
+    provenance = artifact.manifest.provenance
+    return {
+        key.removeprefix("terms."): note
+        for key, note in provenance.items()
+        if key.startswith("terms.")
+    }
+
+
+def _check_stage(artifact: Artifact, stage: str) -> None:
+    found = artifact.manifest.config.get("stage")
+    if found != stage:
+        raise TrainingDataError(
+            f"{artifact.reference} is data for {found or 'something else'}, and {stage} is asked "
+            f"for; make it with perank train data --stage {stage}"
+        )

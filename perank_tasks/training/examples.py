@@ -1,0 +1,40 @@
+"""What one example of each training stage is: the records between the data and the trainer.
+
+Data readers return sequences of these, and both stages take any sequence, so that a plain list
+serves as well. Embeddings are float32 and L2-normalised, as the projector takes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class AlignmentExample:
+    """A passage for stage 1: the LLM learns to say `text` from `embedding` alone."""
+
+    passage_id: str
+    text: str
+    embedding: np.ndarray
+    """[d] float32, L2-normalised."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankingExample:
+    """A list of n candidates with its golden ranking, for stage 2 and its development set."""
+
+    query_id: str
+    query: str
+    query_embedding: np.ndarray | None
+    """[d] float32, L2-normalised; None where no query token or residual needs it."""
+    passage_ids: list[str]
+    embeddings: np.ndarray
+    """[n, d] float32, L2-normalised, in the order of the prompt."""
+    texts: list[str] | None
+    """In the order of the prompt; None where only embeddings are trained on."""
+    ranking: list[int]
+    """Indices into the order of the prompt, best first; each of 0 … n-1 once."""
+    scores: np.ndarray | None
+    """[n] first-stage (BM25) scores, in the order of the prompt."""
