@@ -1,4 +1,4 @@
-"""Cross-validation: what the LLM adds on a labelled collection, when it is all there is to train on.
+"""Cross-validation: what the LLM adds where one labelled collection is all there is.
 
 In: a training run whose lists come from a judged collection's own queries. Out: every query of it
 measured by a checkpoint that was not trained on it, LLM on and off, and the paired test between
@@ -9,14 +9,16 @@ an artifact, as an ablation's cells are, and what was stopped goes on with the n
 import json
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from perank_tasks.artifacts import Store
 from perank_tasks.comparison import MeasureComparison
 from perank_tasks.errors import ConfigError
+from perank_tasks.files import replacing
 from perank_tasks.settings import Settings
 from perank_tasks.training.ablation import OFF, ON, measure_cell
-from perank_tasks.training.comparing import Values, compare_arms
+from perank_tasks.training.comparing import Values, compare_arms, in_words
 from perank_tasks.training.data import folds, open_ranking
 from perank_tasks.training.judged import Judged
 from perank_tasks.training.options import Training
@@ -35,6 +37,14 @@ class CrossValidation:
     values: dict[str, Values]
     llm_adds: dict[str, MeasureComparison]
     """By measure."""
+
+    def lines(self) -> list[str]:
+        """For people: means of both, and the test, a line for each measure that has one."""
+        return [
+            f"{measure}: {OFF} {test.a:.4f}, {ON} {test.b:.4f}; {in_words(test)}"
+            for measure, test in self.llm_adds.items()
+            if test.p is not None
+        ]
 
     def to_json(self) -> str:
         """All of it, values by query included."""
@@ -67,13 +77,15 @@ def cross_validate(training: Training, k: int) -> CrossValidation:
     judged = Judged(training.development, training)
     lists = open_ranking(store, make_data(training)["ranking"])
     names = dict(lists.queries)
-    mine = {text: query_id for query_id, text in judged.queries}
+    mine: dict[str, list[str]] = {}
+    for query_id, text in judged.queries:
+        mine.setdefault(text, []).append(query_id)
     values: dict[str, dict[str, dict[str, float]]] = {ON: {}, OFF: {}}
     counts = []
     for number, (trained_on, held_out) in enumerate(folds(lists.queries, k, training.rank.seed), 1):
         train = frozenset(lists.queries[place][0] for place in trained_on)
         held = {lists.queries[place][0] for place in held_out}
-        measured = frozenset(mine[names[q]] for q in held if names[q] in mine)
+        measured = frozenset(own for q in held for own in mine.get(names[q], ()))
         log.info("fold %d of %d: %d queries", number, k, len(measured))
         cell, _ = measure_cell(training, judged, (train, measured))
         counts.append(len(measured))
@@ -82,6 +94,18 @@ def cross_validate(training: Training, k: int) -> CrossValidation:
                 values[state].setdefault(measure, {}).update(by_query)
     tests = compare_arms(values, [(OFF, ON)])
     return CrossValidation(judged.night.collection_name, counts, dict(values), tests[OFF, ON])
+
+
+def write_result(found: CrossValidation, folder: Path) -> Path:
+    """Write `crossvalidation.json`; returns its path.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    path = folder / "crossvalidation.json"
+    with replacing(path, "The folds are kept; run it again, or with another --out.") as temporary:
+        temporary.write_text(found.to_json(), encoding="utf-8")
+    return path
 
 
 def _plain(test: MeasureComparison) -> dict[str, Any]:

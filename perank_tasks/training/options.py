@@ -139,6 +139,18 @@ class Training(BaseModel):
         return cls.model_validate(value)
 
 
+def labelled(training: Training) -> Training:
+    """The run, allowed to train on judged queries of its own development collection.
+
+    For cross-validation, where each is measured by what was not trained on it; queries of the
+    collection that ships stay out.
+    """
+    data = training.ranking_data.model_dump() | {"judgements": True, "evaluation": ()}
+    ranking = DataOptions.parse(data)
+    passages = DataOptions.parse({**data, "stage": "alignment"})
+    return training.model_copy(update={"ranking_data": ranking, "alignment_data": passages})
+
+
 def form() -> dict[str, dict[str, Any]]:
     """Every option of a run by name: its JSON schema with default, description and section."""
     fields = _schemas(TrainingOptions)
