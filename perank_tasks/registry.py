@@ -66,7 +66,12 @@ def find(name: str, store: Store | None = None) -> Artifact | None:
 
 def model_folder(checkpoint: Artifact) -> Path:
     """The folder of an artifact that loads as a checkpoint."""
-    return checkpoint.folder / MODEL
+    return files(checkpoint, MODEL)
+
+
+def files(artifact: Artifact, folder: str) -> Path:
+    """A subfolder of a published artifact."""
+    return artifact.folder / folder
 
 
 def model_folder_of(name: str, store: Store) -> Path | str:

@@ -36,6 +36,7 @@ from perank_tasks.training.comparing import (
     score,
     scores_table,
 )
+from perank_tasks.training.data.options import DataOptions
 from perank_tasks.training.judged import Judged
 from perank_tasks.training.kept import report_of
 from perank_tasks.training.options import Training
@@ -54,7 +55,10 @@ PAPER_TEXT_WEIGHT, PAPER_KL_WEIGHT = 1.0, 0.2
 
 
 def _alignment(training: Training) -> dict[str, Any]:
-    return {"options": training.options.model_copy(update={"align": not training.options.align})}
+    options = training.options.model_copy(update={"align": not training.options.align})
+    passages = {**training.ranking_data.model_dump(), "stage": "alignment"}
+    data = DataOptions.parse(passages) if options.align else None
+    return {"options": options, "alignment_data": data}
 
 
 def _kl(training: Training) -> dict[str, Any]:

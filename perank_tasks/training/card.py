@@ -135,8 +135,6 @@ def _sources(store: Store, trained: Artifact) -> dict[str, str]:
     """References of training data by stage."""
     inputs = trained.manifest.inputs
     found = {"stage 2": inputs["data"]}
-    if "passages" in inputs:
-        found["projector"] = inputs["passages"]
     if "start" in inputs:
         found["stage 1"] = store.open(inputs["start"]).manifest.inputs["data"]
     return found

@@ -106,7 +106,8 @@ class Training(BaseModel):
     run_date: date
     options: TrainingOptions
     ranking_data: DataOptions
-    alignment_data: DataOptions
+    alignment_data: DataOptions | None
+    """None where stage 1 is left out."""
     align: AlignRecipe
     rank: RankRecipe
     start: str | None
@@ -123,12 +124,6 @@ class Training(BaseModel):
     def hash(self) -> str:
         """Of what was asked for: the machine, and whom it has to beat, aside."""
         return stable_hash(self.model_dump(mode="json", exclude={"champion", "fingerprint"}))
-
-    @property
-    def reads_passages(self) -> bool:
-        """Whether passages are needed as such: to align, or to fit a projector to."""
-        starts = self.start is None and self.rank.projector_start == "ridge"
-        return self.options.align or starts
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object, fit for XCom; `Training.from_json` reads it."""
@@ -147,8 +142,7 @@ def labelled(training: Training) -> Training:
     """
     data = training.ranking_data.model_dump() | {"judgements": True, "evaluation": ()}
     ranking = DataOptions.parse(data)
-    passages = DataOptions.parse({**data, "stage": "alignment"})
-    return training.model_copy(update={"ranking_data": ranking, "alignment_data": passages})
+    return training.model_copy(update={"ranking_data": ranking})
 
 
 def form() -> dict[str, dict[str, Any]]:

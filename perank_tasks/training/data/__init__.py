@@ -10,31 +10,38 @@ and `splits` cuts it by query. The artifacts below a reference are named in its 
 inputs: `training_passages`, `training_queries`, and the embeddings, indexes and snapshots of
 the nightly pipeline, which nights and training share.
 
-The readers below load Parquet's library only when they are first used: a form of the options is
-light.
+The names below load pyarrow and the stages only when they are first used.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from perank_tasks.training.data.make import make_training_data
     from perank_tasks.training.data.options import DataOptions
     from perank_tasks.training.data.readers import open_alignment, open_ranking
     from perank_tasks.training.data.splits import folds, hold_out
 
-__all__ = ["DataOptions", "folds", "hold_out", "open_alignment", "open_ranking"]
+__all__ = [
+    "DataOptions",
+    "folds",
+    "hold_out",
+    "make_training_data",
+    "open_alignment",
+    "open_ranking",
+]
 
 _MODULES = {
+    "make_training_data": "make",
     "DataOptions": "options",
-    "folds": "splits",
-    "hold_out": "splits",
     "open_alignment": "readers",
     "open_ranking": "readers",
+    "folds": "splits",
+    "hold_out": "splits",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        from importlib import import_module
-
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """Data: the training data of both stages, as `perank train data` makes it.
 
-In: the run's collections, queries and teacher. Out: two artifacts `training_data/<name>/<key>`;
-without stage 1, and where no projector is fitted to passages, one.
+In: the run's collections, queries and teacher. Out: two artifacts `training_data/<name>/<key>`, or
+one where the run leaves stage 1 out.
 """
 
 from perank_tasks.training.data.make import make_training_data
@@ -16,6 +16,6 @@ def make_data(training: Training) -> dict[str, str]:
         TrainingDataError: a query of an evaluation collection, or too little of something.
     """
     data = {"ranking": make_training_data(training.ranking_data)}
-    if training.reads_passages:
+    if training.alignment_data:
         data["alignment"] = make_training_data(training.alignment_data)
     return data

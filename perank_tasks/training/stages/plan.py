@@ -75,7 +75,7 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
         run_date=day,
         options=options,
         ranking_data=DataOptions.parse({**data, "stage": "ranking"}),
-        alignment_data=DataOptions.parse({**data, "stage": "alignment"}),
+        alignment_data=_alignment_data(data) if options.align else None,
         align=align,
         rank=rank,
         start=start,
@@ -88,6 +88,15 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
     summarize_checkpoint(champion, cache=settings.cache)
     log.info("training %s (%s) against %s", options.name, training.hash, champion)
     return training.model_copy(update={"champion": champion})
+
+
+def _alignment_data(data: dict[str, Any]) -> DataOptions:
+    if data.get("reference_jsonl"):
+        raise ConfigError(
+            "data_reference_jsonl has lists for stage 2 and no passages for stage 1: set align to "
+            "false, or name collections."
+        )
+    return DataOptions.parse({**data, "stage": "alignment"})
 
 
 def _recipe(kind: type[StageRecipe], options: TrainingOptions, given: dict[str, Any]) -> Any:

@@ -29,7 +29,7 @@ def learn_to_rank(
         ConfigError: a base model that does not exist, or a start that does not fit the recipe.
         TrainingError: too little data, or a loss that is not finite.
     """
-    from perank_tasks.training.data import hold_out, open_alignment, open_ranking
+    from perank_tasks.training.data import hold_out, open_ranking
     from perank_tasks.training.rank import learn_to_rank as learn
 
     settings = Settings.from_environment()
@@ -38,8 +38,6 @@ def learn_to_rank(
     inputs = {"data": data["ranking"]}
     if aligned:
         inputs["start"] = aligned
-    elif training.reads_passages:
-        inputs["passages"] = data["alignment"]
     start = aligned or training.start
 
     def train(out: Path) -> dict[str, Any]:
@@ -50,7 +48,6 @@ def learn_to_rank(
         if share:
             kept, held_out = hold_out(lists.queries, share, recipe.seed)
             lists, development = lists.select(kept), lists.select(held_out)
-        passages = open_alignment(store, inputs["passages"]) if "passages" in inputs else ()
         return learn(
             recipe,
             lists,
@@ -59,7 +56,6 @@ def learn_to_rank(
             cache=settings.cache,
             threads=settings.threads,
             start=start and model_folder_of(start, store),
-            passages=passages,
             data={"reference": data["ranking"]},
         )
 

@@ -32,7 +32,7 @@ def register_checkpoint(training: Training, trained: str, evaluation: str) -> st
             "scores": measured.read("scores"),
             "tests": measured.read("tests"),
         },
-        folders={RUN: made.folder / RUN},
+        folders={RUN: registry.files(made, RUN)},
         card=model_card(training, made, measured),
         inputs={**made.manifest.inputs, "trained": trained, "evaluation": evaluation},
         config={
