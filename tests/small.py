@@ -89,3 +89,11 @@ def small_night(spec: str, **options: Any) -> Night:
     parsed = NightOptions.parse(values)
     assert parsed.run_date
     return plan_night(parsed, parsed.run_date)
+
+
+def small_embedder(folder: Path) -> str:
+    """The golden checkpoint's encoder as a sentence-transformers model: 32 values a text."""
+    from sentence_transformers import SentenceTransformer
+
+    SentenceTransformer(str(GOLDEN / "encoder"), device="cpu").save(str(folder))
+    return str(folder)
