@@ -182,10 +182,10 @@ def parse_options(
     own: dict[str, Any] = {}
     parts: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
     for name, value in values.items():
-        part, _, rest = name.partition("_")
+        part, dash, rest = name.partition("_")
         if name in IMPLIED:
             raise ConfigError(f"{name} follows from the run's other options: leave it out.")
-        if part not in PARTS:
+        if part not in PARTS or not dash:  # `align` is the run's own
             own[name] = value
         elif value is not None:
             parts[part][rest] = None if value == "" else value

@@ -175,7 +175,7 @@ def test_commands_train_and_say_where_results_are(world: World, tmp_path: Path) 
     assert "| with alignment |" in perank("ablation", values, "--parts", "alignment", *out)
     assert (tmp_path / "out" / "ablation.md").is_file()
     del values["data_collections"], values["development"]
-    values["data_hard_from"] = "judged"
+    values |= {"data_hard_from": "judged", "data_judgements": "true"}
     found = perank("crossvalidate", values, "--folds", "2", "--development", world.training, *out)
     assert "15 queries in 2 folds" in found
     assert f"{MAIN}: LLM off" in found

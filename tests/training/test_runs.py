@@ -156,10 +156,7 @@ def test_a_run_that_is_stopped_between_any_two_steps_ends_the_same(
     store: Store, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     undisturbed = run_training(plan(world))
-    hash_of = registry.find("tiny", store).manifest.counts["checkpoint_hash"]
-    weights = (
-        registry.model_folder(registry.find("tiny", store)) / "model.safetensors"
-    ).read_bytes()
+    first = weights_of("tiny", store)
 
     monkeypatch.setenv("PERANK_HOME", str(tmp_path / "another"))
     stages = ("data", "align", "rank", "evaluate", "register", "promote")
