@@ -74,12 +74,6 @@ def files(artifact: Artifact, folder: str) -> Path:
     return artifact.folder / folder
 
 
-def model_folder_of(name: str, store: Store) -> Path | str:
-    """What loads the checkpoint of that name: a folder, where an artifact holds it."""
-    found = find(name, store)
-    return model_folder(found) if found else name
-
-
 def trained_by(name: str, store: Store) -> str | None:
     """The hash of the training run that registered a checkpoint; None where none did."""
     found = find(name, store) if name.startswith(f"{KIND}/") else None

@@ -22,7 +22,6 @@ from perank_tasks.artifacts import Store, artifact_key
 from perank_tasks.comparison import MeasureComparison
 from perank_tasks.errors import ConfigError
 from perank_tasks.files import replacing
-from perank_tasks.registry import model_folder_of
 from perank_tasks.schemas import CHECKPOINT_SCORES
 from perank_tasks.settings import Settings
 from perank_tasks.training.comparing import (
@@ -205,7 +204,7 @@ def measure_cell(
     )
     cell = store.artifact(KIND, training.options.name, key)
     if not cell.use():
-        ranker = PERank.from_pretrained(model_folder_of(trained, store), cache=settings.cache)
+        ranker = PERank.from_pretrained(trained, cache=settings.cache)
         values = {ON: judged.measure(ranker, measured_on)}
         if (off := judged.measure_without_llm(ranker, measured_on)) is not None:
             values[OFF] = off

@@ -163,7 +163,7 @@ def learn_to_rank(
         description=f"trained to rank for {outcome.kept_step} steps",
         training={
             **identity,
-            **{k: report[k] for k in ("measures", "steps", "kept_step", "stopped", "seconds")},
+            **{k: report[k] for k in ("measures", "steps", "kept_step", "stopped")},
         },
         readme=(readme or _card)(report),
     )

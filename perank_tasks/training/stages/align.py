@@ -7,7 +7,6 @@ run leaves stage 1 out.
 import numpy as np
 
 from perank_tasks.artifacts import Store
-from perank_tasks.registry import model_folder_of
 from perank_tasks.settings import Settings
 from perank_tasks.training.kept import keep_training
 from perank_tasks.training.options import Training
@@ -41,7 +40,7 @@ def align_projector(training: Training, data: dict[str, str]) -> str | None:
             out,
             cache=settings.cache,
             threads=settings.threads,
-            start=training.start and model_folder_of(training.start, store),
+            start=training.start,
             data={"reference": reference},
         )
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from perank_tasks.artifacts import Store
-from perank_tasks.registry import model_folder_of
 from perank_tasks.settings import Settings
 from perank_tasks.training.kept import keep_training
 from perank_tasks.training.options import Training
@@ -55,7 +54,7 @@ def learn_to_rank(
             out,
             cache=settings.cache,
             threads=settings.threads,
-            start=start and model_folder_of(start, store),
+            start=start,
             data={"reference": data["ranking"]},
         )
 
