@@ -73,7 +73,7 @@ def embed_shard(night: Night, snapshot: str, work: EmbedShard) -> dict[str, int]
         for start in range(0, len(todo), TEXTS_A_CALL):
             chunk = todo[start : start + TEXTS_A_CALL]
             encoded = embedder.encode([text for _, text in chunk])
-            check_unit(encoded, [h for h, _ in chunk], dict(zip(hashes, ids, strict=True)))
+            _check(encoded, [h for h, _ in chunk], dict(zip(hashes, ids, strict=True)))
             vectors.update(zip((h for h, _ in chunk), encoded, strict=True))
             advance(len(chunk))
     meter.items = len(ids)
@@ -122,7 +122,7 @@ def read_vectors(artifact: Artifact, table: str, ids: set[str]) -> dict[str, np.
     rows = artifact.read(
         table, ["id", "embedding"], pc.field("id").isin(pa.array(sorted(ids), pa.string()))
     )
-    matrix = to_matrix(rows["embedding"])
+    matrix = _matrix(rows["embedding"])
     return dict(zip(rows["id"].to_pylist(), matrix, strict=True))
 
 
@@ -178,25 +178,19 @@ def _known_vectors(
                 ["text_hash", "embedding"],
                 pc.field("text_hash").isin(pa.array(sorted(hashes), pa.string())),
             )
-            matrix = to_matrix(rows["embedding"])
+            matrix = _matrix(rows["embedding"])
             return dict(zip(rows["text_hash"].to_pylist(), matrix, strict=True))
     return {}
 
 
-def to_matrix(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of embeddings as (rows, dimension) float32."""
+def _matrix(column: pa.ChunkedArray) -> np.ndarray:
     dimension = column.type.list_size
     values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     flat = np.concatenate(values) if values else np.empty(0)
     return flat.astype(np.float32).reshape(-1, dimension)
 
 
-def check_unit(vectors: np.ndarray, hashes: list[str], ids: dict[str, str]) -> None:
-    """Refuse what is no unit vector; `ids` names the text of each hash for the message.
-
-    Raises:
-        EmbeddingError: names the texts.
-    """
+def _check(vectors: np.ndarray, hashes: list[str], ids: dict[str, str]) -> None:
     norms = np.linalg.norm(vectors, axis=1)
     bad = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))
     if len(bad):

@@ -6,8 +6,6 @@ as one field. Lucene's BM25 formula; k1 and b are options of the night.
 """
 
 import logging
-from collections.abc import Iterable
-from typing import Any
 
 import bm25s
 import numpy as np
@@ -31,63 +29,32 @@ def build_index(night: Night, snapshot: str) -> str | None:
         return None
     store = Store(Settings.from_environment().root)
     k1, b = night.options.k1, night.options.b
-    key = artifact_key(snapshot=snapshot, **index_config(k1, b))
+    config = {"analyzer": ANALYZER, "method": "lucene", "k1": k1, "b": b}
+    key = artifact_key(snapshot=snapshot, **config)
     index = store.artifact("indexes", night.collection_name, key)
     if index.use():
         return index.reference
 
+    meter = Meter()
     passages = store.open(snapshot).read("passages", ["passage_id", "title", "text"])
     titles, texts = passages["title"].to_pylist(), passages["text"].to_pylist()
-    return index_texts(
-        index,
-        passages.select(["passage_id"]),
-        (f"{title or ''}\n{text}" for title, text in zip(titles, texts, strict=True)),
-        k1=k1,
-        b=b,
-        inputs={"snapshot": snapshot},
-        provenance=night.fingerprint,
-    )
-
-
-def index_config(k1: float, b: float) -> dict[str, Any]:
-    """Everything but the texts that an index depends on."""
-    return {"analyzer": ANALYZER, "method": "lucene", "k1": k1, "b": b}
-
-
-def index_texts(
-    index: Artifact,
-    passage_ids: pa.Table,
-    texts: Iterable[str],
-    *,
-    k1: float,
-    b: float,
-    inputs: dict[str, str],
-    provenance: dict[str, str],
-) -> str:
-    """Index texts as the artifact `index`, which is not published yet; returns the reference.
-
-    Args:
-        passage_ids: one column, `passage_id`, in the order of the texts.
-    """
-    meter = Meter()
-    tokens = [analyze(text) for text in texts]
+    tokens = [analyze(f"{title or ''}\n{text}") for title, text in zip(titles, texts, strict=True)]
     bm25 = bm25s.BM25(k1=k1, b=b, method="lucene")
     bm25.index(tokens, show_progress=False)
     meter.items = len(tokens)
 
-    kind, collection, key = index.reference.split("/")
-    draft = index.store.draft(kind, collection)
+    draft = store.draft("indexes", night.collection_name)
     try:
-        draft.write_part("passages", passage_ids, _IDS)
+        draft.write_part("passages", passages.select(["passage_id"]), _IDS)
         with draft.writing("bm25") as folder:
             bm25.save(folder)
         return draft.publish(
             key=key,
             expected={"passages": 1},
-            inputs=inputs,
-            config=index_config(k1, b),
+            inputs={"snapshot": snapshot},
+            config=config,
             counts={"passages": len(tokens), "stats": meter.stats()},
-            provenance=provenance,
+            provenance=night.fingerprint,
         )
     except BaseException:
         draft.discard()
@@ -101,29 +68,20 @@ class Searcher:
         self.passage_ids = index.read("passages")["passage_id"]
         self.bm25 = bm25s.BM25.load(str(index.folder / "bm25"), mmap=True)
 
-    def scores(self, query: str) -> np.ndarray:
-        """BM25 of every passage: (passages,), 0 where it shares no term with the query."""
-        tokens = [token for token in analyze(query) if token in self.bm25.vocab_dict]
-        if not tokens:
-            return np.zeros(len(self.passage_ids), np.float32)
-        return self.bm25.get_scores(tokens)
-
     def search(self, query: str, depth: int) -> list[tuple[str, float]]:
         """The best passages with a score above 0, best first; ties to the earlier passage.
 
         Returns at most `depth` pairs (passage id, BM25 score): fewer, or none, where fewer
         passages share a term with the query.
         """
-        scores = self.scores(query)
-        best = top(scores, depth, above=0)
+        tokens = [token for token in analyze(query) if token in self.bm25.vocab_dict]
+        if not tokens:
+            return []
+        scores = self.bm25.get_scores(tokens)
+        found = np.flatnonzero(scores > 0)
+        if len(found) > depth:
+            # Everything at or above the depth-th score, so that a tie there is not cut blindly.
+            least = np.partition(scores[found], -depth)[-depth]
+            found = found[scores[found] >= least]
+        best = found[np.argsort(-scores[found], kind="stable")][:depth]
         return [(self.passage_ids[int(i)].as_py(), float(scores[i])) for i in best]
-
-
-def top(scores: np.ndarray, depth: int, *, above: float = -np.inf) -> np.ndarray:
-    """Places of the `depth` highest scores over `above`, best first; ties to the earlier place."""
-    found = np.flatnonzero(scores > above)
-    if len(found) > depth:
-        # Everything at or above the depth-th score, so that a tie there is not cut blindly.
-        least = np.partition(scores[found], -depth)[-depth]
-        found = found[scores[found] >= least]
-    return found[np.argsort(-scores[found], kind="stable")][:depth]

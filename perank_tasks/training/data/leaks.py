@@ -23,14 +23,13 @@ SHOWN = 20
 
 def normal_form(text: str) -> str:
     """Without case, punctuation, and white space but one space between words."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(re.sub(r"[\W_]+", " ", folded).split())
+    return " ".join(re.sub(r"[\W_]+", " ", _folded(text)).split())
 
 
 def bag_of_stems(text: str) -> str:
     """The stems of a text, sorted, each as often as it is there; of stopwords alone, those."""
-    normal = normal_form(text)
-    return " ".join(sorted(analyze(normal))) or normal
+    stems = analyze(_folded(text).replace("_", " "))
+    return " ".join(sorted(stems)) or normal_form(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +111,10 @@ def without_evaluation_queries(
             + "\nTrain on other queries, or leave these out with --drop-evaluation-queries."
         )
     return kept, found
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
 
 
 def _forms(text: str) -> tuple[str, str]:

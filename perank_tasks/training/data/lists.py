@@ -15,6 +15,20 @@ def generator(seed: int, *names: object) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(blake2b(text.encode(), digest_size=8).digest()))
 
 
+def top(scores: np.ndarray, depth: int, *, above: float = -np.inf) -> np.ndarray:
+    """Rows with the `depth` highest scores over `above`, best first; ties to the lower row.
+
+    Args:
+        scores: (passages,).
+    """
+    found = np.flatnonzero(scores > above)
+    if len(found) > depth:
+        # Everything at or above the depth-th score, so that a tie there is not cut blindly.
+        least = np.partition(scores[found], -depth)[-depth]
+        found = found[scores[found] >= least]
+    return found[np.argsort(-scores[found], kind="stable")][:depth]
+
+
 def draw(
     rng: np.random.Generator,
     *,

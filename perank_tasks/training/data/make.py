@@ -25,15 +25,13 @@ from perank_tasks.progress import progress
 from perank_tasks.provenance import fingerprint
 from perank_tasks.schemas import ALIGNMENT_DATA, RANKING_DATA, rows_to_table
 from perank_tasks.settings import Settings
-from perank_tasks.stages.index import Searcher, top
-from perank_tasks.training.data.lists import draw, generator, golden_ranking, prompt_order
+from perank_tasks.training.data.first_stage import FirstStage, build_pool_index
+from perank_tasks.training.data.lists import draw, generator, golden_ranking, prompt_order, top
 from perank_tasks.training.data.options import FIRST_STAGE, DataOptions, Weights
 from perank_tasks.training.data.pool import (
-    FirstStage,
     Pool,
     Source,
     build_pool,
-    build_pool_index,
     pool_name,
     prepare,
 )
@@ -186,7 +184,7 @@ def _make_ranking(
     if artifact.use():
         return artifact.reference
     run = _read_run(Path(options.run_file), opened) if options.run_file else None
-    first_stage = FirstStage(opened, Searcher(store.open(index)), run)
+    first_stage = FirstStage(opened, store.open(index), run)
     builder = _Builder(options, queries, first_stage, grades)
     shards = range(-(-len(queries) // QUERIES_A_SHARD))
     with progress("making lists", len(queries), "queries") as advance:

@@ -24,8 +24,7 @@ from perank_tasks.collections import open_collection
 from perank_tasks.config import Night, NightOptions
 from perank_tasks.errors import ArtifactError, TrainingDataError
 from perank_tasks.schemas import TRAINING_PASSAGES, rows_to_table
-from perank_tasks.stages.embed import embed_shard, plan_embedding, publish_embeddings, to_matrix
-from perank_tasks.stages.index import Searcher, index_config, index_texts
+from perank_tasks.stages.embed import embed_shard, plan_embedding, publish_embeddings
 from perank_tasks.stages.plan import plan_night
 from perank_tasks.stages.snapshot import take_snapshot
 from perank_tasks.text import contents
@@ -36,6 +35,7 @@ from perank_tasks.training.data.vectors import (
     embed_texts,
     hashes_of,
     open_matrix,
+    to_matrix,
 )
 
 log = logging.getLogger(__name__)
@@ -211,7 +211,7 @@ def _copy(
                 f"{source.embeddings} does not have the texts of {source.snapshot} in their order. "
                 "Remove its folder and run the same command again."
             )
-        vectors = to_matrix(pa.chunked_array([batch["embedding"]]))[kept[here]]
+        vectors = to_matrix(batch["embedding"])[kept[here]]
         matrix[first : first + len(vectors)] = vectors
         first += len(vectors)
         place += batch.num_rows
@@ -221,27 +221,6 @@ def _copy(
             "Remove its folder and run the same command again."
         )
     return first
-
-
-def build_pool_index(
-    store: Store, pool: str, options: DataOptions, provenance: dict[str, str]
-) -> str:
-    """BM25 over a pool; returns the reference."""
-    config = index_config(options.k1, options.b)
-    name = pool.split("/")[1]
-    index = store.artifact("indexes", name, artifact_key(pool=pool, **config))
-    if index.use():
-        return index.reference
-    table = store.open(pool).read("passages", ["passage_id", "text"])
-    return index_texts(
-        index,
-        table.select(["passage_id"]),
-        table["text"].to_pylist(),
-        k1=options.k1,
-        b=options.b,
-        inputs={"passages": pool},
-        provenance=provenance,
-    )
 
 
 def with_texts(
@@ -335,39 +314,3 @@ class Pool:
                 if name in names:
                     rows.setdefault(name, row)
         return rows
-
-
-class FirstStage:
-    """Scores of every passage of a pool for a query."""
-
-    def __init__(self, pool: Pool, searcher: Searcher, run: dict[str, dict[int, float]] | None):
-        """`run` holds the scores of a run, {query id: {row: score}}."""
-        self.pool = pool
-        self.searcher = searcher
-        self.run = run or {}
-
-    def scores(
-        self, query_id: str, text: str, vector: np.ndarray, scorers: Iterable[str]
-    ) -> dict[str, np.ndarray]:
-        """(passages,) scores of each scorer asked for; -inf for what a run does not have."""
-        found: dict[str, np.ndarray] = {}
-        for scorer in scorers:
-            if scorer == "cosine":
-                found[scorer] = self._cosine(vector)
-            elif scorer == "bm25":
-                found[scorer] = self.searcher.scores(text)
-            elif scorer == "run":
-                found[scorer] = np.full(len(self.pool), -np.inf, np.float32)
-                for row, score in self.run.get(query_id, {}).items():
-                    found[scorer][row] = score
-        return found
-
-    def _cosine(self, vector: np.ndarray) -> np.ndarray:
-        # In blocks: float16 vectors are widened, and a large file is not read at once.
-        block = 1 << 16
-        return np.concatenate(
-            [
-                np.asarray(self.pool.vectors[first : first + block], np.float32) @ vector
-                for first in range(0, len(self.pool), block)
-            ]
-        )

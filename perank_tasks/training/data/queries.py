@@ -20,7 +20,6 @@ from perank_tasks.collections.files import read_queries
 from perank_tasks.config import stable_hash
 from perank_tasks.errors import TrainingDataError
 from perank_tasks.schemas import TRAINING_QUERIES, rows_to_table
-from perank_tasks.stages.embed import to_matrix
 from perank_tasks.training.data.leaks import (
     EvaluationQueries,
     normal_form,
@@ -35,6 +34,7 @@ from perank_tasks.training.data.vectors import (
     embed_texts,
     hashes_of,
     open_matrix,
+    to_matrix,
 )
 
 log = logging.getLogger(__name__)
@@ -154,6 +154,7 @@ def file_queries(path: Path) -> list[TrainingQuery]:
     source = path.name.partition(".")[0]
     if source == "queries":
         source = path.absolute().parent.name
+    source = re.sub(r"[^A-Za-z0-9._-]", "-", source)
     return [TrainingQuery(q.query_id, q.text, source) for q in read_queries(path)]
 
 
@@ -200,7 +201,9 @@ def publish_queries(
         vectors: a `training_embeddings` artifact of the queries' texts, in their order.
     """
     rows = [(q.query_id, q.text, q.source, q.passage_row) for q in queries]
-    key = artifact_key(queries=stable_hash(rows), vectors=vectors, forms=evaluation.forms)
+    key = artifact_key(
+        queries=stable_hash(rows), vectors=vectors, forms=evaluation.forms, counts=counts
+    )
     artifact = store.artifact(KIND, name, key)
     if artifact.use():
         return artifact.reference

@@ -54,8 +54,10 @@ class _Examples(Sequence[Example]):
 
     def select(self, places: Sequence[int] | np.ndarray) -> "_Examples[Example]":
         """A reader of some of these examples, in the order given."""
-        chosen = self.places[np.asarray(places, dtype=np.int64)]
-        return type(self)(self.artifact.store, self.artifact.reference, chosen)
+        chosen = object.__new__(type(self))
+        chosen.__dict__ |= self.__dict__  # the same columns and maps, held once
+        chosen.places = self.places[np.asarray(places, dtype=np.int64)]
+        return chosen
 
     def _example(self, place: int) -> Example:
         raise NotImplementedError

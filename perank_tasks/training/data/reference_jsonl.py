@@ -28,14 +28,19 @@ from perank_tasks.models import file_sha256
 from perank_tasks.provenance import fingerprint
 from perank_tasks.schemas import RANKING_DATA, TRAINING_PASSAGES, rows_to_table
 from perank_tasks.settings import Settings
-from perank_tasks.stages.embed import to_matrix
 from perank_tasks.text import clean_text
 from perank_tasks.training.data.leaks import EvaluationQueries, normal_form
 from perank_tasks.training.data.make import KIND, terms_of
 from perank_tasks.training.data.options import DataOptions
 from perank_tasks.training.data.pool import KIND as POOL_KIND
 from perank_tasks.training.data.queries import TrainingQuery, check, publish_queries
-from perank_tasks.training.data.vectors import FOLDER, create_matrix, embed_texts, hashes_of
+from perank_tasks.training.data.vectors import (
+    FOLDER,
+    create_matrix,
+    embed_texts,
+    hashes_of,
+    to_matrix,
+)
 
 ROWS_A_BATCH = 1024
 
@@ -193,7 +198,7 @@ def _fill(folder: Path, vectors: Artifact, rows: int) -> None:
     matrix = create_matrix(folder, rows, dataset.schema.field("embedding").type)
     first = 0
     for batch in dataset.to_batches(columns=["embedding"]):
-        block = to_matrix(pa.chunked_array([batch["embedding"]]))
+        block = to_matrix(batch["embedding"])
         matrix[first : first + len(block)] = block
         first += len(block)
     matrix.flush()

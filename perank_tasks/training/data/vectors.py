@@ -16,15 +16,16 @@ import pyarrow.compute as pc
 from perank_tasks.artifacts import Artifact, Store, artifact_key
 from perank_tasks.config import stable_hash
 from perank_tasks.embedders import identify, load
+from perank_tasks.errors import EmbeddingError
 from perank_tasks.meter import Meter, total
 from perank_tasks.progress import progress
 from perank_tasks.schemas import embeddings as embeddings_schema
 from perank_tasks.settings import Settings
-from perank_tasks.stages.embed import TEXTS_A_CALL, check_unit, to_matrix
 from perank_tasks.text import text_hash
 from perank_tasks.training.data.options import DataOptions
 
 TEXTS_A_SHARD = 4096
+TEXTS_A_CALL = 512
 FOLDER, FILE = "vectors", "embeddings.npy"
 
 
@@ -86,14 +87,16 @@ def _embed_shard(
     vectors = {h: known[h] for h in hashes if h in known}
     vectors |= _known_vectors(artifact, config, [h for h in hashes if h not in known])
     todo = [(h, t) for h, t in dict(zip(hashes, texts, strict=True)).items() if h not in vectors]
-    embedder = load(options.embedder, settings, trust_remote_code=options.trust_remote_code)
-    meter.device, meter.items = embedder.device, len(hashes)
+    if todo:
+        embedder = load(options.embedder, settings, trust_remote_code=options.trust_remote_code)
+        meter.device = embedder.device
     for start in range(0, len(todo), TEXTS_A_CALL):
         chunk = todo[start : start + TEXTS_A_CALL]
         encoded = embedder.encode([text for _, text in chunk])
-        check_unit(encoded, [h for h, _ in chunk], {h: repr(text[:60]) for h, text in chunk})
+        _check(encoded, [text for _, text in chunk])
         vectors.update(zip((h for h, _ in chunk), encoded, strict=True))
-    schema = embeddings_schema(embedder.dimension, options.embedding_precision)
+    meter.items = len(hashes)
+    schema = embeddings_schema(len(vectors[hashes[0]]), options.embedding_precision)
     column = schema.field("embedding").type
     flat = np.array([vectors[h] for h in hashes], column.value_type.to_pandas_dtype()).ravel()
     names = pa.array(hashes, pa.string())
@@ -115,6 +118,25 @@ def _known_vectors(
             matrix = to_matrix(rows["embedding"])
             return dict(zip(rows["text_hash"].to_pylist(), matrix, strict=True))
     return {}
+
+
+def _check(vectors: np.ndarray, texts: list[str]) -> None:
+    norms = np.linalg.norm(vectors, axis=1)
+    bad = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))
+    if len(bad):
+        named = ", ".join(f"{texts[i][:60]!r} (norm {norms[i]:.4g})" for i in bad[:5])
+        raise EmbeddingError(
+            f"The embedder returned {len(bad)} of {len(vectors)} vectors that are not unit "
+            f"vectors: {named}. Look at these texts and at the model's files; nothing was written."
+        )
+
+
+def to_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """A column of embeddings as (rows, dimension) float32."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunks]
+    flat = np.concatenate([np.empty(0, np.float32), *values])
+    return flat.astype(np.float32).reshape(-1, column.type.list_size)
 
 
 def hashes_of(texts: list[str]) -> list[str]:

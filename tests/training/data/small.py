@@ -1,0 +1,40 @@
+"""Training data of small real collections, embedded by the golden checkpoint's own encoder."""
+
+from typing import Any
+
+from perank_tasks.artifacts import Store
+from perank_tasks.settings import Settings
+from perank_tasks.training.data import DataOptions, make_training_data, open_ranking
+from perank_tasks.training.data.readers import RankingExamples
+from tests.small import GOLDEN, NIGHT
+
+EMBEDDER = f"checkpoint:{GOLDEN}"
+
+
+def small_options(*specs: str, **options: Any) -> DataOptions:
+    """Lists of 6 = 4 hard of the top 8 and 2 random."""
+    values = {
+        "collections": specs,
+        "embedder": EMBEDDER,
+        "as_of": NIGHT,
+        "hard": 4,
+        "random": 2,
+        "depth": 8,
+        **options,
+    }
+    if values.get("stage") == "alignment":
+        values = {key: v for key, v in values.items() if key not in ("hard", "random", "depth")}
+    return DataOptions.parse(values)
+
+
+def the_store() -> Store:
+    return Store(Settings.from_environment().root)
+
+
+def small_lists(*specs: str, **options: Any) -> RankingExamples:
+    return open_ranking(the_store(), make_training_data(small_options(*specs, **options)))
+
+
+def columns(examples: RankingExamples) -> list[dict[str, Any]]:
+    """The rows of the table `lists` as a person would see them."""
+    return examples.artifact.read("lists").to_pylist()
