@@ -1,5 +1,6 @@
 """`perank train align` and `perank train rank`: a stage's training from data to a checkpoint."""
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,16 @@ HOLD_OUT_AT_MOST = 1000
 
 
 def _recipe_help(kind: type[StageRecipe]) -> str:
+    """What a recipe holds: click leaves lines below a backspace character as they are."""
     fields = "\n".join(
-        f"    {name}: {field.description}" for name, field in kind.model_fields.items()
+        textwrap.fill(
+            f"{name}: {field.description}", 78, initial_indent="  ", subsequent_indent="      "
+        )
+        for name, field in kind.model_fields.items()
     )
     return (
-        f"\nRecipe, --set NAME=VALUE (NAME= empties it), or a TOML file with --recipe:\n\n{fields}"
+        f"\nThe recipe, by --set NAME=VALUE (NAME= empties it) or a TOML file with --recipe:\n\n"
+        f"\b\n{fields}\n"
     )
 
 
@@ -38,10 +44,13 @@ LLM and embedder are frozen. The loss on passages that were held out is measured
 embeddings and, as a control, with shuffled ones: the difference is what the projector conveys.
 Stopped or killed, the same command goes on and ends as if nothing had happened.
 
+    \b
     perank train align --data training_data/dl21/0a1b… --out runs/aligned
 
+    \b
     perank train align --data training_data/dl21/0a1b… --set max_minutes=20 --out runs/aligned
 
+    \b
     accelerate launch -m perank_tasks.training align --data … --preset paper --out runs/aligned
     (several GPUs; not run by us)
 """ + _recipe_help(AlignRecipe)
@@ -53,11 +62,14 @@ text_weight is not 0, with texts, too. Begins with --start, stage 1's checkpoint
 with the recipe's base model. Stopped or killed, the same command goes on and ends as if nothing
 had happened.
 
+    \b
     perank train rank --data training_data/dl21/0a1b… --start runs/aligned/checkpoint --out runs/a
 
+    \b
     perank train rank --data training_data/dl21/0a1b… --data training_data/dl22/2c3d…
         --set max_minutes=60 --set step_weights=discount --out runs/b
 
+    \b
     accelerate launch -m perank_tasks.training rank --data … --preset paper --out runs/c
     (several GPUs; not run by us)
 """ + _recipe_help(RankRecipe)

@@ -235,12 +235,12 @@ def _projector(
         except ValueError as error:
             raise ConfigError(str(error)) from error
         return {f"projector.{name}": value for name, value in module.state_dict().items()}
+    if begin != "ridge" and hidden < config.embedding_size:
+        raise ConfigError(
+            f"projector_start {begin!r} needs a hidden size of {config.embedding_size} or more, "
+            f"the embeddings' width; the LLM has {hidden}: choose ridge or random"
+        )
     if begin == "orthonormal":
-        if hidden < config.embedding_size:
-            raise ConfigError(
-                f"orthonormal columns need a hidden size of {config.embedding_size} or more, the "
-                f"LLM has {hidden}: choose projector_start ridge or random"
-            )
         columns = orthonormal_columns(hidden, config.embedding_size, recipe.seed)
         return {"projector.weight": norm * columns, "projector.bias": torch.zeros(hidden)}
     random = np.random.default_rng(recipe.seed)

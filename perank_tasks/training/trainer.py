@@ -446,6 +446,10 @@ def _arguments(task: Task[Any], recipe: StageRecipe, folder: Path) -> tuple[Trai
         report_to="none",
         ddp_find_unused_parameters=False,
     )
+    if arguments.n_gpu > 1:
+        # Hugging Face would cut batches up itself, between threads; several GPUs are for
+        # accelerate, a process each.
+        arguments._n_gpu = 1
     return arguments, planned
 
 
