@@ -56,7 +56,13 @@ class TrainingOptions(Options):
         ge=0,
         lt=1,
         description="Share of the training queries that is held out, to choose the best step and "
-        "to stop early by. 0: the last step is taken.",
+        "to stop early by. 0: the last step is taken, unless there is a stop_collection.",
+    )
+    stop_collection: str | None = Field(
+        None,
+        description="Spec of a judged collection by whose nDCG@10 the best step is chosen instead; "
+        "none of its queries may be trained on. Another one than development, or what it decides "
+        "is flattered.",
     )
     development: str | None = Field(
         None,
@@ -116,6 +122,8 @@ class Training(BaseModel):
     """Of its content."""
     development: str
     """Spec, resolved."""
+    stop_collection: str | None
+    """Likewise."""
     champion: str
     """The checkpoint to beat: champion as of the date, whatever this very run promotes."""
     fingerprint: dict[str, str]

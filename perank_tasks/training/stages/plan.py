@@ -53,7 +53,12 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
     day = options.run_date or run_date
     registry.check_name(options.name, shipped_checkpoints())
     development = absolute_spec(options.development or settings.collection)
-    _check_development(development, options, day)
+    _check_judged(development, options, day)
+    stop_collection = None
+    if options.stop_collection:
+        stop_collection = absolute_spec(options.stop_collection)
+        _check_judged(stop_collection, options, day)
+        parts[RANK].setdefault("select_by", "given")
     start = registry.resolve(options.start, day)[0] if options.start else None
     shared = {k: v for part in (ALIGN, RANK) for k, v in parts[part].items() if k in MODEL_FIELDS}
     align, rank = (
@@ -69,7 +74,7 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
         "name": options.name,
         "as_of": day,
         "embedder": embedder,
-        "evaluation": (development,),
+        "evaluation": tuple(filter(None, (development, stop_collection))),
     }
     training = Training(
         run_date=day,
@@ -81,6 +86,7 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
         start=start,
         start_hash=start_hash,
         development=development,
+        stop_collection=stop_collection,
         champion=DEFAULT_CHECKPOINT,
         fingerprint=fingerprint(settings.threads),
     )
@@ -103,17 +109,17 @@ def _recipe(kind: type[StageRecipe], options: TrainingOptions, given: dict[str, 
     return kind.parse(kind.preset(options.preset).model_dump() | given)
 
 
-def _check_development(spec: str, options: TrainingOptions, day: date) -> None:
+def _check_judged(spec: str, options: TrainingOptions, day: date) -> None:
     data = open_collection(spec).load(day)
     if options.first_stage == "given" and data.run is None:
         raise ConfigError(
-            f"first_stage is 'given', but the development collection {data.name} brings no run. "
+            f"first_stage is 'given', but the collection {data.name} brings no run. "
             "Name one in its spec (files:/folder?run=FILE), or use first_stage bm25."
         )
     if not data.judgements:
         raise CollectionError(
-            f"The development collection {data.name} has no judgements, so nothing can be said of "
-            "a checkpoint by it. Name a judged one: development=…"
+            f"The collection {data.name} has no judgements, so nothing can be said of a checkpoint "
+            "by it. Name a judged one."
         )
 
 

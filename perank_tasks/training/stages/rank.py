@@ -1,16 +1,21 @@
 """Rank: stage 2, LLM and projector learn to put passages out, best first.
 
 In: training data of stage ranking, and what stage 1 made. Out: the artifact `trained/rank/<key>`.
-The step that is kept is the best one on training queries that were held out.
+The step that is kept is the best one on training queries that were held out, or on a collection of
+its own.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perank_tasks.artifacts import Store
 from perank_tasks.settings import Settings
 from perank_tasks.training.kept import keep_training
 from perank_tasks.training.options import Training
+
+if TYPE_CHECKING:
+    from perank_tasks.perank import PERank
+    from perank_tasks.training.rank import Judge
 
 
 def learn_to_rank(
@@ -56,6 +61,7 @@ def learn_to_rank(
             threads=settings.threads,
             start=start,
             data={"reference": data["ranking"]},
+            judge=_judge(training),
         )
 
     return keep_training(
@@ -67,7 +73,23 @@ def learn_to_rank(
         content={
             "start": None if aligned else training.start_hash,
             "stop_share": share,
+            "stop_collection": training.stop_collection,
             "queries": sorted(queries) if queries is not None else None,
         },
         provenance=training.fingerprint,
     )
+
+
+def _judge(training: Training) -> "Judge | None":
+    """What measures a ranker on the collection that says when to stop."""
+    if training.stop_collection is None:
+        return None
+    from perank_tasks.training.comparing import MAIN
+    from perank_tasks.training.judged import Judged, mean_of
+
+    judged = Judged(training.stop_collection, training)
+
+    def judge(ranker: "PERank") -> dict[str, float]:
+        return {MAIN: mean_of(judged.measure(ranker), MAIN)}
+
+    return judge
