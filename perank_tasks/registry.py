@@ -335,5 +335,5 @@ def _copy(source: Path, folder: Path) -> None:
                 model = (source / Path(name).expanduser()).resolve()
                 if model.is_dir() and not model.is_relative_to(source.resolve()):
                     moved[key] = str(model)
-        if moved.items() - settings.items():
+        if any(settings[key] != name for key, name in moved.items()):
             path.write_text(json.dumps(settings | moved, indent=2) + "\n", encoding="utf-8")
