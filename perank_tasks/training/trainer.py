@@ -297,6 +297,14 @@ class _StageTrainer(Trainer):
                 best_model_checkpoint=self.state.best_model_checkpoint,
             )
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Hugging Face would miss what is frozen; only what is unknown is wrong."""
+        if load_result.unexpected_keys:
+            raise TrainingError(
+                f"{self.args.output_dir} was left by another model: "
+                f"{', '.join(load_result.unexpected_keys[:3])}. Remove the training's folder"
+            )
+
     def start_clock(self) -> None:
         """Go on counting from what the resumed state remembers."""
         self._seconds_before = max(
