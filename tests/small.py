@@ -92,8 +92,18 @@ def small_night(spec: str, **options: Any) -> Night:
 
 
 def small_embedder(folder: Path) -> str:
-    """The golden checkpoint's encoder as a sentence-transformers model: 32 values a text."""
+    """A sentence-transformers model of 32 values a text: the mean of its words' vectors.
+
+    They are the golden encoder's, whose random layers would mix them up.
+    """
+    import torch
     from sentence_transformers import SentenceTransformer
 
-    SentenceTransformer(str(GOLDEN / "encoder"), device="cpu").save(str(folder))
+    model = SentenceTransformer(str(GOLDEN / "encoder"), device="cpu")
+    bert = model[0].auto_model
+    bert.encoder.layer = torch.nn.ModuleList()
+    bert.config.num_hidden_layers = 0
+    for same in (bert.embeddings.position_embeddings, bert.embeddings.token_type_embeddings):
+        torch.nn.init.zeros_(same.weight)
+    model.save(str(folder))
     return str(folder)

@@ -92,8 +92,8 @@ def _made_of(training: Training, store: Store, trained: Artifact) -> str:
             (
                 "alignment",
                 f"{found['loss']:.3f} nats a token of text from its own embedding, "
-                f"{found['control']:.3f} from another's: {found['gain']:.3f} less "
-                f"[{found['low']:.3f}, {found['high']:.3f}], {found['passages']} passages",
+                f"{found['control']:.3f} from another's; difference {found['gain']:+.3f} "
+                f"[{found['low']:+.3f}, {found['high']:+.3f}], {found['passages']} passages",
             )
         )
     return markdown_table(("", ""), rows)
