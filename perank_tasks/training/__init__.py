@@ -9,6 +9,11 @@
     saving.py    what was trained, as a checkpoint of our format or of the published one
     curves.py    losses and measures by step, as files and as a plot
 
+    options.py   a whole run: its form, and what is planned of it; pipeline.py does it
+    stages/      its steps: data, align, rank, evaluate, register, promote
+    kept.py      trainings as artifacts; comparing.py, judged.py measure; card.py describes
+    ablation.py, crossvalidation.py   what parts of a recipe, and the LLM, are worth
+
 On several GPUs, after `accelerate config`:
 
     accelerate launch -m perank_tasks.training rank lists/ --preset paper --out run
