@@ -223,7 +223,8 @@ def teacher_forced(
 def agreement(engine: PERank, lists: Sequence[RankingExample]) -> list[float]:
     """nDCG@10 of the engine's order of each list, ranked as one window, against the golden one:
     of n passages its first is worth n, its last 1."""
-    options = RankingOptions(window=max(2, *(len(example.ranking) for example in lists)))
+    longest = max(2, *(len(example.ranking) for example in lists))
+    options = RankingOptions(window=longest, step=longest)
     requests = (
         RerankRequest(
             example.query_id,
