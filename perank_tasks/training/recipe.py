@@ -330,6 +330,8 @@ _PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "num_layers": 4,
             "learning_rate": 1e-4,
             "max_steps": 2000,
+            "eval_steps": 200,
+            "eval_examples": 100,
             "storage": "float16",
         },
     },

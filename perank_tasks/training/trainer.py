@@ -492,12 +492,16 @@ def _quiet_and_deterministic() -> Iterator[None]:
     """On a CPU the same steps give the same bits; transformers does not warn that a state dict
     holds only what learns."""
     before = torch.are_deterministic_algorithms_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     if not torch.cuda.is_available():
         torch.use_deterministic_algorithms(True)
+        # Nothing reads memory that it has not written: filling it would only cost time.
+        torch.utils.deterministic.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
         transformers_logging.set_verbosity(verbosity)
