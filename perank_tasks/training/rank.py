@@ -163,7 +163,7 @@ def learn_to_rank(
         description=f"trained to rank for {outcome.kept_step} steps",
         training={
             **identity,
-            **{k: report[k] for k in ("measures", "steps", "kept_step", "stopped", "seconds")},
+            **{k: report[k] for k in ("measures", "steps", "kept_step", "stopped")},
         },
         readme=(readme or _card)(report),
     )
@@ -223,8 +223,8 @@ def teacher_forced(
 def agreement(engine: PERank, lists: Sequence[RankingExample]) -> list[float]:
     """nDCG@10 of the engine's order of each list, ranked as one window, against the golden one:
     of n passages its first is worth n, its last 1."""
-    longest = max(2, *(len(example.ranking) for example in lists))
-    options = RankingOptions(window=longest, step=longest)
+    window = max(2, *(len(example.ranking) for example in lists))
+    options = RankingOptions(window=window, step=window)
     requests = (
         RerankRequest(
             example.query_id,
