@@ -50,6 +50,8 @@ class Trainee(nn.Module):
         recipe: which part of it learns.
     """
 
+    body: Any
+
     def __init__(self, checkpoint: Checkpoint, recipe: StageRecipe) -> None:
         super().__init__()
         self.body = meta_body(checkpoint.llm)
@@ -203,6 +205,8 @@ class AlignmentTrainee(Trainee):
         head: (V, H), the LLM's output embeddings.
     """
 
+    head: Tensor
+
     def __init__(self, checkpoint: Checkpoint, recipe: StageRecipe, head: Tensor) -> None:
         super().__init__(checkpoint, recipe)
         self.register_buffer("head", head.float(), persistent=False)
@@ -218,7 +222,7 @@ class AlignmentTrainee(Trainee):
 
 
 def _last_layer(
-    layer: nn.Module, hidden: Tensor, angles: tuple[Tensor, Tensor], outputs: Tensor
+    layer: Any, hidden: Tensor, angles: tuple[Tensor, Tensor], outputs: Tensor
 ) -> Tensor:
     """The LLM's last layer at `outputs` (B, n) only: of all other places, keys and values are
     all that is read. With a compact prompt and 4 layers this saves a fifth of a step.
