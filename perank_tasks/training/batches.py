@@ -195,14 +195,14 @@ class RankingCollator:
                 f"{where}: its embeddings have shape {np.shape(example.embeddings)}, expected "
                 f"{expected}"
             )
-        if self._needs_query and np.shape(example.query_embedding) != expected[1:]:
+        if self._needs_query and _shape(example.query_embedding) != expected[1:]:
             raise TrainingError(
-                f"{where}: its query's embedding has shape {np.shape(example.query_embedding)}, "
+                f"{where}: its query's embedding has shape {_shape(example.query_embedding)}, "
                 f"expected {expected[1:]}: query token and residual read it"
             )
-        if self._needs_scores and np.shape(example.scores) != expected[:1]:
+        if self._needs_scores and _shape(example.scores) != expected[:1]:
             raise TrainingError(
-                f"{where}: its first-stage scores have shape {np.shape(example.scores)}, expected "
+                f"{where}: its first-stage scores have shape {_shape(example.scores)}, expected "
                 f"{expected[:1]}: score_residual reads them"
             )
         if self._with_texts and len(example.texts or ()) != n:
@@ -285,6 +285,10 @@ def _placed(ids: Tensor, slots: list[tuple[int, int, int]], outputs: Tensor) -> 
     return Rows(
         ids=ids, slot_rows=rows, slot_places=places, slot_passages=passages, outputs=outputs
     )
+
+
+def _shape(values: np.ndarray | None) -> tuple[int, ...]:
+    return () if values is None else values.shape
 
 
 def _tensor(values: np.ndarray | None) -> Tensor:

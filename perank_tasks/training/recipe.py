@@ -209,7 +209,7 @@ class RankRecipe(StageRecipe):
         None, gt=0, description="Of the projector. Empty: learning_rate."
     )
     lora_rank: int = Field(16, ge=1, description="Rank of the additions.")
-    lora_alpha: float = Field(32.0, gt=0, description="They are scaled by alpha / rank.")
+    lora_alpha: int = Field(32, ge=1, description="They are scaled by alpha / rank.")
     lora_targets: str = Field(
         "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj",
         description="Matrices they are added to, separated by commas.",
@@ -330,6 +330,8 @@ _PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "num_layers": 4,
             "learning_rate": 1e-4,
             "max_steps": 2000,
+            "eval_steps": 200,
+            "eval_examples": 100,
             "storage": "float16",
         },
     },

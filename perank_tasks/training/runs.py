@@ -74,7 +74,7 @@ def main_process_first() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
         yield
         return
-    from accelerate import PartialState
+    from accelerate import PartialState  # type: ignore[import-untyped]
 
     with PartialState().main_process_first():
         yield

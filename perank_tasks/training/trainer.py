@@ -199,7 +199,8 @@ class _StageTrainer(Trainer):
         task: Task[Any],
         recipe: StageRecipe,
     ) -> None:
-        self._task, self._recipe = task, recipe
+        self._task, self._recipe, self._trainee = task, recipe, model
+        self._points = Path(str(arguments.output_dir))
         self._shown: dict[str, list[Tensor]] = {}
         self._begun = time.monotonic()
         self._seconds_before = 0.0
@@ -228,10 +229,10 @@ class _StageTrainer(Trainer):
             self._shown.setdefault(name, []).append(value.detach())
         return (loss, outputs) if return_outputs else loss
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-            for name, parameter in (model or self.model).named_parameters():
+            for name, parameter in (model or self._trainee).named_parameters():
                 if parameter.requires_grad:
                     decay = self._recipe.weight_decay if parameter.dim() > 1 else 0.0
                     groups.setdefault((self._rate(name), decay), []).append(parameter)
@@ -255,13 +256,14 @@ class _StageTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         assert self._task.measure is not None
-        self.model.eval()
+        model: Any = self.model
+        model.eval()
         with torch.no_grad():
-            found = self._task.measure(self.model)
+            found = self._task.measure(model)
         metrics = {f"eval_{name}": value for name, value in found.items()}
         self.log(dict(metrics))
         if self.is_world_process_zero():
-            write_curves(Path(self.args.output_dir).parent, self.rows())
+            write_curves(self._points.parent, self.rows())
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
@@ -287,12 +289,12 @@ class _StageTrainer(Trainer):
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            point = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            point = self._points / f"checkpoint-{self.state.global_step}"
             sizes = {file.name: file.stat().st_size for file in point.iterdir()}
             with replacing(point / "complete.json", _REMEDY) as path:
                 path.write_text(json.dumps(sizes, indent=1, sort_keys=True) + "\n")
             rotate_checkpoints(
-                output_dir=self.args.output_dir,
+                output_dir=str(self._points),
                 save_total_limit=limit,
                 best_model_checkpoint=self.state.best_model_checkpoint,
             )
@@ -339,7 +341,8 @@ class _StageTrainer(Trainer):
     def rows(self) -> list[dict[str, Any]]:
         """What was logged, one row a step."""
         rows: dict[int, dict[str, Any]] = {}
-        for entry in self.state.log_history:
+        history: list[dict[str, Any]] = self.state.log_history
+        for entry in history:
             if "train_runtime" in entry:
                 continue
             row = rows.setdefault(entry["step"], {"step": entry["step"]})
@@ -351,7 +354,7 @@ class _StageTrainer(Trainer):
     def outcome(self, planned: int) -> Outcome:
         """How it ended."""
         state = self.state
-        selected = self._task.select_by is not None and state.best_global_step
+        best = state.best_global_step if self._task.select_by is not None else None
         if state.global_step < planned and self.stopped == "schedule":
             # A run that was killed between its last point and its end does not stop again.
             self.stopped = "patience" if self.is_out_of_patience() else "max_minutes"
@@ -360,8 +363,8 @@ class _StageTrainer(Trainer):
             planned=planned,
             stopped=self.stopped,
             seconds=self.seconds(),
-            kept_step=state.best_global_step if selected else state.global_step,
-            kept_measure=state.best_metric if selected else None,
+            kept_step=best or state.global_step,
+            kept_measure=state.best_metric if best else None,
             rows=self.rows(),
         )
 
@@ -492,12 +495,17 @@ def _quiet_and_deterministic() -> Iterator[None]:
     """On a CPU the same steps give the same bits; transformers does not warn that a state dict
     holds only what learns."""
     before = torch.are_deterministic_algorithms_enabled()
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     if not torch.cuda.is_available():
         torch.use_deterministic_algorithms(True)
+        # Nothing reads memory that it has not written: filling it would only cost time.
+        memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+        memory.fill_uninitialized_memory = filled
         transformers_logging.set_verbosity(verbosity)

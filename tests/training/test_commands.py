@@ -69,7 +69,7 @@ def test_help_teaches_every_hyper_parameter() -> None:
 def test_mistakes_are_explained_before_anything_is_written(tmp_path: Path) -> None:
     out = str(tmp_path / "run")
     for words, said in (
-        (["--set", "learning_rat=1"], "Did you mean learning_rate?"),
+        (["--set", "learning_rat=1"], "Did you mean learning_rate or"),
         (["--preset", "tinny"], "expected one of paper, tiny"),
         (["--data", "training_data/none/0"], "training_data/none/0"),
     ):

@@ -17,6 +17,7 @@ from perank_tasks.training.model import RankingTrainee
 from perank_tasks.training.rank import collator, learn_to_rank
 from perank_tasks.training.recipe import RankRecipe
 from perank_tasks.training.start import open_start
+from tests.perank.tiny import write_own
 from tests.training.examples import some_lists
 
 SHORT = {
@@ -86,6 +87,42 @@ def compare(
         for k in range(n - 1):
             left = order[k:]
             assert left[int(ours[row, k, left].argmax())] == order[k]
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_reading_is_the_stock_models(tmp_path: Path, cache: Path, family: str) -> None:
+    """Hidden states at the outputs, and gradients, though the last layer looks at little else."""
+    bias = {"attention_bias": True} if family == "llama" else {}
+    folder = write_own(tmp_path / "own", family, llm={"initializer_range": 0.1, **bias})
+    recipe = recipe_of()
+    begun = open_start(folder, recipe, cache=cache)
+    trainee = RankingTrainee(begun, recipe)
+    batch = collator(begun, recipe)(some_lists(3, sizes=(6, 4, 9)))
+    projected = trainee.projector(batch["embeddings"])
+    queries = batch["query_embeddings"]
+    assert queries is not None
+    query = trainee.projector(queries)
+    rows = batch["plain"]
+
+    inputs = trainee.body.embed_tokens(rows["ids"]).clone()
+    for row, place, passage in zip(
+        *(rows[f"slot_{x}"].tolist() for x in ("rows", "places", "passages")),  # type: ignore[literal-required]
+        strict=True,
+    ):
+        inputs[row, place] = query[row] if passage < 0 else projected[row, passage]
+    stock = trainee.body(inputs_embeds=inputs, use_cache=False).last_hidden_state
+    expected = torch.stack([stock[row, rows["outputs"][row]] for row in range(3)])
+    found = trainee.read(rows, projected, query)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(0))
+    parameters = [p for p in trainee.parameters() if p.requires_grad and p.dim() > 0]
+    gradients = [
+        torch.autograd.grad((states * weights).sum(), parameters, retain_graph=True)
+        for states in (found, expected)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-3 * float(other.abs().max()))
 
 
 @pytest.mark.parametrize(
