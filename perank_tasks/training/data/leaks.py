@@ -13,6 +13,7 @@ from datetime import date
 
 from perank_tasks.analysis import analyze
 from perank_tasks.collections import Query, open_collection
+from perank_tasks.collections.pydocs import DATA, read_queries
 from perank_tasks.errors import TrainingDataError
 
 ALWAYS = "pydocs"
@@ -66,8 +67,13 @@ class EvaluationQueries:
         Raises:
             ConfigError, CollectionError: a collection is unknown or cannot be read.
         """
-        loaded = [open_collection(spec).load(as_of) for spec in dict.fromkeys([ALWAYS, *specs])]
-        return cls((data.name, data.queries) for data in loaded)
+        # Its queries are a file; `load` would read the whole documentation for them.
+        found = [(ALWAYS, read_queries(DATA / "queries.tsv"))]
+        for spec in dict.fromkeys(specs):
+            if spec != ALWAYS:
+                data = open_collection(spec).load(as_of)
+                found.append((data.name, data.queries))
+        return cls(found)
 
     def find(self, query: Query) -> Coincidence | None:
         """Whose query this is, if any."""

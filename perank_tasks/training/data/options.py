@@ -239,7 +239,7 @@ class DataOptions(Options):
             raise ValueError("teacher is none; set judgements, or name one")
         if self.judgements and self.queries not in ("collection", "cloze"):
             raise ValueError("judgements are of the collections' queries, or of cloze queries")
-        if ("run" in teacher or (hard and "run" in hard)) != bool(self.run_file):
+        if ("run" in {*teacher, *(hard or ())}) != bool(self.run_file):
             raise ValueError("the scorer run and run_file belong together; give both, or neither")
         if self.hard + self.random < 2:
             raise ValueError("a list has hard + random candidates: at least 2")

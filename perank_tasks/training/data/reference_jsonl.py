@@ -242,19 +242,19 @@ def _read_list(record: Record) -> ReferenceList:
     ranking = values.get("ranking")
     texts = values.get("extra_texts")
     if not isinstance(ranking, list) or not all(type(place) is int for place in ranking):
-        raise _malformed(where, "a list of whole numbers in 'ranking'", ranking)
+        raise _malformed(where, "a list of whole numbers in 'ranking'", repr(ranking))
     n = len(ranking)
     # Counted from 0 or from 1: a permutation can be read in one way only.
     base = min(ranking, default=0)
     if n < 2 or base not in (0, 1) or sorted(ranking) != list(range(base, base + n)):
-        raise _malformed(where, "each of 0 … n-1, or of 1 … n, once in 'ranking'", ranking)
+        raise _malformed(where, "each of 0 … n-1, or of 1 … n, once in 'ranking'", repr(ranking))
     ranking = [place - base for place in ranking]
     if (
         not isinstance(texts, list)
         or len(texts) != 2 * n
         or not all(isinstance(text, str) and text.strip() for text in texts)
     ):
-        found = f"{len(texts)} texts" if isinstance(texts, list) else texts
+        found = f"{len(texts)} texts" if isinstance(texts, list) else repr(texts)
         raise _malformed(
             where, f"{2 * n} texts in 'extra_texts', the prompt's then the golden order's", found
         )
@@ -289,8 +289,6 @@ def _query(where: str, values: dict[str, Any]) -> str:
     )
 
 
-def _malformed(where: str, expected: str, found: object) -> TrainingDataError:
-    shown = repr(found)
-    return TrainingDataError(
-        f"{where}: expected {expected}; found {shown[:80]}{'…' if len(shown) > 80 else ''}"
-    )
+def _malformed(where: str, expected: str, found: str) -> TrainingDataError:
+    shown = found if len(found) <= 80 else f"{found[:79]}…"
+    return TrainingDataError(f"{where}: expected {expected}; found {shown}")
