@@ -78,10 +78,10 @@ def test_cells_are_trained_once_and_the_table_says_what_was_measured(
     assert len(trained) == 2
 
     # What is done is found: nothing is trained, and nothing ranked.
-    monkeypatch.setattr(PERank, "rerank_many", None)
-    found = run_ablation(training, ["residual"])
+    with monkeypatch.context() as broken:
+        broken.setattr(PERank, "rerank_many", None)
+        found = run_ablation(training, ["residual"])
     assert found.rows == first.rows
-    monkeypatch.undo()
 
     full, without = found.rows
     assert full.without_llm is not None
@@ -131,9 +131,7 @@ def test_a_collection_measures_as_the_nights_stages_do(world: World) -> None:
 
 
 def test_every_query_is_measured_by_what_was_not_trained_on_it(world: World) -> None:
-    training = labelled(
-        plan(world, align=False, development=world.training, data_hard_from="judged")
-    )
+    training = labelled(plan(world, align=False, development=world.training))
     found = cross_validate(training, 3)
     assert found.folds == [5, 5, 5]
     assert len(found.values[ON][MAIN]) == len(found.values[OFF][MAIN]) == 15
@@ -175,7 +173,6 @@ def test_commands_train_and_say_where_results_are(world: World, tmp_path: Path) 
     assert "| with alignment |" in perank("ablation", values, "--parts", "alignment", *out)
     assert (tmp_path / "out" / "ablation.md").is_file()
     del values["data_collections"], values["development"]
-    values |= {"data_hard_from": "judged", "data_judgements": "true"}
     found = perank("crossvalidate", values, "--folds", "2", "--development", world.training, *out)
     assert "15 queries in 2 folds" in found
     assert f"{MAIN}: LLM off" in found

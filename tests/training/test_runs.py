@@ -155,10 +155,12 @@ def test_a_worse_checkpoint_is_registered_and_not_promoted(store: Store, world: 
 def test_a_run_that_is_stopped_between_any_two_steps_ends_the_same(
     store: Store, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    promoted_champion(store, world, "reversed", -1.0)
     undisturbed = run_training(plan(world))
     first = weights_of("tiny", store)
 
     monkeypatch.setenv("PERANK_HOME", str(tmp_path / "another"))
+    promoted_champion(registry.open_store(), world, "reversed-too", -1.0)
     stages = ("data", "align", "rank", "evaluate", "register", "promote")
     for last in stages:
         for stage, _ in pipeline._stages(plan(world)):
@@ -166,9 +168,10 @@ def test_a_run_that_is_stopped_between_any_two_steps_ends_the_same(
                 break
     again = run_training(plan(world))
     there = registry.open_store()
-    assert again["register"] == undisturbed["register"]
+    assert again["rank"] == undisturbed["rank"]
     assert weights_of("tiny", there) == first
-    assert len(registry.registered(there)) == len(registry.all_decisions(there)) == 1
+    assert len(registry.registered(there)) == len(registry.all_decisions(there)) == 2
+    assert again["promote"]["champion"] == again["register"]
     for kind in ("trained/align", "trained/rank", "evaluations/tiny", "checkpoints/tiny"):
         assert len(list((there.root / kind).iterdir())) == 1, kind
     assert not list((Settings.from_environment().cache / "training").iterdir())
