@@ -148,9 +148,9 @@ def _with_training_options(
             help=field.description,
             show_default=field.default is not None,
         )
-        kind = Annotated[_kind(field.annotation) | None, option]
+        kind: Any = Annotated[_kind(field.annotation) | None, option]
         parameters.append(inspect.Parameter(name, keyword, default=field.default, annotation=kind))
-    words = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE; see above.")]
+    words: Any = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE; see above.")]
     parameters.append(inspect.Parameter("set", keyword, default=None, annotation=words))
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}

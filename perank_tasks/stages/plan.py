@@ -167,17 +167,16 @@ def _arm(
         embedder = CHECKPOINT_PREFIX + checkpoint
     else:
         embedder = str(summary.encoder.folder or summary.encoder.name)
-    ranking, prompt = options.ranking, summary.prompt
+    ranking = options.ranking
     if name == LLM_OFF:
         ranking = replace(ranking, decoding="residual", passages="embeddings", top_k=None)
-        prompt = None
     reads_vectors = ranking.passages != "text"
     return arm.model_copy(
         update={
             **(_embedder(embedder, options, settings) if reads_vectors else {}),
             "checkpoint": checkpoint,
             "checkpoint_hash": summary.hash,
-            "prompt": prompt,
+            "prompt": summary.prompt if ranking.reads_a_prompt else None,
             "ranking": ranking,
         }
     )

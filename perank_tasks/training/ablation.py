@@ -216,7 +216,7 @@ def measure_cell(
             counts={name: score(found).mean for name, found in values.items()},
             provenance=training.fingerprint,
         )
-    return read_scores(cell.read("scores")), report_of(store.open(trained))
+    return dict(read_scores(cell.read("scores"))), report_of(store.open(trained))
 
 
 def write_table(ablation: Ablation, folder: Path) -> list[Path]:

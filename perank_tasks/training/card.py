@@ -3,6 +3,7 @@
 Everything in a card is read from manifests and tables: nothing is claimed that was not measured.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from perank_tasks.artifacts import Artifact, Store
@@ -19,6 +20,7 @@ from perank_tasks.training.comparing import (
 from perank_tasks.training.data.readers import terms
 from perank_tasks.training.kept import report_of
 from perank_tasks.training.options import Training
+from perank_tasks.training.recipe import StageRecipe
 
 LIMITS = """\
 - It orders passages that a first stage has found; it finds none, and says nothing of whether the
@@ -110,7 +112,8 @@ def _residual(trained: Artifact) -> str:
 
 
 def _data(training: Training, store: Store, trained: Artifact) -> str:
-    lines, notes = [], {}
+    lines: list[str] = []
+    notes: dict[str, str] = {}
     for stage, reference in _sources(store, trained).items():
         artifact = store.open(reference)
         counts = ", ".join(
@@ -140,7 +143,7 @@ def _sources(store: Store, trained: Artifact) -> dict[str, str]:
     return found
 
 
-def _scores(arms: dict[str, Values]) -> str:
+def _scores(arms: Mapping[str, Values]) -> str:
     rows = [
         (name, *(str(score(values, measure)) for measure in MEASURES))
         for name, values in arms.items()
@@ -168,7 +171,7 @@ def _how(report: dict[str, Any]) -> str:
 
 
 def _recipes(training: Training) -> str:
-    recipes = {"stage 2": training.rank}
+    recipes: dict[str, StageRecipe] = {"stage 2": training.rank}
     if training.options.align:
         recipes = {"stage 1": training.align, **recipes}
     names = list(dict.fromkeys(name for recipe in recipes.values() for name in recipe.model_dump()))

@@ -82,7 +82,7 @@ def scores_table(arms: Mapping[str, Values]) -> pa.Table:
     return rows_to_table(rows, CHECKPOINT_SCORES)
 
 
-def read_scores(table: pa.Table) -> dict[str, dict[str, dict[str, float]]]:
+def read_scores(table: pa.Table) -> dict[str, Values]:
     """What `scores_table` wrote."""
     arms: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in table.to_pylist():

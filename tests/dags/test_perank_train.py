@@ -47,7 +47,12 @@ print(json.dumps({ti.task_id: ti.state for ti in run.get_task_instances()}))
 
 def python(program: str, home: Path, *arguments: str) -> Any:
     """The last line that a process of its own prints, as JSON."""
-    environment = {**os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    environment = {
+        **os.environ,
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
     done = subprocess.run(
         [sys.executable, "-c", program, str(DAGS), *arguments],
         env=environment,

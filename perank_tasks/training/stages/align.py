@@ -4,6 +4,9 @@ In: training data of stage alignment. Out: the artifact `trained/align/<key>`, o
 run leaves stage 1 out.
 """
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from perank_tasks.artifacts import Store
@@ -29,7 +32,7 @@ def align_projector(training: Training, data: dict[str, str]) -> str | None:
     reference = data["alignment"]
     recipe = training.align
 
-    def train(out):
+    def train(out: Path) -> dict[str, Any]:
         passages = open_alignment(store, reference)
         order = np.random.default_rng(recipe.seed).permutation(len(passages))
         held_out = min(recipe.eval_examples, len(order) // 5)

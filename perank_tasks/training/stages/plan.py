@@ -14,6 +14,7 @@ from perank_tasks import registry
 from perank_tasks.artifacts import Store
 from perank_tasks.collections import absolute_spec, open_collection
 from perank_tasks.config import DEFAULT_CHECKPOINT
+from perank_tasks.embedders import CHECKPOINT_PREFIX
 from perank_tasks.errors import CollectionError, ConfigError
 from perank_tasks.provenance import fingerprint
 from perank_tasks.settings import Settings
@@ -68,7 +69,11 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
     embedder, start_hash = rank.encoder, None
     if start:
         begun = summarize_checkpoint(start, cache=settings.cache)
-        embedder, start_hash = str(begun.encoder.folder or begun.encoder.name), begun.hash
+        start_hash = begun.hash
+        if begun.layout == "published":
+            embedder = CHECKPOINT_PREFIX + start
+        else:
+            embedder = str(begun.encoder.folder or begun.encoder.name)
     data = {
         **parts[DATA],
         "name": options.name,

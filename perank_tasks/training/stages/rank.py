@@ -45,7 +45,7 @@ def learn_to_rank(
     start = aligned or training.start
 
     def train(out: Path) -> dict[str, Any]:
-        lists = open_ranking(store, data["ranking"])
+        lists: Any = open_ranking(store, data["ranking"])
         if queries is not None:
             lists = lists.select([i for i, (q, _) in enumerate(lists.queries) if q in queries])
         development = lists.select([])
