@@ -3,7 +3,8 @@
 `stage` makes a task of a stage function, `night_params` a form of `NightOptions` and
 `AlertOptions`, `plan` the first task, which decides what date a run is for, `verdict` the task
 that says how the night is, `NightAlert` the notifier that tells people, and `retention` the task of
-`dags/perank_retention.py`.
+`dags/perank_retention.py`. `training_params`, `plan_training` and `training_stage` are the same for
+`dags/perank_train.py`.
 """
 
 import importlib
@@ -40,6 +41,9 @@ log = logging.getLogger(__name__)
 PLAN = "plan_night"
 """Id of the task that every other task takes the night from."""
 
+TRAINING_PLAN = "plan_run"
+"""The same of a training run."""
+
 VERDICT = "verdict"
 """Id of the task that returns the night's word."""
 
@@ -65,17 +69,28 @@ def retention_params() -> dict[str, Param]:
     return {**_params(RetentionOptions), "delete": Param(True, type="boolean", description=about)}
 
 
+def training_params() -> dict[str, Param]:
+    """The form of a training run: its own options, its data's, and both stages'."""
+    from perank_tasks.training.options import form
+
+    return {name: _param(schema) for name, schema in form().items()}
+
+
 def _params(options: type[BaseModel]) -> dict[str, Param]:
-    params = {}
-    for name, schema in options.model_json_schema()["properties"].items():
-        schema = dict(schema)
-        default, description = schema.pop("default"), schema.pop("description")
-        kinds = schema.pop("anyOf", None)
-        if kinds:  # an option that may be left empty
-            schema |= {key: value for kind in kinds for key, value in kind.items() if key != "type"}
-            schema["type"] = ["null", *(k["type"] for k in kinds if k["type"] != "null")]
-        params[name] = Param(default, description=description, **schema)
-    return params
+    schemas = options.model_json_schema()["properties"]
+    return {name: _param(schema) for name, schema in schemas.items()}
+
+
+def _param(schema: dict[str, Any]) -> Param:
+    schema = dict(schema)
+    default, description = schema.pop("default"), schema.pop("description")
+    kinds = schema.pop("anyOf", None)
+    if kinds:  # an option that may be left empty
+        schema |= {key: value for kind in kinds for key, value in kind.items() if key != "type"}
+        schema["type"] = ["null", *(k["type"] for k in kinds if k["type"] != "null")]
+        if "enum" in schema:
+            schema["enum"] = [*schema["enum"], None]
+    return Param(default, description=description, **schema)
 
 
 def run_date_of(context: Any) -> date:
@@ -110,19 +125,48 @@ def stage(path: str, **task_options: Any) -> Any:
     The function's first argument is the night, which the task fetches from the run's plan:
     passed by hand, it would draw a line from the plan to every task of the graph.
     """
+    return _stage(f"perank_tasks.stages.{path}", PLAN, Night.from_json, task_options)
+
+
+def plan_training(**task_options: Any) -> Any:
+    """The first task of a training run: its Params and date as a `Training`, in JSON."""
+
+    @task(task_id=TRAINING_PLAN, **task_options)
+    def plan_run() -> dict[str, Any]:
+        from perank_tasks.training.stages.plan import plan_training as plan_stage
+
+        context = get_current_context()
+        with _AsAirflowErrors():
+            return plan_stage(dict(context["params"]), run_date_of(context)).to_json()
+
+    return plan_run
+
+
+def training_stage(path: str, **task_options: Any) -> Any:
+    """As `stage`, of a function below `perank_tasks.training.stages`."""
+
+    def training(value: dict[str, Any]) -> Any:
+        from perank_tasks.training.options import Training
+
+        return Training.from_json(value)
+
+    return _stage(f"perank_tasks.training.stages.{path}", TRAINING_PLAN, training, task_options)
+
+
+def _stage(
+    path: str, plan_task: str, parse: Callable[[dict[str, Any]], Any], task_options: dict[str, Any]
+) -> Any:
     module, _, name = path.rpartition(".")
 
     def call(**inputs: Any) -> Any:
-        function: Callable[..., Any] = getattr(
-            importlib.import_module(f"perank_tasks.stages.{module}"), name
-        )
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
         # Airflow adds its whole context to the keywords of a function that takes any.
         wanted = inspect.signature(function).parameters
-        night = Night.from_json(get_current_context()["ti"].xcom_pull(task_ids=PLAN))
+        planned = parse(get_current_context()["ti"].xcom_pull(task_ids=plan_task))
         with _AsAirflowErrors():
-            return function(night, **{k: v for k, v in inputs.items() if k in wanted})
+            return function(planned, **{k: v for k, v in inputs.items() if k in wanted})
 
-    call.__doc__ = f"See `perank_tasks.stages.{path}`."
+    call.__doc__ = f"See `{path}`."
     return task(task_id=name, **task_options)(call)
 
 

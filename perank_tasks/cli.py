@@ -21,7 +21,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 from rich.console import Console
 
-from perank_tasks.commands import baseline, parse_date, train, warehouse
+from perank_tasks.commands import baseline, checkpoint, parse_date, train, warehouse
 from perank_tasks.commands.compare import compare
 from perank_tasks.commands.retention import retention
 from perank_tasks.commands.simulate import simulate
@@ -39,6 +39,7 @@ app.add_typer(judge, name="judge")
 bench = _typer(help="Measure the reranking engine on this machine.")
 app.add_typer(bench, name="bench")
 app.add_typer(baseline.app, name="baseline")
+app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(train.app, name="train")
 app.add_typer(warehouse.app, name="warehouse")
 out = Console()
@@ -78,7 +79,12 @@ _RUN_FILES = [
 
 
 def main() -> None:
-    """Entry point: errors of ours are printed without a traceback and exit with 1."""
+    """Entry point."""
+    run(app)
+
+
+def run(commands: typer.Typer) -> None:
+    """Run commands: errors of ours are printed without a traceback and exit with 1."""
     logging.basicConfig(level=os.environ.get("PERANK_LOG", "WARNING").upper(), format="%(message)s")
     # Tokenizers warn where a process that used threads forks another.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -86,7 +92,7 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        app()
+        commands()
     except PerankError as error:
         Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: ", end="")
         print(error, file=sys.stderr)

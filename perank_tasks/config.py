@@ -35,17 +35,23 @@ from perank_tasks.perank.options import (
     RankingOptions,
 )
 
-ArmName = Literal["bm25", "cosine", "fusion", "perank"]
+ArmName = Literal["bm25", "cosine", "fusion", "perank", "llm-off"]
 ARM_NAMES: tuple[ArmName, ...] = get_args(ArmName)
+LLM_OFF: ArmName = "llm-off"
+CHECKPOINT_ARMS: frozenset[ArmName] = frozenset({"perank", LLM_OFF})
+"""Arms that rank by a checkpoint."""
 ARM_HELP = {
     "bm25": "the first stage's own order",
     "cosine": "cosine similarity of query and passage embeddings",
     "fusion": "cosine + fusion_weight x first-stage score",
     "perank": "PE-Rank: listwise reranking by an LLM that sees one embedding a passage",
+    "llm-off": "the same checkpoint with its LLM switched off: its residual alone, if it has one",
 }
 
 DEFAULT_EMBEDDER = "all-minilm-l6-v2"
 DEFAULT_CHECKPOINT = "smollm2-minilm-untrained"
+CHAMPION = "champion"
+"""What stands for the checkpoint promoted as of a night's date (`perank_tasks.registry`)."""
 
 
 def stable_hash(value: Any) -> str:
@@ -130,9 +136,10 @@ class NightOptions(Options):
         0.03, ge=0, description="Weight of the first-stage score beside the cosine in fusion."
     )
     checkpoint: str = Field(
-        DEFAULT_CHECKPOINT,
-        description="PE-Rank checkpoint: the name of a shipped one, or a folder in the published "
-        "or in our own layout.",
+        CHAMPION,
+        description="PE-Rank checkpoint. champion: the one promoted as of the night's date, or "
+        f"{DEFAULT_CHECKPOINT} where none was. Otherwise the name of a shipped or a registered "
+        "one, or a folder in the published or in our own layout.",
     )
     window: int = Field(20, ge=2, le=100, description="Passages the LLM ranks at once.")
     step: int = Field(10, ge=1, le=100, description="How far the window moves; at most the window.")
@@ -315,6 +322,16 @@ class Arm(_Frozen):
         return stable_hash(self.model_dump(mode="json"))[:10]
 
 
+class Promotion(_Frozen):
+    """The decision that made a checkpoint champion."""
+
+    promotion_id: str
+    checkpoint: str
+    as_of: date
+    name: str
+    reason: str
+
+
 class Night(_Frozen):
     """A planned run: everything a stage needs to know beside its input artifacts."""
 
@@ -326,6 +343,8 @@ class Night(_Frozen):
     arms: tuple[Arm, ...]
     fingerprint: dict[str, str]
     """Code, libraries and hardware that compute this night (`provenance.fingerprint`)."""
+    promotion: Promotion | None = None
+    """What made its checkpoint champion; None where none was promoted or another was asked for."""
 
     @property
     def fingerprint_hash(self) -> str:

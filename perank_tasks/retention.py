@@ -3,12 +3,14 @@
 In: the artifact store and a policy. Out: what was removed, or would be, with its bytes.
 
 What stays for ever: acceptances, the log of loads, the record of alerts, and every results
-artifact whose rows hold, since the warehouse is made again from these. What stays with all that
+artifact whose rows hold, since the warehouse is made again from these; registered checkpoints and
+the decisions on them; training data. What stays with all that
 it was made from (`Manifest.inputs`, followed to the end): results that are young, of the last
 nights, accepted, or an arm's first; the newest snapshots, and the newest embeddings and indexes
 of each configuration. The rest goes once nobody has used it for `keep_days`: candidates and
 rankings of old nights, snapshots, embeddings and indexes of content that has changed since, and
-results that a second run of their date has replaced.
+results that a second run of their date has replaced, and trainings, of which the registry has what
+was registered.
 
 Notes: a stage that finds an artifact done marks it as used, so what a running night stands on is
 young. Whoever lists artifacts sees a removed one whole or not at all.
@@ -26,8 +28,8 @@ from perank_tasks.artifacts import MANIFEST, Artifact, Store
 from perank_tasks.config import RetentionOptions, stable_hash
 from perank_tasks.load_log import Load, collection_of, needed_loads
 
-REMADE = ("snapshots", "embeddings", "indexes", "candidates", "rankings")
-"""Kinds that a night makes again where it needs one that is gone."""
+REMADE = ("snapshots", "embeddings", "indexes", "candidates", "rankings", "trained")
+"""Kinds that are made again where one is needed that is gone."""
 
 REUSED = ("snapshots", "embeddings", "indexes")
 """Those of them that later nights take over."""

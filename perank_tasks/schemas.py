@@ -219,6 +219,59 @@ BASELINES = pa.schema(
     ]
 )
 
+# Numbers of a training by step: loss, learning rate, measures on development examples (`dev_…`).
+CURVES = pa.schema(
+    [
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+    ]
+)
+
+# What a checkpoint and those beside it get on a judged collection, query by query.
+CHECKPOINT_SCORES = pa.schema(
+    [
+        pa.field("arm", pa.string(), nullable=False),
+        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("measure", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+    ]
+)
+
+# One row a measure and pair of arms: b against a, paired by query.
+CHECKPOINT_TESTS = pa.schema(
+    [
+        pa.field("a", pa.string(), nullable=False),
+        pa.field("b", pa.string(), nullable=False),
+        pa.field("measure", pa.string(), nullable=False),
+        pa.field("queries", pa.int32(), nullable=False),
+        pa.field("mean_a", pa.float64(), nullable=False),
+        pa.field("mean_b", pa.float64(), nullable=False),
+        pa.field("delta", pa.float64(), nullable=False),
+        pa.field("ci_low", pa.float64(), nullable=False),
+        pa.field("ci_high", pa.float64(), nullable=False),
+        pa.field("better", pa.int32(), nullable=False),
+        pa.field("worse", pa.int32(), nullable=False),
+        pa.field("p", pa.float64()),  # null: the measure says nothing of quality
+        pa.field("p_holm", pa.float64()),
+    ]
+)
+
+# One row a decision on which checkpoint nights use, for good: the registry's, not the warehouse's.
+PROMOTIONS = pa.schema(
+    [
+        pa.field("promotion_id", pa.string(), nullable=False),
+        pa.field("act", pa.string(), nullable=False),  # promote | withdraw
+        pa.field("checkpoint", pa.string(), nullable=False),  # a reference, or a shipped name
+        pa.field("checkpoint_hash", pa.string(), nullable=False),
+        pa.field("as_of", pa.date32(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("evaluation", pa.string()),  # what it rests on; null: a person's word
+        pa.field("decided_at", pa.timestamp("us"), nullable=False),  # UTC
+    ]
+)
+
 DERIVED_TABLES: dict[str, pa.Schema] = {
     "verdicts": pa.schema(
         [

@@ -89,3 +89,21 @@ def small_night(spec: str, **options: Any) -> Night:
     parsed = NightOptions.parse(values)
     assert parsed.run_date
     return plan_night(parsed, parsed.run_date)
+
+
+def small_embedder(folder: Path) -> str:
+    """A sentence-transformers model of 32 values a text: the mean of its words' vectors.
+
+    They are the golden encoder's, whose random layers would mix them up.
+    """
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(GOLDEN / "encoder"), device="cpu")
+    bert = model[0].auto_model
+    bert.encoder.layer = torch.nn.ModuleList()
+    bert.config.num_hidden_layers = 0
+    for same in (bert.embeddings.position_embeddings, bert.embeddings.token_type_embeddings):
+        torch.nn.init.zeros_(same.weight)
+    model.save(str(folder))
+    return str(folder)

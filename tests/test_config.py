@@ -20,7 +20,7 @@ DAY = date(2026, 1, 31)
         ({"arms": ["bm25", "bm25"]}, "arms names one twice: bm25, bm25"),
         (
             {"arms": ["bm52"]},
-            r"valid:\n  arms\.0: .*'bm25', 'cosine', 'fusion' or 'perank' \(found 'bm52'\)\. "
+            r"valid:\n  arms\.0: .*'bm25', .*'perank' or 'llm-off' \(found 'bm52'\)\. "
             r"Did you mean bm25\?$",
         ),
         ({"arms": ["zzz"]}, r"\(found 'zzz'\)$"),

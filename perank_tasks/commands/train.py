@@ -2,7 +2,7 @@
 
 import typer
 
-from perank_tasks.commands import train_data
+from perank_tasks.commands import train_data, train_run, train_stages
 
 app = typer.Typer(
     help="Train a checkpoint: data, alignment, learning to rank.",
@@ -18,7 +18,15 @@ def _commands() -> None:
 
     perank train data makes passages and ranked lists out of a collection; perank train align
     teaches the projector to speak the LLM's language; perank train rank teaches the LLM to rank.
+
+    perank train run does all of it, evaluates what came out beside the champion, registers it and
+    promotes it if it is not worse.
     """
 
 
 app.command("data", help=train_data.HELP)(train_data.data)
+app.command("align", help=train_stages.ALIGN_HELP)(train_stages.align)
+app.command("rank", help=train_stages.RANK_HELP)(train_stages.rank)
+app.command("run", help=train_run.RUN_HELP)(train_run.run)
+app.command("ablation", help=train_run.ABLATION_HELP)(train_run.ablation)
+app.command("crossvalidate", help=train_run.CROSSVALIDATE_HELP)(train_run.crossvalidate)

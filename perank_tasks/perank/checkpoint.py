@@ -12,8 +12,10 @@ Where the weights are a base model's, of another folder, its tokenizer counts, a
     projector.{weight,bias}             linear: (hidden, embedding_size), (hidden,)
     projector.{0,2,…}.{weight,bias}     mlpNx_gelu
     residual.t, residual.b              scalars, where `residual` is true
+    residual.s                          scalar, where `score_residual` is true
     body.<name>                         replaces the base's, as body.layers.0.mlp.up_proj.weight
-    lora_a.<name>, lora_b.<name>        (r, in), (out, r): adds lora_scale · B·A to the base's
+    lora_a.<name>, lora_b.<name>        (r, in), (out, r): adds lora_scale · B·A to the base's, or
+                                        to what replaces it
 
 Pickles are read with `weights_only=True` or refused; nothing in a checkpoint is executed.
 """
@@ -23,6 +25,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +70,8 @@ class Checkpoint(CheckpointSummary):
 
     `body` holds the tensors of a `LlamaModel` or `MistralModel` built from `llm`;
     `encoder_weights` those of the encoder inside the checkpoint, if there is one.
-    `residual` is (t, b) of the logit `t·(h·p_i) + b·(p_q·p_i)`, None for plain `h·p_i`.
+    `residual` is (t, b) of the logit `t·(h·p_i) + b·(p_q·p_i)`, None for plain `h·p_i`;
+    `score_residual` is s where `s·score_i` is added, of the first stage's score.
     """
 
     tokenizer_folder: Path
@@ -74,6 +79,7 @@ class Checkpoint(CheckpointSummary):
     body: dict[str, Tensor]
     projector: dict[str, Tensor]
     residual: tuple[float, float] | None
+    score_residual: float | None
     encoder_weights: dict[str, Tensor] | None
 
 
@@ -167,14 +173,25 @@ def save_checkpoint(
         StorageError: the folder cannot be written.
     """
     settings = {"format": "perank", "format_version": FORMAT_VERSION, **dataclasses.asdict(config)}
+    with writing_checkpoint(folder) as scratch:
+        (scratch / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+        (scratch / "README.md").write_text(readme)
+        plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        save_file(plain, scratch / "model.safetensors", metadata={"format": "pt"})
+
+
+@contextmanager
+def writing_checkpoint(folder: Path) -> Iterator[Path]:
+    """A scratch folder that becomes `folder`, readable for everybody, if the block succeeds.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            (scratch / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
-            (scratch / "README.md").write_text(readme)
-            plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-            save_file(plain, scratch / "model.safetensors", metadata={"format": "pt"})
+            yield scratch
             make_readable(scratch)
             if folder.exists():
                 shutil.rmtree(folder)
@@ -217,6 +234,7 @@ def _load_published(found: ResolvedModel, config: dict[str, Any], cache: Path) -
         body=merge_adapter(llm, body, adapter) if adapter else body,
         projector=_projector(summary, files, "model.projector.", llm.hidden_size),
         residual=None,
+        score_residual=None,
         encoder_weights=inside or None,
     )
 
@@ -240,6 +258,7 @@ def _load_own(found: ResolvedModel, raw: dict[str, Any], cache: Path) -> Checkpo
         body=_adapted(_body(llm, TensorFiles(base.folder)), files, config.lora_scale),
         projector=_projector(summary, files, "projector.", llm.hidden_size),
         residual=residual,
+        score_residual=float(files.get("residual.s", ())) if config.score_residual else None,
         encoder_weights=None,
     )
 
@@ -295,7 +314,8 @@ def _projector(
 def _adapted(body: dict[str, Tensor], files: TensorFiles, scale: float) -> dict[str, Tensor]:
     """The base's tensors with the checkpoint's replacements and low-rank additions."""
     adapted = dict(body)
-    for key in files.files:
+    # Replacements first: additions go on top of them.
+    for key in sorted(files.files):
         kind, _, name = key.partition(".")
         if kind not in ("body", "lora_a"):
             continue
@@ -312,5 +332,5 @@ def _adapted(body: dict[str, Tensor], files: TensorFiles, scale: float) -> dict[
         rank = low.shape[0]
         low = files.get(key, (rank, columns)).float()
         high = files.get(f"lora_b.{name}", (rows, rank)).float()
-        adapted[name] = (body[name].float() + scale * high @ low).to(body[name].dtype)
+        adapted[name] = (adapted[name].float() + scale * high @ low).to(body[name].dtype)
     return adapted

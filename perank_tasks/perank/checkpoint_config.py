@@ -1,4 +1,4 @@
-"""What a checkpoint is: in, a folder, a shipped name or a hub id; out, its `CheckpointSummary`.
+"""What a checkpoint is: in, a folder, a name or a hub id; out, its `CheckpointSummary`.
 
 config.json is checked and files are hashed; no tensor is read and no model unpacked, so that
 neither torch nor transformers is imported, except to list the names in a pickle. `checkpoint`
@@ -77,6 +77,8 @@ class PerankConfig:
     prompt: str = COMPACT_V1.name
     query_token: bool = True
     residual: bool = True
+    score_residual: bool = False
+    """Whether the residual also reads the first stage's score; only where `residual` is true."""
     lora_scale: float = 1.0
     encoder_revision: str | None = None
     description: str = ""
@@ -101,6 +103,7 @@ class CheckpointSummary:
     embedding_size: int
     prompt: str
     query_token: bool
+    has_residual: bool
     encoder: EncoderSpec
     base_model: str | None
     base_revision: str | None
@@ -140,7 +143,9 @@ def open_checkpoint(
 def find_checkpoint(
     path_or_name: str | os.PathLike[str], *, cache: Path, revision: str | None = None
 ) -> ResolvedModel:
-    """Where a checkpoint given by path, shipped name or hub id lies.
+    """Where a checkpoint given by path, by name or by hub id lies.
+
+    A name is that of a shipped checkpoint, or of one that `perank_tasks.registry` keeps.
 
     Raises:
         ConfigError: nothing of that name (close ones are offered), or a revision of something
@@ -151,9 +156,16 @@ def find_checkpoint(
     if not folder.is_dir():
         folder = SHIPPED / name
         if not (folder / "config.json").is_file():
-            if not looks_like_hub_id(name):
-                raise unknown_name("checkpoint", name, shipped_checkpoints())
-            return resolve_model(name, cache=cache, revision=revision)
+            # Parquet and its readers are not needed for a folder or a shipped one.
+            from perank_tasks import registry
+
+            if found := registry.find(name):
+                folder = registry.model_folder(found)
+            elif looks_like_hub_id(name):
+                return resolve_model(name, cache=cache, revision=revision)
+            else:
+                known = [*shipped_checkpoints(), *registry.names()]
+                raise unknown_name("checkpoint", name, known)
     if revision is not None:
         raise ConfigError(
             f"revision is {revision!r}, but the checkpoint {name!r} is the folder {folder}: only "
@@ -234,6 +246,7 @@ def summarize_published(
         embedding_size=embedding_size,
         prompt=RELEASED_V1.name,
         query_token=False,
+        has_residual=False,
         encoder=EncoderSpec(
             name=encoder_name,
             pooling=_pooling(path, config),
@@ -282,6 +295,7 @@ def summarize_own(
         embedding_size=config.embedding_size,
         prompt=config.prompt,
         query_token=config.query_token,
+        has_residual=config.residual,
         encoder=EncoderSpec(
             name=config.encoder,
             pooling=config.encoder_pooling,
@@ -322,7 +336,7 @@ def parse_config(path: Path, raw: dict[str, Any]) -> PerankConfig:
             setting(path, settings, key, str)
     for key in ("num_layers", "embedding_size"):
         setting(path, settings, key, int)
-    for key in ("query_token", "residual"):
+    for key in ("query_token", "residual", "score_residual"):
         if key in settings:
             setting(path, settings, key, bool)
     _pooling(path, settings)
@@ -330,6 +344,10 @@ def parse_config(path: Path, raw: dict[str, Any]) -> PerankConfig:
     if config.prompt not in TEMPLATES:
         raise CheckpointError(
             f"{path}: prompt is {config.prompt!r}, expected one of {', '.join(TEMPLATES)}"
+        )
+    if config.score_residual and not config.residual:
+        raise CheckpointError(
+            f"{path}: score_residual is true, but residual, which it adds to, is false"
         )
     if config.num_layers < 1 or config.embedding_size < 1:
         raise CheckpointError(

@@ -34,7 +34,8 @@ class Window:
 
     `projected` is (n, H), `projected_query` (H,). `keys` names what stands at each position of
     the prompt, embeddings included: equal keys up to a position mean an equal cache up to it.
-    `outputs` is how many passages have to be put out, 1 to n.
+    `outputs` is how many passages have to be put out, 1 to n. `scores` are the first stage's,
+    (n,) in float32, where the model reads them.
     """
 
     prompt: Prompt
@@ -42,6 +43,7 @@ class Window:
     projected_query: Tensor | None
     keys: list[int]
     outputs: int
+    scores: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ class Batch:
     """(B, n_max, H)"""
     queries: Tensor | None = field(init=False)
     """(B, H)"""
+    scores: Tensor | None = field(init=False)
+    """(B, n_max), the first stage's."""
     lengths: Tensor = field(init=False)
     """(B,), tokens of each prompt."""
     available: Tensor = field(init=False)
@@ -107,6 +111,8 @@ class Batch:
         )
         given = [w.projected_query for w in self.windows if w.projected_query is not None]
         self.queries = torch.stack(given) if given else None
+        scores = [window.scores for window in self.windows if window.scores is not None]
+        self.scores = torch.nn.utils.rnn.pad_sequence(scores, batch_first=True) if scores else None
         self.lengths = torch.tensor([len(w.keys) for w in self.windows], device=device)
         sizes = torch.tensor([len(w.projected) for w in self.windows], device=device)
         places = torch.arange(self.projected.shape[1], device=device)
@@ -247,7 +253,7 @@ def constrained(batch: Batch) -> list[Decoded]:
     model, windows, projected = batch.model, batch.windows, batch.projected
     counts = [min(len(window.projected) - 1, window.outputs) for window in windows]
     rows = torch.arange(len(windows), device=model.device)
-    bias = model.bias(projected, batch.queries)
+    bias = model.bias(projected, batch.queries, batch.scores)
     available = batch.available.clone()
     finite = torch.ones(len(windows), dtype=torch.bool, device=model.device)
     chosen = torch.zeros(len(windows), max(counts), dtype=torch.long, device=model.device)
@@ -279,7 +285,7 @@ def first_step(batch: Batch) -> list[Decoded]:
     hidden = batch.prefill()
     begin = time.perf_counter()
     logits = batch.model.logits(
-        hidden, batch.projected, batch.model.bias(batch.projected, batch.queries)
+        hidden, batch.projected, batch.model.bias(batch.projected, batch.queries, batch.scores)
     )
     finite = (torch.isfinite(logits) | ~batch.available).all(1).tolist()
     logits = logits.masked_fill(~batch.available, -torch.inf)

@@ -62,6 +62,7 @@ class _Ranking:
     texts: list[str] = field(default_factory=list)
     projected: Tensor | None = None
     projected_query: Tensor | None = None
+    scores: Tensor | None = None
     prompts: dict[int | tuple[int, ...], Prompt] = field(default_factory=dict)
     reason: str | None = None
     markers_defused: int = 0
@@ -114,6 +115,7 @@ class PERank:
     Attributes:
         embedding_size: d, the width of the embeddings it reads.
         needs_query_embedding: whether requests must carry the query's embedding.
+        reads_scores: whether it uses the first stage's scores.
         checkpoint_hash: what names its weights in results' keys.
         encoder: the embedder that makes the vectors it reads.
         counters: what it has done.
@@ -131,6 +133,7 @@ class PERank:
     ) -> None:
         self.embedding_size = checkpoint.embedding_size
         self.needs_query_embedding = checkpoint.query_token or checkpoint.residual is not None
+        self.reads_scores = checkpoint.score_residual is not None
         self.checkpoint_hash = checkpoint.hash
         self.encoder: EncoderSpec = checkpoint.encoder
         self.counters = Counters()
@@ -141,6 +144,7 @@ class PERank:
             projector_type=checkpoint.projector_type,
             embedding_size=checkpoint.embedding_size,
             residual=checkpoint.residual,
+            score_residual=checkpoint.score_residual,
             device=device,
             dtype=dtype,
         )
@@ -228,6 +232,7 @@ class PERank:
             "prompt_hash": self.prompts(options or RankingOptions()).hash,
             "query_token": checkpoint.query_token,
             "residual": list(checkpoint.residual) if checkpoint.residual else None,
+            "score_residual": checkpoint.score_residual,
             "device": str(self.model.device),
             "dtype": str(self.model.dtype).removeprefix("torch."),
         }
@@ -279,6 +284,7 @@ class PERank:
         embeddings: np.ndarray | None = None,
         *,
         query_embedding: np.ndarray | None = None,
+        scores: np.ndarray | None = None,
         top_k: int | None = None,
         options: RankingOptions | None = None,
     ) -> RerankResult:
@@ -290,6 +296,7 @@ class PERank:
                 are not given and needed.
             embeddings: (n, d), L2-normalised, by the checkpoint's encoder.
             query_embedding: (d,); embedded here where it is needed and not given.
+            scores: (n,), the first stage's, for a checkpoint that reads them.
             top_k: as in `options`, which it replaces there.
             options: window, decoding and form. None: the paper's.
 
@@ -319,6 +326,7 @@ class PERank:
             embeddings=embeddings,
             query_embedding=query_embedding,
             texts=passages,
+            scores=scores,
         )
         return next(self.rerank_many([request], options))
 
@@ -344,11 +352,17 @@ class PERank:
             progress: called with the number of queries done.
 
         Raises:
-            ConfigError: `batch_queries` is less than 1.
+            ConfigError: `batch_queries` is less than 1, or the residual is to rank alone and there
+                is none.
             DeviceMemoryError: not even one query's window fits into memory.
         """
         if batch_queries is not None and batch_queries < 1:
             raise ConfigError(f"batch_queries must be 1 or more, found {batch_queries}")
+        if options and options.decoding == "residual" and self.model.residual is None:
+            raise ConfigError(
+                f"checkpoint {self._checkpoint.name!r} has no residual, and without its LLM "
+                f"nothing is left to rank by: choose another decoding"
+            )
         return self._stream(iter(requests), options or RankingOptions(), batch_queries, progress)
 
     def _stream(
@@ -403,6 +417,9 @@ class PERank:
         ranking.projected = self._project(request.embeddings)
         if request.query_embedding is not None and self.needs_query_embedding:
             ranking.projected_query = self._project(request.query_embedding[None])[0]
+        if self.reads_scores:
+            scores = np.zeros(len(order)) if request.scores is None else request.scores
+            ranking.scores = torch.from_numpy(np.array(scores, np.float32)).to(self.model.device)
         return ranking
 
     def _fault(self, request: RerankRequest, options: RankingOptions) -> str | None:
@@ -423,6 +440,12 @@ class PERank:
         if bad.any():
             first = request.passage_ids[int(bad.argmax())]
             return f"embeddings of {int(bad.sum())} passages are not finite, first {first!r}"
+        if self.reads_scores and request.scores is not None:
+            if np.shape(request.scores) != expected[:1]:
+                found = np.shape(request.scores)
+                return f"first-stage scores have shape {found}, expected {expected[:1]}"
+            if not np.isfinite(request.scores).all():
+                return "first-stage scores are not finite"
         if not self.needs_query_embedding:
             return None
         if request.query_embedding is None:
@@ -451,6 +474,10 @@ class PERank:
             (ranking for ranking in rankings if ranking.todo),
             key=lambda ranking: -len(ranking.prepared.text) if ranking.prepared else 0,
         )
+        if not options.reads_a_prompt:
+            for ranking in active:
+                self._rank_by_residual(ranking)
+            return
         try:
             self._rank_together(active, options)
             return
@@ -469,6 +496,24 @@ class PERank:
         self._max_rows = max(1, min(self._max_rows, half))
         self._rank(active[:half], options)
         self._rank(active[half:], options)
+
+    @torch.inference_mode()
+    def _rank_by_residual(self, ranking: _Ranking) -> None:
+        """Rank a list window by window without the LLM. Equal logits go to the earlier passage."""
+        assert ranking.projected is not None
+        assert ranking.projected_query is not None
+        scores = None if ranking.scores is None else ranking.scores[None]
+        bias = self.model.bias(ranking.projected[None], ranking.projected_query[None], scores)
+        assert bias is not None
+        if not torch.isfinite(bias).all():
+            ranking.fail("the residual's logits are not finite: the checkpoint is damaged")
+            return
+        logits = bias[0].tolist()
+        for start, end, _ in ranking.todo:
+            ranking.order[start:end] = sorted(ranking.order[start:end], key=lambda p: -logits[p])
+        ranking.windows = len(ranking.todo)
+        self.counters.windows += len(ranking.todo)
+        ranking.todo = []
 
     @torch.inference_mode()
     def _rank_together(self, active: list[_Ranking], options: RankingOptions) -> None:
@@ -548,7 +593,14 @@ class PERank:
             keys[prompt.query_slot] = -1
         assert ranking.projected is not None
         picked = torch.tensor(members, device=self.model.device)
-        return Window(prompt, ranking.projected[picked], ranking.projected_query, keys, outputs)
+        return Window(
+            prompt,
+            ranking.projected[picked],
+            ranking.projected_query,
+            keys,
+            outputs,
+            None if ranking.scores is None else ranking.scores[picked],
+        )
 
     def _prompt(self, ranking: _Ranking, members: list[int], options: RankingOptions) -> Prompt:
         """The prompt of a window; without texts it depends on nothing but its size."""
@@ -572,6 +624,8 @@ class PERank:
 
     def _fitting(self, rankings: list[_Ranking], options: RankingOptions) -> int:
         """How many of these the memory that is free has room for together, at least 1."""
+        if not options.reads_a_prompt:
+            return len(rankings)
         tokens = 0
         for ranking in rankings:
             if ranking.todo:

@@ -2,7 +2,8 @@
 
     projector   embeddings (n, d)              -> projected p (n, H), as it is: no norm, no scale
     LLM body    prompt with p in its slots     -> last hidden state h (B, H); no vocabulary head
-    logit       h·p_i, or with residual t·(h·p_i) + b·(p_q·p_i), p_q the projected query
+    logit       h·p_i, or with residual t·(h·p_i) + b·(p_q·p_i) [+ s·score_i], p_q the projected
+                query, score_i the first stage's score
 
 H is the LLM's hidden size, d the embedder's, B windows in a batch, n passages (paper,
 sections 3.1 and 3.3; the residual is that of ResRank, arXiv 2604.22180).
@@ -36,6 +37,7 @@ class RankingModel:
         projector_type: `linear`, `mlpNx_gelu` or `identity`.
         embedding_size: d.
         residual: (t, b), None for a model without.
+        score_residual: s, None for a model that does not read first-stage scores.
         device, dtype: where and in what precision it runs.
     """
 
@@ -48,10 +50,12 @@ class RankingModel:
         projector_type: str,
         embedding_size: int,
         residual: tuple[float, float] | None,
+        score_residual: float | None = None,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self.device, self.dtype, self.residual = device, dtype, residual
+        self.device, self.dtype = device, dtype
+        self.residual, self.score_residual = residual, score_residual
         self.llm = Llm(llm, body, device=device, dtype=dtype)
         with torch.device("meta"):
             self._projector = build_projector(projector_type, embedding_size, llm.hidden_size)
@@ -106,16 +110,26 @@ class RankingModel:
             embeds[query_rows, query_places] = projected_queries[query_rows]
         return embeds
 
-    def bias(self, projected: Tensor, projected_query: Tensor | None) -> Tensor | None:
-        """The residual's share of the logits, b·(p_q·p_i), (B, n) in float32.
+    def bias(
+        self, projected: Tensor, projected_query: Tensor | None, scores: Tensor | None = None
+    ) -> Tensor | None:
+        """The residual's share of the logits, b·(p_q·p_i) [+ s·score_i], (B, n) in float32.
 
         It is the same at every step; None for a model without residual.
+
+        Args:
+            projected: p, (B, n, H).
+            projected_query: p_q, (B, H).
+            scores: the first stage's, (B, n); None: no passage is ahead of another.
         """
         if self.residual is None:
             return None
         if projected_query is None:
             raise ValueError("a model with residual needs the projected query")
-        return self.residual[1] * _dot(projected, projected_query)
+        bias = self.residual[1] * _dot(projected, projected_query)
+        if self.score_residual is None or scores is None:
+            return bias
+        return bias + self.score_residual * scores
 
     def logits(self, hidden: Tensor, projected: Tensor, bias: Tensor | None) -> Tensor:
         """One logit a passage, (B, n) in float32.

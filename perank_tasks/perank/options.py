@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from perank_tasks.errors import ConfigError
 
-Decoding = Literal["constrained", "first-step", "free"]
+Decoding = Literal["constrained", "first-step", "free", "residual"]
 PassageForm = Literal["embeddings", "both", "text"]
 InitialOrder = Literal["given", "inverted", "random"]
 
@@ -13,6 +13,7 @@ DECODING_HELP = {
     "constrained": "passages one by one, only those still to be ranked (the paper's)",
     "first-step": "one forward pass a window, ordered by the first step's logits",
     "free": "plain generation of [3] > [1] > …, repaired where numbers are missing or repeated",
+    "residual": "the checkpoint's residual alone, its LLM switched off",
 }
 PASSAGES_HELP = {
     "embeddings": "one embedding token a passage (the paper's)",
@@ -80,11 +81,21 @@ class RankingOptions:
             )
         if self.passes < 1:
             raise ConfigError(f"passes must be 1 or more, found {self.passes}")
+        if self.passages != "embeddings" and self.decoding == "residual":
+            raise ConfigError(
+                f"decoding 'residual' has no LLM to read texts, and passages is {self.passages!r}: "
+                f"use passages 'embeddings'"
+            )
         if self.passages == "text" and self.decoding != "free":
             raise ConfigError(
                 f"passages 'text' puts no embedding into the prompt, so {self.decoding} decoding "
                 f"has none to put out: use decoding 'free', or passages 'both'"
             )
+
+    @property
+    def reads_a_prompt(self) -> bool:
+        """Whether the LLM is asked at all."""
+        return self.decoding != "residual"
 
     @property
     def answers_in_numbers(self) -> bool:

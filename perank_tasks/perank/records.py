@@ -16,6 +16,8 @@ class RerankRequest:
     `embeddings` is (n, d), row i of `passage_ids[i]`, made by the checkpoint's encoder and
     L2-normalised; `texts` are the passages' texts. Which of them are needed `RankingOptions.
     passages` says. `query_embedding` is (d,), needed where `PERank.needs_query_embedding`.
+    `scores` is (n,), the first stage's, for a checkpoint that reads them (`PERank.reads_scores`);
+    to one that is given none, no passage is ahead of another.
     """
 
     query_id: str
@@ -24,6 +26,7 @@ class RerankRequest:
     embeddings: np.ndarray | None = None
     query_embedding: np.ndarray | None = None
     texts: Sequence[str] | None = None
+    scores: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

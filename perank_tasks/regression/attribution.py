@@ -105,6 +105,10 @@ def in_words(
                 phrases.append(_SETTINGS_OF_FILES[key])
         elif not key.startswith(_CONSEQUENCES):
             phrases.append(f"setting {key.removeprefix('arm.')}: {_arrow(before, now, key)}")
+            if key == "arm.checkpoint" and "promotion.id" in now:
+                phrases[-1] += " (promoted as of {}, {}: {})".format(
+                    *(now[f"promotion.{what}"] for what in ("as_of", "name", "reason"))
+                )
     if "code" in changed:
         commits = _arrow(before, now, "commit")
         phrases.append(f"perank's code (commit {commits})")
@@ -151,6 +155,8 @@ def which_stage(words: Mapping[str, str]) -> str | None:
     if "cosine" in moved:
         return "cosine moved and BM25 did not: it is the embeddings"
     if "cosine" in words and "perank" in moved:
+        if "llm-off" in words and "llm-off" not in moved:
+            return "BM25, cosine and the residual alone did not move: it is the LLM"
         return "BM25 and cosine did not move: it is the reranker"
     return f"BM25 did not move: it is what comes after the first stage, in {', '.join(moved)}"
 

@@ -147,6 +147,16 @@ def read_summary(
     )
 
 
+def read_champions(
+    connection: duckdb.DuckDBPyConnection, run_date: date, collection: str
+) -> list[str]:
+    """The promoted checkpoints that a night ranked by, each with who promoted it and why."""
+    rows = _ask(connection, "champions", run_date=run_date, collection=collection)
+    return [
+        "{checkpoint}, promoted as of {as_of} by {name}: {reason}".format(**row) for row in rows
+    ]
+
+
 def read_night(
     connection: duckdb.DuckDBPyConnection, store: Store, run_date: date, collection: str
 ) -> NightContents:

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from perank_tasks.artifacts import Store
-from perank_tasks.report.contents import read_summary, remarks
+from perank_tasks.report.contents import read_champions, read_summary, remarks
 from perank_tasks.settings import Settings
 from perank_tasks.stages.verdict import judge
 from perank_tasks.warehouse import reading
@@ -39,10 +39,13 @@ def print_report(
         arms = {row["arm_hash"]: row["arm"] for row in rows}
         night = (first["run_date"], first["collection"])
         verdict = judge(warehouse, Store(settings.root), *night, arms)
+        champions = read_champions(warehouse, *night)
     console.print(_table(rows))
     for arm in verdict["arms"]:
         console.print(f"[bold]{arm['arm']}[/]: {escape(arm['text'])}", highlight=False)
     console.print(f"\n[bold]Verdict[/]: {escape(verdict['text'])}", highlight=False)
+    for line in champions:
+        console.print(f"[bold]Champion[/]: {escape(line)}", highlight=False)
     for remark in remarks(rows):
         console.print(f"[yellow]note[/]: {remark}", highlight=False)
     _print_next(console, settings, first)

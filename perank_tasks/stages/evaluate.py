@@ -134,6 +134,7 @@ def _arm_rows(night: Night, arm: Arm, store: Store, rankings: Artifact) -> Rows:
                 **_contents(snapshot),
                 "queries.markers_defused": sum(row["markers_defused"] for row in status),
                 **_embedder(store, inputs),
+                **_promotion(night, arm),
                 **{
                     f"model.{name}": value
                     for name, value in rankings.manifest.counts["model"].items()
@@ -175,6 +176,14 @@ def _embedder(store: Store, inputs: dict[str, str]) -> dict[str, str]:
         return {}
     identity = store.open(inputs["embeddings"]).manifest.config["embedder"]
     return {f"embedder.{name}": str(value) for name, value in identity.items()}
+
+
+def _promotion(night: Night, arm: Arm) -> dict[str, str]:
+    """Who made the arm's checkpoint champion, since when and why."""
+    if night.promotion is None or night.promotion.checkpoint != arm.checkpoint:
+        return {}
+    act = night.promotion.model_dump(mode="json", exclude={"checkpoint"})
+    return {f"promotion.{name.removeprefix('promotion_')}": value for name, value in act.items()}
 
 
 def _contents(snapshot: Artifact) -> dict[str, str]:

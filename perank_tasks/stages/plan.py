@@ -6,6 +6,7 @@ another of its name, a checkpoint that cannot be read.
 """
 
 import logging
+from dataclasses import replace
 from datetime import date
 
 import duckdb
@@ -16,7 +17,17 @@ from perank_tasks.collections import (
     open_collection,
     same_place,
 )
-from perank_tasks.config import Arm, ArmName, Night, NightOptions, first_stage_name, stable_hash
+from perank_tasks.config import (
+    CHECKPOINT_ARMS,
+    LLM_OFF,
+    Arm,
+    ArmName,
+    Night,
+    NightOptions,
+    Promotion,
+    first_stage_name,
+    stable_hash,
+)
 from perank_tasks.embedders import CHECKPOINT_PREFIX, check_code, identify
 from perank_tasks.errors import ConfigError, WarehouseError
 from perank_tasks.provenance import fingerprint
@@ -51,13 +62,18 @@ def plan_night(options: NightOptions, run_date: date) -> Night:
     collection.check(options.run_date or run_date)
     _check_name(spec, collection.name, settings)
     first_stage = first_stage_name(options, collection.run)
+    checkpoint, promotion = _checkpoint(options, options.run_date or run_date)
     night = Night(
         run_date=options.run_date or run_date,
         collection=spec,
         collection_name=collection.name,
         options=options,
-        arms=tuple(_arm(name, first_stage, options, settings) for name in options.arms),
+        arms=tuple(
+            _arm(name, first_stage, checkpoint, options, settings)
+            for name in _possible_arms(options, checkpoint, settings)
+        ),
         fingerprint=fingerprint(settings.threads),
+        promotion=promotion,
     )
     log.info("night of %s on %s", night.run_date, spec)
     for arm in night.arms:
@@ -90,7 +106,46 @@ def _check_name(spec: str, name: str, settings: Settings) -> None:
         )
 
 
-def _arm(name: ArmName, first_stage: str, options: NightOptions, settings: Settings) -> Arm:
+def _checkpoint(options: NightOptions, run_date: date) -> tuple[str, Promotion | None]:
+    """The checkpoint that the night's arms rank by, and the decision that made it champion."""
+    from perank_tasks.registry import resolve
+
+    if not CHECKPOINT_ARMS & set(options.arms):
+        return options.checkpoint, None
+    checkpoint, promotion = resolve(options.checkpoint, run_date)
+    if promotion:
+        log.info(
+            "champion: %s, promoted as of %s by %s: %s",
+            *(checkpoint, promotion.as_of, promotion.name, promotion.reason),
+        )
+    return checkpoint, promotion
+
+
+def _possible_arms(
+    options: NightOptions, checkpoint: str, settings: Settings
+) -> tuple[ArmName, ...]:
+    """The arms asked for, but for one that this checkpoint cannot have.
+
+    Raises:
+        ConfigError: that one is all there would be.
+    """
+    if LLM_OFF not in options.arms:
+        return options.arms
+    from perank_tasks.perank.checkpoint_config import summarize_checkpoint
+
+    if summarize_checkpoint(checkpoint, cache=settings.cache).has_residual:
+        return options.arms
+    why = f"checkpoint {checkpoint} has no residual, so without its LLM nothing is left to rank by"
+    arms = tuple(name for name in options.arms if name != LLM_OFF)
+    if not arms:
+        raise ConfigError(f"{why}: add another arm than {LLM_OFF}.")
+    log.info("arm %s is left out: %s", LLM_OFF, why)
+    return arms
+
+
+def _arm(
+    name: ArmName, first_stage: str, checkpoint: str, options: NightOptions, settings: Settings
+) -> Arm:
     arm = Arm(
         name=name,
         first_stage=first_stage,
@@ -106,20 +161,23 @@ def _arm(name: ArmName, first_stage: str, options: NightOptions, settings: Setti
 
     from perank_tasks.perank.checkpoint_config import summarize_checkpoint
 
-    checkpoint = summarize_checkpoint(options.checkpoint, cache=settings.cache)
-    if checkpoint.layout == "published":
+    summary = summarize_checkpoint(checkpoint, cache=settings.cache)
+    if summary.layout == "published":
         # Its encoder's pooling, maximum length and place are the checkpoint's to say.
-        embedder = CHECKPOINT_PREFIX + options.checkpoint
+        embedder = CHECKPOINT_PREFIX + checkpoint
     else:
-        embedder = str(checkpoint.encoder.folder or checkpoint.encoder.name)
-    reads_vectors = options.passages != "text"
+        embedder = str(summary.encoder.folder or summary.encoder.name)
+    ranking = options.ranking
+    if name == LLM_OFF:
+        ranking = replace(ranking, decoding="residual", passages="embeddings", top_k=None)
+    reads_vectors = ranking.passages != "text"
     return arm.model_copy(
         update={
             **(_embedder(embedder, options, settings) if reads_vectors else {}),
-            "checkpoint": options.checkpoint,
-            "checkpoint_hash": checkpoint.hash,
-            "prompt": checkpoint.prompt,
-            "ranking": options.ranking,
+            "checkpoint": checkpoint,
+            "checkpoint_hash": summary.hash,
+            "prompt": summary.prompt if ranking.reads_a_prompt else None,
+            "ranking": ranking,
         }
     )
 

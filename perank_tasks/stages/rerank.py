@@ -77,7 +77,7 @@ def rerank_shard(
     with progress(f"ranking by {arm.name}", len(queries), "queries") as advance:
         for start in range(0, len(queries), QUERIES_A_CALL):
             chunk = queries[start : start + QUERIES_A_CALL]
-            tasks = _join(chunk, found, vectors, texts)
+            tasks = join_candidates(chunk, found, vectors, texts)
             results += ranker.rank(tasks, advance)
     meter.items = len(results)
     meter.tokens_in = sum(r.tokens_in for r in results)
@@ -265,7 +265,13 @@ class _PERankRanker:
 
         able = {
             t.query_id: RerankRequest(
-                t.query_id, t.text, t.passage_ids, t.embeddings, t.query_embedding, t.texts
+                t.query_id,
+                t.text,
+                t.passage_ids,
+                t.embeddings,
+                t.query_embedding,
+                t.texts,
+                t.scores,
             )
             for t in tasks
             if t.problem is None
@@ -294,16 +300,16 @@ class _PERankRanker:
 
 
 def _ranker(arm: Arm) -> _BaselineRanker | _PERankRanker:
-    return _PERankRanker(arm) if arm.name == "perank" else _BaselineRanker(arm)
+    return _PERankRanker(arm) if arm.checkpoint else _BaselineRanker(arm)
 
 
-def _join(
+def join_candidates(
     queries: list[tuple[str, str]],
     found: dict[str, list[tuple[str, float]]],
     vectors: Artifact | None,
     snapshot: Artifact | None,
 ) -> list[QueryTask]:
-    """Candidates and what the arm reads of them, vectors or texts or both, query by query."""
+    """Candidates and what an arm reads of them, vectors or texts or both, query by query."""
     wanted = {p for query_id, _ in queries for p, _ in found.get(query_id, [])}
     embedded, asked, texts = {}, {}, {}
     if vectors is not None:

@@ -8,25 +8,12 @@ position-aware ListMLE, Lan et al. 2014.
 """
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-StepWeights = Literal["uniform", "discount", "exponential"]
-KlScaling = Literal["reference", "mean"]
-
-STEP_WEIGHTS_HELP = {
-    "uniform": "ListMLE, every step alike (the paper's)",
-    "discount": "position-aware ListMLE by nDCG's discount, 1 / log2(step + 1)",
-    "exponential": "position-aware ListMLE by 2^(steps left) - 1, nearly all weight on the first",
-}
-KL_SCALING_HELP = {
-    "reference": "as the reference code: summed over steps, averaged over lists, so n times the "
-    "ranking losses' scale; its gradient also moves the teacher",
-    "mean": "averaged over steps as the ranking losses are; the teacher is fixed",
-}
+from perank_tasks.training.recipe import KlScaling, StepWeights
 
 IGNORED = -100
 """The target of a token that counts for nothing."""

@@ -96,4 +96,4 @@ def test_the_form_describes_every_option(dag: dict[str, Any]) -> None:
     assert params["run_date"]["format"] == "date"
     assert params["on_regression"]["enum"] == ["alert", "fail"]
     assert params["alert_to"]["value"] == ["log"]
-    assert params["arms"]["value"] == ["bm25", "cosine", "fusion", "perank"]
+    assert params["arms"]["value"] == ["bm25", "cosine", "fusion", "perank", "llm-off"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from perank_tasks.errors import DeviceMemoryError
+from perank_tasks.errors import ConfigError, DeviceMemoryError
 from perank_tasks.perank import PERank, RankingOptions, RerankRequest, decode
 from perank_tasks.perank.checkpoint import load_checkpoint, load_head
 from perank_tasks.perank.llm import Llm
@@ -50,6 +50,43 @@ def test_the_first_step_puts_first_what_constrained_decoding_does(own_engine: PE
     assert [result.order[0] for result in once] == [result.order[0] for result in stepwise]
     assert [result.order for result in once] != [result.order for result in stepwise]
     assert [(result.decode_steps, result.windows) for result in once] == [(1, 1)] * 6
+
+
+def without_llm(folder: Path, t: float) -> PERank:
+    """A ranker whose LLM counts t times."""
+    return PERank.from_pretrained(
+        write_own(folder / f"t-{t}", extra={"residual.t": torch.tensor(t)}),
+        cache=folder,
+        device="cpu",
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"passes": 2}, {"initial_order": "random"}])
+def test_the_residual_alone_ranks_as_constrained_decoding_does_without_the_llms_share(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    given = [random_request(number, length) for number, length in enumerate((20, 35, 10, 1, 100))]
+    assert given[1].embeddings is not None
+    given[1].embeddings[7:12] = given[1].embeddings[3]  # ties go to the earlier passage
+    off = without_llm(tmp_path, 0.0)
+    expected = [result.order for result in off.rerank_many(given, RankingOptions(**options))]
+    on = without_llm(tmp_path, 0.5)
+    alone = RankingOptions(decoding="residual", **options)
+    results = list(on.rerank_many(given, alone))
+    assert [result.order for result in results] == expected
+    assert [result.order for result in on.rerank_many(given, RankingOptions(**options))] != expected
+    assert sum(result.tokens_in + result.decode_steps for result in results) == 0
+    on.counters.reset()
+    list(on.rerank_many(given, alone))
+    assert on.counters.forward_passes == on.counters.flops == 0
+    assert on.counters.windows == sum(result.windows for result in results) > 0
+
+
+def test_the_residual_alone_needs_one_and_reads_no_text(golden_engine: PERank) -> None:
+    with pytest.raises(ConfigError, match="has no residual"):
+        golden_engine.rerank_many([], RankingOptions(decoding="residual"))
+    with pytest.raises(ConfigError, match="no LLM to read texts"):
+        RankingOptions(decoding="residual", passages="both")
 
 
 def test_equal_first_logits_go_to_the_earlier_candidate(own_engine: PERank) -> None:

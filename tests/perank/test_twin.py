@@ -127,6 +127,7 @@ def models(draw: st.DrawFn) -> Model:
         {"prompt": "compact-v1", "query_token": False, "residual": True},
         {"prompt": "compact-v1", "query_token": False, "residual": False},
         {"prompt": "released-v1", "query_token": False, "residual": True},
+        {"prompt": "compact-v1", "query_token": True, "residual": True, "score_residual": True},
     ]
     return Model(
         own=own,
@@ -156,7 +157,12 @@ class Lists:
         with_query = model.own and any(model.settings[key] for key in ("query_token", "residual"))
         return [
             random_request(
-                f"q{i}", length, [self.seed, i], model.embedding_size, with_query=with_query
+                f"q{i}",
+                length,
+                [self.seed, i],
+                model.embedding_size,
+                with_query=with_query,
+                with_scores=model.own and "score_residual" in model.settings,
             )
             for i, length in enumerate(self.lengths)
         ]
@@ -184,7 +190,13 @@ def lists(draw: st.DrawFn) -> Lists:
 
 
 def random_request(
-    query_id: str, length: int, seed: Sequence[int], size: int, *, with_query: bool
+    query_id: str,
+    length: int,
+    seed: Sequence[int],
+    size: int,
+    *,
+    with_query: bool,
+    with_scores: bool = False,
 ) -> RerankRequest:
     """Unit vectors at random, one of six of which appears twice, and a query of known words."""
     random = np.random.default_rng(seed)
@@ -199,6 +211,8 @@ def random_request(
         passage_ids=[f"d{position}" for position in range(length)],
         embeddings=vectors[1:],
         query_embedding=vectors[0] if with_query else None,
+        # Beside a logit of the LLM's that is mostly below 10, and with ties.
+        scores=random.integers(0, 30, length) / 2 if with_scores else None,
     )
 
 
@@ -245,6 +259,7 @@ def compare(
             request.query,
             request.embeddings,
             request.query_embedding,
+            request.scores,
             window=window,
             step=step,
         )
@@ -299,6 +314,36 @@ def test_it_does_so_on_lists_of_a_hundred(
     compare(folder, given_lists.requests(model), given_lists, seen)
     assert seen["lists"] == len(lengths)
     assert seen["near ties"] == 0
+
+
+def test_first_stage_scores_move_passages_and_may_be_left_out(tmp_path: Path) -> None:
+    prompt = {
+        "prompt": "compact-v1",
+        "query_token": True,
+        "residual": True,
+        "score_residual": True,
+    }
+    model = Model(True, "llama", "linear", {}, {"rope_theta": 1e4}, prompt, seed=3)
+    folder = model.write(tmp_path / "ranker")
+    engine = PERank.from_pretrained(folder, cache=tmp_path, device="cpu")
+    assert engine.reads_scores
+    assert engine.description()["score_residual"] == 0.75
+    plain = random_request("q", 12, [1], EMBEDDING_SIZE, with_query=True)
+    one_ahead = replace(plain, scores=np.eye(12)[7] * 1e6)
+    wrong = [replace(plain, scores=np.ones(11)), replace(plain, scores=np.full(12, np.nan))]
+    options = RankingOptions()
+    without, even, ahead = engine_orders(
+        engine, [plain, replace(plain, scores=np.full(12, 3.0)), one_ahead], options
+    )
+    assert without == even
+    assert ahead[0] == 7
+    first_step = RankingOptions(decoding="first-step")
+    assert engine_orders(engine, [one_ahead], first_step)[0][0] == 7
+    reasons = [result.unranked_reason for result in engine.rerank_many(wrong)]
+    assert reasons == [
+        "first-stage scores have shape (11,), expected (12,)",
+        "first-stage scores are not finite",
+    ]
 
 
 @pytest.mark.parametrize("own", [False, True])

@@ -120,6 +120,7 @@ def write_own(
     )
     tensors = projector_tensors(own.projector_type, "projector.", seed, own.embedding_size)
     tensors |= {"residual.t": torch.tensor(0.5), "residual.b": torch.tensor(0.25)}
+    tensors |= {"residual.s": torch.tensor(0.75)} if own.score_residual else {}
     save_checkpoint(folder, own, tensors | (extra or {}), readme="# tiny\n")
     return folder
 

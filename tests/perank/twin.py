@@ -94,9 +94,11 @@ class Twin:
             for key, value in tensors.items()
             if key.startswith(prefix)
         }
-        self.t, self.b = 1.0, 0.0
+        self.t, self.b, self.s = 1.0, 0.0, 0.0
         if self.config.get("residual"):
             self.t, self.b = tensors["residual.t"].item(), tensors["residual.b"].item()
+        if self.config.get("score_residual"):
+            self.s = tensors["residual.s"].item()
 
         kind, stock = STOCK[llm.pop("model_type")]
         config = kind(**llm)
@@ -111,6 +113,7 @@ class Twin:
         query: str,
         vectors: np.ndarray,
         query_vector: np.ndarray | None = None,
+        scores: np.ndarray | None = None,
         *,
         window: int,
         step: int,
@@ -122,6 +125,7 @@ class Twin:
             query: its text, without markers.
             vectors: (n, d), L2-normalised, best first by the first stage.
             query_vector: (d,), where the checkpoint uses it.
+            scores: (n,), the first stage's, where the checkpoint uses them.
             window, step: passages ranked together, places it moves.
             outputs: passages a window puts out, the others following as they came; None: all.
         """
@@ -129,10 +133,10 @@ class Twin:
         start, end = len(vectors) - window, len(vectors)
         if start + step == 0:
             # The reference's loop never ranks a list of exactly window - step: a flaw.
-            self._rank_range(ranking, 0, end, query, vectors, query_vector, outputs)
+            self._rank_range(ranking, 0, end, query, vectors, query_vector, scores, outputs)
         while end > 0 and start + step != 0:
             start = max(start, 0)
-            self._rank_range(ranking, start, end, query, vectors, query_vector, outputs)
+            self._rank_range(ranking, start, end, query, vectors, query_vector, scores, outputs)
             start, end = start - step, end - step
         return ranking
 
@@ -144,14 +148,19 @@ class Twin:
         query: str,
         vectors: np.ndarray,
         query_vector: np.ndarray | None,
+        scores: np.ndarray | None,
         outputs: int | None,
     ) -> None:
         members = ranking.order[start:end]
         # Projected once for every different vector, so that duplicates are the same to the bit.
-        names = [vectors[member].tobytes() for member in members]
-        projected = {
-            name: self.project(vectors[member]) for name, member in zip(names, members, strict=True)
+        vector_names = [vectors[member].tobytes() for member in members]
+        known = {
+            name: self.project(vectors[member])
+            for name, member in zip(vector_names, members, strict=True)
         }
+        given = [0.0 if scores is None else float(scores[member]) for member in members]
+        names = list(zip(vector_names, given, strict=True))
+        projected = {name: known[name[0]] for name in names}
         projected_query = None if query_vector is None else self.project(query_vector)
         inputs = self.inputs(query, [projected[name] for name in names], projected_query)
         left, ranked = list(range(len(members))), []
@@ -161,7 +170,7 @@ class Twin:
             hidden = states.last_hidden_state[0, -1]
             ranking.forwards += 1
             logits = {
-                name: self.logit(hidden, vector, projected_query)
+                name: self.logit(hidden, vector, projected_query, name[1])
                 for name, vector in projected.items()
             }
             best = max(left, key=lambda i: logits[names[i]])  # of equals, the first
@@ -176,12 +185,14 @@ class Twin:
             inputs.append(projected[names[best]])
         ranking.order[start:end] = [members[i] for i in ranked + left]
 
-    def logit(self, hidden: Tensor, passage: Tensor, query: Tensor | None) -> float:
-        """h·p, or t·(h·p) + b·(q·p) with a residual."""
+    def logit(
+        self, hidden: Tensor, passage: Tensor, query: Tensor | None, score: float = 0.0
+    ) -> float:
+        """h·p, or t·(h·p) + b·(q·p) with a residual, + s·score with one that reads scores."""
         logit = self.t * (hidden @ passage)
         if self.b:
             assert query is not None
-            logit = logit + self.b * (query @ passage)
+            logit = logit + self.b * (query @ passage) + self.s * score
         return logit.item()
 
     def project(self, vector: np.ndarray) -> Tensor:

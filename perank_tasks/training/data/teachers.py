@@ -104,7 +104,7 @@ class QueryLikelihood:
         folder = resolve_model(name, cache=settings.cache).folder
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         self.model.to(self.device).eval()
         self.start = [self.tokenizer.bos_token_id] if self._begins_with_bos() else []
 

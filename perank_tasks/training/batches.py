@@ -1,0 +1,295 @@
+"""Batches: in, examples; out, tensors for the models to be trained, padded on the right.
+
+Where a causal LLM reads from left to right, what follows a row's last token is not seen by it, so
+that padding needs no mask. Lengths, by letter: B examples, n the most passages in one, d the
+embeddings' width, L the longest row of tokens, S the slots that embeddings go to, of all rows.
+"""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from perank_tasks.errors import TrainingError
+from perank_tasks.perank.prompt import PASSAGE_TOKEN, Prompt, PromptBuilder, PromptTemplate
+from perank_tasks.text import clean_text
+from perank_tasks.training.examples import AlignmentExample, RankingExample
+from perank_tasks.training.losses import IGNORED
+
+ALIGNMENT = PromptTemplate(
+    name="alignment-v1",
+    opening="",
+    opening_text="",
+    query_line="",
+    passage=f"[{PASSAGE_TOKEN}]",
+    passage_both="",
+    passage_text="",
+    number="",
+    closing="\nWrite out the passage that this token stands for.",
+    closing_numbers="",
+)
+"""Stage 1's prompt: one passage's slot. The paper's own wording is not published."""
+
+
+class Rows(TypedDict):
+    """What the LLM reads: tokens, and where embeddings take their place."""
+
+    ids: Tensor
+    """(B, L); 0 where an embedding goes, and where there is nothing."""
+    slot_rows: Tensor
+    """(S,) the row of each slot."""
+    slot_places: Tensor
+    """(S,) its place in the row."""
+    slot_passages: Tensor
+    """(S,) which of the row's passages goes there; -1: the query."""
+    outputs: Tensor
+    """(B, n) the places whose hidden states put out passage after passage."""
+
+
+class RankingBatch(TypedDict):
+    """Lists with their golden rankings."""
+
+    embeddings: Tensor
+    """(B, n, d)"""
+    query_embeddings: Tensor | None
+    """(B, d)"""
+    scores: Tensor | None
+    """(B, n)"""
+    ranking: Tensor
+    """(B, n), golden, padded as `losses` has it."""
+    sizes: Tensor
+    """(B,) passages of each list."""
+    plain: Rows
+    """With embeddings only."""
+    with_texts: Rows | None
+    """With embeddings and texts."""
+
+
+class AlignmentBatch(TypedDict):
+    """Passages to say from their embeddings."""
+
+    embeddings: Tensor
+    """(B, 1, d)"""
+    rows: Rows
+    """Prompt and text; `outputs` are the places from which the text's tokens are said."""
+    targets: Tensor
+    """(B, n) token ids, n the most tokens of a text with its end."""
+
+
+class RankingCollator:
+    """Makes a `RankingBatch` of examples, with the prompts that the engine makes of them.
+
+    Args:
+        plain: builder of prompts with embeddings only.
+        with_texts: builder of prompts with embeddings and texts, None where there is no such
+            branch.
+        needs_query: whether the query's embedding is read.
+        needs_scores: whether first-stage scores are.
+        embedding_size: d.
+        max_tokens: the longest row that is let through.
+
+    Raises:
+        TrainingError: an example lacks what is read of it, does not fit together, or is too long.
+    """
+
+    def __init__(
+        self,
+        plain: PromptBuilder,
+        with_texts: PromptBuilder | None,
+        *,
+        needs_query: bool,
+        needs_scores: bool,
+        embedding_size: int,
+        max_tokens: int,
+    ) -> None:
+        self._plain, self._with_texts = plain, with_texts
+        self._needs_query, self._needs_scores = needs_query, needs_scores
+        self._embedding_size, self._max_tokens = embedding_size, max_tokens
+        self._prompts: dict[tuple[str, int], Prompt] = {}
+
+    def __call__(self, examples: Sequence[RankingExample]) -> RankingBatch:
+        for example in examples:
+            self._check(example)
+        sizes = torch.tensor([len(example.ranking) for example in examples])
+        n = int(sizes.max())
+        golden = torch.arange(n).repeat(len(examples), 1)
+        embeddings = torch.zeros(len(examples), n, self._embedding_size)
+        scores = torch.zeros(len(examples), n) if self._needs_scores else None
+        for row, example in enumerate(examples):
+            size = len(example.ranking)
+            golden[row, :size] = torch.tensor(example.ranking)
+            embeddings[row, :size] = _tensor(example.embeddings)
+            if scores is not None and example.scores is not None:
+                scores[row, :size] = _tensor(example.scores)
+        queries = None
+        if self._needs_query:
+            queries = torch.stack(
+                [_tensor(e.query_embedding) for e in examples if e.query_embedding is not None]
+            )
+        return RankingBatch(
+            embeddings=embeddings,
+            query_embeddings=queries,
+            scores=scores,
+            ranking=golden,
+            sizes=sizes,
+            plain=self._rows(examples, [self._prompt(example) for example in examples], n),
+            with_texts=self._rows(examples, [self._long_prompt(e) for e in examples], n)
+            if self._with_texts
+            else None,
+        )
+
+    def _prompt(self, example: RankingExample) -> Prompt:
+        key = example.query, len(example.ranking)
+        if key not in self._prompts:
+            self._prompts[key] = self._plain.build(self._plain.prepare(example.query), key[1])
+        return self._prompts[key]
+
+    def _long_prompt(self, example: RankingExample) -> Prompt:
+        builder = self._with_texts
+        assert builder is not None
+        assert example.texts is not None
+        texts = [builder.prepare_passage(text).text for text in example.texts]
+        return builder.build(builder.prepare(example.query), len(texts), texts)
+
+    def _rows(self, examples: Sequence[RankingExample], prompts: list[Prompt], n: int) -> Rows:
+        """The prompts, each followed by its passages in golden order but for the last one."""
+        lengths = [
+            len(prompt.input_ids) + len(example.ranking) - 1
+            for prompt, example in zip(prompts, examples, strict=True)
+        ]
+        longest = max(range(len(lengths)), key=lengths.__getitem__)
+        if lengths[longest] > self._max_tokens:
+            raise TrainingError(
+                f"the prompt of query {examples[longest].query_id} has {lengths[longest]} tokens "
+                f"with its {len(examples[longest].ranking)} passages, max_tokens is "
+                f"{self._max_tokens}: raise it, or make shorter lists"
+            )
+        ids = torch.zeros(len(prompts), max(lengths), dtype=torch.long)
+        slots: list[tuple[int, int, int]] = []
+        outputs = torch.zeros(len(prompts), n, dtype=torch.long)
+        for row, (prompt, example) in enumerate(zip(prompts, examples, strict=True)):
+            end = len(prompt.input_ids)
+            ids[row, :end] = torch.tensor(prompt.input_ids)
+            slots += [(row, place, i) for i, place in enumerate(prompt.passage_slots)]
+            slots += [(row, end + k, i) for k, i in enumerate(example.ranking[:-1])]
+            if prompt.query_slot is not None:
+                slots.append((row, prompt.query_slot, -1))
+            outputs[row] = end - 1
+            outputs[row, : len(example.ranking)] += torch.arange(len(example.ranking))
+        return _placed(ids, slots, outputs)
+
+    def _check(self, example: RankingExample) -> None:
+        n = len(example.passage_ids)
+        where = f"the list of query {example.query_id}"
+        if n < 2 or sorted(example.ranking) != list(range(n)):
+            raise TrainingError(
+                f"{where}: its ranking is no permutation of its {n} passages (2 or more), found "
+                f"{example.ranking[:30]}"
+            )
+        expected = (n, self._embedding_size)
+        if np.shape(example.embeddings) != expected:
+            raise TrainingError(
+                f"{where}: its embeddings have shape {np.shape(example.embeddings)}, expected "
+                f"{expected}"
+            )
+        if self._needs_query and _shape(example.query_embedding) != expected[1:]:
+            raise TrainingError(
+                f"{where}: its query's embedding has shape {_shape(example.query_embedding)}, "
+                f"expected {expected[1:]}: query token and residual read it"
+            )
+        if self._needs_scores and _shape(example.scores) != expected[:1]:
+            raise TrainingError(
+                f"{where}: its first-stage scores have shape {_shape(example.scores)}, expected "
+                f"{expected[:1]}: score_residual reads them"
+            )
+        if self._with_texts and len(example.texts or ()) != n:
+            raise TrainingError(
+                f"{where}: {len(example.texts or ())} texts for {n} passages, and the branch with "
+                f"texts reads them: make the data with texts, or set text_weight=0 and kl_weight=0"
+            )
+
+
+class AlignmentCollator:
+    """Makes an `AlignmentBatch` of passages.
+
+    Args:
+        tokenizer: the LLM's.
+        embedding_size: d.
+        max_tokens: of prompt and text together; longer texts are cut.
+        end: id of the token that ends an answer, None: none.
+
+    Raises:
+        TrainingError: an embedding of another width.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        embedding_size: int,
+        max_tokens: int,
+        end: int | None,
+    ) -> None:
+        builder = PromptBuilder(ALIGNMENT, tokenizer, query_token=False)
+        self._prompt = builder.build(builder.prepare(""), 1)
+        # Texts are cleaned of special tokens: in one's middle, its end would be learnt.
+        self._special = frozenset(tokenizer.get_added_vocab().values())
+        self._tokenizer = tokenizer
+        self._embedding_size = embedding_size
+        self._room = max_tokens - len(self._prompt.input_ids)
+        self._end = end
+
+    def __call__(self, examples: Sequence[AlignmentExample]) -> AlignmentBatch:
+        prompt = self._prompt.input_ids
+        texts = [self.tokens(example.text) for example in examples]
+        # The last token is said and not read.
+        length = len(prompt) + max(len(text) for text in texts) - 1
+        ids = torch.zeros(len(texts), length, dtype=torch.long)
+        targets = torch.full((len(texts), length - len(prompt) + 1), IGNORED)
+        for row, text in enumerate(texts):
+            ids[row, : len(prompt)] = torch.tensor(prompt)
+            ids[row, len(prompt) : len(prompt) + len(text) - 1] = torch.tensor(text[:-1])
+            targets[row, : len(text)] = torch.tensor(text)
+        places = torch.arange(len(prompt) - 1, length)
+        slots = [(row, self._prompt.passage_slots[0], 0) for row in range(len(texts))]
+        for example in examples:
+            if np.shape(example.embedding) != (self._embedding_size,):
+                raise TrainingError(
+                    f"passage {example.passage_id}: its embedding has shape "
+                    f"{np.shape(example.embedding)}, expected ({self._embedding_size},)"
+                )
+        return AlignmentBatch(
+            embeddings=torch.stack([_tensor(example.embedding) for example in examples])[:, None],
+            rows=_placed(ids, slots, places.expand(len(texts), -1).contiguous()),
+            targets=targets,
+        )
+
+    def tokens(self, text: str) -> list[int]:
+        """A text's tokens with the end, at least one."""
+        found = self._tokenizer(
+            clean_text(text), add_special_tokens=False, truncation=True, max_length=self._room
+        )["input_ids"]
+        plain = [token for token in found if token not in self._special]
+        if self._end is not None:
+            plain = [*plain[: self._room - 1], self._end]
+        return plain or [0]
+
+
+def _placed(ids: Tensor, slots: list[tuple[int, int, int]], outputs: Tensor) -> Rows:
+    rows, places, passages = torch.tensor(slots, dtype=torch.long).reshape(-1, 3).T.contiguous()
+    # Slot tokens may lie beyond the embedding matrix.
+    ids[rows, places] = 0
+    return Rows(
+        ids=ids, slot_rows=rows, slot_places=places, slot_passages=passages, outputs=outputs
+    )
+
+
+def _shape(values: np.ndarray | None) -> tuple[int, ...]:
+    return () if values is None else values.shape
+
+
+def _tensor(values: np.ndarray | None) -> Tensor:
+    return torch.from_numpy(np.array(values, np.float32))

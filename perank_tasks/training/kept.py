@@ -1,0 +1,100 @@
+"""Trainings that are kept: in, how to train; out, the artifact `trained/<stage>/<key>`.
+
+Its key is that of what is trained: recipe, data, start. The same training is found again by
+whichever run asks for it, be it a DAG, an ablation or a fold; one that was killed goes on from its
+last point to resume from, in a folder below the cache. The artifact holds
+
+    model/     the checkpoint
+    run/       curves.csv, curves.jsonl, curves.png, report.json
+    curves     the same curves as a table
+
+Neither the code nor the machine is in the key: results of a night are made anew to notice either,
+hours of training are not. Provenance says what they were; another seed trains again.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from perank_tasks.artifacts import Artifact, Store, artifact_key
+from perank_tasks.registry import MODEL, TRAINED
+from perank_tasks.schemas import CURVES, rows_to_table
+from perank_tasks.settings import Settings
+
+FORMAT = 1
+"""Raise it when the same recipe and data train something else."""
+
+RUN = "run"
+_FILES = ("curves.csv", "curves.jsonl", "curves.png", "report.json")
+
+Stage = Literal["align", "rank"]
+
+
+def keep_training(
+    store: Store,
+    stage: Stage,
+    train: Callable[[Path], dict[str, Any]],
+    *,
+    recipe: dict[str, Any],
+    inputs: dict[str, str],
+    content: dict[str, Any],
+    provenance: dict[str, str],
+) -> str:
+    """Train, unless that was done, and return the artifact's reference.
+
+    Args:
+        train: given a folder, trains into it or goes on there, and returns the report, whose
+            `checkpoint` is the folder of the result.
+        recipe: of the stage.
+        inputs: references of what it is trained on and begins with.
+        content: what else the result depends on.
+        provenance: of this process.
+    """
+    key = artifact_key(stage=stage, version=FORMAT, recipe=recipe, inputs=inputs, **content)
+    artifact = store.artifact(TRAINED, stage, key)
+    if artifact.use():
+        return artifact.reference
+    out = Settings.from_environment().cache / "training" / f"{stage}-{key}"
+    report = train(out)
+    draft = store.draft(TRAINED, stage)
+    try:
+        with draft.writing(MODEL) as folder:
+            shutil.copytree(report["checkpoint"], folder, dirs_exist_ok=True)
+        with draft.writing(RUN) as folder:
+            for name in _FILES:
+                if (out / name).is_file():
+                    shutil.copy(out / name, folder / name)
+        draft.write_part("curves", _curves(out / "curves.jsonl"), CURVES)
+        draft.publish(
+            key=key,
+            expected={"curves": 1},
+            inputs=inputs,
+            config={"stage": stage, "recipe": recipe, **content},
+            counts={"report": report | {"checkpoint": MODEL}},
+            provenance=provenance,
+        )
+    except BaseException:
+        draft.discard()
+        raise
+    shutil.rmtree(out, ignore_errors=True)
+    return artifact.reference
+
+
+def report_of(artifact: Artifact) -> dict[str, Any]:
+    """How a kept training went, as its stage reported it."""
+    return dict(artifact.manifest.counts["report"])
+
+
+def _curves(path: Path) -> pa.Table:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    rows = [
+        (row["step"], name, float(value))
+        for row in map(json.loads, lines)
+        for name, value in row.items()
+        if name != "step" and isinstance(value, int | float)
+    ]
+    return rows_to_table(rows, CURVES)

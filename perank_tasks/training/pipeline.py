@@ -1,0 +1,43 @@
+"""A whole training run in one process: what `dags/perank_train.py` does without Airflow."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from perank_tasks.pipeline import GOES_ON
+from perank_tasks.training.options import Training
+from perank_tasks.training.stages.align import align_projector
+from perank_tasks.training.stages.data import make_data
+from perank_tasks.training.stages.evaluate import evaluate_checkpoint
+from perank_tasks.training.stages.promote import promote_checkpoint
+from perank_tasks.training.stages.rank import learn_to_rank
+from perank_tasks.training.stages.register import register_checkpoint
+
+log = logging.getLogger(__name__)
+
+
+def run_training(training: Training) -> dict[str, Any]:
+    """Run every stage; returns what each returned, by its name."""
+    done: dict[str, Any] = {}
+    try:
+        for stage, result in _stages(training):
+            done[stage] = result
+            log.info("%s: %s", stage, result)
+    except (KeyboardInterrupt, SystemExit):
+        log.warning(GOES_ON)
+        raise
+    return done
+
+
+def _stages(training: Training) -> Iterator[tuple[str, Any]]:
+    data = make_data(training)
+    yield "data", data
+    aligned = align_projector(training, data)
+    yield "align", aligned
+    trained = learn_to_rank(training, data, aligned)
+    yield "rank", trained
+    evaluation = evaluate_checkpoint(training, trained)
+    yield "evaluate", evaluation
+    registered = register_checkpoint(training, trained, evaluation)
+    yield "register", registered
+    yield "promote", promote_checkpoint(training, registered, evaluation)
