@@ -5,7 +5,7 @@ from an `Access` that somebody hands over, as the Airflow adapter does with a co
 stay in this process's memory: they are in no message, and nothing here writes one down.
 
 Notes: requests are tried `ATTEMPTS` times (AWS_MAX_ATTEMPTS sets another number) with waits that
-double, half a minute in all, more or less, which outlasts a server's restart. boto3 refreshes temporary
+double, for about half a minute, which outlasts a server's restart. boto3 refreshes temporary
 credentials by itself; a pyarrow file system takes them as they are, so it is made anew whenever
 they have changed.
 """
