@@ -178,7 +178,7 @@ class FilesCollection:
         if found := _find_one(folders, QRELS_FILES):
             return found
         for folder in folders:
-            files = sorted((folder / "qrels").glob("*.tsv"))
+            files: list[AnyPath] = sorted((folder / "qrels").glob("*.tsv"), key=str)
             names = [file.name for file in files]
             if "test.tsv" in names:
                 return folder / "qrels" / "test.tsv"

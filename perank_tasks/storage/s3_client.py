@@ -165,6 +165,8 @@ class S3:
 
     def _get(self, uri: S3Uri, options: dict[str, str]) -> bytes:
         answer = self.client.get_object(Bucket=uri.bucket, Key=uri.key, **options)
+        if options.get("IfMatch") not in (None, answer["ETag"]):  # a server that ignores it
+            raise StorageError(f"{uri}: the object changed meanwhile. {_AGAIN}")
         content: bytes = answer["Body"].read()
         return content
 
@@ -296,6 +298,8 @@ _CAUSES: dict[str, tuple[str, str]] = {
     "InternalError": ("the server failed", _AGAIN),
     "NoSuchKey": ("there is no such object", "Run the stage that makes it again."),
     "PreconditionFailed": ("the object changed meanwhile", _AGAIN),
+    # Of an object that was there a moment ago, and longer.
+    "InvalidRange": ("the object changed meanwhile", _AGAIN),
 }
 
 

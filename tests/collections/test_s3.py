@@ -135,6 +135,11 @@ def test_long_files_are_read_in_ranges(root: str, monkeypatch: pytest.MonkeyPatc
         put(f"{root}/long/passages.jsonl", jsonl(passages[:60]))
         with pytest.raises(StorageError, match="the object changed meanwhile"):
             file.read()
+    with path.open() as file:
+        file.read(10)
+        put(f"{root}/long/passages.jsonl", jsonl(passages[::-1]))
+        with pytest.raises(StorageError, match="the object changed meanwhile"):
+            file.read()
 
 
 def test_a_server_that_is_killed_while_a_corpus_is_read_is_waited_for(
