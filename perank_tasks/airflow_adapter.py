@@ -23,7 +23,7 @@ from airflow.sdk import (
     get_current_context,
     task,
 )
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 from pydantic import BaseModel
 
 from perank_tasks.config import (
@@ -33,8 +33,15 @@ from perank_tasks.config import (
     RetentionOptions,
     parse_conf,
 )
-from perank_tasks.errors import AlertError, PerankError, StorageError, WarehouseError
+from perank_tasks.errors import (
+    AlertError,
+    ConfigError,
+    PerankError,
+    StorageError,
+    WarehouseError,
+)
 from perank_tasks.run_pages import figures, note, report_path
+from perank_tasks.storage import in_words
 
 log = logging.getLogger(__name__)
 
@@ -267,6 +274,7 @@ class NightAlert(BaseNotifier):
         if alert.verdict not in TOLD:
             return
         options = AlertOptions.of(dict(context["params"]))
+        _reach_storage()
         receivers = {name: receiver(name) for name in options.alert_to}
         told = deliver(Store(Settings.from_environment().root), alert, receivers)
         if told:
@@ -333,12 +341,52 @@ def _report_address(night: dict[str, Any]) -> str:
     return base + report_path(night["collection_name"], night["run_date"])
 
 
-class _AsAirflowErrors:
-    """Fail a task at once for an error that a retry cannot cure."""
+def _reach_storage() -> None:
+    """Have this process reach S3 by the connection that the settings name.
 
-    def __enter__(self) -> None: ...
+    The connection's secrets stay in memory: they are in no environment, file, log or XCom.
+
+    Raises:
+        ConfigError: there is no such connection, or Amazon's provider is not installed.
+    """
+    from perank_tasks.settings import Settings
+
+    conn_id = Settings.from_environment().aws_conn_id
+    if conn_id is None:
+        return
+    try:
+        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+    except ImportError as error:
+        raise ConfigError(
+            f"PERANK_AWS_CONN_ID names the connection {conn_id!r}, and apache-airflow-providers-"
+            "amazon, which reads it, is not installed: pip install 'perank[cluster]'."
+        ) from error
+    from perank_tasks.storage.s3_client import Access, use_access
+
+    try:
+        Connection.get(conn_id)  # the hook would take the standard chain instead, in silence
+    except AirflowNotFoundException:
+        raise ConfigError(
+            f"PERANK_AWS_CONN_ID names the connection {conn_id!r}, which Airflow does not have. "
+            "Add it with the type aws, or unset the variable."
+        ) from None
+    hook = AwsBaseHook(aws_conn_id=conn_id, client_type="s3")
+    endpoint = hook.conn_config.get_service_endpoint_url(service_name="s3")
+    use_access(Access(hook.get_session(), endpoint, hook.config, hook.verify))
+
+
+class _AsAirflowErrors:
+    """Around a stage: S3 by the connection, and errors that no retry can cure fail at once."""
+
+    def __enter__(self) -> None:
+        try:
+            _reach_storage()
+        except PerankError as error:
+            raise AirflowFailException(str(error)) from error
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and (said := in_words(error)):
+            raise said from error
         if isinstance(error, Exception) and not isinstance(error, TRANSIENT):
             message = str(error) if isinstance(error, PerankError) else repr(error)
             raise AirflowFailException(message) from error

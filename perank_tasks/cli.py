@@ -28,6 +28,7 @@ from perank_tasks.commands.simulate import simulate
 from perank_tasks.commands.sql import sql
 from perank_tasks.config import ARM_NAMES, Night, NightOptions
 from perank_tasks.errors import ConfigError, PerankError
+from perank_tasks.storage import in_words
 
 # Typer's boxed help cuts long words off, such as a collection's spec; plain help wraps.
 _typer = partial(
@@ -92,7 +93,12 @@ def run(commands: typer.Typer) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        commands()
+        try:
+            commands()
+        except OSError as error:
+            if said := in_words(error):
+                raise said from error
+            raise
     except PerankError as error:
         Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: ", end="")
         print(error, file=sys.stderr)

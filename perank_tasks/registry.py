@@ -70,8 +70,8 @@ def model_folder(checkpoint: Artifact) -> Path:
 
 
 def files(artifact: Artifact, folder: str) -> Path:
-    """A subfolder of a published artifact."""
-    return artifact.folder / folder
+    """A subfolder of a published artifact, on this machine."""
+    return artifact.local(folder)
 
 
 def trained_by(name: str, store: Store) -> str | None:

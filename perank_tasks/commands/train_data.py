@@ -58,7 +58,7 @@ def _print_summary(store: Any, reference: str) -> None:
     counts = dict(artifact.manifest.counts)
     stats = counts.pop("stats", None)
     _print(reference, style="bold")
-    _print(f"in {artifact.folder}")
+    _print(f"in {artifact.place}")
     for name, count in counts.items():
         _print(f"  {name.replace('_', ' ')}: {count:,}")
     if stats:

@@ -38,7 +38,7 @@ def test_files_are_named_after_their_folder(
 @pytest.mark.parametrize(
     ("spec", "complaint"),
     [
-        ("pydoc", "expected pydocs or files. Did you mean pydocs?"),
+        ("pydoc", "expected pydocs or files or ir_datasets. Did you mean pydocs?"),
         ("file:/data", "Did you mean files?"),
         ("", "expected pydocs or files"),
         ("pydocs:3.11", "takes no path"),

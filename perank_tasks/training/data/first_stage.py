@@ -71,7 +71,7 @@ class FirstStage:
         """`run` holds the scores of a run, {query id: {row: score}}."""
         self.pool = pool
         self.run = run or {}
-        self._bm25 = bm25s.BM25.load(str(index.folder / "bm25"), mmap=True)
+        self._bm25 = bm25s.BM25.load(str(index.local("bm25")), mmap=True)
 
     def scores(
         self, query_id: str, text: str, vector: np.ndarray, scorers: Iterable[str]

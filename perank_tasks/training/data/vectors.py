@@ -156,4 +156,4 @@ def create_matrix(folder: Path, rows: int, column: pa.FixedSizeListType) -> np.m
 
 def open_matrix(artifact: Artifact) -> np.ndarray:
     """The vectors of an artifact, (rows, dimension), mapped into memory and read-only."""
-    return np.load(artifact.folder / FOLDER / FILE, mmap_mode="r")
+    return np.load(artifact.local(FOLDER) / FILE, mmap_mode="r")
