@@ -26,7 +26,7 @@ from perank_tasks.artifacts import MANIFEST, Artifact, Store
 from perank_tasks.config import RetentionOptions, stable_hash
 from perank_tasks.load_log import Load, collection_of, needed_loads
 
-REMADE = ("snapshots", "embeddings", "indexes", "candidates", "rankings")
+REMADE = ("snapshots", "embeddings", "terms", "indexes", "found", "candidates", "rankings")
 """Kinds that a night makes again where it needs one that is gone."""
 
 REUSED = ("snapshots", "embeddings", "indexes")

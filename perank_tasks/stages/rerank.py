@@ -36,7 +36,11 @@ from perank_tasks.trec import write_run
 log = logging.getLogger(__name__)
 
 QUERIES_A_CALL = 64
-"""Queries whose candidates and vectors are in memory at once."""
+"""Queries that are ranked together."""
+
+CANDIDATES_A_JOIN = 100_000
+"""Different passages whose vectors or texts are in memory at once: 154 MB of 384 values each. A
+join reads the row groups that hold them, so for fewer the same ones would be read more often."""
 
 
 class RerankShard(TypedDict):
@@ -75,10 +79,11 @@ def rerank_shard(
     meter.device = ranker.device
     results: list[Ranked] = []
     with progress(f"ranking by {arm.name}", len(queries), "queries") as advance:
-        for start in range(0, len(queries), QUERIES_A_CALL):
-            chunk = queries[start : start + QUERIES_A_CALL]
-            tasks = _join(chunk, found, vectors, texts)
-            results += ranker.rank(tasks, advance)
+        for part in _parts(queries, found):
+            tasks = _join(part, found, vectors, texts)
+            for start in range(0, len(tasks), QUERIES_A_CALL):
+                ranked = ranker.rank(tasks[start : start + QUERIES_A_CALL], advance)
+                results += [_without_inputs(r) for r in ranked]
     meter.items = len(results)
     meter.tokens_in = sum(r.tokens_in for r in results)
     meter.decode_steps = sum(r.decode_steps for r in results)
@@ -295,6 +300,30 @@ class _PERankRanker:
 
 def _ranker(arm: Arm) -> _BaselineRanker | _PERankRanker:
     return _PERankRanker(arm) if arm.name == "perank" else _BaselineRanker(arm)
+
+
+def _parts(
+    queries: list[tuple[str, str]], found: dict[str, list[tuple[str, float]]]
+) -> Iterator[list[tuple[str, str]]]:
+    """The queries in parts of whole calls, as many as a join of their candidates allows."""
+    part: list[tuple[str, str]] = []
+    passages: set[str] = set()
+    for start in range(0, len(queries), QUERIES_A_CALL):
+        call = queries[start : start + QUERIES_A_CALL]
+        wanted = {p for query_id, _ in call for p, _ in found.get(query_id, [])}
+        if part and len(passages | wanted) > CANDIDATES_A_JOIN:
+            yield part
+            part, passages = [], set()
+        part = part + call
+        passages |= wanted
+    if part:
+        yield part
+
+
+def _without_inputs(ranked: Ranked) -> Ranked:
+    """A ranking that no longer holds on to its query's vectors and texts."""
+    task = replace(ranked.task, embeddings=None, query_embedding=None, texts=None)
+    return replace(ranked, task=task)
 
 
 def _join(
