@@ -39,8 +39,8 @@ QUERIES_A_CALL = 64
 """Queries that are ranked together."""
 
 CANDIDATES_A_JOIN = 100_000
-"""Different passages whose vectors or texts are in memory at once: 154 MB of 384 values each. A
-join reads the row groups that hold them, so for fewer the same ones would be read more often."""
+"""Different passages whose vectors or texts are in memory at once, 154 MB of 384 values each. A
+join reads the row groups that hold any of them: joins of fewer would read the same ones again."""
 
 
 class RerankShard(TypedDict):
@@ -80,10 +80,10 @@ def rerank_shard(
     results: list[Ranked] = []
     with progress(f"ranking by {arm.name}", len(queries), "queries") as advance:
         for part in _parts(queries, found):
-            tasks = _join(part, found, vectors, texts)
-            for start in range(0, len(tasks), QUERIES_A_CALL):
-                ranked = ranker.rank(tasks[start : start + QUERIES_A_CALL], advance)
-                results += [_without_inputs(r) for r in ranked]
+            inputs = _join(part, found, vectors, texts)
+            for start in range(0, len(part), QUERIES_A_CALL):
+                tasks = _tasks(part[start : start + QUERIES_A_CALL], found, inputs)
+                results += [_without_inputs(r) for r in ranker.rank(tasks, advance)]
     meter.items = len(results)
     meter.tokens_in = sum(r.tokens_in for r in results)
     meter.decode_steps = sum(r.decode_steps for r in results)
@@ -331,24 +331,40 @@ def _join(
     found: dict[str, list[tuple[str, float]]],
     vectors: Artifact | None,
     snapshot: Artifact | None,
-) -> list[QueryTask]:
-    """Candidates and what the arm reads of them, vectors or texts or both, query by query."""
+) -> "_Inputs":
+    """What the arm reads of these queries' candidates: vectors or texts or both."""
     wanted = {p for query_id, _ in queries for p, _ in found.get(query_id, [])}
-    embedded, asked, texts = {}, {}, {}
+    embedded = asked = texts = None
     if vectors is not None:
         embedded = read_vectors(vectors, "passages", wanted)
         asked = read_vectors(vectors, "queries", {query_id for query_id, _ in queries})
     if snapshot is not None:
         texts = read_texts(snapshot, wanted)
+    return _Inputs(embedded, asked, texts)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """By id; None where the arm does not read them."""
+
+    embedded: dict[str, np.ndarray] | None  # (d,) each
+    asked: dict[str, np.ndarray] | None  # (d,) each, of queries
+    texts: dict[str, str] | None
+
+
+def _tasks(
+    queries: list[tuple[str, str]], found: dict[str, list[tuple[str, float]]], inputs: _Inputs
+) -> list[QueryTask]:
+    """Candidates and what the arm reads of them, query by query."""
     tasks = []
     for query_id, text in queries:
         pairs = found.get(query_id, [])
         ids = [p for p, _ in pairs]
         task = QueryTask(query_id, text, ids, np.array([s for _, s in pairs], dtype=np.float64))
-        if vectors is not None:
-            task = _with_vectors(task, embedded, asked[query_id])
-        if snapshot is not None and task.problem is None:
-            task = _with_texts(task, texts)
+        if inputs.embedded is not None and inputs.asked is not None:
+            task = _with_vectors(task, inputs.embedded, inputs.asked[query_id])
+        if inputs.texts is not None and task.problem is None:
+            task = _with_texts(task, inputs.texts)
         tasks.append(task)
     return tasks
 
