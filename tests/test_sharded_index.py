@@ -1,4 +1,4 @@
-"""An index in shards ranks as one index does, which scores as bm25s itself does, to the last bit."""
+"""An index in shards ranks as one does, and one scores as bm25s itself does, to the last bit."""
 
 import math
 import random

@@ -1,0 +1,443 @@
+"""`perank bench pipeline`: in, sizes of corpora; out, what every stage takes, and how it grows.
+
+Each stage runs in a process of its own (`pipeline_stage`), one after the other, and is written to
+`results.json` as soon as it is measured; a second run with the same folder measures what is missing.
+Rates for `perank plan` come out beside it.
+
+Passages are embedded up to `EMBEDDED`; larger corpora are given the vectors of the largest
+embedded one, over again, and the seconds of embedding them are extrapolated, and marked so.
+"""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from perank_tasks.bench import plots
+from perank_tasks.bench.pipeline_stage import Measured, machine
+from perank_tasks.config import NightOptions
+from perank_tasks.errors import ConfigError, StorageError
+from perank_tasks.files import replacing
+from perank_tasks.progress import progress
+
+EMBEDDED = 10_000
+"""Passages of the largest corpus that is embedded."""
+
+STAGES = {
+    "snapshot": ("snapshots",),
+    "embed": ("embeddings",),
+    "index": ("terms", "indexes"),
+    "retrieve": ("found", "candidates"),
+    "join": ("rankings",),
+    "evaluate": ("results",),
+    "load": (),
+}
+"""The stages of a night, and the kinds of artifacts that each makes."""
+
+COMPARED = ("bm25s by hand",)
+"""What is measured at every size to compare the stages with."""
+
+RUN_DATE = date(2026, 1, 31)
+
+# https://github.com/xhluca/bm25-benchmarks (README, read 2026): one core of an Intel Xeon at
+# 2.20 GHz. Lucene by way of Pyserini: documents indexed, and queries answered, in a second.
+LUCENE = {
+    "fiqa": (57_638, 3_735.38, 12.51),
+    "trec-covid": (171_332, 3_768.1, 8.53),
+    "nq": (2_681_468, 6_652.33, 11.04),
+    "msmarco": (8_841_823, 9_686.07, 11.01),
+}
+"""{collection: (passages, passages indexed a second, queries a second)}"""
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """What to measure; see the command."""
+
+    sizes: tuple[int, ...]
+    queries: int
+    compare: bool
+    keep: bool
+
+    def __post_init__(self) -> None:
+        if not self.sizes or min(self.sizes) < 100:
+            raise ConfigError(
+                f"--sizes is {','.join(map(str, self.sizes))}; expected numbers of passages, each "
+                "100 or more, as in 1000,10000,100000"
+            )
+        if list(self.sizes) != sorted(set(self.sizes)):
+            raise ConfigError("--sizes must be ascending, none twice")
+        if self.sizes[0] > EMBEDDED:
+            raise ConfigError(
+                f"the first of --sizes is {self.sizes[0]}; expected {EMBEDDED} or less, since "
+                "larger corpora are given vectors of one that was embedded"
+            )
+        if self.queries < 1:
+            raise ConfigError(f"--queries is {self.queries}; expected 1 or more")
+
+
+@dataclass
+class Results:
+    """Everything measured: {size: {stage: Measured}}, and on what."""
+
+    queries: int
+    machine: dict[str, Any]
+    sizes: dict[int, dict[str, Measured]] = field(default_factory=dict)
+    embedding: dict[str, float] = field(default_factory=dict)
+    """Passages a second by the stage and by the library's plain call, and tokens a passage."""
+
+    def seconds(self, stage: str) -> list[tuple[int, float]]:
+        """(passages, seconds) of a stage, smallest first; of embedding, where it was measured."""
+        return [
+            (size, stages[stage].seconds)
+            for size, stages in sorted(self.sizes.items())
+            if stage in stages and (stage != "embed" or size <= EMBEDDED)
+        ]
+
+    def exponent(self, stage: str) -> float | None:
+        """How seconds grow with passages: the slope of a line through both logarithms."""
+        return slope(self.seconds(stage))
+
+
+def slope(points: Sequence[tuple[int, float]]) -> float | None:
+    """Least squares of log y over log x; None for fewer than two points."""
+    if len(points) < 2:
+        return None
+    xs, ys = [math.log(x) for x, _ in points], [math.log(y) for _, y in points]
+    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
+    above = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True))
+    return above / sum((x - mean_x) ** 2 for x in xs)
+
+
+def run_pipeline(options: PipelineOptions, folder: Path, out: Console) -> Results:
+    """Measure what `folder` does not hold yet; prints and writes each stage as it is done.
+
+    Raises:
+        ConfigError: the folder holds results of another number of queries.
+        StorageError: a stage's process failed; its own message is passed on.
+    """
+    results = read_results(folder) or Results(options.queries, machine())
+    if results.queries != options.queries:
+        raise ConfigError(
+            f"{folder} holds results for {results.queries} queries, not {options.queries}; "
+            f"ask for {results.queries}, or give another --out"
+        )
+    work = folder / "work"
+    vectors: str | None = None
+    steps = len(options.sizes) * (len(STAGES) + len(COMPARED)) + 1
+    with progress("measuring", steps, "stages") as advance:
+        for size in options.sizes:
+            bench = _Size(work, folder, size, options, results, vectors)
+            for stage in (*STAGES, *(COMPARED if options.compare else ())):
+                if bench.measure(stage):
+                    _print_row(out, size, stage, results.sizes[size][stage])
+                advance(1)
+            if size <= EMBEDDED:
+                (vectors,) = results.sizes[size]["embed"].result.values()
+                largest = bench
+            if not options.keep and size > EMBEDDED:
+                bench.remove()
+        if options.compare and not results.embedding:
+            results.embedding = largest.run("embedding").details
+            write_results(folder, results)
+        advance(1)
+    if not options.keep:
+        shutil.rmtree(work, ignore_errors=True)
+    return results
+
+
+class _Size:
+    """One corpus: its stages, in order."""
+
+    def __init__(
+        self,
+        work: Path,
+        folder: Path,
+        size: int,
+        options: PipelineOptions,
+        results: Results,
+        vectors: str | None,
+    ):
+        self.work, self.folder, self.size, self.results = work, folder, size, results
+        self.name = f"corpus-{size}"
+        self.corpus = work / self.name
+        self.queries = options.queries
+        self.vectors = vectors if size > EMBEDDED else None
+        self.measured = results.sizes.setdefault(size, {})
+        self.night: dict[str, Any] | None = None
+
+    def measure(self, stage: str) -> bool:
+        """Measure a stage unless it is measured already; returns whether it was."""
+        if stage in self.measured:
+            return False
+        for kind in STAGES.get(stage, ()):
+            shutil.rmtree(self.work / "home/artifacts" / kind / self.name, ignore_errors=True)
+        if stage == "embed" and self.vectors:
+            self.run("vectors")
+        self.measured[stage] = self.run(stage)
+        write_results(self.folder, self.results)
+        return True
+
+    def run(self, stage: str) -> Measured:
+        """Run a stage in a process of its own."""
+        if self.night is None:
+            self._prepare()
+        state = {
+            "night": self.night,
+            "folder": str(self.corpus),
+            "passages": self.size,
+            "queries": self.queries,
+            "done": {name: measured.result for name, measured in self.measured.items()},
+            "vectors": self.vectors,
+        }
+        return _run(self.work, stage, state)
+
+    def remove(self) -> None:
+        """Remove the corpus and what was made of it."""
+        shutil.rmtree(self.corpus, ignore_errors=True)
+        for path in self.work.glob(f"home/artifacts/*/{self.name}"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _prepare(self) -> None:
+        """Make the corpus, then plan its night."""
+        corpus = {
+            "night": _planned(self.work, "pydocs"),
+            "folder": str(self.corpus),
+            "passages": self.size,
+            "queries": self.queries,
+            "done": {},
+            "vectors": None,
+        }
+        _run(self.work, "corpus", corpus)
+        self.night = _planned(self.work, f"files:{self.corpus}")
+
+
+def _planned(work: Path, spec: str) -> dict[str, Any]:
+    """A night over a collection, by the arm that reads embeddings and needs no LLM."""
+    from perank_tasks.stages.plan import plan_night
+
+    options = NightOptions.parse({"collection": spec, "arms": ("cosine",), "run_date": RUN_DATE})
+    with _environment(work):
+        return plan_night(options, RUN_DATE).to_json()
+
+
+class _environment:  # noqa: N801
+    """The benchmark's own PERANK_HOME, so that no night of the user's is in the way."""
+
+    def __init__(self, work: Path):
+        self.values = {"PERANK_HOME": str(work / "home")}
+
+    def __enter__(self) -> None:
+        self.before = {name: os.environ.get(name) for name in self.values}
+        os.environ.update(self.values)
+
+    def __exit__(self, *_: object) -> None:
+        for name, value in self.before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _run(work: Path, stage: str, state: dict[str, Any]) -> Measured:
+    path = work / "state.json"
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(state), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}") from error
+    hidden = ("PERANK_ROOT", "PERANK_WAREHOUSE", "PERANK_REPORTS")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    done = subprocess.run(
+        [sys.executable, "-m", "perank_tasks.bench.pipeline_stage", stage, str(path)],
+        env={**environment, "PERANK_HOME": str(work / "home")},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        raise StorageError(
+            f"The stage {stage} over {state['passages']:,} passages failed, exit status "
+            f"{done.returncode}: {last[0]}. What was measured before is kept; the same command "
+            "goes on from it."
+        )
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def read_results(folder: Path) -> Results | None:
+    """What an earlier run has measured; None where there is nothing.
+
+    Raises:
+        StorageError: the file is there and cannot be read.
+    """
+    path = folder / "results.json"
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        sizes = {
+            int(size): {stage: Measured(**measured) for stage, measured in stages.items()}
+            for size, stages in values["sizes"].items()
+        }
+        return Results(values["queries"], values["machine"], sizes, values["embedding"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(
+            f"{path} cannot be read ({error!r}). Remove it, or give another --out."
+        ) from error
+
+
+def write_results(folder: Path, results: Results) -> list[Path]:
+    """Write results.json, and what follows from it: rates.json and scale.png.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    remedy = "What was measured before is kept. Free space and run the same command again."
+    values = {
+        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "queries": results.queries,
+        "machine": results.machine,
+        "exponents": {stage: results.exponent(stage) for stage in STAGES},
+        "embedding": results.embedding,
+        "sizes": {
+            str(size): {stage: asdict(measured) for stage, measured in stages.items()}
+            for size, stages in sorted(results.sizes.items())
+        },
+    }
+    paths = [folder / "results.json"]
+    with replacing(paths[0], remedy) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    if rates := rates_of(results):
+        paths.append(folder / "rates.json")
+        with replacing(paths[1], remedy) as temporary:
+            temporary.write_text(json.dumps(rates, indent=1) + "\n", encoding="utf-8")
+    if any(len(results.seconds(stage)) > 1 for stage in STAGES):
+        paths.append(folder / "scale.png")
+        measured = {stage: results.seconds(stage) for stage in STAGES if results.seconds(stage)}
+        plots.plot_scale(paths[-1], measured, {"embed": extrapolated(results)})
+    return paths
+
+
+def extrapolated(results: Results) -> list[tuple[int, float]]:
+    """Seconds of embedding the sizes at which it was not measured, in proportion to passages."""
+    measured = results.seconds("embed")
+    if not measured:
+        return []
+    passages, seconds = measured[-1]
+    larger = [size for size in sorted(results.sizes) if size > EMBEDDED]
+    return [(passages, seconds), *((size, seconds * size / passages) for size in larger)]
+
+
+def rates_of(results: Results) -> dict[str, Any] | None:
+    """What `perank plan` multiplies, from the largest corpus that went through all stages."""
+    whole = [size for size, stages in results.sizes.items() if set(STAGES) <= set(stages)]
+    if not whole or not results.embedding:
+        return None
+    size = max(whole)
+    stages = results.sizes[size]
+    embedded, seconds = results.seconds("embed")[-1]
+    return {
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": results.machine,
+        "passages": size,
+        "queries": results.queries,
+        "tokens_a_passage": results.embedding["tokens_a_passage"],
+        "matrix_flops": results.embedding["matrix_flops"],
+        "seconds": {
+            **{stage: stages[stage].seconds for stage in STAGES},
+            "embed": seconds * size / embedded,
+        },
+        "bytes": {stage: stages[stage].bytes for stage in STAGES},
+        "peak_memory_bytes": {stage: stages[stage].peak_memory_bytes for stage in STAGES},
+    }
+
+
+def print_results(out: Console, results: Results) -> None:
+    """The table, then the comparisons in a few lines."""
+    machine = results.machine
+    out.print(
+        f"{machine['processor']}, {machine['threads']} threads, load "
+        f"{machine['load_average'][0]} at the start; {results.queries:,} queries",
+        highlight=False,
+    )
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("stage", no_wrap=True)
+    for size in sorted(results.sizes):
+        table.add_column(f"{size:,}", justify="right")
+    table.add_column("grows as", justify="right")
+    guessed = dict(extrapolated(results)[1:])
+    for stage in (*STAGES, *COMPARED):
+        cells = []
+        for size in sorted(results.sizes):
+            measured = results.sizes[size].get(stage)
+            if measured is None:
+                cells.append("–")
+            elif stage == "embed" and size in guessed:
+                cells.append(f"~{guessed[size]:,.0f} s {_gib(measured.peak_memory_bytes)}")
+            else:
+                cells.append(f"{measured.seconds:,.1f} s {_gib(measured.peak_memory_bytes)}")
+        exponent = results.exponent(stage)
+        table.add_row(stage, *cells, f"n^{exponent:.2f}" if exponent is not None else "–")
+    out.print(table)
+    out.print(
+        f"[dim]Seconds and peak memory of the process. ~: extrapolated from {EMBEDDED:,} passages; "
+        "its memory is that of taking over vectors that are there.[/]"
+    )
+    for line in comparisons(results):
+        out.print(line, highlight=False, soft_wrap=True)
+
+
+def comparisons(results: Results) -> list[str]:
+    """What other ways take, size by size."""
+    lines = []
+    if found := results.embedding:
+        ours, plain = (found[f"{who}_passages_per_second"] for who in ("ours", "plain"))
+        lines.append(
+            f"embedding: {ours:,.1f} passages a second, sentence-transformers' plain call "
+            f"{plain:,.1f}: {ours / plain:.2f}×; vectors at most {found['largest_difference']:.1g} "
+            "apart"
+        )
+    for size, stages in sorted(results.sizes.items()):
+        by_hand = stages.get("bm25s by hand")
+        if by_hand and {"index", "retrieve"} <= set(stages):
+            for stage, count, what in (
+                ("index", size, "passages"),
+                ("retrieve", results.queries, "queries"),
+            ):
+                ours, theirs = count / stages[stage].seconds, count / by_hand.details[stage]
+                lines.append(
+                    f"{stage}, {size:,} passages: {ours:,.0f} {what} a second, bm25s by hand "
+                    f"{theirs:,.0f}: {ours / theirs:.2f}×"
+                )
+    cited = "; ".join(
+        f"{name} ({passages:,} passages) {indexed:,.0f} passages and {answered:,.1f} queries"
+        for name, (passages, indexed, answered) in LUCENE.items()
+    )
+    lines.append(
+        "Lucene, published, one core of a Xeon at 2.20 GHz, by way of Pyserini, a second: "
+        f"{cited} (github.com/xhluca/bm25-benchmarks)"
+    )
+    return lines
+
+
+def _print_row(out: Console, size: int, stage: str, measured: Measured) -> None:
+    out.print(
+        f"{size:,} passages, {stage}: {measured.seconds:,.2f} s, {measured.cpu_seconds:,.2f} s of "
+        f"CPU, {_gib(measured.peak_memory_bytes)}, {measured.bytes / 2**20:,.1f} MiB written",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
