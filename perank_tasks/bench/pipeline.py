@@ -1,8 +1,8 @@
 """`perank bench pipeline`: in, sizes of corpora; out, what every stage takes, and how it grows.
 
 Each stage runs in a process of its own (`pipeline_stage`), one after the other, and is written to
-`results.json` as soon as it is measured; a second run with the same folder measures what is missing.
-Rates for `perank plan` come out beside it.
+`results.json` as soon as it is measured; a second run with the same folder measures what is
+missing. Rates for `perank plan` come out beside it.
 
 Passages are embedded up to `EMBEDDED`; larger corpora are given the vectors of the largest
 embedded one, over again, and the seconds of embedding them are extrapolated, and marked so.
@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from perank_tasks.bench import plots
+from perank_tasks.bench.corpus import write_corpus
 from perank_tasks.bench.pipeline_stage import Measured, machine
 from perank_tasks.config import NightOptions
 from perank_tasks.errors import ConfigError, StorageError
@@ -133,6 +134,8 @@ def run_pipeline(options: PipelineOptions, folder: Path, out: Console) -> Result
             f"ask for {results.queries}, or give another --out"
         )
     work = folder / "work"
+    if not work.is_dir():
+        _forget(results, options)
     vectors: str | None = None
     steps = len(options.sizes) * (len(STAGES) + len(COMPARED)) + 1
     with progress("measuring", steps, "stages") as advance:
@@ -154,6 +157,18 @@ def run_pipeline(options: PipelineOptions, folder: Path, out: Console) -> Result
     if not options.keep:
         shutil.rmtree(work, ignore_errors=True)
     return results
+
+
+def _forget(results: Results, options: PipelineOptions) -> None:
+    """Drop measurements of which the artifacts are needed again, and gone."""
+    wanted = {*STAGES, *(COMPARED if options.compare else ())}
+    unfinished = [s for s in options.sizes if not wanted <= set(results.sizes.get(s, {}))]
+    for size in unfinished:
+        results.sizes.pop(size, None)
+    if any(size > EMBEDDED for size in unfinished):
+        embedded = max(size for size in options.sizes if size <= EMBEDDED)
+        for stage in ("snapshot", "embed"):
+            results.sizes.get(embedded, {}).pop(stage, None)
 
 
 class _Size:
@@ -195,12 +210,10 @@ class _Size:
         state = {
             "night": self.night,
             "folder": str(self.corpus),
-            "passages": self.size,
-            "queries": self.queries,
             "done": {name: measured.result for name, measured in self.measured.items()},
             "vectors": self.vectors,
         }
-        return _run(self.work, stage, state)
+        return _run(self.work, stage, self.size, state)
 
     def remove(self) -> None:
         """Remove the corpus and what was made of it."""
@@ -210,15 +223,7 @@ class _Size:
 
     def _prepare(self) -> None:
         """Make the corpus, then plan its night."""
-        corpus = {
-            "night": _planned(self.work, "pydocs"),
-            "folder": str(self.corpus),
-            "passages": self.size,
-            "queries": self.queries,
-            "done": {},
-            "vectors": None,
-        }
-        _run(self.work, "corpus", corpus)
+        write_corpus(self.corpus, self.size, self.queries)
         self.night = _planned(self.work, f"files:{self.corpus}")
 
 
@@ -249,7 +254,7 @@ class _environment:  # noqa: N801
                 os.environ[name] = value
 
 
-def _run(work: Path, stage: str, state: dict[str, Any]) -> Measured:
+def _run(work: Path, stage: str, size: int, state: dict[str, Any]) -> Measured:
     path = work / "state.json"
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -267,7 +272,7 @@ def _run(work: Path, stage: str, state: dict[str, Any]) -> Measured:
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
         raise StorageError(
-            f"The stage {stage} over {state['passages']:,} passages failed, exit status "
+            f"The stage {stage} over {size:,} passages failed, exit status "
             f"{done.returncode}: {last[0]}. What was measured before is kept; the same command "
             "goes on from it."
         )

@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 
 from perank_tasks.artifacts import Store, artifact_key
-from perank_tasks.bench.corpus import write_corpus
 from perank_tasks.collections.files import read_passages, read_queries_tsv
 from perank_tasks.config import Night
 from perank_tasks.provenance import fingerprint
@@ -52,8 +51,6 @@ class Job:
     night: Night
     folder: Path
     """Of the corpus."""
-    passages: int
-    queries: int
     done: dict[str, Any]
     """{stage: what it returned}"""
     vectors: str | None
@@ -98,10 +95,6 @@ def _timed(run: Callable[[], Any]) -> Outcome:
     start, cpu = time.perf_counter(), time.process_time()
     result = run()
     return result, {}, time.perf_counter() - start, time.process_time() - cpu
-
-
-def _corpus(job: Job) -> Outcome:
-    return _timed(lambda: write_corpus(job.folder, job.passages, job.queries))
 
 
 def _snapshot(job: Job) -> Outcome:
@@ -284,7 +277,6 @@ def _embedding(job: Job) -> Outcome:
 
 
 STAGES: dict[str, Callable[[Job], Outcome]] = {
-    "corpus": _corpus,
     "snapshot": _snapshot,
     "vectors": _vectors,
     "embed": _embed,
