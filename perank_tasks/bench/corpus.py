@@ -22,7 +22,6 @@ import numpy as np
 from perank_tasks.collections import open_collection
 from perank_tasks.collections.files import read_passages, read_queries_tsv
 from perank_tasks.errors import CollectionError, StorageError
-from perank_tasks.progress import progress
 
 SEED = 1
 PASSAGES_A_BLOCK = 1000
@@ -54,16 +53,12 @@ def write_corpus(folder: Path, passages: int, queries: int, seed: int = SEED) ->
         rows = (f"{query_id}\t{text}\n" for query_id, text in _queries(queries, sentences, seed))
         (folder / "queries.tsv").write_text("".join(rows), encoding="utf-8")
         temporary = folder / ".passages.jsonl"
-        with (
-            temporary.open("w", encoding="utf-8") as file,
-            progress("writing", passages, "passages") as advance,
-        ):
+        with temporary.open("w", encoding="utf-8") as file:
             for block in range(0, passages, PASSAGES_A_BLOCK):
                 rest = min(PASSAGES_A_BLOCK, passages - block)
                 for number, text in enumerate(_texts(sentences, lengths, [seed, block])):
                     if number < rest:
                         file.write(json.dumps({"_id": f"r{block + number}", "text": text}) + "\n")
-                advance(rest)
         temporary.replace(folder / "passages.jsonl")
     except OSError as error:
         raise StorageError(

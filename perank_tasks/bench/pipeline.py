@@ -30,6 +30,7 @@ from perank_tasks.config import NightOptions
 from perank_tasks.errors import ConfigError, StorageError
 from perank_tasks.files import replacing
 from perank_tasks.progress import progress
+from perank_tasks.stages.plan import plan_night
 
 EMBEDDED = 10_000
 """Passages of the largest corpus that is embedded."""
@@ -224,34 +225,16 @@ class _Size:
     def _prepare(self) -> None:
         """Make the corpus, then plan its night."""
         write_corpus(self.corpus, self.size, self.queries)
-        self.night = _planned(self.work, f"files:{self.corpus}")
+        # The arm that reads embeddings and needs no LLM.
+        options = {"collection": f"files:{self.corpus}", "arms": ("cosine",), "run_date": RUN_DATE}
+        self.night = plan_night(NightOptions.parse(options), RUN_DATE).to_json()
 
 
-def _planned(work: Path, spec: str) -> dict[str, Any]:
-    """A night over a collection, by the arm that reads embeddings and needs no LLM."""
-    from perank_tasks.stages.plan import plan_night
-
-    options = NightOptions.parse({"collection": spec, "arms": ("cosine",), "run_date": RUN_DATE})
-    with _environment(work):
-        return plan_night(options, RUN_DATE).to_json()
-
-
-class _environment:  # noqa: N801
+def _environment(work: Path) -> dict[str, str]:
     """The benchmark's own PERANK_HOME, so that no night of the user's is in the way."""
-
-    def __init__(self, work: Path):
-        self.values = {"PERANK_HOME": str(work / "home")}
-
-    def __enter__(self) -> None:
-        self.before = {name: os.environ.get(name) for name in self.values}
-        os.environ.update(self.values)
-
-    def __exit__(self, *_: object) -> None:
-        for name, value in self.before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    hidden = ("PERANK_ROOT", "PERANK_WAREHOUSE", "PERANK_REPORTS")
+    kept = {name: value for name, value in os.environ.items() if name not in hidden}
+    return kept | {"PERANK_HOME": str(work / "home")}
 
 
 def _run(work: Path, stage: str, size: int, state: dict[str, Any]) -> Measured:
@@ -261,11 +244,9 @@ def _run(work: Path, stage: str, size: int, state: dict[str, Any]) -> Measured:
         path.write_text(json.dumps(state), encoding="utf-8")
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
-    hidden = ("PERANK_ROOT", "PERANK_WAREHOUSE", "PERANK_REPORTS")
-    environment = {name: value for name, value in os.environ.items() if name not in hidden}
     done = subprocess.run(
         [sys.executable, "-m", "perank_tasks.bench.pipeline_stage", stage, str(path)],
-        env={**environment, "PERANK_HOME": str(work / "home")},
+        env=_environment(work),
         capture_output=True,
         text=True,
     )

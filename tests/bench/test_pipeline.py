@@ -109,4 +109,4 @@ def test_all_stages_of_two_sizes_and_then_nothing_again(
 
 def test_a_stage_that_fails_is_named_with_its_last_words(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"stage nonsense over 100 passages .* KeyError"):
-        pipeline._run(tmp_path, "nonsense", 100, {"night": {}})
+        pipeline._run(tmp_path, "nonsense", 100, {})
