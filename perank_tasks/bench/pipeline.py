@@ -283,7 +283,7 @@ def read_results(folder: Path) -> Results | None:
 
 
 def write_results(folder: Path, results: Results) -> list[Path]:
-    """Write results.json, and what follows from it: rates.json and scale.png.
+    """Write results.json, and what follows from it: table.md, rates.json and scale.png.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -300,18 +300,49 @@ def write_results(folder: Path, results: Results) -> list[Path]:
             for size, stages in sorted(results.sizes.items())
         },
     }
-    paths = [folder / "results.json"]
+    paths = [folder / "results.json", folder / "table.md"]
     with replacing(paths[0], remedy) as temporary:
         temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    with replacing(paths[1], remedy) as temporary:
+        temporary.write_text(markdown(results), encoding="utf-8")
     if rates := rates_of(results):
         paths.append(folder / "rates.json")
-        with replacing(paths[1], remedy) as temporary:
+        with replacing(paths[-1], remedy) as temporary:
             temporary.write_text(json.dumps(rates, indent=1) + "\n", encoding="utf-8")
     if any(len(results.seconds(stage)) > 1 for stage in STAGES):
         paths.append(folder / "scale.png")
         measured = {stage: results.seconds(stage) for stage in STAGES if results.seconds(stage)}
         plots.plot_scale(paths[-1], measured, {"embed": extrapolated(results)})
     return paths
+
+
+def markdown(results: Results) -> str:
+    """A table of every stage and size: seconds, of them on the CPU, peak memory, bytes written."""
+    sizes = sorted(results.sizes)
+    heads = [f"{size:,}" for size in sizes]
+    lines = [
+        "| stage | " + " | ".join(heads) + " | grows as |",
+        "|---|" + "---:|" * (len(sizes) + 1),
+    ]
+    guessed = dict(extrapolated(results)[1:])
+    for stage in (*STAGES, *COMPARED):
+        cells = []
+        for size in sizes:
+            found = results.sizes[size].get(stage)
+            cells.append("–" if found is None else _cell(found, guessed.get(size), stage))
+        exponent = results.exponent(stage)
+        power = "–" if exponent is None else f"n^{exponent:.2f}"
+        lines.append(f"| {stage} | " + " | ".join(cells) + f" | {power} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(measured: Measured, guessed: float | None, stage: str) -> str:
+    taken = f"{measured.seconds:,.1f} s"
+    if stage == "embed" and guessed is not None:
+        taken = f"~{guessed:,.0f} s (taken over: {taken})"
+    written = f", {measured.bytes / 2**20:,.1f} MiB" if measured.bytes else ""
+    memory = f"{measured.peak_memory_bytes / 2**30:.2f} GiB"
+    return f"{taken}, CPU {measured.cpu_seconds:,.1f} s, {memory}{written}"
 
 
 def extrapolated(results: Results) -> list[tuple[int, float]]:

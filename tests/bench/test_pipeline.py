@@ -66,8 +66,10 @@ def test_embedding_is_extrapolated_and_nothing_else(tmp_path: Path) -> None:
     assert rates_of(results) is None
     results.embedding = {"tokens_a_passage": 40.0, "matrix_flops": 1e11}
     paths = write_results(tmp_path, results)
-    assert [path.name for path in paths] == ["results.json", "rates.json", "scale.png"]
-    rates = json.loads(paths[1].read_text())
+    names = [path.name for path in paths]
+    assert names == ["results.json", "table.md", "rates.json", "scale.png"]
+    assert "| ~100 s (taken over: 3.0 s), CPU 3.0 s, 0.00 GiB, 1.0 MiB |" in paths[1].read_text()
+    rates = json.loads(paths[2].read_text())
     assert rates["seconds"]["embed"] == 100
     assert plan(Work(passages=1e6, queries=10), rates)[1].seconds == pytest.approx(1000)
 
