@@ -163,7 +163,7 @@ def index_shard(night: Night, snapshot: str, terms: str, shard: int) -> str:
         return draft.publish(
             key=index.reference.rpartition("/")[2],
             expected={"passages": 1},
-            inputs={"snapshot": snapshot},
+            inputs={"snapshot": snapshot, "terms": terms},
             config=_config(night, shards, shard),
             counts={
                 "passages": len(passages),
