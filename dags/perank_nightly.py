@@ -28,7 +28,7 @@ from airflow.sdk import Asset, dag, task_group
 from perank_tasks.airflow_adapter import NightAlert, night_params, plan, stage, verdict
 
 MODEL = {"pool": "gpu"}
-# Where no arm needs embeddings, or the index is there already, nothing is mapped and Airflow
+# Where no arm needs embeddings, or a given run stands in for BM25, nothing is mapped and Airflow
 # skips the mapped task.
 ALSO_OF_NOTHING = {"trigger_rule": "none_failed"}
 WRITER = {"pool": "warehouse", "outlets": [Asset("perank_results")]}

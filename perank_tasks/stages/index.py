@@ -61,12 +61,10 @@ _POSTINGS = pa.schema(
 
 
 def plan_index(night: Night, snapshot: str) -> list[int]:
-    """The shards to index: none where it is done, or where a given run stands in for BM25."""
+    """The shards to index: none where a given run stands in for BM25."""
     if night.options.first_stage == "given":
         return []
-    store = Store(Settings.from_environment().root)
-    shards = _shards(store, snapshot)
-    return [] if _index(store, night, snapshot, shards).use() else list(range(shards))
+    return list(range(_shards(Store(Settings.from_environment().root), snapshot)))
 
 
 def count_terms(night: Night, snapshot: str, shard: int) -> dict[str, int]:
@@ -74,7 +72,8 @@ def count_terms(night: Night, snapshot: str, shard: int) -> dict[str, int]:
     store = Store(Settings.from_environment().root)
     shards = _shards(store, snapshot)
     terms = _terms(store, night, snapshot, shards)
-    if terms.use() or terms.has_part("postings", shard):
+    indexed = _index(store, night, snapshot, shards).use()
+    if indexed or terms.use() or terms.has_part("postings", shard):
         return {"passages": 0, "tokens": 0}
 
     meter = Meter()
@@ -97,10 +96,10 @@ def count_terms(night: Night, snapshot: str, shard: int) -> dict[str, int]:
 
 def gather_terms(night: Night, snapshot: str) -> str | None:
     """Sum what the shards counted; returns the reference, None where there is nothing to index."""
-    shards = plan_index(night, snapshot)
-    if not shards:
-        return None
     store = Store(Settings.from_environment().root)
+    shards = plan_index(night, snapshot)
+    if not shards or _index(store, night, snapshot, len(shards)).use():
+        return None
     terms = _terms(store, night, snapshot, len(shards))
     if terms.use():
         return terms.reference
@@ -125,8 +124,12 @@ def gather_terms(night: Night, snapshot: str) -> str | None:
     )
 
 
-def index_shard(night: Night, snapshot: str, terms: str, shard: int) -> str:
-    """Score one shard's postings by the whole collection's statistics; returns its reference."""
+def index_shard(night: Night, snapshot: str, terms: str | None, shard: int) -> str:
+    """Score one shard's postings by the whole collection's statistics; returns its reference.
+
+    Args:
+        terms: what `gather_terms` returned; None where the index is there already.
+    """
     store = Store(Settings.from_environment().root)
     shards = _shards(store, snapshot)
     index = _index(store, night, snapshot, shards, shard)
@@ -134,6 +137,7 @@ def index_shard(night: Night, snapshot: str, terms: str, shard: int) -> str:
         return index.reference
 
     meter = Meter()
+    assert terms is not None
     counted = store.open(terms)
     counts = counted.manifest.counts
     own = counted.read("terms", shard=shard)
@@ -210,7 +214,6 @@ def build_index(night: Night, snapshot: str) -> str | None:
         count_terms(night, snapshot, shard)
     terms = gather_terms(night, snapshot)
     for shard in shards:
-        assert terms is not None
         index_shard(night, snapshot, terms, shard)
     return publish_index(night, snapshot)
 
