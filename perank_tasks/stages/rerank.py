@@ -334,13 +334,12 @@ def _join(
 ) -> "_Inputs":
     """What the arm reads of these queries' candidates: vectors or texts or both."""
     wanted = {p for query_id, _ in queries for p, _ in found.get(query_id, [])}
-    embedded = asked = texts = None
-    if vectors is not None:
-        embedded = read_vectors(vectors, "passages", wanted)
-        asked = read_vectors(vectors, "queries", {query_id for query_id, _ in queries})
-    if snapshot is not None:
-        texts = read_texts(snapshot, wanted)
-    return _Inputs(embedded, asked, texts)
+    asking = {query_id for query_id, _ in queries}
+    return _Inputs(
+        embedded=read_vectors(vectors, "passages", wanted) if vectors else None,
+        asked=read_vectors(vectors, "queries", asking) if vectors else None,
+        texts=read_texts(snapshot, wanted) if snapshot else None,
+    )
 
 
 @dataclass(frozen=True)
