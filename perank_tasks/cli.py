@@ -399,11 +399,9 @@ def bench_pipeline(
     print_results(out, results)
     for path in write_results(place, results):
         out.print(f"written: {path}", highlight=False, soft_wrap=True)
-    out.print(
-        f"[dim]next: perank plan --passages 1e7 --rates {place / 'rates.json'}[/]",
-        highlight=False,
-        soft_wrap=True,
-    )
+        if path.name == "rates.json":
+            next_line = f"[dim]next: perank plan --passages 1e7 --rates {path}[/]"
+            out.print(next_line, highlight=False, soft_wrap=True)
 
 
 @bench.command("prefill")

@@ -35,6 +35,9 @@ from perank_tasks.stages.plan import plan_night
 EMBEDDED = 10_000
 """Passages of the largest corpus that is embedded."""
 
+FITTED = 10_000
+"""Passages of the smallest corpus that a stage's growth is fitted to."""
+
 STAGES = {
     "snapshot": ("snapshots",),
     "embed": ("embeddings",),
@@ -98,17 +101,22 @@ class Results:
     embedding: dict[str, float] = field(default_factory=dict)
     """Passages a second by the stage and by the library's plain call, and tokens a passage."""
 
-    def seconds(self, stage: str) -> list[tuple[int, float]]:
+    def seconds(self, stage: str, *, of_cpu: bool = False) -> list[tuple[int, float]]:
         """(passages, seconds) of a stage, smallest first; of embedding, where it was measured."""
         return [
-            (size, stages[stage].seconds)
+            (size, stages[stage].cpu_seconds if of_cpu else stages[stage].seconds)
             for size, stages in sorted(self.sizes.items())
             if stage in stages and (stage != "embed" or size <= EMBEDDED)
         ]
 
-    def exponent(self, stage: str) -> float | None:
-        """How seconds grow with passages: the slope of a line through both logarithms."""
-        return slope(self.seconds(stage))
+    def exponent(self, stage: str, *, of_cpu: bool = False) -> float | None:
+        """How seconds grow with passages: the slope of a line through both logarithms.
+
+        From `FITTED` passages on, but for embedding: below, what every size takes alike would make
+        growth look slower than it is.
+        """
+        points = self.seconds(stage, of_cpu=of_cpu)
+        return slope([p for p in points if stage == "embed" or p[0] >= FITTED])
 
 
 def slope(points: Sequence[tuple[int, float]]) -> float | None:
@@ -294,6 +302,7 @@ def write_results(folder: Path, results: Results) -> list[Path]:
         "queries": results.queries,
         "machine": results.machine,
         "exponents": {stage: results.exponent(stage) for stage in STAGES},
+        "exponents_of_cpu_seconds": {s: results.exponent(s, of_cpu=True) for s in STAGES},
         "embedding": results.embedding,
         "sizes": {
             str(size): {stage: asdict(measured) for stage, measured in stages.items()}
@@ -321,8 +330,8 @@ def markdown(results: Results) -> str:
     sizes = sorted(results.sizes)
     heads = [f"{size:,}" for size in sizes]
     lines = [
-        "| stage | " + " | ".join(heads) + " | grows as |",
-        "|---|" + "---:|" * (len(sizes) + 1),
+        "| stage | " + " | ".join(heads) + " | grows as | on the CPU |",
+        "|---|" + "---:|" * (len(sizes) + 2),
     ]
     guessed = dict(extrapolated(results)[1:])
     for stage in (*STAGES, *COMPARED):
@@ -330,9 +339,8 @@ def markdown(results: Results) -> str:
         for size in sizes:
             found = results.sizes[size].get(stage)
             cells.append("–" if found is None else _cell(found, guessed.get(size), stage))
-        exponent = results.exponent(stage)
-        power = "–" if exponent is None else f"n^{exponent:.2f}"
-        lines.append(f"| {stage} | " + " | ".join(cells) + f" | {power} |")
+        cells += [_power(results.exponent(stage)), _power(results.exponent(stage, of_cpu=True))]
+        lines.append(f"| {stage} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -346,13 +354,18 @@ def _cell(measured: Measured, guessed: float | None, stage: str) -> str:
 
 
 def extrapolated(results: Results) -> list[tuple[int, float]]:
-    """Seconds of embedding the sizes at which it was not measured, in proportion to passages."""
+    """Seconds of embedding the sizes at which it was not measured, from the last that was on.
+
+    On a line through the two largest that were measured, since the queries are embedded at every
+    size; in proportion to passages where there is one.
+    """
     measured = results.seconds("embed")
     if not measured:
         return []
-    passages, seconds = measured[-1]
+    (before, less), (passages, seconds) = measured[-2] if measured[1:] else (0, 0.0), measured[-1]
+    each = (seconds - less) / (passages - before)
     larger = [size for size in sorted(results.sizes) if size > EMBEDDED]
-    return [(passages, seconds), *((size, seconds * size / passages) for size in larger)]
+    return [(passages, seconds), *((s, seconds + each * (s - passages)) for s in larger)]
 
 
 def rates_of(results: Results) -> dict[str, Any] | None:
@@ -362,7 +375,6 @@ def rates_of(results: Results) -> dict[str, Any] | None:
         return None
     size = max(whole)
     stages = results.sizes[size]
-    embedded, seconds = results.seconds("embed")[-1]
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": results.machine,
@@ -372,7 +384,7 @@ def rates_of(results: Results) -> dict[str, Any] | None:
         "matrix_flops": results.embedding["matrix_flops"],
         "seconds": {
             **{stage: stages[stage].seconds for stage in STAGES},
-            "embed": seconds * size / embedded,
+            "embed": dict([*results.seconds("embed"), *extrapolated(results)])[size],
         },
         "bytes": {stage: stages[stage].bytes for stage in STAGES},
         "peak_memory_bytes": {stage: stages[stage].peak_memory_bytes for stage in STAGES},
@@ -392,8 +404,10 @@ def print_results(out: Console, results: Results) -> None:
     for size in sorted(results.sizes):
         table.add_column(f"{size:,}", justify="right")
     table.add_column("grows as", justify="right")
+    table.add_column("on the CPU", justify="right")
     guessed = dict(extrapolated(results)[1:])
-    for stage in (*STAGES, *COMPARED):
+    measured_stages = {stage for stages in results.sizes.values() for stage in stages}
+    for stage in (s for s in (*STAGES, *COMPARED) if s in measured_stages):
         cells = []
         for size in sorted(results.sizes):
             measured = results.sizes[size].get(stage)
@@ -403,12 +417,14 @@ def print_results(out: Console, results: Results) -> None:
                 cells.append(f"~{guessed[size]:,.0f} s {_gib(measured.peak_memory_bytes)}")
             else:
                 cells.append(f"{measured.seconds:,.1f} s {_gib(measured.peak_memory_bytes)}")
-        exponent = results.exponent(stage)
-        table.add_row(stage, *cells, f"n^{exponent:.2f}" if exponent is not None else "–")
+        powers = (results.exponent(stage), results.exponent(stage, of_cpu=True))
+        table.add_row(stage, *cells, *map(_power, powers))
     out.print(table)
     out.print(
         f"[dim]Seconds and peak memory of the process. ~: extrapolated from {EMBEDDED:,} passages; "
-        "its memory is that of taking over vectors that are there.[/]"
+        "its memory is that of taking over vectors that are there. Growth: of seconds, and of "
+        f"seconds on the CPU, which other work on the machine leaves alone; from {FITTED:,} "
+        "passages on, but for embedding.[/]"
     )
     for line in comparisons(results):
         out.print(line, highlight=False, soft_wrap=True)
@@ -454,6 +470,10 @@ def _print_row(out: Console, size: int, stage: str, measured: Measured) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _power(exponent: float | None) -> str:
+    return "–" if exponent is None else f"n^{exponent:.2f}"
 
 
 def _gib(size: int) -> str:
