@@ -40,9 +40,9 @@ FITTED = 10_000
 
 STAGES = {
     "snapshot": ("snapshots",),
-    "embed": ("embeddings",),
     "index": ("terms", "indexes"),
     "retrieve": ("found", "candidates"),
+    "embed": ("embeddings",),
     "join": ("rankings",),
     "evaluate": ("results",),
     "load": (),

@@ -231,7 +231,7 @@ def _embedding(job: Job) -> Outcome:
     """The stage's way to embed, and sentence-transformers' plain call, in turn."""
     import torch
     from sentence_transformers import SentenceTransformer
-    from transformers import PretrainedConfig
+    from transformers import LlamaConfig
 
     from perank_tasks.bench.hardware import matrix_rate
     from perank_tasks.embedders import load
@@ -263,10 +263,10 @@ def _embedding(job: Job) -> Outcome:
             rates[who].append(len(some) / seconds)
         apart = max(apart, float(np.abs(found["ours"] - found["plain"]).max()))
     sample = texts[: COMPARED_TEXTS * COMPARED_TURNS]
-    limit = plain.max_seq_length
+    limit = plain.max_seq_length or sys.maxsize
     lengths = [min(len(ids), limit) for ids in plain.tokenizer(sample)["input_ids"]]
     # A shape like that of a small LLM's MLP, to say what the machine can do at most.
-    shape = PretrainedConfig(hidden_size=576, intermediate_size=1536)
+    shape = LlamaConfig(hidden_size=576, intermediate_size=1536)
     details = {
         **{f"{who}_passages_per_second": statistics.median(r) for who, r in rates.items()},
         "largest_difference": apart,
