@@ -1,8 +1,7 @@
 """What a night will take: in, a corpus, queries, a model and devices; out, each stage's bytes,
 tokens, FLOPs and seconds, and what the figure rests on.
 
-Stages without a model are scaled from rates that `perank bench pipeline` measured (`rates.json`
-here, or your own): in proportion to passages, to queries × candidates, or to both. Stages with a
+Stages without a model are scaled from rates that `perank bench pipeline` measured: in proportion to passages, to queries × candidates, or to both. Stages with a
 model are tokens × FLOPs a token over what the devices do: of the machine that was measured, its
 measured embedding and its measured matrix rate; of a GPU, the maker's peak and a share of it that
 is assumed. A FLOP is a multiplication or an addition; attention's own, below a hundredth of it for
@@ -17,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from perank_tasks.errors import ConfigError
-
-SHIPPED_RATES = Path(__file__).parent / "rates.json"
 
 # Parameters outside the embedding and output matrices: what a token goes through. SmolLM2-135M and
 # MiniLM-L6 by count; Mistral-7B: 32 layers of 4096 × (2 × 4096 + 2 × 1024 + 3 × 14336).
@@ -59,7 +56,7 @@ CPU = "cpu"
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to do."""
+    """What there is to do; `ConfigError` where a number, a model or a device makes no sense."""
 
     passages: float
     queries: float
@@ -81,6 +78,9 @@ class Work:
                 f"--step is {self.step} and --window {self.window}: passages between two windows "
                 "would never be ranked"
             )
+        for model in (self.model, self.embedder):
+            parameters(model)
+        parse_devices(self.devices)
         if self.passage_tokens is not None and self.passage_tokens <= 0:
             raise ConfigError(f"--passage-tokens is {self.passage_tokens:g}; expected more than 0")
 
@@ -116,11 +116,7 @@ def read_rates(path: Path) -> dict[str, Any]:
 
 
 def plan(work: Work, rates: dict[str, Any]) -> list[StagePlan]:
-    """Every stage of a night in which every passage is new.
-
-    Raises:
-        ConfigError: a model or a device is unknown.
-    """
+    """Every stage of a night in which every passage is new."""
     count, device = parse_devices(work.devices)
     by_passage = work.passages / rates["passages"]
     by_query = work.queries / rates["queries"] * work.depth / 100

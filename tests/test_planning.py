@@ -10,13 +10,11 @@ from typer.testing import CliRunner
 from perank_tasks.cli import app
 from perank_tasks.errors import ConfigError
 from perank_tasks.planning import (
-    SHIPPED_RATES,
     Work,
     critical_path,
     parameters,
     parse_devices,
     plan,
-    read_rates,
     windows,
 )
 
@@ -133,8 +131,15 @@ def test_the_command_prints_every_stage_and_what_it_rests_on(tmp_path: Path) -> 
         assert word in done.output
 
 
-def test_the_rates_that_ship_were_measured() -> None:
-    rates = read_rates(SHIPPED_RATES)
-    assert set(rates["seconds"]) == set(rates["bytes"]) == set(STAGES)
-    assert all(seconds > 0 for seconds in rates["seconds"].values())
-    assert rates["machine"]["code"]
+def test_without_rates_it_says_how_to_get_them() -> None:
+    done = CliRunner().invoke(app, ["plan", "--passages", "1e6"])
+    assert isinstance(done.exception, ConfigError)
+    assert "perank bench pipeline" in str(done.exception)
+
+
+def test_the_last_benchmarks_rates_are_taken(home: Path) -> None:
+    folder = home / "benchmarks" / "pipeline"
+    folder.mkdir(parents=True)
+    (folder / "rates.json").write_text(json.dumps(RATES))
+    done = CliRunner().invoke(app, ["plan", "--passages", "1000", "--queries", "100"])
+    assert done.exit_code == 0, done.output

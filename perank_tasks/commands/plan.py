@@ -11,12 +11,12 @@ from perank_tasks.planning import (
     CPU,
     DEVICES,
     KNOWN_MODELS,
-    SHIPPED_RATES,
     Work,
     critical_path,
     read_rates,
 )
 from perank_tasks.planning import plan as plan_stages
+from perank_tasks.settings import Settings
 
 
 def plan(
@@ -43,7 +43,7 @@ def plan(
     ] = None,
     rates: Annotated[
         Path | None,
-        typer.Option(help="rates.json of `perank bench pipeline`. Empty: the one that ships."),
+        typer.Option(help="rates.json of `perank bench pipeline`. Empty: its last run's."),
     ] = None,
 ) -> None:
     """Say what a night will take: bytes, tokens, FLOPs and hours of every stage.
@@ -62,7 +62,8 @@ def plan(
         step=step,
         passage_tokens=passage_tokens,
     )
-    measured = read_rates(rates or SHIPPED_RATES)
+    last = Settings.from_environment().benchmarks / "pipeline" / "rates.json"
+    measured = read_rates(rates or last)
     stages = plan_stages(work, measured)
     out = Console()
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -99,7 +100,7 @@ def plan(
         f"[dim]measured: {measured['measured_at'][:10]}, {measured['passages']:,} passages and "
         f"{measured['queries']:,} queries, {machine['processor']}, {machine['threads']} threads, "
         f"load {machine['load_average'][0]:g}, code {machine['code']}; one process a stage, "
-        f"shards side by side take less. Your own: perank bench pipeline[/]",
+        f"shards side by side take less[/]",
         highlight=False,
         soft_wrap=True,
     )
