@@ -1,11 +1,12 @@
 """What a night will take: in, a corpus, queries, a model and devices; out, each stage's bytes,
 tokens, FLOPs and seconds, and what the figure rests on.
 
-Stages without a model are scaled from rates that `perank bench pipeline` measured: in proportion to passages, to queries × candidates, or to both. Stages with a
-model are tokens × FLOPs a token over what the devices do: of the machine that was measured, its
-measured embedding and its measured matrix rate; of a GPU, the maker's peak and a share of it that
-is assumed. A FLOP is a multiplication or an addition; attention's own, below a hundredth of it for
-these lengths, is left out.
+Stages without a model are scaled from rates that `perank bench pipeline` measured: in proportion
+to passages, to queries × candidates, or to both. Stages with a model are tokens × FLOPs a token
+over what the devices do: of the machine that was measured, its measured embedding and its measured
+matrix rate; of a GPU, the maker's peak and a share of it that is assumed. A FLOP is a
+multiplication or an addition; attention's own, below a hundredth of it for these lengths, is left
+out.
 """
 
 import json
