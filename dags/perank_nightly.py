@@ -28,16 +28,21 @@ from airflow.sdk import Asset, dag, task_group
 from perank_tasks.airflow_adapter import NightAlert, night_params, plan, stage, verdict
 
 MODEL = {"pool": "gpu"}
-# Where no arm needs embeddings, nothing is mapped and Airflow skips the mapped task.
+# Where no arm needs embeddings, or a given run stands in for BM25, nothing is mapped and Airflow
+# skips the mapped task.
 ALSO_OF_NOTHING = {"trigger_rule": "none_failed"}
 WRITER = {"pool": "warehouse", "outlets": [Asset("perank_results")]}
 
 plan_night = plan()
 take_snapshot = stage("snapshot.take_snapshot")
-build_index = stage("index.build_index")
 plan_embedding = stage("embed.plan_embedding")
 embed_shard = stage("embed.embed_shard", **MODEL)
 publish_embeddings = stage("embed.publish_embeddings", **ALSO_OF_NOTHING)
+plan_index = stage("index.plan_index")
+count_terms = stage("index.count_terms")
+gather_terms = stage("index.gather_terms", **ALSO_OF_NOTHING)
+index_shard = stage("index.index_shard")
+publish_index = stage("index.publish_index", **ALSO_OF_NOTHING)
 plan_retrieval = stage("retrieve.plan_retrieval")
 retrieve_shard = stage("retrieve.retrieve_shard")
 publish_candidates = stage("retrieve.publish_candidates")
@@ -75,10 +80,18 @@ def perank_nightly():
         return done >> publish_embeddings(snapshot=snapshot)
 
     @task_group
-    def retrieve():
-        inputs = {"snapshot": snapshot, "index": build_index(snapshot=snapshot)}
-        shards = plan_retrieval(snapshot=snapshot)
-        done = retrieve_shard.partial(**inputs).expand(shard=shards)
+    def index():
+        shards = plan_index(snapshot=snapshot)
+        terms = gather_terms(snapshot=snapshot)
+        count_terms.partial(snapshot=snapshot).expand(shard=shards) >> terms
+        done = index_shard.partial(snapshot=snapshot, terms=terms).expand(shard=shards)
+        return done >> publish_index(snapshot=snapshot)
+
+    @task_group
+    def retrieve(index):
+        inputs = {"snapshot": snapshot, "index": index}
+        shards = plan_retrieval(**inputs)
+        done = retrieve_shard.partial(**inputs).expand(work=shards)
         return done >> publish_candidates(**inputs)
 
     @task_group
@@ -88,7 +101,7 @@ def perank_nightly():
         done = rerank_shard.partial(**inputs).expand(work=shards)
         return done >> publish_rankings(**inputs)
 
-    rankings = rerank(candidates=retrieve(), embeddings=embed())
+    rankings = rerank(candidates=retrieve(index=index()), embeddings=embed())
     results = evaluate(rankings=rankings)
     load(results=results) >> [say_verdict(), report()]
 

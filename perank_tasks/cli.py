@@ -23,6 +23,7 @@ from rich.console import Console
 
 from perank_tasks.commands import baseline, checkpoint, parse_date, train, warehouse
 from perank_tasks.commands.compare import compare
+from perank_tasks.commands.plan import plan
 from perank_tasks.commands.retention import retention
 from perank_tasks.commands.simulate import simulate
 from perank_tasks.commands.sql import sql
@@ -37,7 +38,7 @@ _typer = partial(
 app = _typer(help=__doc__, add_completion=False)
 judge = _typer(help="Judge passages by pooling, blind to the arm.")
 app.add_typer(judge, name="judge")
-bench = _typer(help="Measure the reranking engine on this machine.")
+bench = _typer(help="Measure the reranking engine and the pipeline on this machine.")
 app.add_typer(bench, name="bench")
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(checkpoint.app, name="checkpoint")
@@ -228,6 +229,7 @@ for _stage, _text in _HELP.items():
 
 
 app.command()(compare)
+app.command()(plan)
 app.command()(retention)
 app.command()(sql)
 app.command()(simulate)
@@ -364,6 +366,55 @@ def bench_rerank(
     print_report(out, report)
     for path in write_report(place, report):
         out.print(f"written: {path}", highlight=False, soft_wrap=True)
+
+
+@bench.command("pipeline")
+def bench_pipeline(
+    sizes: Annotated[
+        str, typer.Option(help="Passages of each corpus, ascending, separated by commas.")
+    ] = "1000,10000,100000",
+    queries: Annotated[int, typer.Option(help="Queries to retrieve and rank for.")] = 1000,
+    compare: Annotated[
+        bool, typer.Option(help="Also bm25s by hand, and sentence-transformers' plain call.")
+    ] = True,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep corpora and artifacts: 5 GB for a million.")
+    ] = False,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder for results and, meanwhile, the corpora. One that holds results is gone "
+            "on with. Empty: pipeline in PERANK_BENCHMARKS.",
+        ),
+    ] = None,
+) -> None:
+    """Measure every stage over corpora of growing size: seconds, peak memory, bytes, exponents.
+
+    Corpora are sentences of the standard library's documentation, and of the TREC collections in
+    the folder PERANK_TREC_DATA where it is set, drawn anew. Embedding is measured up to 10,000
+    passages, which take some minutes, and extrapolated; larger corpora take over those vectors.
+    """
+    from perank_tasks.bench.pipeline import (
+        PipelineOptions,
+        print_results,
+        run_pipeline,
+        write_results,
+    )
+    from perank_tasks.settings import Settings
+
+    numbers = [size.strip().replace("_", "") for size in sizes.split(",")]
+    if not all(number.isdigit() for number in numbers):
+        raise ConfigError(f"--sizes is {sizes!r}; expected numbers, as in 1000,10000,100000")
+    options = PipelineOptions(tuple(map(int, numbers)), queries, compare, keep)
+    place = (folder or Settings.from_environment().benchmarks / "pipeline").absolute()
+    results = run_pipeline(options, place, out)
+    print_results(out, results)
+    for path in write_results(place, results):
+        out.print(f"written: {path}", highlight=False, soft_wrap=True)
+        if path.name == "rates.json":
+            next_line = f"[dim]next: perank plan --passages 1e7 --rates {path}[/]"
+            out.print(next_line, highlight=False, soft_wrap=True)
 
 
 @bench.command("prefill")

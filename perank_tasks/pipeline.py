@@ -59,8 +59,8 @@ def _stages(night: Night) -> Iterator[tuple[str, Any]]:
     index = build_index(night, snapshot)
     yield "index", index
 
-    for shard in plan_retrieval(night, snapshot):
-        retrieve_shard(night, snapshot, index, shard)
+    for search in plan_retrieval(night, snapshot, index):
+        retrieve_shard(night, snapshot, index, search)
     candidates = publish_candidates(night, snapshot, index)
     yield "retrieve", candidates
 

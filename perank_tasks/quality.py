@@ -13,7 +13,9 @@ import pyarrow as pa
 
 from perank_tasks.artifacts import Artifact
 from perank_tasks.errors import QualityError
+from perank_tasks.schemas import rows_to_table
 from perank_tasks.sql_files import sql_folder
+from perank_tasks.streams import rows_with
 
 LISTED = 20
 """Problems that a message names; the rest is counted."""
@@ -54,19 +56,18 @@ def check_night(
 
 
 def _norms(candidates: pa.Table, embeddings: Iterable[Artifact]) -> pa.Table:
-    """The lengths of the vectors of candidates and queries, a part of the file at a time."""
+    """The lengths of the vectors of candidates and queries."""
     wanted = {
         "passages": set(candidates["passage_id"].to_pylist()),
         "queries": set(candidates["query_id"].to_pylist()),
     }
-    rows = []
+    rows: list[tuple[str, float]] = []
     for artifact in embeddings:
         for table, ids in wanted.items():
-            for batch in artifact.batches(table, ["id", "embedding"]):
+            for batch in rows_with(artifact.dataset(table), ["id", "embedding"], "id", ids):
                 width = batch.schema.field("embedding").type.list_size
                 flat = batch["embedding"].flatten().to_numpy(zero_copy_only=False)
                 matrix = flat.astype(np.float64).reshape(-1, width)
                 norms = np.linalg.norm(matrix, axis=1).tolist()
-                named = zip(batch["id"].to_pylist(), norms, strict=True)
-                rows += [{"id": i, "norm": norm} for i, norm in named if i in ids]
-    return pa.Table.from_pylist(rows, schema=_VECTORS)
+                rows += zip(batch["id"].to_pylist(), norms, strict=True)
+    return rows_to_table(rows, _VECTORS)

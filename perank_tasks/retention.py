@@ -26,7 +26,16 @@ from perank_tasks.artifacts import Artifact, Store
 from perank_tasks.config import RetentionOptions, stable_hash
 from perank_tasks.load_log import Load, collection_of, needed_loads
 
-REMADE = ("snapshots", "embeddings", "indexes", "candidates", "rankings", "trained")
+REMADE = (
+    "snapshots",
+    "embeddings",
+    "terms",
+    "indexes",
+    "found",
+    "candidates",
+    "rankings",
+    "trained",
+)
 """Kinds that are made again where one is needed that is gone."""
 
 REUSED = ("snapshots", "embeddings", "indexes")

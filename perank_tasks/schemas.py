@@ -67,6 +67,15 @@ CANDIDATES = pa.schema(
     ]
 )
 
+# What one shard of an index found, while the others are still searched.
+FOUND = pa.schema(
+    [
+        pa.field("query", pa.int32(), nullable=False),  # from 0, in the night's order
+        pa.field("passage_id", pa.string(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),
+    ]
+)
+
 RANKINGS = pa.schema(
     [
         pa.field("query_id", pa.string(), nullable=False),

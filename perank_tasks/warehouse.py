@@ -84,13 +84,16 @@ def load_acceptance(
 
 
 def insert_results(connection: duckdb.DuckDBPyConnection, results: Artifact) -> dict[str, int]:
-    """Replace the rows of the same keys by those of an artifact; derives nothing."""
-    tables = {table: results.read(table) for table in RESULT_TABLES}
+    """Replace the rows of the same keys by those of an artifact; derives nothing.
+
+    DuckDB reads the files as a stream, so a night need not fit into memory.
+    """
+    tables = {table: results.dataset(table) for table in RESULT_TABLES}
     for table, rows in tables.items():
         connection.register(f"incoming_{table}", rows)
     for statement in sorted((sql_folder() / "load").glob("*.sql")):
         connection.execute(statement.read_text())
-    return {table: rows.num_rows for table, rows in tables.items()}
+    return {table: rows.count_rows() for table, rows in tables.items()}
 
 
 def insert_acceptances(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:

@@ -87,7 +87,7 @@ def test_only_what_no_kept_night_needs_goes(nights: list[str]) -> None:
 
     gone = before - references()
     assert gone == {r.reference for r in removed} == only_third
-    # Snapshot, embeddings, index, candidates and two rankings of the third night.
+    # Snapshot, embeddings, index and its terms, candidates and two rankings of the third night.
     assert sorted(r.split("/")[0] for r in gone) == [
         "candidates",
         "embeddings",
@@ -95,6 +95,7 @@ def test_only_what_no_kept_night_needs_goes(nights: list[str]) -> None:
         "rankings",
         "rankings",
         "snapshots",
+        "terms",
     ]
     assert all(removal.bytes > 0 for removal in removed)
     assert not list(store().root.glob("*/*/.*"))

@@ -8,5 +8,8 @@ rerank       `perank bench rerank`: contenders in turn, ratios, plots
 prefill      `perank bench prefill`: the engine's prompts a second against a stock forward pass
 together     `perank bench together`: two rankers at once against one after the other
 memory       `perank bench memory`: a long stream of queries in little memory
+corpus       corpora of any size from real text
+pipeline     `perank bench pipeline`: what every stage takes, and how it grows with the corpus
+pipeline_stage  one stage of it, in a process of its own
 plots        results -> PNG
 """

@@ -40,3 +40,24 @@ def _figure(series: Series, title: str) -> tuple[Figure, Axes]:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure, axes
+
+
+def plot_scale(path: Path, measured: Series, extrapolated: Series) -> None:
+    """Seconds of each stage by passages, both logarithmic; dashed where not measured."""
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, points in measured.items():
+        (line,) = axes.plot(*zip(*points, strict=True), marker="o", label=name)
+        if further := extrapolated.get(name, [])[1:]:
+            guess = [extrapolated[name][0], *further]
+            axes.plot(
+                *zip(*guess, strict=True),
+                linestyle="--",
+                color=line.get_color(),
+                label=f"{name}, extrapolated",
+            )
+    axes.set(xscale="log", yscale="log", xlabel="passages", ylabel="seconds")
+    axes.set_title("Seconds of each stage by the size of the corpus")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=150)

@@ -195,10 +195,11 @@ def _contents(snapshot: Artifact) -> dict[str, str]:
         ("qrels", ["query_id", "passage_id", "relevance"]),
     ):
         digest = hashlib.sha256()
-        rows = snapshot.read(table, columns)
-        for batch in rows.to_batches(max_chunksize=65_536):
+        rows = 0
+        for batch in snapshot.dataset(table).to_batches(columns=columns, batch_size=65_536):
             digest.update(json.dumps(batch.to_pydict()).encode())
-        contents[f"collection.{table}"] = str(rows.num_rows)
+            rows += batch.num_rows
+        contents[f"collection.{table}"] = str(rows)
         contents[f"collection.{table}_hash"] = digest.hexdigest()[:16]
     return contents
 

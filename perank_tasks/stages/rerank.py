@@ -36,7 +36,11 @@ from perank_tasks.trec import write_run
 log = logging.getLogger(__name__)
 
 QUERIES_A_CALL = 64
-"""Queries whose candidates and vectors are in memory at once."""
+"""Queries that are ranked together."""
+
+CANDIDATES_A_JOIN = 100_000
+"""Different passages whose vectors or texts are in memory at once, 154 MB of 384 values each. A
+join reads the row groups that hold any of them: joins of fewer would read the same ones again."""
 
 
 class RerankShard(TypedDict):
@@ -75,10 +79,11 @@ def rerank_shard(
     meter.device = ranker.device
     results: list[Ranked] = []
     with progress(f"ranking by {arm.name}", len(queries), "queries") as advance:
-        for start in range(0, len(queries), QUERIES_A_CALL):
-            chunk = queries[start : start + QUERIES_A_CALL]
-            tasks = join_candidates(chunk, found, vectors, texts)
-            results += ranker.rank(tasks, advance)
+        for part in _parts(queries, found):
+            inputs = _join(part, found, vectors, texts)
+            for start in range(0, len(part), QUERIES_A_CALL):
+                tasks = _tasks(part[start : start + QUERIES_A_CALL], found, inputs)
+                results += [_without_inputs(r) for r in ranker.rank(tasks, advance)]
     meter.items = len(results)
     meter.tokens_in = sum(r.tokens_in for r in results)
     meter.decode_steps = sum(r.decode_steps for r in results)
@@ -310,22 +315,71 @@ def join_candidates(
     snapshot: Artifact | None,
 ) -> list[QueryTask]:
     """Candidates and what an arm reads of them, vectors or texts or both, query by query."""
+    return _tasks(queries, found, _join(queries, found, vectors, snapshot))
+
+
+def _parts(
+    queries: list[tuple[str, str]], found: dict[str, list[tuple[str, float]]]
+) -> Iterator[list[tuple[str, str]]]:
+    """The queries in parts of whole calls, as many as a join of their candidates allows."""
+    part: list[tuple[str, str]] = []
+    passages: set[str] = set()
+    for start in range(0, len(queries), QUERIES_A_CALL):
+        call = queries[start : start + QUERIES_A_CALL]
+        wanted = {p for query_id, _ in call for p, _ in found.get(query_id, [])}
+        if part and len(passages | wanted) > CANDIDATES_A_JOIN:
+            yield part
+            part, passages = [], set()
+        part = part + call
+        passages |= wanted
+    if part:
+        yield part
+
+
+def _without_inputs(ranked: Ranked) -> Ranked:
+    """A ranking that no longer holds on to its query's vectors and texts."""
+    task = replace(ranked.task, embeddings=None, query_embedding=None, texts=None)
+    return replace(ranked, task=task)
+
+
+def _join(
+    queries: list[tuple[str, str]],
+    found: dict[str, list[tuple[str, float]]],
+    vectors: Artifact | None,
+    snapshot: Artifact | None,
+) -> "_Inputs":
+    """What the arm reads of these queries' candidates: vectors or texts or both."""
     wanted = {p for query_id, _ in queries for p, _ in found.get(query_id, [])}
-    embedded, asked, texts = {}, {}, {}
-    if vectors is not None:
-        embedded = read_vectors(vectors, "passages", wanted)
-        asked = read_vectors(vectors, "queries", {query_id for query_id, _ in queries})
-    if snapshot is not None:
-        texts = read_texts(snapshot, wanted)
+    asking = {query_id for query_id, _ in queries}
+    return _Inputs(
+        embedded=read_vectors(vectors, "passages", wanted) if vectors else None,
+        asked=read_vectors(vectors, "queries", asking) if vectors else None,
+        texts=read_texts(snapshot, wanted) if snapshot else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """By id; None where the arm does not read them."""
+
+    embedded: dict[str, np.ndarray] | None  # (d,) each
+    asked: dict[str, np.ndarray] | None  # (d,) each, of queries
+    texts: dict[str, str] | None
+
+
+def _tasks(
+    queries: list[tuple[str, str]], found: dict[str, list[tuple[str, float]]], inputs: _Inputs
+) -> list[QueryTask]:
+    """Candidates and what the arm reads of them, query by query."""
     tasks = []
     for query_id, text in queries:
         pairs = found.get(query_id, [])
         ids = [p for p, _ in pairs]
         task = QueryTask(query_id, text, ids, np.array([s for _, s in pairs], dtype=np.float64))
-        if vectors is not None:
-            task = _with_vectors(task, embedded, asked[query_id])
-        if snapshot is not None and task.problem is None:
-            task = _with_texts(task, texts)
+        if inputs.embedded is not None and inputs.asked is not None:
+            task = _with_vectors(task, inputs.embedded, inputs.asked[query_id])
+        if inputs.texts is not None and task.problem is None:
+            task = _with_texts(task, inputs.texts)
         tasks.append(task)
     return tasks
 

@@ -4,13 +4,20 @@ In: a snapshot, and an index unless the run given with the collection stands in 
 the artifact `candidates/<collection>/<key>` with the table `candidates`: at most `depth`
 passages a query, by score, ties to the earlier passage. A query may have fewer, or none.
 
+Where the index is in shards, the work is split by these and not by queries: each is loaded once
+and searched for all queries, into the artifact `found/<collection>/<key>`, and publishing merges
+what they found, a few queries at a time.
+
 Candidates belong to one date and fingerprint: they are computed anew every night.
 """
 
 import logging
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
+from typing import TypedDict
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,25 +25,47 @@ from perank_tasks.artifacts import Artifact, Store, artifact_key
 from perank_tasks.config import Night
 from perank_tasks.meter import Meter, total
 from perank_tasks.progress import progress
-from perank_tasks.schemas import CANDIDATES, rows_to_table
+from perank_tasks.schemas import CANDIDATES, FOUND, rows_to_table
 from perank_tasks.settings import Settings
 from perank_tasks.stages.snapshot import read_queries
 
 log = logging.getLogger(__name__)
 
 
-def plan_retrieval(night: Night, snapshot: str) -> list[int]:
-    """The query shards for `retrieve_shard`; says what of a given run does not fit."""
-    if night.options.first_stage == "given":
-        _compare_run(night, Store(Settings.from_environment().root).open(snapshot))
-    return list(range(night.options.shards))
+QUERIES_A_GROUP = 64
+"""Queries whose finds are merged at once; each shard of an index writes as many a row group."""
 
 
-def retrieve_shard(night: Night, snapshot: str, index: str | None, shard: int) -> dict[str, int]:
-    """Find one shard's candidates; returns how many queries and candidates there are."""
+class RetrieveShard(TypedDict):
+    """One piece of work: candidates of a shard of the queries, or finds of one of the index."""
+
+    table: str  # candidates | found
+    shard: int
+
+
+def plan_retrieval(night: Night, snapshot: str, index: str | None) -> list[RetrieveShard]:
+    """The pieces of work for `retrieve_shard`; says what of a given run does not fit."""
+    store = Store(Settings.from_environment().root)
+    if index is None:
+        _compare_run(night, store.open(snapshot))
+    parts = _index_shards(store, index)
+    table, shards = ("found", parts) if parts > 1 else ("candidates", night.options.shards)
+    return [RetrieveShard(table=table, shard=shard) for shard in range(shards)]
+
+
+def retrieve_shard(
+    night: Night, snapshot: str, index: str | None, work: RetrieveShard
+) -> dict[str, int]:
+    """Do one piece of work; returns how many queries there were and how many passages found."""
     store = Store(Settings.from_environment().root)
     artifact = _artifact(store, night, snapshot, index)
-    if artifact.is_published or artifact.has_part("candidates", shard):
+    if artifact.is_published:
+        return {"queries": 0, "candidates": 0}
+    if work["table"] == "found":
+        assert index is not None
+        return _find(store, night, snapshot, index, work["shard"])
+    shard = work["shard"]
+    if artifact.has_part("candidates", shard):
         return {"queries": 0, "candidates": 0}
 
     meter = Meter()
@@ -44,7 +73,7 @@ def retrieve_shard(night: Night, snapshot: str, index: str | None, shard: int) -
     if index is None:
         found = _given(store.open(snapshot), night, queries)
     else:
-        found = _search(store.open(index), night, queries)
+        found = dict(_search(store.open(index), night, queries))
     meter.items = len(queries)
     rows = [
         (query_id, passage_id, rank, score)
@@ -57,25 +86,34 @@ def retrieve_shard(night: Night, snapshot: str, index: str | None, shard: int) -
 
 
 def publish_candidates(night: Night, snapshot: str, index: str | None) -> str:
-    """Publish the candidates once every shard is written; returns the reference."""
+    """Publish the candidates once every shard is searched; returns the reference."""
     store = Store(Settings.from_environment().root)
     artifact = _artifact(store, night, snapshot, index)
     if artifact.is_published:
         return artifact.reference
     shards = range(night.options.shards)
-    return artifact.publish(
+    parts = _index_shards(store, index)
+    found = _found(store, artifact)
+    searching = []
+    if parts > 1:
+        searching = [found.part_stats("found", part) for part in range(parts)]
+        _merge(night, snapshot, found, parts, artifact)
+    stats = [artifact.part_stats("candidates", shard) for shard in shards]
+    reference = artifact.publish(
         expected={"candidates": len(shards)},
         inputs={"snapshot": snapshot, **({"index": index} if index else {})},
         config={"first_stage": night.first_stage, "depth": night.options.depth},
-        counts={"stats": total(artifact.part_stats("candidates", s) for s in shards)},
+        counts={"stats": total([*searching, *stats])},
         provenance=night.fingerprint,
     )
+    found.discard()
+    return reference
 
 
 def query_shard(night: Night, snapshot: str, shard: int) -> list[tuple[str, str]]:
     """The (id, text) of one shard's queries: a contiguous share of the night's."""
     queries = read_queries(night, snapshot)
-    first, last = (len(queries) * s // night.options.shards for s in (shard, shard + 1))
+    first, last = _range(night, len(queries), shard)
     return queries[first:last]
 
 
@@ -103,18 +141,100 @@ def _artifact(store: Store, night: Night, snapshot: str, index: str | None) -> A
     return store.artifact("candidates", night.collection_name, key)
 
 
+def _range(night: Night, queries: int, shard: int) -> tuple[int, int]:
+    first, last = (queries * s // night.options.shards for s in (shard, shard + 1))
+    return first, last
+
+
+def _index_shards(store: Store, index: str | None) -> int:
+    from perank_tasks.stages.index import shards_of
+
+    return len(shards_of(store.open(index))) if index else 1
+
+
+def _found(store: Store, candidates: Artifact) -> Artifact:
+    """Where the shards of an index put what they find for these candidates; never published."""
+    _, collection, key = candidates.reference.split("/")
+    return store.artifact("found", collection, key)
+
+
+def _find(store: Store, night: Night, snapshot: str, index: str, part: int) -> dict[str, int]:
+    """Search one shard of the index for every query."""
+    from perank_tasks.stages.index import shards_of
+
+    found = _found(store, _artifact(store, night, snapshot, index))
+    if found.has_part("found", part):
+        return {"queries": 0, "candidates": 0}
+    meter = Meter()
+    queries = read_queries(night, snapshot)
+    results = _search(shards_of(store.open(index))[part], night, queries)
+    # Queries are counted once, where they are merged.
+    rows = found.write_part("found", _in_groups(results), FOUND, shard=part, stats=meter.stats)
+    return {"queries": len(queries), "candidates": rows}
+
+
+def _in_groups(
+    results: Iterable[tuple[str, list[tuple[str, float]]]],
+) -> Iterator[pa.RecordBatch]:
+    """Finds as rows of `FOUND`, a batch for every `QUERIES_A_GROUP` queries."""
+    rows: list[tuple[int, str, float]] = []
+    for number, (_, ranked) in enumerate(results, 1):
+        rows += [(number - 1, passage_id, score) for passage_id, score in ranked]
+        if number % QUERIES_A_GROUP == 0:
+            yield from rows_to_table(rows, FOUND).to_batches()
+            rows = []
+    yield from rows_to_table(rows, FOUND).to_batches()
+
+
+def _merge(night: Night, snapshot: str, found: Artifact, parts: int, candidates: Artifact) -> None:
+    """Write the candidates: of each query, the best that any shard of the index found."""
+    ids = pa.array([query_id for query_id, _ in read_queries(night, snapshot)], pa.string())
+    for shard in range(night.options.shards):
+        if candidates.has_part("candidates", shard):
+            continue
+        meter = Meter()
+        first, last = _range(night, len(ids), shard)
+        meter.items = last - first
+        batches = (
+            batch
+            for start in range(first, last, QUERIES_A_GROUP)
+            for batch in _best(
+                found, parts, start, min(start + QUERIES_A_GROUP, last), night.options.depth, ids
+            ).to_batches()
+        )
+        candidates.write_part("candidates", batches, CANDIDATES, shard=shard, stats=meter.stats)
+
+
+def _best(
+    found: Artifact, parts: int, first: int, last: int, depth: int, ids: pa.Array
+) -> pa.Table:
+    """Candidates of the queries numbered `first` to `last - 1`."""
+    number = pc.field("query")
+    where = (number >= first) & (number < last)
+    rows = pa.concat_tables([found.read("found", None, where, part) for part in range(parts)])
+    query, score = rows["query"].to_numpy(), rows["score"].to_numpy()
+    # Stable: of equal scores the earlier shard's stay first, as its passages are the earlier.
+    order = np.lexsort((-score, query))
+    starts = np.searchsorted(query, np.arange(first, last + 1), sorter=order)
+    rank = np.arange(len(order)) - np.repeat(starts[:-1], np.diff(starts)) + 1
+    order, rank = order[rank <= depth], rank[rank <= depth]
+    kept = rows.take(order)
+    columns = [ids.take(kept["query"].combine_chunks()), kept["passage_id"], rank, kept["score"]]
+    arrays = [pa.array(c, pa.int32()) if isinstance(c, np.ndarray) else c for c in columns]
+    return pa.table(arrays, schema=CANDIDATES)
+
+
 def _search(
     index: Artifact, night: Night, queries: list[tuple[str, str]]
-) -> dict[str, list[tuple[str, float]]]:
+) -> Iterator[tuple[str, list[tuple[str, float]]]]:
+    """Each query's id and best passages, in order."""
     from perank_tasks.stages.index import Searcher
 
     searcher = Searcher(index)
-    found = {}
     with progress("retrieving", len(queries), "queries") as advance:
         for query_id, text in queries:
-            found[query_id] = searcher.search(text, night.options.depth)
+            yield query_id, searcher.search(text, night.options.depth)
             advance(1)
-    return found
 
 
 def _given(

@@ -17,7 +17,6 @@ from datetime import date
 from itertools import islice
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from perank_tasks.artifacts import Artifact, Store, artifact_key
 from perank_tasks.collections import CollectionData, Judgement, Passage, open_collection
@@ -26,6 +25,7 @@ from perank_tasks.errors import CollectionError
 from perank_tasks.meter import Meter
 from perank_tasks.schemas import GIVEN_RUN, PASSAGES, QRELS, QUERIES, rows_to_table
 from perank_tasks.settings import Settings
+from perank_tasks.streams import rows_with
 from perank_tasks.text import contents, text_hash
 
 ROWS_A_BATCH = 4096
@@ -73,15 +73,13 @@ def read_queries(night: Night, snapshot: str) -> list[tuple[str, str]]:
 def read_texts(snapshot: Artifact, ids: set[str]) -> dict[str, str]:
     """What an embedder or an LLM reads of the given passages, as {id: text}; absent ids are
     absent."""
-    rows = snapshot.read(
-        "passages",
-        ["passage_id", "title", "text"],
-        pc.field("passage_id").isin(pa.array(sorted(ids), pa.string())),
-    )
-    columns = (rows[name].to_pylist() for name in ("passage_id", "title", "text"))
-    return {
-        passage_id: contents(title, text) for passage_id, title, text in zip(*columns, strict=True)
-    }
+    names = ["passage_id", "title", "text"]
+    texts: dict[str, str] = {}
+    for batch in rows_with(snapshot.dataset("passages"), names, "passage_id", ids):
+        columns = (batch[name].to_pylist() for name in names)
+        for passage_id, title, text in zip(*columns, strict=True):
+            texts[passage_id] = contents(title, text)
+    return texts
 
 
 def snapshot_date(snapshot: Artifact) -> date | None:

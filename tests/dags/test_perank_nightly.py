@@ -74,7 +74,9 @@ def test_data_flows_one_way(dag: dict[str, Any]) -> None:
     assert upstream["take_snapshot"] == ["plan_night"]
     assert "embed.publish_embeddings" in upstream["rerank.rerank_shard"]
     assert "retrieve.publish_candidates" in upstream["rerank.rerank_shard"]
-    assert "retrieve.build_index" in upstream["retrieve.retrieve_shard"]
+    assert "index.gather_terms" in upstream["index.index_shard"]
+    assert upstream["index.gather_terms"] == ["index.count_terms", "take_snapshot"]
+    assert "index.publish_index" in upstream["retrieve.retrieve_shard"]
     assert upstream["evaluate"] == ["rerank.publish_rankings"]
     # Side by side: a verdict that fails its task for a regression leaves the page to be read.
     assert upstream["verdict"] == upstream["report"] == ["load"]
