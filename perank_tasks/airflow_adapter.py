@@ -4,11 +4,17 @@
 `AlertOptions`, `plan` the first task, which decides what date a run is for, `verdict` the task
 that says how the night is, `NightAlert` the notifier that tells people, and `retention` the task of
 `dags/perank_retention.py`.
+
+Every line that a stage logs carries the night, the stage and the shard. Where Airflow's metrics
+are switched on, a stage's time goes out as `perank.stage`, and the verdict's task sends
+`perank.measure` and `perank.verdict`; `docs/operations.md` has their tags.
 """
 
 import importlib
 import inspect
 import logging
+import re
+import time
 from collections.abc import Callable
 from datetime import UTC, date
 from typing import Any
@@ -23,7 +29,9 @@ from airflow.sdk import (
     task,
 )
 from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.observability import stats
 from pydantic import BaseModel
+from structlog.contextvars import bound_contextvars
 
 from perank_tasks.config import (
     AlertOptions,
@@ -33,6 +41,7 @@ from perank_tasks.config import (
     parse_conf,
 )
 from perank_tasks.errors import AlertError, PerankError, StorageError, WarehouseError
+from perank_tasks.log_context import fields
 from perank_tasks.run_pages import figures, note, report_path
 
 log = logging.getLogger(__name__)
@@ -119,8 +128,13 @@ def stage(path: str, **task_options: Any) -> Any:
         # Airflow adds its whole context to the keywords of a function that takes any.
         wanted = inspect.signature(function).parameters
         night = Night.from_json(get_current_context()["ti"].xcom_pull(task_ids=PLAN))
-        with _AsAirflowErrors():
-            return function(night, **{k: v for k, v in inputs.items() if k in wanted})
+        inputs = {k: v for k, v in inputs.items() if k in wanted}
+        begin = time.monotonic()
+        with bound_contextvars(**fields(night, module, inputs)), _AsAirflowErrors():
+            result = function(night, **inputs)
+        tags = {"collection": night.collection_name, "stage": name}
+        stats.timing("perank.stage", 1000 * (time.monotonic() - begin), tags=tags)
+        return result
 
     call.__doc__ = f"See `perank_tasks.stages.{path}`."
     return task(task_id=name, **task_options)(call)
@@ -165,9 +179,10 @@ def verdict(**task_options: Any) -> Any:
         ti = context["ti"]
         night = Night.from_json(ti.xcom_pull(task_ids=PLAN))
         alerts = AlertOptions.of(dict(context["params"]))
-        with _AsAirflowErrors():
+        with bound_contextvars(**fields(night, VERDICT)), _AsAirflowErrors():
             found = verdict_stage(night)
             means = figures(Settings.from_environment(), night.run_date, night.collection_name)
+        _send_metrics(night, found, means)
         result = {**found, "figures": means}
         context["outlet_events"][VERDICTS].extra = {
             "run_date": night.run_date.isoformat(),
@@ -187,6 +202,20 @@ def verdict(**task_options: Any) -> Any:
         return result
 
     return make
+
+
+def _send_metrics(night: Night, found: Any, means: dict[str, dict[str, float]]) -> None:
+    """Gauges of a night: each arm's means, and its word by its place on the ladder, 0 the best."""
+    from perank_tasks.regression.ladder import Verdict
+
+    ladder = list(Verdict)
+    for arm in found["arms"]:
+        tags = {"collection": night.collection_name, "arm": arm["arm"]}
+        stats.gauge("perank.verdict", ladder.index(Verdict(arm["verdict"])), tags=tags)
+        for measure, value in means.get(arm["arm_hash"], {}).items():
+            # StatsD knows no @ in a name.
+            measured = {**tags, "measure": re.sub(r"\W", "_", measure)}
+            stats.gauge("perank.measure", value, tags=measured)
 
 
 class ReportLink(BaseOperatorLink):

@@ -28,6 +28,7 @@ from perank_tasks.commands.simulate import simulate
 from perank_tasks.commands.sql import sql
 from perank_tasks.config import ARM_NAMES, Night, NightOptions
 from perank_tasks.errors import ConfigError, PerankError
+from perank_tasks.log_context import ContextFormatter
 
 # Typer's boxed help cuts long words off, such as a collection's spec; plain help wraps.
 _typer = partial(
@@ -78,7 +79,9 @@ _RUN_FILES = [
 
 def main() -> None:
     """Entry point: errors of ours are printed without a traceback and exit with 1."""
-    logging.basicConfig(level=os.environ.get("PERANK_LOG", "WARNING").upper(), format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(ContextFormatter("%(message)s"))
+    logging.basicConfig(level=os.environ.get("PERANK_LOG", "WARNING").upper(), handlers=[handler])
     # Tokenizers warn where a process that used threads forks another.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Libraries draw bars of their own, even into files; ours are not tqdm's.

@@ -1,0 +1,59 @@
+"""What a log line is about: the night, the stage and the shard that wrote it.
+
+In: the night, a stage's name, the inputs of its task. Out: `fields`, which the Airflow adapter
+binds to every line that a task writes, beside Airflow's own run and task; `stage_context`, which
+does the same for a night in one process; and `ContextFormatter`, which begins a line with them.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from perank_tasks.config import Night
+
+_current: ContextVar[Mapping[str, str]] = ContextVar("perank_log_context", default={})
+
+
+def fields(night: Night, stage: str, inputs: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """The context of a task, by name: `night`, `collection`, `stage` and, of a split one, `shard`.
+
+    Args:
+        stage: a module of `perank_tasks.stages`, with or without a function behind a full stop.
+        inputs: what the stage's function is given; `work` or `shard` says which part it does.
+    """
+    context = {
+        "night": night.run_date.isoformat(),
+        "collection": night.collection_name,
+        "stage": stage.partition(".")[0],
+    }
+    inputs = inputs or {}
+    work = inputs.get("work", inputs.get("shard"))
+    if isinstance(work, Mapping):
+        context["shard"] = "/".join(str(work[name]) for name in work)
+    elif work is not None:
+        context["shard"] = str(work)
+    return context
+
+
+@contextmanager
+def stage_context(
+    night: Night, stage: str, inputs: Mapping[str, Any] | None = None
+) -> Iterator[None]:
+    """Begin every log line of the block with what it is about; `fields` says how it is named."""
+    token = _current.set(fields(night, stage, inputs))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+class ContextFormatter(logging.Formatter):
+    """Lines as `2026-01-31 pydocs rerank 8c1f…/3: message`, and just the message elsewhere."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        context = _current.get()
+        text = super().format(record)
+        return f"{' '.join(context.values())}: {text}" if context else text
