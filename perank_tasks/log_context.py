@@ -13,7 +13,7 @@ from typing import Any
 
 from perank_tasks.config import Night
 
-_current: ContextVar[Mapping[str, str]] = ContextVar("perank_log_context", default={})
+_current: ContextVar[Mapping[str, str] | None] = ContextVar("perank_log_context", default=None)
 
 
 def fields(night: Night, stage: str, inputs: Mapping[str, Any] | None = None) -> dict[str, str]:

@@ -6,6 +6,7 @@ left out in silence. Elsewhere the test is skipped, with what to install.
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,8 +26,9 @@ _BESIDE_PATH = ("/usr/lib/postgresql/*/bin", f"{PROJECT}/.ci/node/node_modules/.
 
 
 def find_program(name: str) -> Path | None:
-    """The newest program of that name on the path or where packages hide theirs."""
-    if found := shutil.which(name):
+    """The program of that name: this environment's, that on the path, or where packages hide it."""
+    beside = Path(sys.executable).with_name(name)
+    if found := beside if beside.is_file() else shutil.which(name):
         return Path(found)
     for folders in _BESIDE_PATH:
         root, _, pattern = folders.partition("*")

@@ -125,8 +125,10 @@ def postgres(folder: Path, password: str) -> Iterator[int]:
             for path in (data, secret):
                 shutil.chown(path, user)
         made = subprocess.run(
-            [initdb, "--pgdata", data / "db", "--username=airflow", "--auth=scram-sha-256"]
-            + [f"--pwfile={secret}", "--encoding=UTF8", "--no-sync"],
+            [
+                *(initdb, "--pgdata", data / "db", "--username=airflow", "--auth=scram-sha-256"),
+                *(f"--pwfile={secret}", "--encoding=UTF8", "--no-sync"),
+            ],
             capture_output=True,
             text=True,
             user=user,
@@ -143,8 +145,10 @@ def postgres(folder: Path, password: str) -> Iterator[int]:
         options = [f"listen_addresses={LOOPBACK}", f"unix_socket_directories={data}", "fsync=off"]
         server = Server(
             "PostgreSQL",
-            [str(initdb.with_name("postgres")), "-D", str(data / "db"), "-p", str(port)]
-            + [part for option in options for part in ("-c", option)],
+            [
+                *(str(initdb.with_name("postgres")), "-D", str(data / "db"), "-p", str(port)),
+                *(part for option in options for part in ("-c", option)),
+            ],
             folder / "postgres.log",
             lambda: connect().close(),
             user=user,
@@ -165,7 +169,7 @@ def _not_root() -> str | None:
     for name in ("postgres", "nobody"):
         with suppress(KeyError):
             return pwd.getpwnam(name).pw_name
-    missing("a user that PostgreSQL may run as", "postgresql")
+    return missing("a user that PostgreSQL may run as", "postgresql")
 
 
 @contextmanager
@@ -220,8 +224,11 @@ def s3_server(folder: Path, key: str, secret: str) -> tuple[Server, int]:
 
     server = Server(
         "S3",
-        [str(program("rclone")), "serve", "s3", str(folder / "s3"), f"--addr={LOOPBACK}:{port}"]
-        + ["--vfs-cache-mode=writes", f"--cache-dir={folder / 's3-cache'}", "--config="],
+        [
+            *(str(program("rclone")), "serve", "s3", str(folder / "s3")),
+            *(f"--addr={LOOPBACK}:{port}", "--vfs-cache-mode=writes", "--config="),
+            f"--cache-dir={folder / 's3-cache'}",
+        ],
         folder / "s3.log",
         answers,
         env={"RCLONE_AUTH_KEY": f"{key},{secret}"},
