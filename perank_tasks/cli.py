@@ -26,6 +26,7 @@ from perank_tasks.commands.compare import compare
 from perank_tasks.commands.retention import retention
 from perank_tasks.commands.simulate import simulate
 from perank_tasks.commands.sql import sql
+from perank_tasks.commands.withdraw import withdraw
 from perank_tasks.config import ARM_NAMES, Night, NightOptions
 from perank_tasks.errors import ConfigError, PerankError
 from perank_tasks.log_context import ContextFormatter
@@ -221,6 +222,7 @@ app.command()(compare)
 app.command()(retention)
 app.command()(sql)
 app.command()(simulate)
+app.command()(withdraw)
 
 
 @app.command()
