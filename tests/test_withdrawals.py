@@ -1,4 +1,4 @@
-"""Withdrawing a snapshot: its results leave the tables, no night takes it, and all can be undone."""
+"""Withdrawing a snapshot: its results leave the tables, no night takes it; all can be undone."""
 
 import subprocess
 import sys
@@ -80,7 +80,7 @@ def test_no_night_takes_it_until_its_files_are_right(nights: Path) -> None:
     bad = rows()[1][1]
     record_withdrawal(store, bad, "Ada", "an export that broke")
     night = small_night(f"files:{nights}", run_date=DAYS[1], arms=["bm25"])
-    with pytest.raises(CollectionError, match="Ada withdrew on .*: an export that broke"):
+    with pytest.raises(CollectionError, match=r"Ada withdrew on .*: an export that broke"):
         run_night(night)
     write_day(nights, DAYS[1])
     run_night(night)
