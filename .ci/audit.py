@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 LOCK = HERE.parent / "requirements.lock"
 ENVIRONMENT = HERE / "audit"
-PIP_AUDIT = "pip-audit==2.10.0"
+PIP_AUDIT = "pip-audit==2.10.1"
 UNREACHABLE = (
     "ConnectionError",
     "ServiceError",

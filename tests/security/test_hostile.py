@@ -126,7 +126,8 @@ def test_a_hostile_query_is_text_to_a_reader_of_the_tables(tmp_path: Path) -> No
         rows = warehouse.execute(
             "SELECT count(*) FROM rankings WHERE query_id = ?", [asked]
         ).fetchone()
-        assert rows and rows[0] > 0
+        assert rows
+        assert rows[0] > 0
         with pytest.raises(duckdb.Error, match="read-only"):
             warehouse.execute("DELETE FROM runs")
 
