@@ -40,7 +40,13 @@ from perank_tasks.config import (
     RetentionOptions,
     parse_conf,
 )
-from perank_tasks.errors import AlertError, PerankError, StorageError, WarehouseError
+from perank_tasks.errors import (
+    AlertError,
+    DeviceMemoryError,
+    PerankError,
+    StorageError,
+    WarehouseError,
+)
 from perank_tasks.log_context import fields
 from perank_tasks.run_pages import figures, note, report_path
 
@@ -58,7 +64,7 @@ NOTE = "note"
 VERDICTS = Asset("perank_verdicts")
 """An event for each verdict, with the night's date, collection and word in its extra."""
 
-TRANSIENT = (StorageError, WarehouseError, OSError, MemoryError)
+TRANSIENT = (StorageError, WarehouseError, DeviceMemoryError, OSError, MemoryError)
 """Errors of the infrastructure, worth a retry, as is a worker's death, which Airflow sees
 for itself. Any other error would only come back."""
 
