@@ -31,7 +31,8 @@ def fields(night: Night, stage: str, inputs: Mapping[str, Any] | None = None) ->
     inputs = inputs or {}
     work = inputs.get("work", inputs.get("shard"))
     if isinstance(work, Mapping):
-        context["shard"] = "/".join(str(work[name]) for name in work)
+        # An embedder may be a long path.
+        context["shard"] = "/".join(str(part).rpartition("/")[2] for part in work.values())
     elif work is not None:
         context["shard"] = str(work)
     return context
