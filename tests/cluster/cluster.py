@@ -332,7 +332,12 @@ def pool_slots(made: Cluster) -> dict[str, int]:
 
 
 def start_night(made: Cluster, conf: dict[str, Any]) -> str:
-    """Trigger the nightly DAG; the run's id."""
+    """Trigger the nightly DAG once it has been parsed; the run's id."""
+    deadline = time.monotonic() + START_SECONDS
+    while made.http.get("/api/v2/dags/perank_nightly").status_code == 404:
+        made.check()
+        assert time.monotonic() < deadline, "perank_nightly was never parsed"
+        time.sleep(1)
     made.call("PATCH", "/dags/perank_nightly", json={"is_paused": False})
     body = {"logical_date": None, "conf": conf, "dag_run_id": f"night-{conf['run_date']}"}
     run_id: str = made.call("POST", "/dags/perank_nightly/dagRuns", json=body)["dag_run_id"]

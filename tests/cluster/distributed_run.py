@@ -3,7 +3,7 @@
 Two nights of a small collection, four shards each, by `perank_nightly` on two Celery workers that
 share nothing but S3 and the databases:
 
-    2026-01-31   a worker is killed with all its processes while it embeds or reranks a shard
+    2026-01-31   a worker is killed with all its processes while it reranks a shard
     2026-02-01   the S3 server is killed in the middle of a task, and comes back half a minute later
 
 Both are to succeed, and every table is to be the same as that of the same nights by `perank
@@ -43,7 +43,7 @@ NIGHTS = ("2026-01-31", "2026-02-01")
 SHARDS = 4
 NIGHT_SECONDS = 900.0
 OUTAGE_SECONDS = 30.0
-SHARD_TASKS = ("embed.embed_shard", "rerank.rerank_shard")
+SHARD_TASK = "rerank.rerank_shard"
 
 Say = Callable[[str], None]
 
@@ -148,7 +148,7 @@ def _look_at_the_cluster(made: Cluster, outcome: Outcome) -> None:
 def _kill_a_worker(made: Cluster, run_id: str) -> str:
     """Kill worker-1 while it works on a shard."""
     victim = _wait_for(
-        made, run_id, lambda task: task.task_id in SHARD_TASKS and _is_of(made, task, "worker-1")
+        made, run_id, lambda task: task.task_id == SHARD_TASK and _is_of(made, task, "worker-1")
     )
     made.kill("worker-1")
     return f"killed worker-1 while it did {victim.name}"
@@ -156,7 +156,7 @@ def _kill_a_worker(made: Cluster, run_id: str) -> str:
 
 def _take_the_storage_away(made: Cluster, run_id: str) -> str:
     """Kill the S3 server while a shard is worked on, and start it again later."""
-    victim = _wait_for(made, run_id, lambda task: task.task_id in SHARD_TASKS)
+    victim = _wait_for(made, run_id, lambda task: task.task_id == SHARD_TASK)
     made.s3.kill()
     time.sleep(OUTAGE_SECONDS)
     made.s3.start()
@@ -229,12 +229,13 @@ def _look_at_what_is_left(made: Cluster, outcome: Outcome) -> None:
 
 def _look_at_a_log(made: Cluster, outcome: Outcome) -> None:
     """Lines of a stage name night, stage and shard."""
-    run = f"/dags/perank_nightly/dagRuns/night-{NIGHTS[1]}"
-    task = f"{run}/taskInstances/embed.embed_shard/logs/1"
-    content = made.call("GET", task, params={"map_index": 0, "full_content": True})["content"]
-    about = {"night": NIGHTS[1], "collection": "topics", "stage": "embed"}
+    run_id = f"night-{NIGHTS[1]}"
+    task = next(t for t in made.tasks(run_id) if t.task_id == SHARD_TASK and t.map_index == 0)
+    log = f"/dags/perank_nightly/dagRuns/{run_id}/taskInstances/{SHARD_TASK}/logs/{task.tries}"
+    content = made.call("GET", log, params={"map_index": 0, "full_content": True})["content"]
+    about = {"night": NIGHTS[1], "collection": "topics", "stage": "rerank"}
     named = [line for line in content if about.items() <= line.items() and "shard" in line]
-    outcome.expect(bool(named), f"no log line of embed_shard[0] names {about} and its shard")
+    outcome.expect(bool(named), f"no log line of {task.name} names {about} and its shard")
 
 
 def main(arguments: list[str] | None = None) -> int:
