@@ -11,7 +11,6 @@ Every process has working folders of its own (AIRFLOW_HOME, PERANK_HOME); worker
 but S3 and the databases. The API server sees worker-2's folder of pages, as through the volume.
 """
 
-import configparser
 import json
 import os
 import shlex
@@ -268,14 +267,28 @@ class Cluster:
         living = [psutil.Process(p.pid) for p in self.processes.values() if p.poll() is None]
         stop(living)
 
+    def access(self) -> dict[str, str]:
+        """The environment by which the services reach S3."""
+        environment = self.environment("init")
+        return {name: value for name, value in environment.items() if name.startswith("AWS_")}
+
+    def upload(self, folder: Path) -> str:
+        """Put a folder's files into the bucket; where they are."""
+        client = self._client()
+        for path in sorted(folder.iterdir()):
+            client.upload_file(str(path), BUCKET, f"collections/{folder.name}/{path.name}")
+        return f"s3://{BUCKET}/collections/{folder.name}"
+
+    def _client(self) -> Any:
+        key, _, secret = self.secret("s3_auth_key").partition(",")
+        port = int(self._addresses["http://s3:9000"].rpartition(":")[2])
+        return s3_client(port, key, secret)
+
     def keys(self, prefix: str) -> list[str]:
         """Keys in the bucket."""
-        credentials = configparser.ConfigParser()
-        credentials.read_string(self.secret("aws_credentials"))
-        section = credentials["default"]
-        port = int(self._addresses["http://s3:9000"].rpartition(":")[2])
-        client = s3_client(port, section["aws_access_key_id"], section["aws_secret_access_key"])
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+        pages = (
+            self._client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+        )
         return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
 

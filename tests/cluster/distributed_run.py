@@ -1,13 +1,13 @@
 """The distributed run: `python -m tests.cluster.distributed_run`, or `make cluster`.
 
-Two nights of a small collection, four shards each, by `perank_nightly` on two Celery workers that
-share nothing but S3 and the databases:
+Two nights of a small collection on S3, four shards each, by `perank_nightly` on two Celery workers
+that share nothing but S3 and the databases:
 
     2026-01-31   a worker is killed with all its processes while it reranks a shard
     2026-02-01   the S3 server is killed in the middle of a task, and comes back half a minute later
 
 Both are to succeed, and every table is to be the same as that of the same nights by `perank
-nightly` in one process on local files. Out: a line for each step and a summary, on standard output;
+nightly` in one process with a local root. Out: a line for each step and a summary, on standard output;
 exit status 1, with what differs, where it is not so.
 """
 
@@ -63,10 +63,10 @@ class Outcome:
             self.wrong.append(otherwise)
 
 
-def options(folder: Path) -> dict[str, Any]:
+def options(collection: str) -> dict[str, Any]:
     """What both ways run: every kind of task, a small model, four shards."""
     return {
-        "collection": write_collection(folder / "topics"),
+        "collection": collection,
         "checkpoint": str(GOLDEN),
         "embedder": f"checkpoint:{GOLDEN}",
         "arms": ["bm25", "cosine", "perank"],
@@ -74,9 +74,12 @@ def options(folder: Path) -> dict[str, Any]:
     }
 
 
-def on_one_machine(folder: Path, conf: dict[str, Any]) -> Tables:
-    """The tables of the same nights in one process, on local files."""
-    home = folder / "one-machine"
+def on_one_machine(home: Path, conf: dict[str, Any], access: dict[str, str]) -> Tables:
+    """The tables of the same nights in one process, with artifacts in a local folder.
+
+    Args:
+        access: the environment by which the collection is reached on S3.
+    """
     given = {k: v for k, v in os.environ.items() if not k.startswith(("PERANK_", "AIRFLOW", "AWS"))}
     for night in NIGHTS:
         arguments = [f"--run-date={night}"]
@@ -87,6 +90,7 @@ def on_one_machine(folder: Path, conf: dict[str, Any]) -> Tables:
             [sys.executable, "-m", "perank_tasks.cli", "nightly", *arguments],
             env={
                 **given,
+                **access,
                 "PERANK_HOME": str(home),
                 "PERANK_THREADS": "1",
                 "OMP_NUM_THREADS": "1",
@@ -108,12 +112,13 @@ def distributed(folder: Path, say: Say = print) -> Outcome:
         say(text)
 
     begin = time.monotonic()
-    conf = options(folder)
-    expected = on_one_machine(folder, conf)
-    step(f"one machine: {len(NIGHTS)} nights, {sum(map(len, expected.values()))} rows")
+    write_collection(folder / "topics")
     with cluster(folder / "cluster") as made:
-        step(f"cluster: healthy after {time.monotonic() - begin:.0f} s in all")
+        step(f"cluster: healthy after {time.monotonic() - begin:.0f} s")
         _look_at_the_cluster(made, outcome)
+        conf = options(f"files:{made.upload(folder / 'topics')}")
+        expected = on_one_machine(folder / "one-machine", conf, made.access())
+        step(f"one machine: {len(NIGHTS)} nights, {sum(map(len, expected.values()))} rows")
 
         run_id = start_night(made, {**conf, "run_date": NIGHTS[0]})
         step(_kill_a_worker(made, run_id))
