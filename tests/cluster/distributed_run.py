@@ -7,8 +7,8 @@ that share nothing but S3 and the databases:
     2026-02-01   the S3 server is killed in the middle of a task, and comes back half a minute later
 
 Both are to succeed, and every table is to be the same as that of the same nights by `perank
-nightly` in one process with a local root. Out: a line for each step and a summary, on standard output;
-exit status 1, with what differs, where it is not so.
+nightly` in one process with a local root. Out: a line for each step and a summary, on standard
+output; exit status 1, with what differs, where it is not so.
 """
 
 import argparse
