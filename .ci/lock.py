@@ -34,9 +34,10 @@ HEADER = """\
 
 def main() -> None:
     """Write requirements.lock."""
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    pyproject = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    project, held = pyproject["project"], pyproject["tool"]["perank"]["lock"]["hold"]
     extras = project["optional-dependencies"]
-    wanted = project["dependencies"] + extras["cluster"] + extras["dev"]
+    wanted = held + project["dependencies"] + extras["cluster"] + extras["dev"]
     with tempfile.TemporaryDirectory(prefix="perank-lock-") as folder:
         pip = fresh_environment(Path(folder), wanted)
         packages = {name_of(package): package for package in inspect(pip)}

@@ -351,10 +351,10 @@ def bench_rerank(
         compact_checkpoint=compact_checkpoint,
         device=device,
     )
-    report = run_benchmark(options)
+    place = folder or settings.benchmarks / f"rerank-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    report = run_benchmark(options, keep=partial(write_report, place))
     print_report(out, report)
-    name = f"rerank-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    for path in write_report(folder or settings.benchmarks / name, report):
+    for path in write_report(place, report):
         out.print(f"written: {path}", highlight=False, soft_wrap=True)
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,6 +104,18 @@ class Report:
             return None
         return numerator / denominator
 
+    def ratio_alone(self, slow: str, fast: str) -> float | None:
+        """The same with one query at once; None where either was not measured so."""
+        alone = [self._seconds_alone(name) for name in (slow, fast)]
+        return alone[0] / alone[1] if alone[0] and alone[1] else None
+
+    def _seconds_alone(self, name: str) -> float | None:
+        found = [m.seconds_a_query for m in self.of(name) if len(m.queries) == 1]
+        if found:
+            return statistics.median(found)
+        by_batch = dict(self.throughput.get(name, []))
+        return 1 / by_batch[1] if 1 in by_batch else None
+
     def prefill_share(self, name: str) -> float | None:
         """Of the matrix rate, what reading prompts reached: the median over blocks."""
         shares = [
@@ -134,8 +146,14 @@ class Report:
         }
 
 
-def run_benchmark(options: BenchOptions) -> Report:
+def run_benchmark(
+    options: BenchOptions, keep: Callable[["Report"], object] | None = None
+) -> Report:
     """Measure every contender.
+
+    Args:
+        keep: called after each block with what there is by then, so that a long benchmark that
+            is stopped has not been for nothing.
 
     Raises:
         ConfigError, CollectionError, CheckpointError: something named is not there or unfit.
@@ -159,11 +177,14 @@ def run_benchmark(options: BenchOptions) -> Report:
         describe(arena.device, arena.plain.model.dtype),
         texts={query.query_id: query.passages for query in queries},
     )
-    _measure(arena, queries, report)
+    for _ in _measure(arena, queries, report):
+        if keep is not None:
+            keep(report)
     return report
 
 
-def _measure(arena: Arena, queries: Sequence[BenchQuery], report: Report) -> None:
+def _measure(arena: Arena, queries: Sequence[BenchQuery], report: Report) -> Iterator[None]:
+    """Add to the report; yields where what it holds is worth keeping."""
     options = report.options
     taking_part = [c for c in contenders(options.top_k) if c.prompt in arena.engines]
     every_block = [c for c in taking_part if not c.first_block_only]
@@ -174,15 +195,18 @@ def _measure(arena: Arena, queries: Sequence[BenchQuery], report: Report) -> Non
     total = len(taking_part) + len(every_block) * (len(blocks) - 1)
     with progress("measuring", total, "turns") as advance:
         _block(arena, taking_part, blocks[0], report, deadline, advance)
+        yield
         if options.sweeps:
             in_sweeps = [c for c in every_block if c.in_sweeps]
             _sweep_batch(arena, in_sweeps, blocks[0], report)
             _sweep_depth(arena, in_sweeps, queries[0], report)
+            yield
         for block in blocks[1:]:
             expected = sum(report.of(c.name)[-1].seconds for c in every_block)
             if time.monotonic() + expected > deadline:
                 break
             _block(arena, every_block, block, report, deadline, advance)
+            yield
 
 
 def _block(
@@ -288,6 +312,8 @@ def ratios(report: Report) -> dict[str, float | None]:
         f"plain / compact{top}": report.ratio("plain", f"compact{top}"),
         "full text / released, all steps": report.ratio("full text", "released"),
         "full text / compact, all steps": report.ratio("full text", "compact"),
+        "full text / released, both one query at once": report.ratio_alone("full text", "released"),
+        "full text / compact, both one query at once": report.ratio_alone("full text", "compact"),
         f"full text{top} / compact{top}": report.ratio(f"full text{top}", f"compact{top}"),
         "prefill / stock forward pass": statistics.median(r.ratio for r in report.prefill),
     }
@@ -318,7 +344,7 @@ def write_report(folder: Path, report: Report) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         paths[0].write_text(json.dumps(results, indent=1) + "\n")
-        if report.options.sweeps:
+        if report.latency:
             paths += [folder / "latency.png", folder / "throughput.png"]
             plots.plot_latency(paths[1], report.latency)
             plots.plot_throughput(paths[2], report.throughput)
