@@ -28,7 +28,7 @@ from airflow.sdk import (
     get_current_context,
     task,
 )
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 from airflow.sdk.observability import stats
 from pydantic import BaseModel
 from structlog.contextvars import bound_contextvars
@@ -42,6 +42,7 @@ from perank_tasks.config import (
 )
 from perank_tasks.errors import (
     AlertError,
+    ConfigError,
     DeviceMemoryError,
     PerankError,
     StorageError,
@@ -258,6 +259,7 @@ class NightAlert(BaseNotifier):
         if alert.verdict not in TOLD:
             return
         options = AlertOptions.of(dict(context["params"]))
+        _reach_storage()
         receivers = {name: receiver(name) for name in options.alert_to}
         told = deliver(Store(Settings.from_environment().root), alert, receivers)
         if told:
@@ -324,10 +326,48 @@ def _report_address(night: dict[str, Any]) -> str:
     return base + report_path(night["collection_name"], night["run_date"])
 
 
-class _AsAirflowErrors:
-    """Fail a task at once for an error that a retry cannot cure."""
+def _reach_storage() -> None:
+    """Have this process reach S3 by the connection that the settings name.
 
-    def __enter__(self) -> None: ...
+    The connection's secrets stay in memory: they are in no environment, file, log or XCom.
+
+    Raises:
+        ConfigError: there is no such connection, or Amazon's provider is not installed.
+    """
+    from perank_tasks.settings import Settings
+
+    conn_id = Settings.from_environment().aws_conn_id
+    if conn_id is None:
+        return
+    try:
+        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+    except ImportError as error:
+        raise ConfigError(
+            f"PERANK_AWS_CONN_ID names the connection {conn_id!r}, and apache-airflow-providers-"
+            "amazon, which reads it, is not installed: pip install 'perank[cluster]'."
+        ) from error
+    from perank_tasks.storage.s3_client import Access, use_access
+
+    try:
+        Connection.get(conn_id)  # the hook would take the standard chain instead, in silence
+    except AirflowNotFoundException:
+        raise ConfigError(
+            f"PERANK_AWS_CONN_ID names the connection {conn_id!r}, which Airflow does not have. "
+            "Add it with the type aws, or unset the variable."
+        ) from None
+    hook = AwsBaseHook(aws_conn_id=conn_id, client_type="s3")
+    endpoint = hook.conn_config.get_service_endpoint_url(service_name="s3")
+    use_access(Access(hook.get_session(), endpoint, hook.config, hook.verify))
+
+
+class _AsAirflowErrors:
+    """Around a stage: S3 by the connection, and errors that no retry can cure fail at once."""
+
+    def __enter__(self) -> None:
+        try:
+            _reach_storage()
+        except PerankError as error:
+            raise AirflowFailException(str(error)) from error
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, TRANSIENT):

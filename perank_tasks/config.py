@@ -89,8 +89,9 @@ class NightOptions(_Options):
 
     collection: str | None = Field(
         None,
-        description="Collection spec: pydocs, or files:/folder (BEIR or TREC layout; options as in "
-        "files:/folder?name=dl19&run=bm25.trec&relevance_level=2). "
+        description="Collection spec: pydocs; files:/folder or files:s3://bucket/folder (BEIR or "
+        "TREC layout; options as in files:/folder?name=dl19&run=bm25.trec&relevance_level=2); or "
+        "ir_datasets:beir/scifact/test, any id of that library. "
         "Empty: the deployment's own, PERANK_COLLECTION.",
     )
     run_date: date | None = Field(

@@ -62,7 +62,7 @@ def _norms(candidates: pa.Table, embeddings: Iterable[Artifact]) -> pa.Table:
     rows = []
     for artifact in embeddings:
         for table, ids in wanted.items():
-            for batch in artifact.dataset(table).to_batches(columns=["id", "embedding"]):
+            for batch in artifact.batches(table, ["id", "embedding"]):
                 width = batch.schema.field("embedding").type.list_size
                 flat = batch["embedding"].flatten().to_numpy(zero_copy_only=False)
                 matrix = flat.astype(np.float64).reshape(-1, width)

@@ -17,12 +17,10 @@ young. Whoever lists artifacts sees a removed one whole or not at all.
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from perank_tasks.acceptances import all_acceptances
-from perank_tasks.artifacts import MANIFEST, Artifact, Store
+from perank_tasks.artifacts import Artifact, Store
 from perank_tasks.config import RetentionOptions, stable_hash
 from perank_tasks.load_log import Load, collection_of, needed_loads
 
@@ -63,15 +61,17 @@ def plan_removals(
         store, {*_kept_results(store, loads, options, moment), *_newest(store, options)}
     )
     removals = []
-    for artifact in _published(store, (*REMADE, "results")):
-        if artifact.reference in kept | needed or _is_young(artifact, options, moment):
+    for found in (found for kind in (*REMADE, "results") for found in store.contents(kind)):
+        age = moment - found.changed_at
+        if not found.is_published:
+            if age > UNFINISHED_S:
+                removals.append(Removal(found.reference, "never finished", found.bytes))
             continue
-        replaced = artifact.reference.startswith("results/")
+        if found.reference in kept | needed or age < options.keep_days * DAY_S:
+            continue
+        replaced = found.reference.startswith("results/")
         why = "replaced by a later run" if replaced else "old, and needed by nothing that is kept"
-        removals.append(Removal(artifact.reference, why, _size(artifact.folder)))
-    for folder in _unfinished(store, moment):
-        reference = folder.relative_to(store.root).as_posix()
-        removals.append(Removal(reference, "never finished", _size(folder)))
+        removals.append(Removal(found.reference, why, found.bytes))
     return sorted(removals, key=lambda removal: removal.reference)
 
 
@@ -151,28 +151,5 @@ def _with_inputs(store: Store, references: Iterable[str]) -> set[str]:
     return found
 
 
-def _published(store: Store, kinds: Iterable[str]) -> Iterator[Artifact]:
-    for kind in kinds:
-        for collection in store.collections(kind):
-            yield from store.published(kind, collection)
-
-
-def _unfinished(store: Store, now: float) -> Iterator[Path]:
-    """Folders without a manifest, and drafts, in which nothing has changed for a day."""
-    for kind in (*REMADE, "results"):
-        for folder in store.root.glob(f"{kind}/*/*/"):
-            draft = folder.name.startswith(".")
-            if draft or not (folder / MANIFEST).is_file():
-                # Whoever fills a folder renames files in it: one that is gone counts as changed.
-                with suppress(FileNotFoundError):
-                    changed = [path.stat().st_mtime for path in (folder, *folder.rglob("*"))]
-                    if now - max(changed) > UNFINISHED_S:
-                        yield folder
-
-
 def _is_young(artifact: Artifact, options: RetentionOptions, now: float) -> bool:
     return now - artifact.used_at < options.keep_days * DAY_S
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -6,28 +6,31 @@ imported. What is *run* is `config.py`'s business; nothing here changes a result
 | variable            | default                        |                                        |
 |---------------------|--------------------------------|----------------------------------------|
 | `PERANK_HOME`       | `var` in the current folder    | everything below is inside it          |
-| `PERANK_ROOT`       | `$PERANK_HOME/artifacts`       | Parquet artifacts                      |
+| `PERANK_ROOT`       | `$PERANK_HOME/artifacts`       | Parquet artifacts; `s3://bucket/prefix`|
 | `PERANK_WAREHOUSE`  | `$PERANK_HOME/warehouse`       | DuckDB files                           |
-| `PERANK_CACHE`      | `$PERANK_HOME/cache`           | unpacked models                        |
+| `PERANK_CACHE`      | `$PERANK_HOME/cache`           | unpacked models, files to and from S3  |
 | `PERANK_BENCHMARKS` | `$PERANK_HOME/benchmarks`      | results of `perank bench`              |
 | `PERANK_REPORTS`    | `$PERANK_HOME/reports`         | the nights' pages                      |
 | `PERANK_COLLECTION` | `pydocs`                       | the collection when none is asked for  |
 | `PERANK_THREADS`    | all cores of this process      | threads of one task                    |
+| `PERANK_AWS_CONN_ID`| the standard chain of AWS      | Airflow connection to reach S3 by      |
 """
 
 import os
+import re
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 from perank_tasks.errors import ConfigError
+from perank_tasks.storage.s3_uri import SCHEME, S3Uri
 
 
 @dataclass(frozen=True)
 class Settings:
     """The places and the thread count of this process."""
 
-    root: Path
+    root: Path | S3Uri
     """Artifacts live in `root/kind/collection/key/`."""
     warehouse: Path
     """Folder of `perank.duckdb`, the copy to read, and `writer.duckdb`, the loader's own."""
@@ -41,6 +44,8 @@ class Settings:
     """Spec of the collection used when a run names none."""
     threads: int
     """Threads one task may use. With n tasks side by side: cores / n."""
+    aws_conn_id: str | None = None
+    """The Airflow connection by which tasks reach S3; None: the standard chain."""
 
     @property
     def published_warehouse(self) -> Path:
@@ -56,22 +61,37 @@ class Settings:
         """Read the variables above.
 
         Raises:
-            ConfigError: `PERANK_THREADS` is not a positive whole number.
+            ConfigError: `PERANK_THREADS` is not a positive whole number, or a place is a
+                malformed URI or one that has to be on this machine.
         """
         home = Path(os.environ.get("PERANK_HOME") or "var").absolute()
         return cls(
-            root=_folder("PERANK_ROOT", home / "artifacts"),
+            root=_root(home / "artifacts"),
             warehouse=_folder("PERANK_WAREHOUSE", home / "warehouse"),
             cache=_folder("PERANK_CACHE", home / "cache"),
             benchmarks=_folder("PERANK_BENCHMARKS", home / "benchmarks"),
             reports=_folder("PERANK_REPORTS", home / "reports"),
             collection=os.environ.get("PERANK_COLLECTION") or "pydocs",
             threads=_threads(),
+            aws_conn_id=os.environ.get("PERANK_AWS_CONN_ID") or None,
         )
 
 
-def _folder(variable: str, default: Path) -> Path:
-    return Path(os.environ.get(variable) or default).absolute()
+def _root(default: Path) -> Path | S3Uri:
+    value = os.environ.get("PERANK_ROOT") or ""
+    if value.startswith(SCHEME):
+        return S3Uri.parse(value, "PERANK_ROOT")
+    return _folder("PERANK_ROOT", default, "a folder or s3://bucket/prefix")
+
+
+def _folder(variable: str, default: Path, expected: str = "a folder on this machine") -> Path:
+    value = os.environ.get(variable) or str(default)
+    if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", value):
+        raise ConfigError(
+            f"{variable} begins with {scheme.group()!r}; expected {expected}. "
+            "docs/storage.md says what may lie on S3."
+        )
+    return Path(value).absolute()
 
 
 def _threads() -> int:

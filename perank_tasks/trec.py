@@ -16,12 +16,13 @@ import numpy as np
 
 from perank_tasks.collections import Judgement, RunLine
 from perank_tasks.errors import RunFileError
+from perank_tasks.storage.s3_path import AnyPath
 
 RUN_LINE = "query_id Q0 passage_id rank score tag"
 QRELS_LINE = "query_id 0 passage_id grade"
 
 
-def read_run(path: Path) -> list[RunLine]:
+def read_run(path: AnyPath) -> list[RunLine]:
     """Lines of a TREC run in the file's order; blank lines are passed over.
 
     Raises:
@@ -90,7 +91,7 @@ def write_run(path: Path, lines: Iterable[RunLine], tag: str) -> None:
     path.write_text("".join(written), encoding="utf-8", newline="\n")
 
 
-def read_qrels(path: Path, *, hashed: bool = False) -> list[Judgement]:
+def read_qrels(path: AnyPath, *, hashed: bool = False) -> list[Judgement]:
     """Lines of a TREC qrels file in the file's order; an empty file holds no judgement.
 
     With `hashed`, every line must have the fifth column.
@@ -139,7 +140,7 @@ def write_qrels(path: Path, judgements: Iterable[Judgement]) -> None:
     path.write_text("".join(written), encoding="utf-8", newline="\n")
 
 
-def _fields(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _fields(path: AnyPath) -> Iterator[tuple[int, list[str]]]:
     """Line numbers, from 1, and columns of the lines that are not blank."""
     try:
         with path.open("rb") as file:
@@ -155,7 +156,7 @@ def _fields(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _note_pair(
-    path: Path, seen: dict[tuple[str, str], int], query_id: str, passage_id: str, number: int
+    path: AnyPath, seen: dict[tuple[str, str], int], query_id: str, passage_id: str, number: int
 ) -> None:
     first = seen.setdefault((query_id, passage_id), number)
     if first != number:
@@ -184,5 +185,5 @@ def _is_number(text: str) -> bool:
     return not math.isnan(_number(text))
 
 
-def _malformed(path: Path, number: int, expected: str, found: str) -> RunFileError:
+def _malformed(path: AnyPath, number: int, expected: str, found: str) -> RunFileError:
     return RunFileError(f"{path}, line {number}: expected {expected}; found {found}")

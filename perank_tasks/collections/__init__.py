@@ -5,6 +5,8 @@ A collection is named by one string, the *spec*, wherever one is asked for:
     pydocs                                   the embedded collection
     files:/data/scifact                      a folder, BEIR or TREC layout
     files:/data/dl19?name=dl19&run=bm25.trec&relevance_level=2
+    files:s3://bucket/scifact                the same on S3
+    ir_datasets:beir/scifact/test            a public one, by its id in ir_datasets
 
 An adapter is one class with `check(as_of)` and `load(as_of)`; `open_collection` picks it by the
 spec's scheme. Adapters parse, check and clean texts (`text.clean_text`), and never write.
@@ -19,6 +21,8 @@ from typing import Protocol
 from urllib.parse import quote, unquote
 
 from perank_tasks.errors import ConfigError
+from perank_tasks.storage.s3_path import AnyPath, S3Path
+from perank_tasks.storage.s3_uri import SCHEME, S3Uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,7 @@ def open_collection(spec: str) -> Collection:
 def absolute_spec(spec: str) -> str:
     """The spec with its folder's absolute path, so that it means the same everywhere."""
     scheme, rest, _ = _parts(spec)
-    if scheme != "files" or not rest:
+    if scheme != "files" or not rest or rest.startswith(SCHEME):
         return spec
     _, question_mark, query = spec.partition("?")
     return f"files:{Path(rest).expanduser().absolute()}{question_mark}{query}"
@@ -143,7 +147,9 @@ def same_place(spec: str, other: str) -> bool:
     scheme, rest, _ = _parts(spec)
     other_scheme, other_rest, _ = _parts(other)
     if scheme != other_scheme or scheme != "files":
-        return scheme == other_scheme
+        return scheme == other_scheme and rest == other_rest
+    if rest.startswith(SCHEME) or other_rest.startswith(SCHEME):
+        return rest.rstrip("/") == other_rest.rstrip("/")
     paths = [Path(path).expanduser() for path in (rest, other_rest)]
     # Of a link that was turned to another folder since then, only the name is still the same.
     return paths[0] == paths[1] or paths[0].resolve() == paths[1].resolve()
@@ -169,7 +175,7 @@ def with_run(spec: str, run: Path) -> str:
     if not run.is_file():
         raise ConfigError(f"{run}: no such run file")
     address, _, query = spec.partition("?")
-    if not address.startswith("files:"):
+    if not address.startswith(("files:", "ir_datasets:")):
         raise ConfigError(
             f"collection {spec!r} takes no run: give the folder that holds the run's queries and "
             f"passages, as in --collection files:/data/scifact"
@@ -193,24 +199,49 @@ def _open_files(spec: str, rest: str, options: dict[str, str]) -> Collection:
     if not rest:
         raise ConfigError(f"collection {spec!r}: expected a folder, as in files:/data/scifact")
     _check_options(spec, options, ["name", "qrels", "run", "relevance_level"])
-    level = options.get("relevance_level", "1")
+    folder: AnyPath
+    if rest.startswith(SCHEME):
+        folder = S3Path(S3Uri.parse(rest, f"collection {spec!r}"))
+        own_name = folder.name or folder.uri.bucket
+    else:
+        folder = Path(rest).expanduser()
+        own_name = folder.resolve().name
+    return FilesCollection(
+        folder=folder,
+        name=options.get("name") or own_name,
+        qrels=options.get("qrels"),
+        run=options.get("run"),
+        relevance_level=_relevance_level(spec, options) or 1,
+    )
+
+
+def _open_ir_datasets(spec: str, rest: str, options: dict[str, str]) -> Collection:
+    from perank_tasks.collections.ir_datasets import IrDatasetsCollection
+
+    _check_options(spec, options, ["name", "run", "relevance_level"])
+    return IrDatasetsCollection(
+        dataset_id=rest,
+        name=options.get("name") or rest.replace("/", "-"),
+        run=options.get("run"),
+        given_level=_relevance_level(spec, options),
+    )
+
+
+def _relevance_level(spec: str, options: dict[str, str]) -> int | None:
+    level = options.get("relevance_level")
+    if level is None:
+        return None
     if not level.isdecimal() or int(level) < 1:
         raise ConfigError(
             f"collection {spec!r}: relevance_level={level}: expected a grade of 1 or more"
         )
-    folder = Path(rest).expanduser()
-    return FilesCollection(
-        folder=folder,
-        name=options.get("name") or folder.resolve().name,
-        qrels=options.get("qrels"),
-        run=options.get("run"),
-        relevance_level=int(level),
-    )
+    return int(level)
 
 
 _ADAPTERS: dict[str, Callable[[str, str, dict[str, str]], Collection]] = {
     "pydocs": _open_pydocs,
     "files": _open_files,
+    "ir_datasets": _open_ir_datasets,
 }
 
 

@@ -1,5 +1,8 @@
 """Collection `files`: passages, queries and judgements in a folder, BEIR or TREC layout.
 
+The folder is one of this machine or, `s3://bucket/prefix`, of a bucket, of which nothing is
+copied here: files are read as they are asked for.
+
     BEIR    corpus.jsonl, queries.jsonl, qrels/test.tsv (with its header line)
     TREC    passages.jsonl, queries.tsv (identifier, tab, text), qrels.txt, any TREC run
 
@@ -31,16 +34,19 @@ import re
 import zlib
 from array import array
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import date
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 from perank_tasks import trec
 from perank_tasks.collections import CollectionData, Judgement, Passage, Query, RunLine
 from perank_tasks.errors import CollectionError, ConfigError, RunFileError
+from perank_tasks.storage.s3_path import AnyPath, to_path
+from perank_tasks.storage.s3_uri import SCHEME
 from perank_tasks.text import clean_text
 
 ID_KEYS = ("_id", "id", "passage_id", "docid")
@@ -72,10 +78,10 @@ class _Found(NamedTuple):
     """The files that a collection is read from as of a date."""
 
     snapshot_date: date | None
-    passages: Path
-    queries: Path
-    qrels: Path | None
-    run: Path | None
+    passages: AnyPath
+    queries: AnyPath
+    qrels: AnyPath | None
+    run: AnyPath | None
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class FilesCollection:
     `relevance_level` is the least grade that binary measures count as relevant.
     """
 
-    folder: Path
+    folder: AnyPath
     name: str
     qrels: str | None = None
     run: str | None = None
@@ -151,7 +157,7 @@ class FilesCollection:
                 f"{self.folder}: no such folder; give files: the folder that holds the collection"
             )
         snapshot_date = choose_snapshot(self.folder, as_of)
-        folders = [self.folder]
+        folders: list[AnyPath] = [self.folder]
         if snapshot_date is not None:
             folders.insert(0, self.folder / f"dt={snapshot_date.isoformat()}")
         passages = _find_one(folders[:1], PASSAGE_FILES)
@@ -166,7 +172,7 @@ class FilesCollection:
             run=_find_named(folders, self.run, "run") if self.run else None,
         )
 
-    def _find_qrels(self, folders: list[Path]) -> Path | None:
+    def _find_qrels(self, folders: list[AnyPath]) -> AnyPath | None:
         if self.qrels:
             return _find_named(folders, self.qrels, "qrels")
         if found := _find_one(folders, QRELS_FILES):
@@ -186,7 +192,7 @@ class FilesCollection:
         return None
 
 
-def choose_snapshot(folder: Path, as_of: date) -> date | None:
+def choose_snapshot(folder: AnyPath, as_of: date) -> date | None:
     """Date of the newest `dt=` folder dated `as_of` or earlier; None where there is none at all.
 
     Raises:
@@ -212,7 +218,7 @@ def choose_snapshot(folder: Path, as_of: date) -> date | None:
     return max(early)
 
 
-def read_passages(path: Path) -> Iterator[Passage]:
+def read_passages(path: AnyPath) -> Iterator[Passage]:
     """Passages of a .jsonl, .jsonl.gz or .parquet file, in its order, one at a time.
 
     Memory is one passage (one batch of Parquet rows) and 8 bytes for every one read.
@@ -242,7 +248,7 @@ def read_passages(path: Path) -> Iterator[Passage]:
         _refuse_duplicates(read(path), suspects)
 
 
-def read_queries(path: Path) -> list[Query]:
+def read_queries(path: AnyPath) -> list[Query]:
     """Queries of a .jsonl, .jsonl.gz or .tsv file, in its order.
 
     Raises:
@@ -260,7 +266,7 @@ def read_queries(path: Path) -> list[Query]:
     )
 
 
-def read_queries_tsv(path: Path) -> list[Query]:
+def read_queries_tsv(path: AnyPath) -> list[Query]:
     """Queries of a TREC topics file: identifier, tab, text; no header.
 
     Raises:
@@ -280,7 +286,7 @@ def read_queries_tsv(path: Path) -> list[Query]:
     return _checked_queries(path, rows())
 
 
-def read_judgements(path: Path) -> list[Judgement]:
+def read_judgements(path: AnyPath) -> list[Judgement]:
     """Judgements of a qrels file: TREC's columns, or BEIR's where the first line says so.
 
     Raises:
@@ -299,7 +305,7 @@ def read_judgements(path: Path) -> list[Judgement]:
     return judgements
 
 
-def _read_beir_qrels(path: Path) -> list[Judgement]:
+def _read_beir_qrels(path: AnyPath) -> list[Judgement]:
     judgements: list[Judgement] = []
     seen: dict[tuple[str, str], str] = {}
     for where, line in islice(_lines(path), 1, None):
@@ -320,19 +326,19 @@ def _read_beir_qrels(path: Path) -> list[Judgement]:
     return judgements
 
 
-def read_run(path: Path) -> list[RunLine]:
+def read_run(path: AnyPath) -> list[RunLine]:
     """Lines of a TREC run, see `perank_tasks.trec.read_run`, with this module's errors."""
     return _trec(trec.read_run, path)
 
 
-def _trec(read: Callable[[Path], T], path: Path) -> T:
+def _trec(read: Callable[[AnyPath], T], path: AnyPath) -> T:
     try:
         return read(path)
     except RunFileError as error:
         raise CollectionError(str(error)) from error
 
 
-def _checked_queries(path: Path, rows: Iterator[tuple[str, str, str]]) -> list[Query]:
+def _checked_queries(path: AnyPath | str, rows: Iterator[tuple[str, str, str]]) -> list[Query]:
     """Queries from (where, identifier, text), each identifier once and each with a text."""
     queries: list[Query] = []
     seen: dict[str, str] = {}
@@ -355,11 +361,11 @@ def _checked_queries(path: Path, rows: Iterator[tuple[str, str, str]]) -> list[Q
     return queries
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
+def _lines(path: AnyPath) -> Iterator[tuple[str, str]]:
     """(where, line) of a text file's lines that are not blank, cleaned, without their end."""
     number = 0
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with path.open("rb") as stored, _unpacked(path, stored) as file:
             for number, raw in enumerate(file, 1):
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 if line.strip():
@@ -377,7 +383,13 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
         raise CollectionError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _json_records(path: Path) -> Iterator[Record]:
+def _unpacked(path: AnyPath, stored: BinaryIO) -> AbstractContextManager[BinaryIO]:
+    if path.suffix == ".gz":
+        return cast("AbstractContextManager[BinaryIO]", gzip.open(stored))
+    return nullcontext(stored)
+
+
+def _json_records(path: AnyPath) -> Iterator[Record]:
     for where, line in _lines(path):
         try:
             values = json.loads(line)
@@ -391,12 +403,13 @@ def _json_records(path: Path) -> Iterator[Record]:
         yield Record(where, values)
 
 
-def _parquet_records(path: Path) -> Iterator[Record]:
+def _parquet_records(path: AnyPath) -> Iterator[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        source = nullcontext(path) if isinstance(path, Path) else path.open("rb")
+        with source as stored, pq.ParquetFile(stored) as file:
             wanted = {*ID_KEYS, *TEXT_KEYS, "title"}
             columns = [name for name in file.schema_arrow.names if name in wanted]
             batches = file.iter_batches(PARQUET_BATCH_ROWS, columns=columns)
@@ -472,7 +485,7 @@ def _refuse_duplicates(records: Iterator[Record], suspects: set[int]) -> None:
             )
 
 
-def _find_one(folders: list[Path], names: tuple[str, ...]) -> Path | None:
+def _find_one(folders: list[AnyPath], names: tuple[str, ...]) -> AnyPath | None:
     """The file of one of these names, in the first folder that has any."""
     for folder in folders:
         found = [folder / name for name in names if (folder / name).is_file()]
@@ -486,7 +499,9 @@ def _find_one(folders: list[Path], names: tuple[str, ...]) -> Path | None:
     return None
 
 
-def _find_named(folders: list[Path], name: str, option: str) -> Path:
+def _find_named(folders: list[AnyPath], name: str, option: str) -> AnyPath:
+    if name.startswith((SCHEME, "/")) and (path := to_path(name, option)).is_file():
+        return path
     for folder in folders:
         if (folder / name).is_file():
             return folder / name
@@ -494,13 +509,13 @@ def _find_named(folders: list[Path], name: str, option: str) -> Path:
     raise CollectionError(f"{option}={name}: no such file in {looked_in}{_listing(folders[0])}")
 
 
-def _misnamed(path: Path) -> CollectionError:
+def _misnamed(path: AnyPath) -> CollectionError:
     return CollectionError(
         f"{path}: expected a folder named dt=YYYY-MM-DD; rename it, or move it elsewhere"
     )
 
 
-def _neither_layout(folders: list[Path], passages: bool, queries: bool) -> CollectionError:
+def _neither_layout(folders: list[AnyPath], passages: bool, queries: bool) -> CollectionError:
     missing = []
     if passages:
         missing.append(f"passages ({', '.join(PASSAGE_FILES)})")
@@ -512,7 +527,7 @@ def _neither_layout(folders: list[Path], passages: bool, queries: bool) -> Colle
     )
 
 
-def _listing(folder: Path) -> str:
+def _listing(folder: AnyPath) -> str:
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
     if not names:
         return "; the folder is empty"

@@ -66,7 +66,7 @@ class Searcher:
 
     def __init__(self, index: Artifact):
         self.passage_ids = index.read("passages")["passage_id"]
-        self.bm25 = bm25s.BM25.load(str(index.folder / "bm25"), mmap=True)
+        self.bm25 = bm25s.BM25.load(str(index.local("bm25")), mmap=True)
 
     def search(self, query: str, depth: int) -> list[tuple[str, float]]:
         """The best passages with a score above 0, best first; ties to the earlier passage.

@@ -10,6 +10,7 @@ from datetime import date
 
 import duckdb
 
+from perank_tasks.artifacts import Store
 from perank_tasks.collections import (
     absolute_spec,
     is_named_by_folder,
@@ -39,8 +40,10 @@ def plan_night(options: NightOptions, run_date: date) -> Night:
             embedder brings code that is not trusted.
         CollectionError: the collection's files are not there.
         CheckpointError: the checkpoint's configuration cannot be read.
+        StorageError: the artifacts' root cannot be reached.
     """
     settings = Settings.from_environment()
+    Store(settings.root).check()
     spec = absolute_spec(options.collection or settings.collection)
     collection = open_collection(spec)
     if options.first_stage == "given" and collection.run is None:

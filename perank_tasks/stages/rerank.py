@@ -246,7 +246,7 @@ class _PERankRanker:
         found = vectors.dataset("passages").schema.field("embedding").type.list_size
         if found != self.model.embedding_size:
             raise EmbeddingError(
-                f"The embeddings in {vectors.folder} have {found} values each, and checkpoint "
+                f"The embeddings in {vectors.place} have {found} values each, and checkpoint "
                 f"{self.arm.checkpoint} expects {self.model.embedding_size}: they are of another "
                 "embedder or damaged. Remove the folder and embed again."
             )

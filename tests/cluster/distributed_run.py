@@ -41,7 +41,7 @@ from tests.small import GOLDEN, write_collection
 
 NIGHTS = ("2026-01-31", "2026-02-01")
 SHARDS = 4
-NIGHT_SECONDS = 900.0
+NIGHT_SECONDS = 1800.0
 OUTAGE_SECONDS = 30.0
 SHARD_TASK = "rerank.rerank_shard"
 
