@@ -315,7 +315,6 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    key, _, secret = (secrets / "s3_auth_key").read_text().partition(",")
     with ExitStack() as stack:
         metrics = Metrics()
         stack.callback(metrics.close)
@@ -323,7 +322,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
             postgres(folder, (secrets / "postgres_password").read_text())
         )
         broker = stack.enter_context(redis_server(folder, (secrets / "redis_password").read_text()))
-        s3, s3_port = s3_server(folder, key, secret)
+        s3, s3_port = s3_server(folder)
         stack.enter_context(running(s3))
         addresses = {
             "@postgres:5432": f"@{LOOPBACK}:{database}",

@@ -9,6 +9,7 @@ made, in a folder of that user outside ours, which others may not enter.
 
 import os
 import pwd
+import shlex
 import shutil
 import signal
 import socket
@@ -28,6 +29,7 @@ import redis
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tests.docker.composing import compose
 from tests.needs import missing, program
 
 START_SECONDS = 60.0
@@ -208,10 +210,14 @@ def s3_client(port: int, key: str, secret: str) -> Any:
     )
 
 
-def s3_server(folder: Path, key: str, secret: str) -> tuple[Server, int]:
-    """An S3 server over `folder/s3`, not started yet, and its port."""
+def s3_server(folder: Path) -> tuple[Server, int]:
+    """The Compose file's S3 server over `folder/s3`, not started yet, and its port.
+
+    Its keys are in `folder/secrets`.
+    """
     port = free_port()
     (folder / "s3").mkdir()
+    key, _, secret = (folder / "secrets" / "s3_auth_key").read_text().partition(",")
     client = s3_client(port, key, secret)
 
     def answers() -> None:
@@ -222,17 +228,16 @@ def s3_server(folder: Path, key: str, secret: str) -> tuple[Server, int]:
         except BotoCoreError as error:
             raise ConnectionError(str(error)) from error
 
-    server = Server(
-        "S3",
-        [
-            *(str(program("rclone")), "serve", "s3", str(folder / "s3")),
-            *(f"--addr={LOOPBACK}:{port}", "--vfs-cache-mode=writes", "--config="),
-            f"--cache-dir={folder / 's3-cache'}",
-        ],
-        folder / "s3.log",
-        answers,
-        env={"RCLONE_AUTH_KEY": f"{key},{secret}"},
-    )
+    command = compose()["services"]["s3"]["entrypoint"]
+    for there, here in (
+        ("/run/secrets", str(folder / "secrets")),
+        ("/data", str(folder / "s3")),
+        (":9000", f"{LOOPBACK}:{port}"),
+        ("/tmp/cache", str(folder / "s3-cache")),
+    ):
+        command = command.replace(there, here)
+    path = f"{program('rclone').parent}:{os.environ['PATH']}"
+    server = Server("S3", shlex.split(command), folder / "s3.log", answers, env={"PATH": path})
     return server, port
 
 
