@@ -174,18 +174,6 @@ class Cluster:
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done.stdout
 
-    def airflow(self, *arguments: str) -> str:
-        """Run a command of Airflow's in the environment of `init`."""
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "airflow", *arguments],
-            env=self.environment("init"),
-            cwd=self.home("init"),
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        return done.stdout
-
     def healthy(self, name: str) -> bool:
         """Whether the service's health check of the Compose file says so."""
         service = "worker-default" if name in QUEUES else name
@@ -341,13 +329,16 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         made = Cluster(folder, addresses, s3, metrics)
         stack.callback(made.stop)
         made.initialise()
-        # As somebody with two GPUs would; what they set is to stay.
-        made.airflow("pools", "set", "gpu", "2", "one for each worker")
         for name in (*CONTROL, *QUEUES):
             made.start(name)
         made.wait_until_healthy(*CONTROL, *QUEUES)
         made.log_in()
         yield made
+
+
+def set_slots(made: Cluster, pool: str, slots: int) -> None:
+    """Give a pool as many slots, as somebody with so many GPUs would."""
+    made.call("PATCH", f"/pools/{pool}", params={"update_mask": "slots"}, json={"slots": slots})
 
 
 def pool_slots(made: Cluster) -> dict[str, int]:

@@ -33,6 +33,7 @@ from tests.cluster.cluster import (
     cluster,
     describe,
     pool_slots,
+    set_slots,
     start_night,
     state_of,
 )
@@ -69,7 +70,7 @@ def options(collection: str) -> dict[str, Any]:
         "collection": collection,
         "checkpoint": str(GOLDEN),
         "embedder": f"checkpoint:{GOLDEN}",
-        "arms": ["bm25", "cosine", "perank"],
+        "arms": ["bm25", "perank"],
         "shards": SHARDS,
     }
 
@@ -144,6 +145,7 @@ def _look_at_the_cluster(made: Cluster, outcome: Outcome) -> None:
     """Login, pools, and that a second initialisation changes nothing."""
     anonymous = made.http.get("/api/v2/dags", headers={"Authorization": ""})
     outcome.expect(anonymous.status_code == 401, f"no login: {anonymous.status_code}")
+    set_slots(made, "gpu", 2)
     made.initialise()
     slots = pool_slots(made)
     wanted = {"gpu": 2, "warehouse": 1}
