@@ -134,6 +134,18 @@ def test_airflow_knows_every_option_and_takes_secrets_from_files(
             assert known[section][key.removesuffix("_cmd")] is of_command, variable
 
 
+def test_the_executor_of_the_compose_file_can_be_imported(tmp_path: Path) -> None:
+    """Airflow's provider and the Celery that the lock file pins have to fit each other."""
+    code = "from airflow.providers.celery.executors.celery_executor import CeleryExecutor"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "AIRFLOW_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_perank_knows_every_variable_of_its_own(ours: dict[str, dict[str, Any]]) -> None:
     known = set(re.findall(r"PERANK_\w+", settings_module.__doc__ or ""))
     for name, service in ours.items():
