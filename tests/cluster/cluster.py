@@ -338,7 +338,8 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 
 def set_slots(made: Cluster, pool: str, slots: int) -> None:
     """Give a pool as many slots, as somebody with so many GPUs would."""
-    made.call("PATCH", f"/pools/{pool}", params={"update_mask": "slots"}, json={"slots": slots})
+    body = {"pool": pool, "slots": slots, "include_deferred": False}
+    made.call("PATCH", f"/pools/{pool}", params={"update_mask": "slots"}, json=body)
 
 
 def pool_slots(made: Cluster) -> dict[str, int]:
