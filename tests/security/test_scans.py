@@ -1,5 +1,6 @@
-"""The secret scan finds what it should, shows none of it, and finds nothing in the project."""
+"""The scans find what they should: secrets, which are not shown, and vulnerable packages."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -59,3 +60,17 @@ def test_the_project_holds_none() -> None:
         pytest.skip("not a git checkout: what is tracked is not known")
     done = scan()
     assert done.returncode == 0, done.stderr
+
+
+def test_an_audit_that_checked_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    report = runpy.run_path(str(PROJECT / ".ci" / "audit.py"))["report"]
+    unknown = {"name": "a", "skip_reason": "Dependency not found on PyPI"}
+    fine = {"name": "b", "version": "1", "vulns": []}
+    bad = {"name": "c", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}
+    assert report([unknown, unknown], 0) == 0
+    assert "NOT CHECKED" in capsys.readouterr().err
+    assert report([unknown, unknown], 2) == 2
+    assert report([unknown, fine], 2) == 0
+    assert "1 NOT CHECKED: a" in capsys.readouterr().out
+    assert report([fine, bad], 0) == 1
+    assert "c 1: CVE-1, mended in 2" in capsys.readouterr().out
