@@ -50,6 +50,7 @@ from perank_tasks.errors import (
 )
 from perank_tasks.log_context import fields
 from perank_tasks.run_pages import figures, note, report_path
+from perank_tasks.storage import in_words
 
 log = logging.getLogger(__name__)
 
@@ -370,6 +371,8 @@ class _AsAirflowErrors:
             raise AirflowFailException(str(error)) from error
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and (said := in_words(error)):
+            raise said from error
         if isinstance(error, Exception) and not isinstance(error, TRANSIENT):
             message = str(error) if isinstance(error, PerankError) else repr(error)
             raise AirflowFailException(message) from error

@@ -30,6 +30,7 @@ from perank_tasks.commands.withdraw import withdraw
 from perank_tasks.config import ARM_NAMES, Night, NightOptions
 from perank_tasks.errors import ConfigError, PerankError
 from perank_tasks.log_context import ContextFormatter
+from perank_tasks.storage import in_words
 
 # Typer's boxed help cuts long words off, such as a collection's spec; plain help wraps.
 _typer = partial(
@@ -89,7 +90,12 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        app()
+        try:
+            app()
+        except OSError as error:
+            if said := in_words(error):
+                raise said from error
+            raise
     except PerankError as error:
         Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: ", end="")
         print(error, file=sys.stderr)

@@ -1,6 +1,7 @@
 """The commands around verdicts, as a person types them: real processes, real tables."""
 
 import json
+import re
 import subprocess
 import sys
 from datetime import date
@@ -46,9 +47,14 @@ def test_pages_are_written_by_command_and_named_in_the_report(nights: Settings) 
 def test_accepting_a_night_turns_the_next_ones_green(nights: Settings) -> None:
     assert "Verdict: regression (perank)" in perank("report", "--run-date", "2026-01-03").stdout
     assert "Nothing has been accepted" in perank("baseline", "list").stdout
+    page = Path(perank("report", "--html", "--run-date", "2026-01-03").stdout.strip())
+    badge = re.compile(r'<th>perank</th><td><span class="badge \w+">(.*?)</span>')
+    assert badge.search(page.read_text())[1] == "▼ regression"
     said = ["--name", "Ada", "--reason", "cheaper model"]
     done = perank("baseline", "accept", "2026-01-02/perank", *said)
     assert done.returncode == 0, done.stderr
+    assert f"pages written again: 1, and {nights.reports / 'index.html'}" in done.stdout
+    assert badge.search(page.read_text())[1] == "• identical"
     assert "c, perank: the night of 2026-01-02 is the baseline as of 2026-01-02" in done.stdout
     assert "2026-01-02  c/perank" in perank("baseline", "list").stdout
     words = perank("sql", "SELECT verdict FROM arm_verdicts WHERE arm = 'perank' ORDER BY run_date")

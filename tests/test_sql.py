@@ -66,6 +66,20 @@ def test_measure_trend_has_bands_and_acceptances(warehouse: duckdb.DuckDBPyConne
     assert rows(warehouse, "FROM measure_trend WHERE measure = 'nDCG@10'")[0]["arm"] == "cosine"
 
 
+def test_overlap_with_the_baseline_is_a_trend_from_the_second_night_on(
+    warehouse: duckdb.DuckDBPyConnection,
+) -> None:
+    found = rows(warehouse, "FROM measure_trend('c', 'perank', 'overlap@10')")
+    (drifted,) = rows(
+        warehouse,
+        "SELECT avg(overlap_10) AS value FROM drift WHERE arm = 'perank' "
+        f"AND run_date = '{found[0]['run_date']}'",
+    )
+    assert found[0]["run_date"] == date(2026, 1, 2)
+    assert found[0]["value"] == pytest.approx(drifted["value"])
+    assert found[0]["baseline_value"] == 1
+
+
 def test_worst_queries_come_worst_first(warehouse: duckdb.DuckDBPyConnection) -> None:
     found = rows(warehouse, "FROM worst_queries('2026-01-02/perank', 5)")
     deltas = [r["delta"] for r in found]

@@ -59,7 +59,7 @@ def contenders(top_k: int) -> tuple[Contender, ...]:
             "first step", "released", {"decoding": "first-step"}, queries=2, first_block_only=True
         ),
         Contender("free", "released", {"decoding": "free"}, **once),
-        Contender("full text", "released", both, **once),
+        Contender("full text", "released", both, queries=4, first_block_only=True),
         Contender(f"full text, top {top_k}", "released", {**both, "top_k": top_k}, **once),
         Contender("full text, free", "released", {"passages": "text", "decoding": "free"}, **once),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 Series = dict[str, list[tuple[int, float]]]
 
@@ -15,8 +16,9 @@ def plot_latency(path: Path, series: Series) -> None:
     """Seconds a query by number of candidates, one query at a time; a logarithmic scale."""
     figure, axes = _figure(series, "Latency, one query at a time")
     axes.set(xlabel="candidates a query", ylabel="seconds a query", yscale="log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     figure.savefig(path, dpi=150)
 
 

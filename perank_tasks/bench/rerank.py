@@ -104,17 +104,13 @@ class Report:
             return None
         return numerator / denominator
 
-    def ratio_alone(self, slow: str, fast: str) -> float | None:
-        """The same with one query at once; None where either was not measured so."""
-        alone = [self._seconds_alone(name) for name in (slow, fast)]
-        return alone[0] / alone[1] if alone[0] and alone[1] else None
-
-    def _seconds_alone(self, name: str) -> float | None:
-        found = [m.seconds_a_query for m in self.of(name) if len(m.queries) == 1]
-        if found:
-            return statistics.median(found)
-        by_batch = dict(self.throughput.get(name, []))
-        return 1 / by_batch[1] if 1 in by_batch else None
+    def ratio_alike(self, slow: str, fast: str) -> float | None:
+        """The same, with as many queries at once as `slow` was given; needs `fast` in the sweep."""
+        found = self.of(slow)
+        rates = dict(self.throughput.get(fast, []))
+        rate = rates.get(len(found[0].queries)) if found else None
+        seconds = self.seconds(slow)
+        return seconds * rate if seconds and rate else None
 
     def prefill_share(self, name: str) -> float | None:
         """Of the matrix rate, what reading prompts reached: the median over blocks."""
@@ -312,9 +308,13 @@ def ratios(report: Report) -> dict[str, float | None]:
         f"plain / compact{top}": report.ratio("plain", f"compact{top}"),
         "full text / released, all steps": report.ratio("full text", "released"),
         "full text / compact, all steps": report.ratio("full text", "compact"),
-        "full text / released, both one query at once": report.ratio_alone("full text", "released"),
-        "full text / compact, both one query at once": report.ratio_alone("full text", "compact"),
+        "full text / released, as many queries at once": report.ratio_alike(
+            "full text", "released"
+        ),
         f"full text{top} / compact{top}": report.ratio(f"full text{top}", f"compact{top}"),
+        f"full text{top} / compact{top}, as many queries at once": report.ratio_alike(
+            f"full text{top}", f"compact{top}"
+        ),
         "prefill / stock forward pass": statistics.median(r.ratio for r in report.prefill),
     }
 

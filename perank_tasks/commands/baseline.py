@@ -1,5 +1,6 @@
 """`perank baseline`: accept a night as what later ones are judged by, and list what was."""
 
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -26,6 +27,7 @@ def accept(
     """Accept a night: later ones are judged against it. A row that is never changed."""
     from perank_tasks.acceptances import acceptance
     from perank_tasks.artifacts import Store
+    from perank_tasks.report.page import write_pages_after
     from perank_tasks.run_names import RunName
     from perank_tasks.settings import Settings
     from perank_tasks.warehouse import load_acceptance, reading
@@ -50,7 +52,14 @@ def accept(
         highlight=False,
         soft_wrap=True,
     )
-    out.print("[dim]next: perank report --html --all makes the nights' pages again[/]")
+    eve = row["as_of"] - timedelta(days=1)
+    if pages := write_pages_after(settings, row["collection"], eve):
+        out.print(
+            f"pages written again: {pages}, and {settings.reports / 'index.html'}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    out.print("[dim]next: perank report shows what the newest night is called now[/]")
 
 
 @app.command("list")

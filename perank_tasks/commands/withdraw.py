@@ -38,6 +38,8 @@ def withdraw(
         return
     if snapshot is None:
         raise ConfigError("Name a snapshot to withdraw, or see what has been with --list.")
+    # A shell leaves a line's carriage return, as in CSV, in what it puts in.
+    snapshot = snapshot.strip()
 
     from perank_tasks.rebuild import rebuild
 

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from perank_tasks.artifacts import Artifact, Store
 from perank_tasks.errors import ArtifactError, ConfigError
 from perank_tasks.regression.attribution import facts_of, snapshot_of, which_stage
+from perank_tasks.regression.derive import OVERLAP
 from perank_tasks.regression.nights import Nights, Run
 from perank_tasks.regression.statistics import Band, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
@@ -191,7 +192,7 @@ def read_night(
                 line=line,
                 verdicts={v["measure"]: v for v in _its(verdicts, run)},
                 intervals={m: _interval(by_query[run.arm_hash][m]) for m in measures},
-                trends={m: _trend(connection, nights, run, m) for m in measures},
+                trends={m: _trend(connection, nights, run, m) for m in [*measures, OVERLAP]},
                 cost=next(iter(_its(costs, run)), {}),
                 deltas=[query["delta"] for query in lost],
                 worst=_worst(connection, store, run, before, lost) if before and moved else [],

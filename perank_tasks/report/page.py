@@ -65,12 +65,27 @@ def write_pages(
     with _alone(settings.reports), reading(settings.warehouse) as warehouse:
         first = read_summary(warehouse, run_date, collection)[0]
         path = _write_night(settings, warehouse, first["run_date"], first["collection"])
-        for night in read_nights(warehouse):
-            later = night["run_date"] > first["run_date"]
-            if later and night["collection"] == first["collection"] and _page(settings, night):
-                _write_night(settings, warehouse, night["run_date"], night["collection"])
+        _write_again(settings, warehouse, first["collection"], after=first["run_date"])
         _write(settings.reports / "index.html", render_index(warehouse, settings))
     return path
+
+
+def write_pages_after(settings: Settings, collection: str, day: date) -> int:
+    """Write again the pages there are of nights after a date, and the index.
+
+    For what changes their verdicts, but not the night of that date.
+
+    Returns:
+        How many nights' pages there were.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    with _alone(settings.reports), reading(settings.warehouse) as warehouse:
+        pages = _write_again(settings, warehouse, collection, after=day)
+        if pages:
+            _write(settings.reports / "index.html", render_index(warehouse, settings))
+    return pages
 
 
 def write_all_pages(settings: Settings, collection: str | None = None) -> Iterator[Path]:
@@ -140,6 +155,21 @@ def _write_night(
     contents = read_night(warehouse, Store(settings.root), run_date, collection)
     _write(path, render_night(contents))
     return path
+
+
+def _write_again(
+    settings: Settings, warehouse: duckdb.DuckDBPyConnection, collection: str, *, after: date
+) -> int:
+    """Write every page there is of a later night; returns how many there are."""
+    nights = [
+        night["run_date"]
+        for night in read_nights(warehouse)
+        if night["collection"] == collection and night["run_date"] > after
+        if _page(settings, night)
+    ]
+    for day in nights:
+        _write_night(settings, warehouse, day, collection)
+    return len(nights)
 
 
 def _trends(arm: Arm) -> list[tuple[str, list[Point], Markup]]:

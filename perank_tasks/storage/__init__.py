@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
     import pyarrow.parquet as pq
 
+    from perank_tasks.errors import StorageError
     from perank_tasks.storage.local import LocalStorage
 
 T = TypeVar("T")
@@ -63,6 +64,18 @@ class File:
     name: str
     bytes: int
     sha256: str
+
+
+def in_words(error: OSError) -> "StorageError | None":
+    """The StorageError that says what S3 refused in the middle of a scan; None: it is another's.
+
+    pyarrow raises its own wherever a dataset is being read.
+    """
+    if "AWS Error" not in str(error):
+        return None
+    from perank_tasks.storage.s3_client import s3
+
+    return s3().in_words(error)
 
 
 class Storage(Protocol):

@@ -5,7 +5,7 @@ from an `Access` that somebody hands over, as the Airflow adapter does with a co
 stay in this process's memory: they are in no message, and nothing here writes one down.
 
 Notes: requests are tried `ATTEMPTS` times (AWS_MAX_ATTEMPTS sets another number) with waits that
-double, up to half a minute in all, which outlasts a server's restart. boto3 refreshes temporary
+double, half a minute in all, more or less, which outlasts a server's restart. boto3 refreshes temporary
 credentials by itself; a pyarrow file system takes them as they are, so it is made anew whenever
 they have changed.
 """
@@ -31,7 +31,7 @@ from botocore.parsers import ResponseParserError
 from perank_tasks.errors import StorageError
 from perank_tasks.storage.s3_uri import S3Uri
 
-ATTEMPTS = 6
+ATTEMPTS = 7
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
 CONNECTIONS = 32
@@ -104,6 +104,17 @@ class S3:
         """Where requests go, without anything that could be a secret."""
         parts = urlsplit(self.client.meta.endpoint_url)
         return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+
+    def in_words(self, error: OSError) -> StorageError | None:
+        """What pyarrow says of a dataset that was scanned outside of `errors`; None: not its."""
+        found = re.search(r"key '(.*?)' in bucket '(.*?)'.*AWS Error", str(error), re.DOTALL)
+        if found is None:
+            return None
+        try:
+            with self.errors(S3Uri(found[2], found[1])):
+                raise error
+        except StorageError as said:
+            return said
 
     @contextmanager
     def errors(self, uri: S3Uri) -> Iterator[None]:
@@ -190,6 +201,9 @@ class S3:
             wanted = (keys, region)
             if self._arrow is None or self._arrow[0] != wanted:
                 style = (self.client.meta.config.s3 or {}).get("addressing_style")
+                if self.client.meta.config.response_checksum_validation == "when_required":
+                    # pyarrow has no argument for it.
+                    os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
                 ca = self._verify or os.environ.get("AWS_CA_BUNDLE")
                 system = pafs.S3FileSystem(
                     access_key=keys.access_key,
@@ -285,7 +299,14 @@ _CAUSES: dict[str, tuple[str, str]] = {
 }
 
 
-_ERRORS = (aws.BotoCoreError, aws.ClientError, Boto3Error, ResponseParserError, OSError)
+_ERRORS = (
+    aws.BotoCoreError,
+    aws.ClientError,
+    Boto3Error,
+    ResponseParserError,
+    OSError,
+    RecursionError,  # boto3 asks for a bucket's region again and again where all answers redirect
+)
 
 
 @contextmanager
@@ -346,7 +367,7 @@ def _explain(error: BaseException, endpoint: str) -> tuple[str, str]:
             f"nothing answers at {endpoint} ({type(error).__name__})",
             f"See that the server runs and that AWS_ENDPOINT_URL names it. {_AGAIN}",
         )
-    if isinstance(error, ResponseParserError):
+    if isinstance(error, (ResponseParserError, RecursionError)):
         return f"what answers at {endpoint} is no S3 server", _ENDPOINT
     if isinstance(error, OSError):
         return f"{endpoint} broke off while it was read", _AGAIN

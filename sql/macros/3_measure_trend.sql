@@ -1,5 +1,6 @@
 -- One arm's mean of one measure over the nights, with the noise band it was judged by (as
--- bounds of the mean itself), its verdict, and the acceptances of that very night.
+-- bounds of the mean itself), its verdict, and the acceptances of that very night. The measure
+-- may be overlap@10, the share of the baseline's top ten that is still there: it has no band.
 CREATE OR REPLACE MACRO measure_trend(collection_name, arm_name, measure_name) AS TABLE
 SELECT
     means.run_date,
@@ -18,7 +19,12 @@ SELECT
         WHERE act.collection = means.collection AND act.run_date = means.run_date
             AND coalesce(act.arm, means.arm) = means.arm
     ) AS accepted
-FROM measures AS means
+FROM (
+    SELECT run_date, collection, arm, arm_hash, measure, value FROM measures
+    UNION ALL
+    SELECT run_date, collection, arm, arm_hash, measure, value FROM verdicts
+    WHERE measure = 'overlap@10' AND value IS NOT NULL
+) AS means
 LEFT JOIN verdicts AS judged USING (run_date, collection, arm_hash, measure)
 WHERE means.collection = collection_name AND means.arm = arm_name
     AND means.measure = measure_name

