@@ -148,6 +148,8 @@ def test_five_dates_backfilled_in_both_directions_two_at_once_equal_a_forward_ru
         text=True,
     )
     read_until(analyst, "open")
+    # Airflow takes the next backfill of a DAG once it has noticed the end of the last one.
+    wait_for(airflow, "SELECT 1 FROM backfill WHERE completed_at IS NOT NULL", 1, seconds=120)
     (forwards,) = commands(airflow, [*create, *dates, *again])
     assert forwards.status == 0, forwards.output
     wait_for(airflow, f"{done} AND backfill_id = (SELECT max(id) FROM backfill)", 5, seconds=600)
