@@ -25,7 +25,7 @@ from airflow.dag_processing.dagbag import DagBag
 import perank_tasks, perank_tasks.cli
 from perank_tasks.models import EMBEDDED_MODELS, find_model
 from perank_tasks.sql_files import sql_folder
-bag = DagBag(sys.argv[1], include_examples=False)
+bag = DagBag(sys.argv[1])
 print(json.dumps({
     "versions": {d.metadata["Name"]: d.version for d in distributions()},
     "dags": sorted(bag.dags),
