@@ -11,7 +11,7 @@ ARGS ?=
 export CONF
 
 .DEFAULT_GOAL := help
-.PHONY: help env nightly ui airflow test lint format lock clean
+.PHONY: help env nightly ui airflow test cluster audit lint format lock clean
 
 help: ## Show this list
 	@echo "perank: PE-Rank reranking, measured every night"
@@ -31,6 +31,13 @@ airflow: $(READY) ## Run Airflow's own command on the same Airflow; ARGS='dags l
 
 test: $(READY) ## Run the tests; ARGS='tests/airflow -x' goes to pytest
 	@$(PYTHON_IN_VENV) -m pytest $(ARGS)
+
+cluster: $(READY) ## Run two nights on two workers with S3, kill a worker and the storage, compare the tables
+	@$(PYTHON_IN_VENV) -m tests.cluster.distributed_run $(ARGS)
+
+audit: $(READY) ## Look for secrets in the files and for known vulnerabilities in the locked packages
+	@$(PYTHON_IN_VENV) .ci/scan_secrets.py
+	@$(PYTHON_IN_VENV) .ci/audit.py $(ARGS)
 
 lint: $(READY) ## Check format, style and types
 	@$(VENV)/bin/ruff format --check .

@@ -12,6 +12,10 @@ hardware are the same too, it finds everything done.
 **Pools.** `gpu` for tasks that load a model, `warehouse` for the one that writes DuckDB;
 `make` creates both with one slot.
 
+**Queues**, where CeleryExecutor spreads tasks over machines: `gpu` for those that load a model and
+for the plan, which notes the hardware that ranks; `warehouse` for those that read or write the
+DuckDB files of the one worker that has them; all others go to the default queue.
+
 **Alerts.** A night that failed, is incomplete, suspect or a regression is told of, once, to those
 whom the Param `alert_to` names; with `on_regression` set to `fail`, a regression also fails the
 task `verdict`, after everything is loaded.
@@ -27,13 +31,14 @@ from airflow.sdk import Asset, dag, task_group
 
 from perank_tasks.airflow_adapter import NightAlert, night_params, plan, stage, verdict
 
-MODEL = {"pool": "gpu"}
+MODEL = {"pool": "gpu", "queue": "gpu"}
 # Where no arm needs embeddings, or a given run stands in for BM25, nothing is mapped and Airflow
 # skips the mapped task.
 ALSO_OF_NOTHING = {"trigger_rule": "none_failed"}
-WRITER = {"pool": "warehouse", "outlets": [Asset("perank_results")]}
+READER = {"queue": "warehouse"}
+WRITER = {"pool": "warehouse", "outlets": [Asset("perank_results")], **READER}
 
-plan_night = plan()
+plan_night = plan(queue=MODEL["queue"])
 take_snapshot = stage("snapshot.take_snapshot")
 plan_embedding = stage("embed.plan_embedding")
 embed_shard = stage("embed.embed_shard", **MODEL)
@@ -51,8 +56,8 @@ rerank_shard = stage("rerank.rerank_shard", **MODEL)
 publish_rankings = stage("rerank.publish_rankings")
 evaluate = stage("evaluate.evaluate")
 load = stage("load.load", **WRITER)
-say_verdict = verdict(on_success_callback=NightAlert())
-report = stage("report.report")
+say_verdict = verdict(on_success_callback=NightAlert(), **READER)
+report = stage("report.report", **READER)
 
 
 @dag(

@@ -25,9 +25,9 @@ from airflow.sdk import dag
 
 from perank_tasks.airflow_adapter import plan_training, training_params, training_stage
 
-MODEL = {"pool": "gpu"}
+MODEL = {"pool": "gpu", "queue": "gpu"}
 
-plan_run = plan_training()
+plan_run = plan_training(queue=MODEL["queue"])
 make_data = training_stage("data.make_data", **MODEL)
 align_projector = training_stage("align.align_projector", **MODEL)
 learn_to_rank = training_stage("rank.learn_to_rank", **MODEL)

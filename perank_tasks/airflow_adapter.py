@@ -5,11 +5,17 @@
 that says how the night is, `NightAlert` the notifier that tells people, and `retention` the task of
 `dags/perank_retention.py`. `training_params`, `plan_training` and `training_stage` are the same for
 `dags/perank_train.py`.
+
+Every line that a stage logs carries the night, the stage and the shard. Where Airflow's metrics
+are switched on, a stage's time goes out as `perank.stage`, and the verdict's task sends
+`perank.measure` and `perank.verdict`; `docs/operations.md` has their tags.
 """
 
 import importlib
 import inspect
 import logging
+import re
+import time
 from collections.abc import Callable
 from datetime import UTC, date
 from typing import Any
@@ -24,7 +30,9 @@ from airflow.sdk import (
     task,
 )
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
+from airflow.sdk.observability import stats
 from pydantic import BaseModel
+from structlog.contextvars import bound_contextvars
 
 from perank_tasks.config import (
     AlertOptions,
@@ -36,10 +44,12 @@ from perank_tasks.config import (
 from perank_tasks.errors import (
     AlertError,
     ConfigError,
+    DeviceMemoryError,
     PerankError,
     StorageError,
     WarehouseError,
 )
+from perank_tasks.log_context import fields
 from perank_tasks.run_pages import figures, note, report_path
 from perank_tasks.storage import in_words
 
@@ -60,7 +70,7 @@ NOTE = "note"
 VERDICTS = Asset("perank_verdicts")
 """An event for each verdict, with the night's date, collection and word in its extra."""
 
-TRANSIENT = (StorageError, WarehouseError, OSError, MemoryError)
+TRANSIENT = (StorageError, WarehouseError, DeviceMemoryError, OSError, MemoryError)
 """Errors of the infrastructure, worth a retry, as is a worker's death, which Airflow sees
 for itself. Any other error would only come back."""
 
@@ -169,9 +179,15 @@ def _stage(
         function: Callable[..., Any] = getattr(importlib.import_module(module), name)
         # Airflow adds its whole context to the keywords of a function that takes any.
         wanted = inspect.signature(function).parameters
+        inputs = {k: v for k, v in inputs.items() if k in wanted}
         planned = parse(get_current_context()["ti"].xcom_pull(task_ids=plan_task))
-        with _AsAirflowErrors():
-            return function(planned, **{k: v for k, v in inputs.items() if k in wanted})
+        begin = time.monotonic()
+        about = fields(planned, module.rpartition(".")[2], inputs)
+        with bound_contextvars(**about), _AsAirflowErrors():
+            result = function(planned, **inputs)
+        tags = {**planned.subject, "stage": name}
+        stats.timing("perank.stage", 1000 * (time.monotonic() - begin), tags=tags)
+        return result
 
     call.__doc__ = f"See `{path}`."
     return task(task_id=name, **task_options)(call)
@@ -216,9 +232,10 @@ def verdict(**task_options: Any) -> Any:
         ti = context["ti"]
         night = Night.from_json(ti.xcom_pull(task_ids=PLAN))
         alerts = AlertOptions.of(dict(context["params"]))
-        with _AsAirflowErrors():
+        with bound_contextvars(**fields(night, VERDICT)), _AsAirflowErrors():
             found = verdict_stage(night)
             means = figures(Settings.from_environment(), night.run_date, night.collection_name)
+        _send_metrics(night, found, means)
         result = {**found, "figures": means}
         context["outlet_events"][VERDICTS].extra = {
             "run_date": night.run_date.isoformat(),
@@ -238,6 +255,20 @@ def verdict(**task_options: Any) -> Any:
         return result
 
     return make
+
+
+def _send_metrics(night: Night, found: Any, means: dict[str, dict[str, float]]) -> None:
+    """Gauges of a night: each arm's means, and its word by its place on the ladder, 0 the best."""
+    from perank_tasks.regression.ladder import Verdict
+
+    ladder = list(Verdict)
+    for arm in found["arms"]:
+        tags = {"collection": night.collection_name, "arm": arm["arm"]}
+        stats.gauge("perank.verdict", ladder.index(Verdict(arm["verdict"])), tags=tags)
+        for measure, value in means.get(arm["arm_hash"], {}).items():
+            # StatsD knows no @ in a name.
+            measured = {**tags, "measure": re.sub(r"\W", "_", measure)}
+            stats.gauge("perank.measure", value, tags=measured)
 
 
 class ReportLink(BaseOperatorLink):

@@ -371,9 +371,10 @@ class Artifact:
     ) -> pa.Table:
         """Rows of one table, parts in order; `shard` for a single part."""
         data = self.dataset(table, shard)
-        return self.storage.scanned(
-            self.reference, lambda: data.to_table(columns=columns, filter=where)
-        )
+        with self._whole():
+            return self.storage.scanned(
+                self.reference, lambda: data.to_table(columns=columns, filter=where)
+            )
 
     def batches(
         self,
@@ -391,7 +392,7 @@ class Artifact:
         """One table as a dataset to scan.
 
         Raises:
-            ArtifactError: the table or part is not there.
+            ArtifactError: the table or part is not there, or damaged.
         """
         if shard is not None:
             names = [f"{table}-{shard:04d}.parquet"]
@@ -405,7 +406,19 @@ class Artifact:
                 f"{self.reference} has no {', '.join(lost) or f'table {table!r}'}. "
                 f"Remove {self.place} and run the stage that makes it again."
             )
-        return self.storage.parquet([f"{self.reference}/{name}" for name in names])
+        with self._whole():
+            return self.storage.parquet([f"{self.reference}/{name}" for name in names])
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Say of a file that is no Parquet whose it is and what to do."""
+        try:
+            yield
+        except pa.ArrowInvalid as error:
+            raise ArtifactError(
+                f"{self.reference} holds a damaged file: {error}. Remove {self.place} and run the "
+                "night again: it is made again, and everything else is found."
+            ) from error
 
     def discard(self) -> None:
         """Remove the folder and everything in it."""

@@ -27,8 +27,10 @@ from perank_tasks.commands.plan import plan
 from perank_tasks.commands.retention import retention
 from perank_tasks.commands.simulate import simulate
 from perank_tasks.commands.sql import sql
+from perank_tasks.commands.withdraw import withdraw
 from perank_tasks.config import ARM_NAMES, Night, NightOptions
 from perank_tasks.errors import ConfigError, PerankError
+from perank_tasks.log_context import ContextFormatter
 from perank_tasks.storage import in_words
 
 # Typer's boxed help cuts long words off, such as a collection's spec; plain help wraps.
@@ -87,7 +89,9 @@ def main() -> None:
 
 def run(commands: typer.Typer) -> None:
     """Run commands: errors of ours are printed without a traceback and exit with 1."""
-    logging.basicConfig(level=os.environ.get("PERANK_LOG", "WARNING").upper(), format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(ContextFormatter("%(message)s"))
+    logging.basicConfig(level=os.environ.get("PERANK_LOG", "WARNING").upper(), handlers=[handler])
     # Tokenizers warn where a process that used threads forks another.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Libraries draw bars of their own, even into files; ours are not tqdm's.
@@ -233,6 +237,7 @@ app.command()(plan)
 app.command()(retention)
 app.command()(sql)
 app.command()(simulate)
+app.command()(withdraw)
 
 
 @app.command()

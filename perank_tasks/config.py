@@ -348,6 +348,11 @@ class Night(_Frozen):
     """What made its checkpoint champion; None where none was promoted or another was asked for."""
 
     @property
+    def subject(self) -> dict[str, str]:
+        """What log lines and metrics say it is about."""
+        return {"collection": self.collection_name}
+
+    @property
     def fingerprint_hash(self) -> str:
         """Of all but the commit: a commit that leaves the code as it was changes nothing."""
         return stable_hash({k: v for k, v in self.fingerprint.items() if k != "commit"})

@@ -2,13 +2,15 @@
 
 In: a results artifact that is being loaded. Out: `loads/<collection>/<key>`, a manifest
 without parts. Where a date was run twice, this says whose rows hold, so that the
-warehouse can be made again from artifacts alone.
+warehouse can be made again from artifacts alone. Results of a withdrawn snapshot count as never
+loaded.
 """
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from perank_tasks.artifacts import Artifact, Store, artifact_key
+from perank_tasks.withdrawals import withdrawn_snapshots
 
 KIND = "loads"
 
@@ -86,4 +88,14 @@ def _loads(store: Store, collection: str) -> list[Load]:
         made = results.manifest.created_at
         if results.reference not in noted and (began is None or made < began):
             log.append(Load(made, results.reference, frozenset(keys_of(results))))
+    if withdrawn := withdrawn_snapshots(store, collection):
+        log = [load for load in log if not _snapshots_of(store, load) & withdrawn.keys()]
     return sorted(log, key=lambda load: (load.moment, load.results))
+
+
+def _snapshots_of(store: Store, load: Load) -> set[str]:
+    """The snapshots that a load's results were made from; none where these are gone."""
+    results = Artifact(store, load.results)
+    if not results.is_published:
+        return set()
+    return set(results.read("runs", ["snapshot"])["snapshot"].to_pylist())

@@ -1,11 +1,14 @@
 """A whole night in one process, stage after stage: what `dags/perank_nightly.py` does
 without Airflow, for the command line, notebooks and tests."""
 
+import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from perank_tasks.config import Night
+from perank_tasks.log_context import stage_context
 from perank_tasks.stages.embed import embed_shard, plan_embedding, publish_embeddings
 from perank_tasks.stages.evaluate import evaluate
 from perank_tasks.stages.index import build_index
@@ -48,29 +51,37 @@ def run_night(night: Night, until: str = "report") -> dict[str, Any]:
 
 
 def _stages(night: Night) -> Iterator[tuple[str, Any]]:
-    snapshot = take_snapshot(night)
+    do = partial(_do, night)
+    snapshot = do(take_snapshot)
     yield "snapshot", snapshot
 
-    for texts in plan_embedding(night, snapshot):
-        embed_shard(night, snapshot, texts)
-    embeddings = publish_embeddings(night, snapshot)
+    for texts in do(plan_embedding, snapshot):
+        do(embed_shard, snapshot, texts)
+    embeddings = do(publish_embeddings, snapshot)
     yield "embed", embeddings
 
-    index = build_index(night, snapshot)
+    index = do(build_index, snapshot)
     yield "index", index
 
-    for search in plan_retrieval(night, snapshot, index):
-        retrieve_shard(night, snapshot, index, search)
-    candidates = publish_candidates(night, snapshot, index)
+    for search in do(plan_retrieval, snapshot, index):
+        do(retrieve_shard, snapshot, index, search)
+    candidates = do(publish_candidates, snapshot, index)
     yield "retrieve", candidates
 
-    for queries in plan_reranking(night, candidates):
-        rerank_shard(night, candidates, embeddings, queries)
-    rankings = publish_rankings(night, candidates, embeddings)
+    for queries in do(plan_reranking, candidates):
+        do(rerank_shard, candidates, embeddings, queries)
+    rankings = do(publish_rankings, candidates, embeddings)
     yield "rerank", rankings
 
-    results = evaluate(night, rankings)
+    results = do(evaluate, rankings)
     yield "evaluate", results
-    yield "load", load(night, results)
-    yield "verdict", verdict(night)
-    yield "report", report(night)
+    yield "load", do(load, results)
+    yield "verdict", do(verdict)
+    yield "report", do(report)
+
+
+def _do(night: Night, stage: Callable[..., Any], *inputs: Any) -> Any:
+    """Call a stage's function; its log lines say which night, stage and shard they are about."""
+    named = inspect.signature(stage).bind(night, *inputs).arguments
+    with stage_context(night, stage.__module__.rpartition(".")[2], named):
+        return stage(night, *inputs)

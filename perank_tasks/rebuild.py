@@ -21,15 +21,20 @@ from perank_tasks.warehouse import (
 )
 
 
-def rebuild(folder: Path, store: Store, patience_s: float = LOCK_PATIENCE_S) -> int:
+def rebuild(
+    folder: Path, store: Store, patience_s: float = LOCK_PATIENCE_S, *, allow_empty: bool = False
+) -> int:
     """Make the warehouse in `folder` again; returns how many results artifacts it was made of.
+
+    Args:
+        allow_empty: make empty tables where there are no results.
 
     Raises:
         WarehouseError: there is nothing to make it of, or another process is loading.
         ArtifactError: results whose rows hold are gone; names them.
     """
     needed = [store.open(reference) for reference in needed_results(store)]
-    if not needed:
+    if not needed and not allow_empty:
         raise WarehouseError(
             f"There are no results in {store.root} to make a warehouse of. Run a night first, or "
             "set PERANK_ROOT to where the artifacts are."

@@ -205,3 +205,13 @@ def test_what_is_removed_is_gone_at_once_and_never_listed(store: Store) -> None:
     ]
     with pytest.raises(StorageError, match="numbers/c/a cannot be written"):
         store.artifact("numbers", "c", "a").remove()
+
+
+@pytest.mark.parametrize("damage", [b"not Parquet", b""])
+def test_a_damaged_part_is_named_with_what_to_do(store: Store, damage: bytes) -> None:
+    artifact = store.artifact("numbers", "c", "k")
+    artifact.write_part("n", rows(1, 2), SCHEMA)
+    artifact.publish(expected={"n": 1}, **MANIFEST_CONTENT)
+    (store.root / "numbers" / "c" / "k" / "n-0000.parquet").write_bytes(damage)
+    with pytest.raises(ArtifactError, match=r"numbers/c/k holds a damaged file: .*Remove .*/c/k"):
+        store.open("numbers/c/k").read("n")

@@ -13,6 +13,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from perank_tasks.artifacts import Artifact, Store
@@ -408,8 +409,9 @@ class _Texts:
         )
         if snapshot is None or not queries:
             return
-        of_queries = pc.field("query_id").isin(queries)
-        of_passages = pc.field("passage_id").isin(wanted)
+        # Typed, since a night may have no candidates at all.
+        of_queries = pc.field("query_id").isin(pa.array(queries, pa.string()))
+        of_passages = pc.field("passage_id").isin(pa.array(wanted, pa.string()))
         try:
             asked = snapshot.read("queries", where=of_queries).to_pylist()
             passages = snapshot.read("passages", ["passage_id", "title", "text"], of_passages)

@@ -8,6 +8,7 @@ another of its name, a checkpoint that cannot be read.
 import logging
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import duckdb
 
@@ -90,8 +91,28 @@ def _check_name(spec: str, name: str, settings: Settings) -> None:
     Raises:
         ConfigError: says which, and how to go on.
     """
-    if not is_named_by_folder(spec) or not settings.published_warehouse.is_file():
+    if not is_named_by_folder(spec):
         return
+    held = _spec_of_results(name, settings)
+    if held and not same_place(spec, held):
+        options = "&" if "?" in spec else "?"
+        raise ConfigError(
+            f"The results named {name!r} are of {held}, and {spec} would overwrite them. If the "
+            f"collection has moved, write {spec}{options}name={name}; if it is another one, give "
+            "it a name of its own in the same way."
+        )
+
+
+def _spec_of_results(name: str, settings: Settings) -> str | None:
+    """Where the newest results of that name are from; None where that is not known.
+
+    Where artifacts are shared, the warehouse may be another worker's: then the snapshots say it.
+    """
+    if not settings.published_warehouse.is_file():
+        if isinstance(settings.root, Path):
+            return None
+        newest = next(Store(settings.root).published("snapshots", name), None)
+        return newest.manifest.config["spec"] if newest else None
     query = (sql_folder() / "plan" / "collection_spec.sql").read_text()
     try:
         with reading(settings.warehouse) as warehouse:
@@ -99,14 +120,8 @@ def _check_name(spec: str, name: str, settings: Settings) -> None:
     except (WarehouseError, duckdb.Error) as error:
         # The copy for readers is in nobody's way, not even while someone holds it open to write.
         log.warning("not looked whether %s has results of another folder: %s", name, error)
-        return
-    if row and not same_place(spec, row[0]):
-        options = "&" if "?" in spec else "?"
-        raise ConfigError(
-            f"The results named {name!r} are of {row[0]}, and {spec} would overwrite them. If the "
-            f"collection has moved, write {spec}{options}name={name}; if it is another one, give "
-            "it a name of its own in the same way."
-        )
+        return None
+    return row[0] if row else None
 
 
 def _checkpoint(options: NightOptions, run_date: date) -> tuple[str, Promotion | None]:

@@ -27,6 +27,7 @@ from perank_tasks.schemas import GIVEN_RUN, PASSAGES, QRELS, QUERIES, rows_to_ta
 from perank_tasks.settings import Settings
 from perank_tasks.streams import rows_with
 from perank_tasks.text import contents, text_hash
+from perank_tasks.withdrawals import refuse_withdrawn
 
 ROWS_A_BATCH = 4096
 
@@ -35,8 +36,8 @@ def take_snapshot(night: Night) -> str:
     """Read the night's collection as of its date and return the snapshot's reference.
 
     Raises:
-        CollectionError: a file is missing, empty or malformed, or there are no passages
-            or no queries. Nothing is published then.
+        CollectionError: a file is missing, empty or malformed, there are no passages or no
+            queries, or these very contents have been withdrawn. Nothing is published then.
     """
     store = Store(Settings.from_environment().root)
     meter = Meter()
@@ -45,8 +46,10 @@ def take_snapshot(night: Night) -> str:
     try:
         writer = _Writer(draft, data)
         meter.items = writer.write()
+        key = artifact_key(content=writer.digest.hexdigest(), date=data.snapshot_date)
+        refuse_withdrawn(store, f"snapshots/{data.name}/{key}")
         return draft.publish(
-            key=artifact_key(content=writer.digest.hexdigest(), date=data.snapshot_date),
+            key=key,
             expected=dict.fromkeys(writer.tables, 1),
             inputs={},
             config={"spec": night.collection, "relevance_level": data.relevance_level},

@@ -128,6 +128,11 @@ class Training(BaseModel):
     """The checkpoint to beat: champion as of the date, whatever this very run promotes."""
     fingerprint: dict[str, str]
 
+    @property
+    def subject(self) -> dict[str, str]:
+        """What log lines and metrics say it is about."""
+        return {"training": self.options.name}
+
     @cached_property
     def hash(self) -> str:
         """Of what was asked for: the machine, and whom it has to beat, aside."""

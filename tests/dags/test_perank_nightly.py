@@ -29,6 +29,7 @@ print(json.dumps({
     "doc": dag.doc_md,
     "owners": sorted({task.owner for task in dag.tasks}),
     "pools": {task.task_id: task.pool for task in dag.tasks},
+    "queues": {task.task_id: task.queue for task in dag.tasks},
     "upstream": {task.task_id: sorted(task.upstream_task_ids) for task in dag.tasks},
     "params": {name: {"value": p.value, "about": p.description, **p.schema}
                for name, p in params.items()},
@@ -87,6 +88,18 @@ def test_pools_keep_the_gpu_and_the_writer_to_one_task(dag: dict[str, Any]) -> N
         pool: {t for t, p in dag["pools"].items() if p == pool} for pool in ("gpu", "warehouse")
     }
     assert pools == {"gpu": {"embed.embed_shard", "rerank.rerank_shard"}, "warehouse": {"load"}}
+
+
+def test_queues_send_models_and_tables_to_the_machines_that_have_them(dag: dict[str, Any]) -> None:
+    queues = {
+        queue: {t for t, q in dag["queues"].items() if q == queue} for queue in ("gpu", "warehouse")
+    }
+    # The plan notes the hardware that ranks; whoever reads the tables has to be where they are.
+    assert queues == {
+        "gpu": {"plan_night", "embed.embed_shard", "rerank.rerank_shard"},
+        "warehouse": {"load", "verdict", "report"},
+    }
+    assert set(dag["queues"].values()) == {"default", *queues}
 
 
 def test_the_form_describes_every_option(dag: dict[str, Any]) -> None:

@@ -50,7 +50,8 @@ def test_malformed_roots_are_refused_by_their_name(
 
 
 def test_keys_in_a_root_are_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PERANK_ROOT", "s3://AKIAKEY:wJalrSecret@bucket/prefix")
+    root = "s3://AKIAKEY:wJalrSecret@bucket/prefix"  # not a secret
+    monkeypatch.setenv("PERANK_ROOT", root)
     with pytest.raises(ConfigError, match="keys do not belong") as raised:
         Settings.from_environment()
     assert "wJalrSecret" not in str(raised.value)
