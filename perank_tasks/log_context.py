@@ -1,8 +1,9 @@
 """What a log line is about: the night or the training, the stage and the shard that wrote it.
 
-In: the night or training, a stage's name, the inputs of its task. Out: `fields`, which the Airflow adapter
-binds to every line that a task writes, beside Airflow's own run and task; `stage_context`, which
-does the same for a night in one process; and `ContextFormatter`, which begins a line with them.
+In: the night or training, a stage's name, the inputs of its task. Out: `fields`, which the Airflow
+adapter binds to every line that a task writes, beside Airflow's own run and task; `stage_context`,
+which does the same for a night in one process; and `ContextFormatter`, which begins a line with
+them.
 """
 
 import logging
@@ -27,9 +28,7 @@ class Planned(Protocol):
         """What it is about: `collection`, or the name of the `training`."""
 
 
-def fields(
-    planned: Planned, stage: str, inputs: Mapping[str, Any] | None = None
-) -> dict[str, str]:
+def fields(planned: Planned, stage: str, inputs: Mapping[str, Any] | None = None) -> dict[str, str]:
     """The context of a task, by name: `run_date`, `collection` or `training`, `stage` and, of a
     split one, `shard`.
 

@@ -104,8 +104,8 @@ class QueryLikelihood:
         folder = resolve_model(name, cache=settings.cache).folder
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        self.model.to(self.device).eval()
+        model: Any = AutoModelForCausalLM
+        self.model = model.from_pretrained(folder, dtype=torch.float32).to(self.device).eval()
         self.start = [self.tokenizer.bos_token_id] if self._begins_with_bos() else []
 
     def score(self, query: str, texts: Sequence[str]) -> np.ndarray:
