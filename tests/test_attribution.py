@@ -3,7 +3,11 @@
 Thirty queries, so that a paired test can see something: six words of each of five topics.
 """
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from perank_tasks import provenance
+from perank_tasks.artifacts import Store
 from perank_tasks.pipeline import run_night
+from perank_tasks.settings import Settings
 from perank_tasks.stages.verdict import NightVerdict
+from tests.needs import PROJECT
 from tests.small import GOLDEN, TOPICS, small_night, some_passages, write_collection
 
 ARMS = ("bm25", "cosine", "perank")
@@ -134,6 +141,57 @@ def test_a_library_that_changed_nothing_else_is_named(
     for word, text in arms(found).values():
         assert word == "identical"
         assert f"; different: numpy {real('numpy')} → 99.0" in text
+
+
+NIGHT = """
+import json, sys
+from perank_tasks.pipeline import run_night
+from tests.small import small_night
+print(json.dumps(run_night(small_night(**json.loads(sys.argv[1])))["verdict"]))
+"""
+
+OTHER_STEMMER = """
+class Stemmer:
+    def __init__(self, algorithm):
+        assert algorithm == "porter"
+
+    def stemWord(self, word):
+        return word[:1]
+"""
+
+
+def test_another_release_of_a_library_that_ranks_otherwise_is_judged_and_named(
+    spec: str, tmp_path: Path
+) -> None:
+    was = provenance._version("PyStemmer")
+    other = tmp_path / "other"
+    (other / "PyStemmer-99.0.dist-info").mkdir(parents=True)
+    (other / "Stemmer.py").write_text(OTHER_STEMMER)
+    about = "Metadata-Version: 2.1\nName: PyStemmer\nVersion: 99.0\n"
+    (other / "PyStemmer-99.0.dist-info" / "METADATA").write_text(about)
+
+    def with_the_other(day: int) -> NightVerdict:
+        options = {"spec": spec, "arms": ARMS, "shards": 1, "run_date": f"2026-01-{day:02}"}
+        done = subprocess.run(
+            [sys.executable, "-c", NIGHT, json.dumps(options)],
+            env={**os.environ, "PYTHONPATH": str(other)},
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    found = with_the_other(2)
+    word, text = arms(found)["bm25"]
+    assert word in ("suspect", "regression")
+    assert f"; different: PyStemmer {was} → 99.0" in text
+    assert found["text"].endswith("BM25 moved: it is the data or the first stage")
+    # The index was made by it, too: a night does not mix the terms of two releases.
+    made = Store(Settings.from_environment().root).published("indexes", "topics")
+    assert len(list(made)) == 2
+    assert night(spec, 3)["verdict"] == "identical"
+    assert arms(with_the_other(4))["bm25"][0] == word
 
 
 def test_a_night_can_be_accepted_as_it_runs(spec: str, tmp_path: Path) -> None:

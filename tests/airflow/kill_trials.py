@@ -4,10 +4,12 @@ In: how often, and a seed. Out: a line for each trial and a summary, on standard
 `--log FILE`, in a Markdown file; exit status 1 where the tables of any trial differ.
 
 A trial runs the nightly DAG on a small collection under a real scheduler, in a home of its own,
-sends SIGKILL at a random moment to the process of a random running task, to the scheduler, or to
-the task that loads the warehouse, and starts the night again until it succeeds, as a person
-would. Then every table is compared with an undisturbed run's. A killed task is taken up again by
-the scheduler itself; a killed scheduler ends the whole command, which is started anew.
+sends SIGKILL at a random moment to a worker that runs a task, to the scheduler, to the task that
+loads the warehouse, or to the process of any running task, and starts the night again until it
+succeeds, as a person would. Then every table is compared with an undisturbed run's. A killed task
+is taken up again by the scheduler itself; that of a killed worker goes on without anybody to
+listen to it, beside its own second attempt; a killed scheduler ends the whole command, which is
+started anew.
 """
 
 import argparse
@@ -34,7 +36,7 @@ from tests.small import GOLDEN, write_collection
 
 DAGS = Path(__file__).parents[2] / "dags"
 NIGHTLY = "perank_nightly"
-VICTIMS = ("task", "scheduler", "loader")
+VICTIMS = ("worker", "scheduler", "loader", "task")
 ATTEMPTS = 4
 """Starts of one night, the first included."""
 
@@ -103,7 +105,7 @@ def disturbed(
     """One trial.
 
     Args:
-        victim: task, scheduler or loader.
+        victim: one of `VICTIMS`.
         share: of an undisturbed night, or of its loading, that has passed when it is killed.
     """
     trial = Trial(victim)
@@ -114,8 +116,11 @@ def disturbed(
     name, pid = _wait_for(airflow, victim, share, usual, process)
     if pid is not None:
         with suppress(psutil.NoSuchProcess):
-            psutil.Process(pid).send_signal(signal.SIGKILL)
-            trial.killed = name
+            doomed = psutil.Process(pid)
+            # Its number may be another process's by now.
+            if _scheduler(airflow) in (pid, *(parent.pid for parent in doomed.parents())):
+                doomed.send_signal(signal.SIGKILL)
+                trial.killed = name
     trial.after_s = time.monotonic() - night_began
     output, _ = process.communicate(timeout=600)
     status = process.returncode
@@ -155,7 +160,10 @@ def _wait_for(
         running = _running(airflow)
         if running:
             task, pid = running[int(share * len(running)) % len(running)]
-            return f"task {task}", pid
+            if victim == "task":
+                return f"task {task}", pid
+            with suppress(psutil.NoSuchProcess):
+                return f"the worker of {task}", psutil.Process(pid).ppid()
         time.sleep(0.02)
     return "nothing", None
 

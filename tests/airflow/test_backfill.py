@@ -1,8 +1,6 @@
 """Backfills and triggers by Airflow's own command line, while `ui` runs."""
 
 import json
-import subprocess
-import sys
 import time
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 from perank_tasks.pipeline import run_night
 from tests.airflow.comparing import differences, tables
 from tests.airflow.harness import Outcome, RealAirflow, interrupt, read_until
+from tests.analyst import analyst_at_work
 from tests.small import small_night, some_passages, write_collection
 
 DAGS = Path(__file__).parents[2] / "dags"
@@ -83,22 +82,6 @@ DAYS = [f"2026-01-0{day}" for day in range(1, 6)]
 LATER = date(2026, 2, 1)
 """From here on are nights of the DAG's own schedule, which switching it on may start."""
 
-ANALYST = """
-import select, sys
-import duckdb
-connection = duckdb.connect(sys.argv[1], read_only=True)
-rows = "SELECT count(*), sum(hash(run_date, query_id, passage_id, rank)) FROM rankings"
-first = connection.execute(rows).fetchone()
-print("open", flush=True)
-asked = 0
-while not select.select([sys.stdin], [], [], 0.05)[0]:
-    assert connection.execute(rows).fetchone() == first
-    connection.execute("FROM night_verdicts").fetchall()
-    asked += 1
-print("asked", asked)
-"""
-"""A session that stays open and goes on asking until a line comes in."""
-
 
 def dated_collection(folder: Path) -> str:
     """Five snapshots: a passage fewer every day, and on the third day other judgements."""
@@ -135,27 +118,17 @@ def test_five_dates_backfilled_in_both_directions_two_at_once_equal_a_forward_ru
     )
     assert backwards.status == 0, backwards.output
     assert unpaused.status == 0, unpaused.output
-    warehouse = airflow.home / "warehouse" / "perank.duckdb"
     done = "SELECT 1 FROM dag_run WHERE run_type = 'backfill' AND state IN ('success', 'failed')"
     wait_for(airflow, done, 5, seconds=600)
     assert differences(tables(airflow.home / "warehouse", LATER), expected) == []
 
-    analyst = subprocess.Popen(
-        [sys.executable, "-c", ANALYST, str(warehouse)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    read_until(analyst, "open")
     # Airflow takes the next backfill of a DAG once it has noticed the end of the last one.
     wait_for(airflow, "SELECT 1 FROM backfill WHERE completed_at IS NOT NULL", 1, seconds=120)
-    (forwards,) = commands(airflow, [*create, *dates, *again])
-    assert forwards.status == 0, forwards.output
-    wait_for(airflow, f"{done} AND backfill_id = (SELECT max(id) FROM backfill)", 5, seconds=600)
-    output, _ = analyst.communicate("stop\n", timeout=60)
-    assert analyst.returncode == 0, output
-    assert int(output.split()[-1]) > 20
+    newest = f"{done} AND backfill_id = (SELECT max(id) FROM backfill)"
+    with analyst_at_work(airflow.home / "warehouse" / "perank.duckdb", questions=20):
+        (forwards,) = commands(airflow, [*create, *dates, *again])
+        assert forwards.status == 0, forwards.output
+        wait_for(airflow, newest, 5, seconds=600)
 
     runs = "SELECT date(logical_date), state FROM dag_run WHERE run_type = 'backfill'"
     assert sorted(airflow.query(runs)) == [(day, "success") for day in DAYS]
