@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from perank_tasks import provenance
+from perank_tasks.acceptances import acceptance
 from perank_tasks.artifacts import Store
 from perank_tasks.pipeline import run_night
+from perank_tasks.regression.attribution import which_stage
 from perank_tasks.settings import Settings
 from perank_tasks.stages.verdict import NightVerdict
+from perank_tasks.warehouse import load_acceptance
 from tests.needs import PROJECT
 from tests.small import GOLDEN, TOPICS, small_night, some_passages, write_collection
 
@@ -209,3 +213,39 @@ def test_another_baseline_is_asked_for_by_an_option(spec: str, tmp_path: Path) -
     assert night(spec, 2)["verdict"] == "regression"
     assert night(spec, 3, baseline="previous")["verdict"] == "identical"
     assert night(spec, 3, baseline="2026-01-01")["verdict"] == "regression"
+
+
+def test_arms_with_other_baselines_say_nothing_of_each_other(spec: str) -> None:
+    other = {"k1": 10.0, "b": 1.0}
+    moved = night(spec, 2, **other)
+    assert arms(moved)["bm25"][0] != "identical"
+    settings = Settings.from_environment()
+    act = acceptance("topics", date(2026, 1, 2), "Ada", "on purpose", arm="bm25")
+    load_acceptance(settings.warehouse, Store(settings.root), act)
+    found = night(spec, 3, **other)
+    words = {arm["arm"]: (arm["verdict"], arm["against"]) for arm in found["arms"]}
+    assert words["bm25"] == ("identical", "2026-01-02")
+    assert any(
+        word != "identical" and against == "2026-01-01" for word, against in words.values()
+    ), words
+    # BM25 stands still since the second night only, which says nothing of the time before.
+    assert "BM25" not in found["text"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("bm25 identical, cosine identical, perank identical", None),
+        ("cosine suspect, perank suspect", None),
+        ("bm25 drift, cosine suspect, perank suspect", "BM25 moved: it is the data"),
+        ("bm25 identical, cosine suspect, perank drift", "it is the embeddings"),
+        ("bm25 identical, cosine identical, perank drift", "it is the reranker"),
+        ("bm25 identical, cosine identical, llm-off identical, perank drift", "it is the LLM"),
+        ("bm25 identical, cosine identical, llm-off drift, perank drift", "it is the reranker"),
+        ("bm25 identical, perank drift", "BM25 did not move: it is what comes after"),
+    ],
+)
+def test_control_arms_say_which_stage_it_is(words: str, sentence: str | None) -> None:
+    said = dict(pair.split() for pair in words.split(", "))
+    found = which_stage(said, dict.fromkeys(said, "2026-01-01"))
+    assert (found is None) if sentence is None else (sentence in (found or ""))

@@ -22,10 +22,10 @@ USERS = "ada:admin,vic:viewer,eve:"
 """Eve has a login and no role: she may see nothing."""
 
 
-@pytest.fixture
-def client(migrated: Path, tmp_path: Path) -> Iterator[httpx.Client]:
+@pytest.fixture(scope="module")
+def client(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """Of an API server with three users and one page."""
-    root = tmp_path / "home"
+    root = tmp_path_factory.mktemp("login")
     home = Home(root, DAGS)
     page = root / "reports" / PAGE.removeprefix("/perank/")
     page.parent.mkdir(parents=True)
@@ -38,6 +38,7 @@ def client(migrated: Path, tmp_path: Path) -> Iterator[httpx.Client]:
     port = int(os.environ.get("PERANK_PORT", "18080")) + 1
     env = {
         **environment(home, port),
+        "PERANK_REPORTS": str(root / "reports"),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": USERS,
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
