@@ -7,11 +7,13 @@ tokenizer, a full stop between letters separates words: `os.path.join` is found 
 
 import re
 from functools import lru_cache
+from importlib.metadata import version
 
 import Stemmer
 
-ANALYZER = "english-1"
-"""Part of every index's key: raise the number when the tokens change."""
+ANALYZER = f"english-1 PyStemmer-{version('PyStemmer')}"
+"""Part of every index's key: raise the number when the tokens change. An index whose stems are
+another release's than its queries' would miss what it has."""
 
 # Lucene, EnglishAnalyzer.ENGLISH_STOP_WORDS_SET
 STOPWORDS = frozenset(

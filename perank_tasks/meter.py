@@ -4,6 +4,8 @@ import resource
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 WORK = (
@@ -20,8 +22,8 @@ SUMMED = ("seconds", "items", "tokens_in", "decode_steps", "numbers_repaired", *
 class Meter:
     """Starts when made; `stats()` says what has been used since.
 
-    Seconds are wall-clock. Peak memory is the process's, in bytes, since its start:
-    the kernel keeps no other.
+    Seconds are wall-clock. Peak memory is the whole process's, in bytes, since the last meter was
+    made; where the kernel is not Linux, since the process's start.
     """
 
     def __init__(self, device: str = "cpu"):
@@ -32,10 +34,10 @@ class Meter:
         self.numbers_repaired = 0
         self.work: dict[str, float] = dict.fromkeys(WORK, 0)
         """What an LLM did, by the names in `WORK`; all 0 where none ran."""
+        _forget_peak()
         self._start = time.perf_counter()
 
     def stats(self) -> dict[str, Any]:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {
             "device": self.device,
             "seconds": round(time.perf_counter() - self._start, 6),
@@ -44,9 +46,34 @@ class Meter:
             "decode_steps": self.decode_steps,
             "numbers_repaired": self.numbers_repaired,
             **self.work,
-            # Linux counts in KiB, macOS in bytes.
-            "peak_memory_bytes": peak if sys.platform == "darwin" else peak * 1024,
+            "peak_memory_bytes": _peak(),
         }
+
+
+_highest = 0
+"""The highest peak that was forgotten, in bytes."""
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has ever had in memory, mapped files included."""
+    return max(_highest, _peak())
+
+
+def _forget_peak() -> None:
+    """Have the kernel count from here: else every stage of a process would have the first's."""
+    global _highest
+    _highest = peak_memory()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    with suppress(OSError, StopIteration):
+        # getrusage counts what the parent had when it started this process.
+        rows = Path("/proc/self/status").read_text().splitlines()
+        return int(next(row for row in rows if row.startswith("VmHWM")).split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def total(stats: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -3,8 +3,13 @@
 Thirty queries, so that a paired test can see something: six words of each of five topics.
 """
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +18,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from perank_tasks import provenance
+from perank_tasks.acceptances import acceptance
+from perank_tasks.artifacts import Store
 from perank_tasks.pipeline import run_night
+from perank_tasks.regression.attribution import which_stage
+from perank_tasks.settings import Settings
 from perank_tasks.stages.verdict import NightVerdict
+from perank_tasks.warehouse import load_acceptance
+from tests.needs import PROJECT
 from tests.small import GOLDEN, TOPICS, small_night, some_passages, write_collection
 
 ARMS = ("bm25", "cosine", "perank")
@@ -136,6 +147,57 @@ def test_a_library_that_changed_nothing_else_is_named(
         assert f"; different: numpy {real('numpy')} → 99.0" in text
 
 
+NIGHT = """
+import json, sys
+from perank_tasks.pipeline import run_night
+from tests.small import small_night
+print(json.dumps(run_night(small_night(**json.loads(sys.argv[1])))["verdict"]))
+"""
+
+OTHER_STEMMER = """
+class Stemmer:
+    def __init__(self, algorithm):
+        assert algorithm == "porter"
+
+    def stemWord(self, word):
+        return word[:1]
+"""
+
+
+def test_another_release_of_a_library_that_ranks_otherwise_is_judged_and_named(
+    spec: str, tmp_path: Path
+) -> None:
+    was = provenance._version("PyStemmer")
+    other = tmp_path / "other"
+    (other / "PyStemmer-99.0.dist-info").mkdir(parents=True)
+    (other / "Stemmer.py").write_text(OTHER_STEMMER)
+    about = "Metadata-Version: 2.1\nName: PyStemmer\nVersion: 99.0\n"
+    (other / "PyStemmer-99.0.dist-info" / "METADATA").write_text(about)
+
+    def with_the_other(day: int) -> NightVerdict:
+        options = {"spec": spec, "arms": ARMS, "shards": 1, "run_date": f"2026-01-{day:02}"}
+        done = subprocess.run(
+            [sys.executable, "-c", NIGHT, json.dumps(options)],
+            env={**os.environ, "PYTHONPATH": str(other)},
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    found = with_the_other(2)
+    word, text = arms(found)["bm25"]
+    assert word in ("suspect", "regression")
+    assert f"; different: PyStemmer {was} → 99.0" in text
+    assert found["text"].endswith("BM25 moved: it is the data or the first stage")
+    # The index was made by it, too: a night does not mix the terms of two releases.
+    made = Store(Settings.from_environment().root).published("indexes", "topics")
+    assert len(list(made)) == 2
+    assert night(spec, 3)["verdict"] == "identical"
+    assert arms(with_the_other(4))["bm25"][0] == word
+
+
 def test_a_night_can_be_accepted_as_it_runs(spec: str, tmp_path: Path) -> None:
     collection(tmp_path / "topics", without=GONE)
     found = night(spec, 2, accept="ten passages were wrong", accept_name="Ada")
@@ -151,3 +213,39 @@ def test_another_baseline_is_asked_for_by_an_option(spec: str, tmp_path: Path) -
     assert night(spec, 2)["verdict"] == "regression"
     assert night(spec, 3, baseline="previous")["verdict"] == "identical"
     assert night(spec, 3, baseline="2026-01-01")["verdict"] == "regression"
+
+
+def test_arms_with_other_baselines_say_nothing_of_each_other(spec: str) -> None:
+    other = {"k1": 10.0, "b": 1.0}
+    moved = night(spec, 2, **other)
+    assert arms(moved)["bm25"][0] != "identical"
+    settings = Settings.from_environment()
+    act = acceptance("topics", date(2026, 1, 2), "Ada", "on purpose", arm="bm25")
+    load_acceptance(settings.warehouse, Store(settings.root), act)
+    found = night(spec, 3, **other)
+    words = {arm["arm"]: (arm["verdict"], arm["against"]) for arm in found["arms"]}
+    assert words["bm25"] == ("identical", "2026-01-02")
+    assert any(
+        word != "identical" and against == "2026-01-01" for word, against in words.values()
+    ), words
+    # BM25 stands still since the second night only, which says nothing of the time before.
+    assert "BM25" not in found["text"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("bm25 identical, cosine identical, perank identical", None),
+        ("cosine suspect, perank suspect", None),
+        ("bm25 drift, cosine suspect, perank suspect", "BM25 moved: it is the data"),
+        ("bm25 identical, cosine suspect, perank drift", "it is the embeddings"),
+        ("bm25 identical, cosine identical, perank drift", "it is the reranker"),
+        ("bm25 identical, cosine identical, llm-off identical, perank drift", "it is the LLM"),
+        ("bm25 identical, cosine identical, llm-off drift, perank drift", "it is the reranker"),
+        ("bm25 identical, perank drift", "BM25 did not move: it is what comes after"),
+    ],
+)
+def test_control_arms_say_which_stage_it_is(words: str, sentence: str | None) -> None:
+    said = dict(pair.split() for pair in words.split(", "))
+    found = which_stage(said, dict.fromkeys(said, "2026-01-01"))
+    assert (found is None) if sentence is None else (sentence in (found or ""))

@@ -23,6 +23,7 @@ from perank_tasks.pipeline import run_night
 from perank_tasks.schemas import RESULT_TABLES
 from perank_tasks.settings import Settings
 from perank_tasks.stages.embed import read_vectors
+from tests.analyst import analyst_at_work
 from tests.small import TOPICS, small_night, some_passages, write_collection
 
 
@@ -384,6 +385,17 @@ def test_read_vectors_joins_by_id(spec: str) -> None:
     vectors = read_vectors(artifact, "passages", {"thai-7", "flea-0", "absent"})
     assert set(vectors) == {"thai-7", "flea-0"}
     assert all(abs(np.linalg.norm(v) - 1) < 1e-5 for v in vectors.values())
+
+
+def test_an_analysts_session_stays_open_through_a_whole_night(spec: str) -> None:
+    run_night(small_night(spec, run_date="2026-01-30"))
+    published = Settings.from_environment().published_warehouse
+    with analyst_at_work(published, questions=5):
+        run_night(small_night(spec, run_date="2026-01-31"))
+    assert values("SELECT DISTINCT run_date::VARCHAR FROM runs ORDER BY 1") == [
+        "2026-01-30",
+        "2026-01-31",
+    ]
 
 
 KILLED = """

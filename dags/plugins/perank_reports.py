@@ -8,6 +8,7 @@ Notes: Airflow loads this file in every one of its processes, so it imports litt
 
 import functools
 from typing import Any, ClassVar
+from urllib.parse import urlencode
 
 from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
@@ -32,25 +33,27 @@ HEADERS = {
 @functools.cache
 def _pages() -> Any:
     """The application that serves them, made at its first request."""
-    from airflow.api_fastapi.app import get_auth_manager
-    from airflow.api_fastapi.auth.managers.models.resource_details import (
-        DagAccessEntity,
-        DagDetails,
-    )
-    from airflow.api_fastapi.core_api.security import get_user
-    from fastapi import Depends, FastAPI, HTTPException
-    from fastapi.responses import FileResponse
+    from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+    from airflow.api_fastapi.core_api.security import requires_access_dag
+    from airflow.configuration import conf
+    from fastapi import Depends, FastAPI, HTTPException, Request
+    from fastapi.exception_handlers import http_exception_handler
+    from fastapi.responses import FileResponse, RedirectResponse, Response
 
     from perank_tasks.settings import Settings
 
-    def may_read(user: Any = Depends(get_user)) -> None:  # noqa: B008
-        allowed = get_auth_manager().is_authorized_dag(
-            method="GET", access_entity=DagAccessEntity.RUN, details=DagDetails(id=DAG), user=user
-        )
-        if not allowed:
-            raise HTTPException(403, f"Not allowed to see runs of {DAG}")
-
+    # Airflow's own rule for the runs of a DAG, so that a team sees its own pages alone.
+    may_read = requires_access_dag("GET", DagAccessEntity.RUN, DAG)
     app = FastAPI(title="perank", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.exception_handler(401)
+    async def log_in(request: Request, error: HTTPException) -> Response:
+        """Whoever follows a link of an alert without a session logs in and then reads it."""
+        if "text/html" not in request.headers.get("accept", ""):
+            return await http_exception_handler(request, error)
+        base = (conf.get("api", "base_url", fallback=None) or "").rstrip("/")
+        asked = urlencode({"next": str(request.url)})
+        return RedirectResponse(f"{base}/api/v2/auth/login?{asked}", 303)
 
     @app.get("/{path:path}", dependencies=[Depends(may_read)])
     def read(path: str) -> FileResponse:

@@ -5,8 +5,6 @@ what is left is the engine's own. Resident memory is read every `EVERY` queries,
 by the kernel. To run in a process of its own: the peak is that of the whole process.
 """
 
-import resource
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import psutil
 from perank_tasks.bench.hardware import seconds_of
 from perank_tasks.bench.workload import synthetic_requests
 from perank_tasks.errors import ConfigError
+from perank_tasks.meter import peak_memory
 from perank_tasks.perank import PERank
 from perank_tasks.progress import progress
 
@@ -66,6 +65,4 @@ def measure_memory(
                     advance(EVERY)
 
     seconds = seconds_of(stream, engine.device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts in KiB, macOS in bytes.
-    return MemoryUse(model, peak if sys.platform == "darwin" else peak * 1024, points, seconds)
+    return MemoryUse(model, peak_memory(), points, seconds)

@@ -7,7 +7,6 @@ start of Python and its imports; the peak is the whole process's.
 
 import json
 import os
-import resource
 import statistics
 import sys
 import time
@@ -22,6 +21,7 @@ import pyarrow as pa
 from perank_tasks.artifacts import Store, artifact_key
 from perank_tasks.collections.files import read_passages, read_queries_tsv
 from perank_tasks.config import Night
+from perank_tasks.meter import peak_memory
 from perank_tasks.provenance import fingerprint
 from perank_tasks.settings import Settings
 from perank_tasks.streams import in_groups
@@ -78,17 +78,6 @@ def main() -> None:
 
 Outcome = tuple[Any, dict[str, float], float, float]
 """What a stage returned, details, seconds and CPU seconds."""
-
-
-def peak_memory() -> int:
-    """The most bytes that this process has had in memory, mapped files included."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # getrusage counts what the parent had when it started this process.
-        (line,) = (row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _timed(run: Callable[[], Any]) -> Outcome:

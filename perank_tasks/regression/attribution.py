@@ -137,18 +137,22 @@ def compare_snapshots(before: Artifact, now: Artifact, table: str) -> Difference
     )
 
 
-def which_stage(words: Mapping[str, str]) -> str | None:
+def which_stage(words: Mapping[str, str], against: Mapping[str, str | None]) -> str | None:
     """What the control arms say of where a change comes from.
 
     Args:
         words: {arm: verdict} of one night.
+        against: {arm: date of the night it was judged by}. Arms of which one has been accepted
+            anew and another has not are judged by different nights, and say nothing of each other.
 
     Returns:
         A sentence, or None where no arm moved or no control arm was run.
     """
     still = (Verdict.FIRST, Verdict.IDENTICAL)
-    moved = {arm for arm, word in words.items() if word not in still}
-    if not moved or "bm25" not in words:
+    moved = {arm for arm, word in words.items() if word not in still and against.get(arm)}
+    baselines = {against[arm] for arm in moved}
+    words = {arm: word for arm, word in words.items() if against.get(arm) in baselines}
+    if len(baselines) != 1 or "bm25" not in words:
         return None
     if "bm25" in moved:
         return "BM25 moved: it is the data or the first stage"

@@ -18,13 +18,13 @@ import pyarrow.compute as pc
 
 from perank_tasks.artifacts import Artifact, Store
 from perank_tasks.errors import ArtifactError, ConfigError
-from perank_tasks.regression.attribution import facts_of, snapshot_of, which_stage
+from perank_tasks.regression.attribution import facts_of, snapshot_of
 from perank_tasks.regression.derive import OVERLAP
 from perank_tasks.regression.nights import Nights, Run
 from perank_tasks.regression.statistics import Band, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.sql_files import sql_folder
-from perank_tasks.stages.verdict import ArmVerdict, NightVerdict, judge
+from perank_tasks.stages.verdict import ArmVerdict, NightVerdict, judge, stage_of
 from perank_tasks.warehouse import dicts
 
 MEASURES = ("nDCG@10", "MRR@10", "recall@100", "MAP", "judged@10")
@@ -214,7 +214,7 @@ def read_night(
         run_date,
         collection,
         said,
-        which_stage({arm["arm"]: arm["verdict"] for arm in said["arms"]}),
+        stage_of(said["arms"]),
         arms,
         remarks(rows),
         max((r.run_date for r in nights.runs if r.run_date < run_date), default=None),

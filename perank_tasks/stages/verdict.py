@@ -26,11 +26,13 @@ log = logging.getLogger(__name__)
 
 
 class ArmVerdict(TypedDict):
-    """One arm: its name, its word, and what that rests on: `text` is all of it in one line."""
+    """One arm: its name, its word, the date of the night it was judged by, if there was one, and
+    what the word rests on: `text` is all of it in one line."""
 
     arm: str
     arm_hash: str
     verdict: str
+    against: str | None
     because: str
     different: list[str]
     costs: list[str]
@@ -89,6 +91,7 @@ def judge(
     for arm_hash, name in arms.items():
         rows = [row for row in verdicts if row["arm_hash"] == arm_hash]
         word, because, different = Verdict.INCOMPLETE, "incomplete: it has no results", []
+        against = rows[0]["baseline_date"] if rows else None
         if rows:
             word = worst([row["verdict"] for row in rows])
             moved = [row for row in drift if row["arm_hash"] == arm_hash]
@@ -101,6 +104,7 @@ def judge(
                 "arm": name,
                 "arm_hash": arm_hash,
                 "verdict": str(word),
+                "against": against and against.isoformat(),
                 "because": because,
                 "different": different,
                 "costs": unusual,
@@ -110,10 +114,16 @@ def judge(
     return _night(found)
 
 
+def stage_of(arms: list[ArmVerdict]) -> str | None:
+    """What the control arms of a night say of where a change comes from."""
+    against = {arm["arm"]: arm["against"] for arm in arms}
+    return which_stage({arm["arm"]: arm["verdict"] for arm in arms}, against)
+
+
 def _night(arms: list[ArmVerdict]) -> NightVerdict:
     word = worst([arm["verdict"] for arm in arms])
     text = f"{word} ({', '.join(a['arm'] for a in arms if a['verdict'] == word)})"
-    stage = which_stage({arm["arm"]: arm["verdict"] for arm in arms})
+    stage = stage_of(arms)
     return {"verdict": str(word), "text": f"{text}; {stage}" if stage else text, "arms": arms}
 
 

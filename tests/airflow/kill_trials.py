@@ -4,10 +4,12 @@ In: how often, and a seed. Out: a line for each trial and a summary, on standard
 `--log FILE`, in a Markdown file; exit status 1 where the tables of any trial differ.
 
 A trial runs the nightly DAG on a small collection under a real scheduler, in a home of its own,
-sends SIGKILL at a random moment to the process of a random running task, to the scheduler, or to
-the task that loads the warehouse, and starts the night again until it succeeds, as a person
-would. Then every table is compared with an undisturbed run's. A killed task is taken up again by
-the scheduler itself; a killed scheduler ends the whole command, which is started anew.
+sends SIGKILL at a random moment to a worker that runs a task, to the scheduler, to the task that
+loads the warehouse, or to the process of any running task, and starts the night again until it
+succeeds, as a person would. Then every table is compared with an undisturbed run's. A killed task
+is taken up again by the scheduler itself; that of a killed worker goes on without anybody to
+listen to it, beside its own second attempt; a killed scheduler ends the whole command, which is
+started anew.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +37,7 @@ from tests.small import GOLDEN, write_collection
 
 DAGS = Path(__file__).parents[2] / "dags"
 NIGHTLY = "perank_nightly"
-VICTIMS = ("task", "scheduler", "loader")
+VICTIMS = ("worker", "scheduler", "loader", "task")
 ATTEMPTS = 4
 """Starts of one night, the first included."""
 
@@ -103,7 +106,7 @@ def disturbed(
     """One trial.
 
     Args:
-        victim: task, scheduler or loader.
+        victim: one of `VICTIMS`.
         share: of an undisturbed night, or of its loading, that has passed when it is killed.
     """
     trial = Trial(victim)
@@ -114,8 +117,11 @@ def disturbed(
     name, pid = _wait_for(airflow, victim, share, usual, process)
     if pid is not None:
         with suppress(psutil.NoSuchProcess):
-            psutil.Process(pid).send_signal(signal.SIGKILL)
-            trial.killed = name
+            doomed = psutil.Process(pid)
+            # Its number may be another process's by now.
+            if _scheduler(airflow) in (pid, *(parent.pid for parent in doomed.parents())):
+                doomed.send_signal(signal.SIGKILL)
+                trial.killed = name
     trial.after_s = time.monotonic() - night_began
     output, _ = process.communicate(timeout=600)
     status = process.returncode
@@ -155,7 +161,10 @@ def _wait_for(
         running = _running(airflow)
         if running:
             task, pid = running[int(share * len(running)) % len(running)]
-            return f"task {task}", pid
+            if victim == "task":
+                return f"task {task}", pid
+            with suppress(psutil.NoSuchProcess):
+                return f"the worker of {task}", psutil.Process(pid).ppid()
         time.sleep(0.02)
     return "nothing", None
 
@@ -177,15 +186,18 @@ def _started_from(airflow: RealAirflow) -> list[str]:
     return sorted(found - {str(psutil.Process().pid)})
 
 
-def _scheduler(airflow: RealAirflow) -> int:
-    """Its process id: the first of the components, in the order in which they are started."""
-    running = json.loads((airflow.home / "airflow" / "running.json").read_text())
-    pid: int = running["processes"][0][0]
-    return pid
+def _scheduler(airflow: RealAirflow) -> int | None:
+    """Its process id: the first of the components, in the order in which they are started; None
+    where they have been stopped."""
+    with suppress(FileNotFoundError):
+        running = json.loads((airflow.home / "airflow" / "running.json").read_text())
+        pid: int = running["processes"][0][0]
+        return pid
+    return None
 
 
-def trials(times: int, seed: int, folder: Path) -> tuple[float, list[Trial]]:
-    """Disturb a night so often; how long an undisturbed one takes, and what happened each time."""
+def trials(times: int, seed: int, folder: Path) -> Iterator[tuple[float, Trial]]:
+    """Disturb a night so often; yields how long an undisturbed one takes, and what happened."""
     migrated = folder / "migrated"
     setup(Home(migrated, migrated))
     (migrated / "airflow" / "airflow.cfg").unlink(missing_ok=True)
@@ -197,7 +209,6 @@ def trials(times: int, seed: int, folder: Path) -> tuple[float, list[Trial]]:
 
     usual = undisturbed(airflow("undisturbed"), conf)
     chance = random.Random(seed)
-    found = []
     for number in range(times):
         home = airflow(f"trial-{number}")
         # Every victim as often as any other, in any order.
@@ -207,10 +218,36 @@ def trials(times: int, seed: int, folder: Path) -> tuple[float, list[Trial]]:
             trial = disturbed(home, conf, usual, victim, share)
         finally:
             stop(home.processes())
-        found.append(trial)
-        print(f"{number + 1:3}  {trial}", flush=True)
+        yield usual.night_s, trial
         shutil.rmtree(home.home, ignore_errors=True)
-    return usual.night_s, found
+
+
+def log(found: list[Trial], night_s: float, options: argparse.Namespace) -> list[str]:
+    """What happened so far, in Markdown."""
+    command = f"python -m tests.airflow.kill_trials --times {options.times} --seed {options.seed}"
+    return [
+        "# Kill trials",
+        "",
+        f"`{command}` on {psutil.cpu_count()} cores, Python {platform.python_version()}.",
+        summary(found, night_s),
+        "",
+        "| | killed | after s | starts | s in all | tables |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {number} | {trial.killed} | {trial.after_s:.1f} | {trial.starts} "
+            f"| {trial.seconds:.0f} | {'; '.join(trial.wrong).replace(chr(10), ' ') or 'equal'} |"
+            for number, trial in enumerate(found, 1)
+        ),
+    ]
+
+
+def summary(found: list[Trial], night_s: float) -> str:
+    """All of it in two sentences."""
+    wrong = sum(bool(trial.wrong) for trial in found)
+    return (
+        f"{len(found)} trials: {len(found) - wrong} with tables equal to an undisturbed run's, "
+        f"{wrong} with others. An undisturbed night takes {night_s:.0f} s."
+    )
 
 
 def main() -> int:
@@ -218,34 +255,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Kill parts of a night and compare the tables.")
     parser.add_argument("--times", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--log", type=Path, help="Markdown file to write")
+    parser.add_argument("--log", type=Path, help="Markdown file, written after every trial")
     options = parser.parse_args()
+    found: list[Trial] = []
     with tempfile.TemporaryDirectory(prefix="kill-trials-") as folder:
-        night_s, found = trials(options.times, options.seed, Path(folder))
-    wrong = sum(bool(trial.wrong) for trial in found)
-    summary = (
-        f"{len(found)} trials (seed {options.seed}): {len(found) - wrong} with tables equal to an "
-        f"undisturbed run's, {wrong} with others. An undisturbed night takes {night_s:.0f} s."
-    )
-    print(summary)
-    if options.log:
-        lines = [
-            "# Kill trials",
-            "",
-            f"`python -m tests.airflow.kill_trials --times {options.times} --seed {options.seed}`",
-            f"on {psutil.cpu_count()} cores, Python {platform.python_version()}. {summary}",
-            "",
-            "| | killed | after s | starts | s in all | tables |",
-            "|---|---|---|---|---|---|",
-        ]
-        for number, trial in enumerate(found, 1):
-            said = "equal" if not trial.wrong else "; ".join(trial.wrong).replace("\n", " ")
-            lines.append(
-                f"| {number} | {trial.killed} | {trial.after_s:.1f} | {trial.starts} "
-                f"| {trial.seconds:.0f} | {said} |"
-            )
-        options.log.write_text("\n".join(lines) + "\n")
-    return 1 if wrong else 0
+        for night_s, trial in trials(options.times, options.seed, Path(folder)):
+            found.append(trial)
+            print(f"{len(found):3}  {trial}", flush=True)
+            if options.log:
+                options.log.write_text("\n".join(log(found, night_s, options)) + "\n")
+    print(summary(found, night_s))
+    return 1 if any(trial.wrong for trial in found) else 0
 
 
 if __name__ == "__main__":

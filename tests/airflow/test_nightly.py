@@ -7,7 +7,7 @@ import duckdb
 import pytest
 
 from perank_tasks.pipeline import run_night
-from tests.airflow.harness import RealAirflow
+from tests.airflow.harness import RealAirflow, interrupt, read_until, unscheduled
 from tests.small import GOLDEN, TOPICS, small_night, write_collection
 
 DAGS = Path(__file__).parents[2] / "dags"
@@ -21,13 +21,15 @@ def rows(airflow: RealAirflow, statement: str) -> list[tuple]:
 
 @pytest.mark.airflow
 def test_the_night_runs_and_the_second_one_changes_no_cell(real_airflow, tmp_path: Path) -> None:
-    airflow: RealAirflow = real_airflow(DAGS)
+    airflow: RealAirflow = real_airflow(unscheduled(DAGS, tmp_path / "dags"))
     conf = {
         "collection": write_collection(tmp_path / "topics"),
         "checkpoint": str(GOLDEN),
         "embedder": f"checkpoint:{GOLDEN}",
         "run_date": "2026-01-31",
     }
+    ui = airflow.start("ui")  # both runs join it
+    read_until(ui, "no login")
     outcome = airflow.run("perank_nightly", conf)
     assert outcome.status == 0, outcome.output
     assert set(airflow.runs("perank_nightly").values()) == {"success"}
@@ -46,6 +48,7 @@ def test_the_night_runs_and_the_second_one_changes_no_cell(real_airflow, tmp_pat
     assert again.status == 0, again.output
     assert list(airflow.runs("perank_nightly").values()) == ["success", "success"]
     assert {table: rows(airflow, f"FROM {table} ORDER BY ALL") for table in tables} == before
+    assert interrupt(ui).status == 0
 
 
 @pytest.mark.airflow

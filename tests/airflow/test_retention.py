@@ -9,7 +9,7 @@ import pytest
 from perank_tasks.artifacts import MANIFEST
 from perank_tasks.pipeline import run_night
 from tests.airflow.comparing import differences, tables
-from tests.airflow.harness import RealAirflow
+from tests.airflow.harness import RealAirflow, interrupt, read_until, unscheduled
 from tests.small import small_night, some_passages, write_collection
 
 DAGS = Path(__file__).parents[2] / "dags"
@@ -20,7 +20,7 @@ MONTHS_AGO = time.time() - 100 * 86_400
 def test_old_artifacts_go_and_a_wrong_policy_removes_nothing(
     real_airflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    airflow: RealAirflow = real_airflow(DAGS)
+    airflow: RealAirflow = real_airflow(unscheduled(DAGS, tmp_path / "dags"))
     monkeypatch.setenv("PERANK_HOME", str(airflow.home))
     made = {}
     for day in (1, 2, 3):
@@ -35,6 +35,8 @@ def test_old_artifacts_go_and_a_wrong_policy_removes_nothing(
     def there(stage: str) -> list[int]:
         return [day for day in made if (root / made[day][stage] / MANIFEST).exists()]
 
+    ui = airflow.start("ui")  # both runs join it
+    read_until(ui, "no login")
     refused = airflow.run("perank_retention", {"keep_days": 0})
     assert refused.status == 1
     assert there("index") == [1, 2, 3]
@@ -45,3 +47,4 @@ def test_old_artifacts_go_and_a_wrong_policy_removes_nothing(
     assert there("index") == there("snapshot") == [1, 3]
     assert there("evaluate") == [1, 2, 3]
     assert differences(tables(airflow.home / "warehouse"), before) == []
+    assert interrupt(ui).status == 0

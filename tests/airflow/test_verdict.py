@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.airflow.harness import RealAirflow, interrupt, read_until
+from tests.airflow.harness import RealAirflow, interrupt, read_until, unscheduled
 from tests.airflow.test_nightly import rows
 from tests.small import TOPICS, some_passages, write_collection
 
@@ -78,7 +78,9 @@ def test_a_regression_is_told_once_and_shown_and_loses_nothing(
         "password": SECRET,
         "login": "perank",
     }
-    airflow: RealAirflow = real_airflow(DAGS, AIRFLOW_CONN_PAGER=json.dumps(connection))
+    airflow: RealAirflow = real_airflow(
+        unscheduled(DAGS, tmp_path / "dags"), AIRFLOW_CONN_PAGER=json.dumps(connection)
+    )
     ui = airflow.start("ui")
     read_until(ui, "no login")
     running = json.loads((airflow.home / "airflow" / "running.json").read_text())

@@ -1,0 +1,62 @@
+"""requirements.lock pins what pyproject.toml asks for: all of it, and in versions that fit."""
+
+import tomllib
+from collections.abc import Iterable
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.needs import PROJECT
+
+
+def asked_for() -> dict[str, list[str]]:
+    """Requirements by where pyproject.toml names them."""
+    pyproject = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    return {
+        "dependencies": pyproject["project"]["dependencies"],
+        **pyproject["project"]["optional-dependencies"],
+        "hold": pyproject["tool"]["perank"]["lock"]["hold"],
+    }
+
+
+def pinned() -> list[str]:
+    lines = (PROJECT / "requirements.lock").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def misfits(requirements: Iterable[str], pins: Iterable[str]) -> list[str]:
+    """What is asked for and not pinned, or pinned to a version that does not fit."""
+    versions: dict[str, str] = {}
+    for pin in map(Requirement, pins):
+        (equal,) = pin.specifier
+        assert equal.operator == "==", pin
+        versions[canonicalize_name(pin.name)] = equal.version
+    found = []
+    for requirement in map(Requirement, requirements):
+        version = versions.get(canonicalize_name(requirement.name))
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            found.append(f"{requirement} is locked as {version}")
+    return found
+
+
+@pytest.mark.parametrize("where", ["dependencies", "cluster", "dev", "hold"])
+def test_every_pin_fits(where: str) -> None:
+    assert misfits(asked_for()[where], pinned()) == []
+
+
+def test_no_part_of_pyproject_is_forgotten() -> None:
+    assert set(asked_for()) == {"dependencies", "cluster", "dev", "hold"}
+
+
+def test_a_pin_that_does_not_fit_is_found() -> None:
+    pins = ["celery==5.7.0", "ruff==0.17.6"]
+    assert misfits(["celery>=5.5,<5.7", "ruff>=0.17", "Redis>=6"], pins) == [
+        "celery<5.7,>=5.5 is locked as 5.7.0",
+        "Redis>=6 is locked as None",
+    ]
+
+
+def test_no_package_is_pinned_twice() -> None:
+    names = [canonicalize_name(Requirement(pin).name) for pin in pinned()]
+    assert len(names) == len(set(names))
