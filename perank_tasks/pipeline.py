@@ -63,9 +63,9 @@ def _stages(night: Night) -> Iterator[tuple[str, Any]]:
     index = do(build_index, snapshot)
     yield "index", index
 
-    for search in do(plan_retrieval, snapshot, index):
-        do(retrieve_shard, snapshot, index, search)
-    candidates = do(publish_candidates, snapshot, index)
+    for search in do(plan_retrieval, snapshot, index, embeddings):
+        do(retrieve_shard, snapshot, index, embeddings, search)
+    candidates = do(publish_candidates, snapshot, index, embeddings)
     yield "retrieve", candidates
 
     for queries in do(plan_reranking, candidates):

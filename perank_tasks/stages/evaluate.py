@@ -149,7 +149,9 @@ def _stages(
 ) -> dict[str, Manifest]:
     """The manifests of everything this arm's ranking took, in order."""
     used = {"snapshot": snapshot.manifest}
-    if embeddings := rankings.manifest.inputs.get("embeddings"):
+    inputs = (rankings.manifest.inputs, candidates.manifest.inputs)
+    # Of the arm, else of the first stage alone.
+    if embeddings := next((i["embeddings"] for i in inputs if "embeddings" in i), None):
         used["embed"] = store.open(embeddings).manifest
     if index := candidates.manifest.inputs.get("index"):
         used["index"] = store.open(index).manifest
