@@ -18,7 +18,13 @@ from perank_tasks.regression.attribution import explain
 from perank_tasks.regression.derive import NO_QUALITY
 from perank_tasks.regression.drift import Drift, compare_rankings
 from perank_tasks.regression.nights import Run, read_rankings
-from perank_tasks.regression.statistics import Band, holm, mean_interval, randomisation_test
+from perank_tasks.regression.statistics import (
+    Band,
+    effect_size,
+    holm,
+    mean_interval,
+    randomisation_test,
+)
 from perank_tasks.run_names import RunName
 
 Scores = Mapping[str, Mapping[str, float]]
@@ -52,6 +58,9 @@ class MeasureComparison:
     p: float | None
     """None for measures that say nothing of quality."""
     p_holm: float | None
+    effect: float | None = None
+    """Mean difference over the differences' standard deviation; None where it was not kept, or
+    all differences are alike."""
 
     @property
     def delta(self) -> float:
@@ -230,6 +239,7 @@ def _compare_measure(a: Side, b: Side, measure: str) -> MeasureComparison | None
         worse=int(np.sum(differences < 0)),
         p=p,
         p_holm=None,
+        effect=effect_size(differences),
     )
 
 

@@ -166,7 +166,8 @@ def _retrieve(job: Job) -> Outcome:
 
     assert index  # imported before the clock starts
     # By BM25 alone, which searches no embeddings.
-    inputs: tuple[Any, ...] = (job.night, job.done["snapshot"], job.done["index"], {})
+    searched: dict[str, str] = {}
+    inputs = (job.night, job.done["snapshot"], job.done["index"], searched)
 
     def run() -> str:
         for work in plan_retrieval(*inputs):
