@@ -1,6 +1,5 @@
 """`perank experiment`: a question, put to the pipeline as a grid of configurations."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,19 +57,22 @@ def experiment(
     perank compare EXPERIMENT/CELL EXPERIMENT/CELL compares two cells.
     """
     from perank_tasks.experiments.cost import estimate
-    from perank_tasks.experiments.options import Experiment
+    from perank_tasks.experiments.options import RunOptions
     from perank_tasks.experiments.page import write_docs, write_html
     from perank_tasks.experiments.pipeline import run_experiment
     from perank_tasks.experiments.plan import plan_experiment
     from perank_tasks.settings import Settings
 
-    asked = Experiment.read(file)
-    if collection or changes:
-        asked = asked.with_options(words_to_options(changes or []), tuple(collection or ()))
-    if smoke:
-        asked = asked.to_smoke()
+    options = RunOptions(
+        experiment=file,
+        collections=tuple(collection or ()),
+        set=tuple(changes or ()),
+        smoke=smoke,
+        run_date=parse_date(run_date),
+    )
+    asked = options.experiment_asked()
     settings = Settings.from_environment()
-    day = parse_date(run_date)
+    day = options.run_date
     failed = 0
     if not page:
         plan = plan_experiment(asked, day or datetime.now(UTC).date())
@@ -91,24 +93,6 @@ def experiment(
             f"{failed} of {len(plan.cells)} cells have no results; the page says why. The same "
             "command computes these alone."
         )
-
-
-def words_to_options(words: list[str]) -> dict[str, Any]:
-    """Options from NAME=VALUE words: numbers and true or false where they read as such.
-
-    Raises:
-        ConfigError: a word that is none.
-    """
-    options: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise ConfigError(f"{word!r} sets nothing: write it as NAME=VALUE.")
-        try:
-            options[name.strip()] = json.loads(value)
-        except ValueError:
-            options[name.strip()] = value
-    return options
 
 
 def _print_plan(asked: "Experiment", cost: "PlanCost") -> None:

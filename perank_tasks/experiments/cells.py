@@ -8,7 +8,7 @@ another day and from another file. A cell that was killed goes on from the parts
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from perank_tasks.artifacts import Artifact, Store, artifact_key
 from perank_tasks.config import Night
+from perank_tasks.errors import TrainingError
 from perank_tasks.experiments.plan import Cell, ExperimentPlan, night_of
 from perank_tasks.measures import MEASURES, evaluate_run
 from perank_tasks.pipeline import run_night
@@ -46,12 +47,29 @@ class Outcome(TypedDict):
 
 
 def length_measures(parts: int) -> list[str]:
-    """Names of the measures over passages of a length, the shortest first."""
-    return [f"{LENGTH_MEASURE} length {part}/{parts}" for part in range(1, parts + 1)]
+    """Names of the measures over passages of a length, the shortest first: nDCG@10 each."""
+    return [f"length {part}/{parts}" for part in range(1, parts + 1)]
 
 
-def train_checkpoint(plan: ExperimentPlan, training: str) -> str:
-    """Train the checkpoint that cells need, or find it trained; returns its reference.
+def plan_trainings(plan: ExperimentPlan) -> list[str]:
+    """The trainings that cells need, each once, by their hashes."""
+    return list(plan.trainings())
+
+
+def plan_running(plan: ExperimentPlan) -> list[str]:
+    """The cells, by their hashes."""
+    return [cell.hash for cell in plan.cells]
+
+
+class Trained(TypedDict):
+    """A checkpoint that cells need."""
+
+    training: str  # Cell.training_hash
+    checkpoint: str  # reference
+
+
+def train_checkpoint(plan: ExperimentPlan, training: str) -> Trained:
+    """Train the checkpoint that cells need, or find it trained.
 
     Args:
         training: `Cell.training_hash`.
@@ -63,7 +81,8 @@ def train_checkpoint(plan: ExperimentPlan, training: str) -> str:
 
     run = plan_training(plan.trainings()[training], plan.run_date)
     data = make_data(run)
-    return learn_to_rank(run, data, align_projector(run, data))
+    checkpoint = learn_to_rank(run, data, align_projector(run, data))
+    return Trained(training=training, checkpoint=checkpoint)
 
 
 def plan_sharing(plan: ExperimentPlan) -> list[str]:
@@ -79,19 +98,28 @@ def plan_sharing(plan: ExperimentPlan) -> list[str]:
     return list(groups.values())
 
 
-def share_inputs(plan: ExperimentPlan, cell: str) -> str:
+def share_inputs(
+    plan: ExperimentPlan, cell: str, checkpoints: Iterable[Trained] | None = None
+) -> str:
     """Make what the cells of a group have in common; returns the candidates' reference."""
-    return str(run_night(_night(plan, plan.cell(cell)), until="retrieve")["retrieve"])
+    night = _night(plan, plan.cell(cell), checkpoints)
+    return str(run_night(night, until="retrieve")["retrieve"])
 
 
-def run_cell(plan: ExperimentPlan, cell: str) -> Outcome:
+def run_cell(
+    plan: ExperimentPlan, cell: str, checkpoints: Iterable[Trained] | None = None
+) -> Outcome:
     """Compute a cell, or find it computed.
 
     Args:
         cell: its hash.
+        checkpoints: what was trained; None: train here what the cell needs.
+
+    Raises:
+        TrainingError: the checkpoint that it needs is not among these.
     """
     planned = plan.cell(cell)
-    night = _night(plan, planned)
+    night = _night(plan, planned, checkpoints)
     artifact = _artifact(plan, night)
     if not artifact.use():
         log.info("cell %s on %s", planned.label, planned.collection_name)
@@ -106,7 +134,7 @@ def find_cell(plan: ExperimentPlan, cell: Cell) -> Artifact | None:
     """
     if cell.training_hash is not None:
         return None
-    artifact = _artifact(plan, _night(plan, cell))
+    artifact = _artifact(plan, _night(plan, cell, ()))
     return artifact if artifact.is_published else None
 
 
@@ -123,9 +151,16 @@ def _artifact(plan: ExperimentPlan, night: Night) -> Artifact:
     return store.artifact(KIND, night.collection_name, key)
 
 
-def _night(plan: ExperimentPlan, cell: Cell) -> Night:
+def _night(plan: ExperimentPlan, cell: Cell, checkpoints: Iterable[Trained] | None) -> Night:
     needed = cell.training_hash
-    return night_of(plan, cell, train_checkpoint(plan, needed) if needed else None)
+    if needed is None:
+        return night_of(plan, cell, None)
+    if checkpoints is None:
+        checkpoints = [train_checkpoint(plan, needed)]
+    trained = {each["training"]: each["checkpoint"] for each in checkpoints}
+    if needed not in trained:
+        raise TrainingError("the checkpoint that it needs was not trained")
+    return night_of(plan, cell, trained[needed])
 
 
 def _measure(night: Night, artifact: Artifact, parts: int) -> None:

@@ -24,8 +24,10 @@ order_seed = 1
 """
 
 import itertools
+import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +238,57 @@ class GridCell(BaseModel):
             return NightOptions.parse({"shards": 1, **own, "arms": (self.arm,)})
         except ConfigError as error:
             raise ValueError(f"cell {self.label!r}: {error}") from None
+
+
+class RunOptions(Options):
+    """What a person may choose for one run of an experiment."""
+
+    experiment: str = Field(
+        "window",
+        description="A prepared experiment's name, or the path of a TOML file that every worker "
+        "can read. Prepared: compression, decoding, embedders, order, precision, window.",
+    )
+    collections: tuple[str, ...] = Field(
+        (), description="Specs of collections, instead of the file's. Empty: the file's."
+    )
+    set: tuple[str, ...] = Field(
+        (), description="Options of every cell, as NAME=VALUE, as in checkpoint=my-checkpoint."
+    )
+    smoke: bool = Field(False, description="The smoke size, of minutes.")
+    run_date: date | None = Field(
+        None,
+        description="The date the results are filed under, and as of which collections are read. "
+        "Empty: the run's logical date, or the day it was due.",
+    )
+
+    def experiment_asked(self) -> Experiment:
+        """The experiment as these options change it.
+
+        Raises:
+            ConfigError: there is none of that name, or an option does not fit it.
+        """
+        asked = Experiment.read(self.experiment)
+        if self.collections or self.set:
+            asked = asked.with_options(words_to_options(self.set), self.collections)
+        return asked.to_smoke() if self.smoke else asked
+
+
+def words_to_options(words: Iterable[str]) -> dict[str, Any]:
+    """Options from NAME=VALUE words: numbers and true or false where they read as such.
+
+    Raises:
+        ConfigError: a word that is none.
+    """
+    options: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError(f"{word!r} sets nothing: write it as NAME=VALUE.")
+        try:
+            options[name.strip()] = json.loads(value)
+        except ValueError:
+            options[name.strip()] = value
+    return options
 
 
 def prepared() -> list[str]:

@@ -2,11 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from perank_tasks.errors import PerankError
+from perank_tasks.errors import DeviceMemoryError, PerankError, StorageError, WarehouseError
 from perank_tasks.experiments import cells, results
-from perank_tasks.experiments.cells import Outcome
+from perank_tasks.experiments.cells import Outcome, Trained
 from perank_tasks.experiments.page import write_page
 from perank_tasks.experiments.plan import ExperimentPlan
 from perank_tasks.log_context import stage_context
@@ -58,17 +58,36 @@ def _run(plan: ExperimentPlan, cell: str, begin: float) -> Outcome:
         planned = plan.cell(cell)
         if cells.find_cell(plan, planned) is None:
             return Outcome(cell=cell, result=None, reason=OUT_OF_TIME.format(hours=hours))
-    with stage_context(plan, "cell", {"shard": cell}):
-        return try_cell(plan, cell)
-
-
-def try_cell(plan: ExperimentPlan, cell: str) -> Outcome:
-    """Compute a cell; where that fails, say why."""
     try:
-        return cells.run_cell(plan, cell)
-    except PerankError as error:
+        with stage_context(plan, "cell", {"shard": cell}):
+            return try_cell(plan, cell)
+    except Exception as error:
+        return _failed(cell, error)
+
+
+def try_cell(
+    plan: ExperimentPlan, cell: str, checkpoints: Iterable[Trained] | None = None
+) -> Outcome:
+    """Compute a cell; where that fails, say why.
+
+    Errors of the machine are raised: they say nothing of the cell, and are worth a retry.
+
+    Args:
+        cell: its hash.
+        checkpoints: what was trained; None: train here what the cell needs.
+    """
+    try:
+        return cells.run_cell(plan, cell, checkpoints)
+    except (StorageError, WarehouseError, DeviceMemoryError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        return _failed(cell, error)
+
+
+def _failed(cell: str, error: Exception) -> Outcome:
+    if isinstance(error, PerankError):
         log.warning("%s", error)
         return Outcome(cell=cell, result=None, reason=str(error))
-    except Exception as error:  # a bug spoils its own cell alone
-        log.exception("cell %s", cell)
-        return Outcome(cell=cell, result=None, reason=repr(error))
+    # A bug spoils its own cell alone.
+    log.error("cell %s", cell, exc_info=error)
+    return Outcome(cell=cell, result=None, reason=repr(error))
