@@ -1,9 +1,10 @@
 """Embedders: texts in, L2-normalised float32 vectors out.
 
 An embedder is named by one string: an embedded name (`all-minilm-l6-v2`), a
-sentence-transformers folder or hub id, or `checkpoint:<name or folder>` for the encoder
-inside a PE-Rank checkpoint. `identify` says what it is without loading it, for keys;
-`load` makes it ready to encode.
+sentence-transformers folder or hub id, either with options behind a `?`
+(`all-minilm-l6-v2?layers=3`, `smollm2-135m-instruct?pooling=mean`: see `model_variants`), or
+`checkpoint:<name or folder>` for the encoder inside a PE-Rank checkpoint. `identify` says what it
+is without loading it, for keys; `load` makes it ready to encode.
 """
 
 import json
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from perank_tasks.errors import ConfigError
-from perank_tasks.models import ResolvedModel, content_hash, resolve_model
+from perank_tasks.model_variants import ModelVariant
+from perank_tasks.models import ResolvedModel, content_hash, find_model, resolve_model
 from perank_tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -123,6 +125,10 @@ class _CheckpointEncoder:
 def _identity(name: str, cache_folder: Path) -> tuple[tuple[str, str | int], ...]:
     # Cached for the process: it reads every byte of the model's files.
     # A sentence-transformers model's pooling and maximum length are in its folder, so in its hash.
+    if ModelVariant.parse(name):
+        # Its own files name the versions of the libraries that cut it; its vectors follow from
+        # the model and the cut.
+        return (("name", name), ("content", str(find_model(name).revision)[:16]))
     content = content_hash(_config_folder(name, cache_folder))
     if not name.startswith(CHECKPOINT_PREFIX):
         return (("name", name), ("content", content))
@@ -169,6 +175,6 @@ def _sentence_transformer(name: str, cache_folder: Path) -> ResolvedModel:
     if not modules.is_file():
         raise ConfigError(
             f"The embedder {name!r} ({model.folder}) is no sentence-transformers model: it has no "
-            "modules.json. Save it with SentenceTransformer(...).save(folder) first."
+            f"modules.json. Write {name}?pooling=mean, or another rule, to make one of it."
         )
     return model
