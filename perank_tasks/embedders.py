@@ -94,8 +94,11 @@ class _SentenceTransformer:
     def __init__(self, source: str, *, trust_remote_code: bool):
         from sentence_transformers import SentenceTransformer
 
+        from perank_tasks.products import replace_linears
+
         self.model = SentenceTransformer(source, trust_remote_code=trust_remote_code)
         self.model.eval()
+        replace_linears(self.model)
         self.dimension = int(self.model.get_embedding_dimension() or 0)
         self.device = str(self.model.device)
 

@@ -32,7 +32,7 @@ def benchmark_checkpoint(prompt: str, *, cache: Path) -> Path:
     """
     base = resolve_model(LLM, cache=cache)
     embedder = resolve_model(EMBEDDER, cache=cache)
-    has_query = bool(TEMPLATES[prompt].query_line)
+    has_query = TEMPLATES[prompt].has_query_slot
     tokens = TensorFiles(base.folder).get("model.embed_tokens.weight").float()
     # Passages enter the LLM as loud as words do.
     norm = float(tokens.norm(dim=1).mean())

@@ -17,6 +17,7 @@ from perank_tasks.errors import CheckpointError, ConfigError
 from perank_tasks.model_variants import ModelVariant
 from perank_tasks.models import resolve_model
 from perank_tasks.perank.checkpoint import Checkpoint
+from perank_tasks.products import replace_linears
 from perank_tasks.text import clean_text
 
 REFERENCE_MAX_LENGTH = 512
@@ -79,6 +80,7 @@ class Encoder:
                 f"that the projector was trained with"
             )
         self._model.to(device).eval()
+        replace_linears(self._model)
         self._device = device
         self._pooling = spec.pooling
         self._width = width

@@ -16,6 +16,8 @@ from transformers import PretrainedConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.models.mistral.modeling_mistral import MistralRotaryEmbedding
 
+from perank_tasks.products import Matrix
+
 _ROTARY: dict[str, Any] = {"llama": LlamaRotaryEmbedding, "mistral": MistralRotaryEmbedding}
 
 # Tokens that go through the MLP at once on a CPU: what they become there stays in its cache.
@@ -55,20 +57,17 @@ class Cache:
 
 @dataclass(frozen=True)
 class _Layer:
-    """One layer's weights; `qkv` is the rows of three matrices in one."""
+    """One layer's weights; `qkv` is the rows of three matrices in one. The last layer has them also
+    apart, `q` and `kv`: of positions that nobody reads, it makes keys and values only."""
 
     input_norm: Tensor
-    qkv: Tensor
-    qkv_bias: Tensor | None
-    out: Tensor
-    out_bias: Tensor | None
+    qkv: Matrix
+    q_and_kv: tuple[Matrix, Matrix] | None
+    out: Matrix
     mlp_norm: Tensor
-    gate: Tensor
-    gate_bias: Tensor | None
-    up: Tensor
-    up_bias: Tensor | None
-    down: Tensor
-    down_bias: Tensor | None
+    gate: Matrix
+    up: Matrix
+    down: Matrix
 
 
 class Llm:
@@ -117,27 +116,33 @@ class Llm:
         def need(*names: str) -> Tensor:
             return torch.cat([tensors.pop(name) for name in names]).to(device, dtype)
 
+        def matrix(name: str) -> Matrix:
+            return Matrix(need(f"{name}.weight"), take(f"{name}.bias"))
+
         self.embeddings = need("embed_tokens.weight")
         self.norm = need("norm.weight")
         self.layers: list[_Layer] = []
+        queries = self.heads * self.head_size
         for index in range(config.num_hidden_layers):
             attention, mlp = f"layers.{index}.self_attn", f"layers.{index}.mlp"
             projections = [f"{attention}.{part}_proj" for part in "qkv"]
+            qkv = need(*(f"{name}.weight" for name in projections))
+            bias = take(*(f"{name}.bias" for name in projections))
+            q_and_kv = None
+            if index == config.num_hidden_layers - 1:
+                q_bias, kv_bias = (None, None) if bias is None else bias.tensor_split([queries])
+                q_and_kv = Matrix(qkv[:queries], q_bias), Matrix(qkv[queries:], kv_bias)
             self.layers.append(
                 _Layer(
                     input_norm=need(f"layers.{index}.input_layernorm.weight"),
-                    qkv=need(*(f"{name}.weight" for name in projections)),
-                    qkv_bias=take(*(f"{name}.bias" for name in projections)),
-                    out=need(f"{attention}.o_proj.weight"),
-                    out_bias=take(f"{attention}.o_proj.bias"),
+                    qkv=Matrix(qkv, bias),
+                    q_and_kv=q_and_kv,
+                    out=matrix(f"{attention}.o_proj"),
                     mlp_norm=need(f"layers.{index}.post_attention_layernorm.weight"),
                     # In one, they would be a matrix that is slower on a CPU than two halves.
-                    gate=need(f"{mlp}.gate_proj.weight"),
-                    gate_bias=take(f"{mlp}.gate_proj.bias"),
-                    up=need(f"{mlp}.up_proj.weight"),
-                    up_bias=take(f"{mlp}.up_proj.bias"),
-                    down=need(f"{mlp}.down_proj.weight"),
-                    down_bias=take(f"{mlp}.down_proj.bias"),
+                    gate=matrix(f"{mlp}.gate_proj"),
+                    up=matrix(f"{mlp}.up_proj"),
+                    down=matrix(f"{mlp}.down_proj"),
                 )
             )
         if tensors:
@@ -148,7 +153,7 @@ class Llm:
     def parameters(self) -> int:
         """Weights that every token is multiplied with: all but the token embeddings."""
         return sum(
-            matrix.numel()
+            matrix.elements
             for layer in self.layers
             for matrix in (layer.qkv, layer.out, layer.gate, layer.up, layer.down)
         )
@@ -205,32 +210,28 @@ class Llm:
         split = self.heads * self.head_size
         for index, layer in enumerate(self.layers):
             keys, values = cache.keys[index], cache.values[index]
-            is_last = index == len(self.layers) - 1 and length > 1
             y = F.rms_norm(x, (self.hidden_size,), layer.input_norm, self.epsilon)
-            if is_last:
-                bias = layer.qkv_bias
-                q = F.linear(y[last], layer.qkv[:split], None if bias is None else bias[:split])
-                kv = F.linear(y, layer.qkv[split:], None if bias is None else bias[split:])
-                q = q.view(batch, 1, -1, self.head_size)
+            q_and_kv = layer.q_and_kv if length > 1 else None
+            if q_and_kv is not None:
+                q = q_and_kv[0](y[last]).view(batch, 1, -1, self.head_size)
                 q_angles = angles[0].flatten(0, 1)[last], angles[1].flatten(0, 1)[last]
                 q = _rotate(q, q_angles[0][:, None], q_angles[1][:, None])
                 x = x[last]
-                kv = kv.view(batch, length, 2 * self.kv_heads, self.head_size)
+                kv = q_and_kv[1](y).view(batch, length, 2 * self.kv_heads, self.head_size)
                 k = _rotate(kv[:, :, : self.kv_heads], *angles)
             else:
-                qkv = F.linear(y, layer.qkv, layer.qkv_bias)
-                qkv = qkv.view(batch, length, -1, self.head_size)
+                qkv = layer.qkv(y).view(batch, length, -1, self.head_size)
                 qk = _rotate(qkv[:, :, : self.heads + self.kv_heads], *angles)
                 q, k = qk[:, :, : self.heads], qk[:, :, self.heads :]
                 kv = qkv[:, :, self.heads :]
             keys[place] = k
             values[place] = kv[:, :, self.kv_heads :]
-            if is_last:
+            if q_and_kv is not None:
                 seen = torch.arange(to, device=self.device) < (starts + ends)[:, None]
                 attended = _attend(q, keys[rows, :to], values[rows, :to], seen[:, None, None])
             else:
                 attended = _attend(q, keys[rows, :to], values[rows, :to], mask, causal=causal)
-            x = x + F.linear(attended.reshape(len(x), split), layer.out, layer.out_bias)
+            x = x + layer.out(attended.reshape(len(x), split))
             x = self._add_mlp(layer, x)
         return F.rms_norm(x, (self.hidden_size,), self.norm, self.epsilon)
 
@@ -238,10 +239,10 @@ class Llm:
         chunks = -(-len(x) // _CPU_MLP_TOKENS) if self.device.type == "cpu" else 1
         for part in x.chunk(chunks):
             y = F.rms_norm(part, (self.hidden_size,), layer.mlp_norm, self.epsilon)
-            gate = F.linear(y, layer.gate, layer.gate_bias)
+            gate = layer.gate(y)
             gate = F.silu(gate, inplace=True) if self.activation == "silu" else F.gelu(gate)
-            gate *= F.linear(y, layer.up, layer.up_bias)
-            part += F.linear(gate, layer.down, layer.down_bias)
+            gate *= layer.up(y)
+            part += layer.down(gate)
         return x
 
     def _angles(self, positions: int) -> tuple[Tensor, Tensor]:

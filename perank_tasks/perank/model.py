@@ -23,6 +23,7 @@ from transformers import (
 
 from perank_tasks.perank.llm import Llm
 from perank_tasks.perank.prompt import Prompt
+from perank_tasks.products import Linear
 
 BODIES: dict[str, type[PreTrainedModel]] = {"llama": LlamaModel, "mistral": MistralModel}
 
@@ -163,7 +164,7 @@ def build_projector(projector_type: str, embedding_size: int, hidden_size: int) 
         ValueError: another type, or `identity` between unequal sizes.
     """
     if projector_type == "linear":
-        return nn.Linear(embedding_size, hidden_size)
+        return Linear(embedding_size, hidden_size)
     if projector_type == "identity":
         if embedding_size != hidden_size:
             raise ValueError(
@@ -177,9 +178,9 @@ def build_projector(projector_type: str, embedding_size: int, hidden_size: int) 
             f"projector_type is {projector_type!r}, expected 'linear', 'mlpNx_gelu' with N from "
             f"1 to 9, or 'identity'"
         )
-    layers: list[nn.Module] = [nn.Linear(embedding_size, hidden_size)]
+    layers: list[nn.Module] = [Linear(embedding_size, hidden_size)]
     for _ in range(int(match[1]) - 1):
-        layers += [nn.GELU(), nn.Linear(hidden_size, hidden_size)]
+        layers += [nn.GELU(), Linear(hidden_size, hidden_size)]
     return nn.Sequential(*layers)
 
 

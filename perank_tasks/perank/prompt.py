@@ -11,8 +11,8 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from perank_tasks.errors import CheckpointError, QualityError
 from perank_tasks.perank.options import PassageForm
@@ -66,10 +66,10 @@ DEFAULT_CHAT_TEMPLATE = (
 class PromptTemplate:
     """A prompt's texts, by name. `{n}`, `{i}`, `{query}` and `{text}` are filled in.
 
-    Which of them make a message depends on the form of the passages (`options.PassageForm`) and
-    on the answer that is asked for: passages' embeddings, or their numbers. `query_line` holds
-    the query's embedding slot, and is left out where a checkpoint has no query token, or where
-    there is no embedding in the prompt at all.
+    Which of them make a prompt depends on the form of the passages (`options.PassageForm`) and
+    on the answer that is asked for: passages' embeddings, or their numbers. `query_line`
+    or `answer` holds the query's embedding slot, and is left out where a checkpoint has no query
+    token, or where there is no embedding in the prompt at all.
     """
 
     name: str
@@ -83,17 +83,26 @@ class PromptTemplate:
     """Comes before each passage where numbers are asked for."""
     closing: str
     closing_numbers: str
+    answer: str = ""
+    """What the answer begins with, behind the chat template's generation prompt. A query slot here
+    is where the LLM puts out the best passage from: its input carries over to its output."""
+
+    @property
+    def has_query_slot(self) -> bool:
+        """Whether there is a place for the query's embedding."""
+        return QUERY_TOKEN in self.query_line + self.answer
 
     def pieces(
         self, form: PassageForm, *, query_token: bool, numbers: bool
-    ) -> tuple[str, str, str, str]:
-        """Opening, query line, passage line and closing."""
+    ) -> tuple[str, str, str, str, str]:
+        """Opening, query line, passage line, closing and the answer's beginning."""
         line = {"embeddings": self.passage, "both": self.passage_both, "text": self.passage_text}
         return (
             self.opening_text if form == "text" else self.opening,
             self.query_line if query_token and form != "text" else "",
             (self.number if numbers else "") + line[form],
             self.closing_numbers if numbers else self.closing,
+            self.answer if query_token and form != "text" and not numbers else "",
         )
 
 
@@ -147,7 +156,10 @@ COMPACT_V1 = PromptTemplate(
     ),
 )
 
-TEMPLATES = {template.name: template for template in (RELEASED_V1, COMPACT_V1)}
+COMPACT_V2 = replace(COMPACT_V1, name="compact-v2", query_line="", answer=QUERY_TOKEN)
+"""The query's embedding comes last, as if it were the first thing put out."""
+
+TEMPLATES = {template.name: template for template in (RELEASED_V1, COMPACT_V1, COMPACT_V2)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +214,7 @@ class PromptBuilder:
         form: PassageForm = "embeddings",
         numbers: bool = False,
     ) -> None:
-        if query_token and not template.query_line:
+        if query_token and not template.has_query_slot:
             raise CheckpointError(
                 f"prompt {template.name!r} has no place for a query embedding, but the checkpoint "
                 f"sets query_token: true. Expected a prompt with one, such as {COMPACT_V1.name!r}"
@@ -229,7 +241,7 @@ class PromptBuilder:
             json.dumps(
                 [
                     template.name,
-                    *self._pieces,
+                    *(self._pieces if template.answer else self._pieces[:-1]),
                     self._chat_template,
                     MAX_QUERY_TOKENS,
                     *([] if form == "embeddings" else [MAX_PASSAGE_TOKENS]),
@@ -290,7 +302,7 @@ class PromptBuilder:
 
     def message(self, query: str, passages: int, texts: Sequence[str] = ()) -> str:
         """The user message of a window, before the chat template; arguments as for `build`."""
-        opening, query_line, line, closing = self._pieces
+        opening, query_line, line, closing, _ = self._pieces
         shown = texts if self.form != "embeddings" else [""] * passages
         return "".join(
             [
@@ -302,13 +314,13 @@ class PromptBuilder:
         )
 
     def _tokenise(self, query: str, passages: int, texts: Sequence[str]) -> list[int]:
-        rendered = self._tokenizer.apply_chat_template(
+        rendered: Any = self._tokenizer.apply_chat_template(
             [{"role": "user", "content": self.message(query, passages, texts)}],
             chat_template=self._chat_template,
             add_generation_prompt=True,
             tokenize=False,
         )
-        return self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        return self._tokenizer(rendered + self._pieces[-1], add_special_tokens=False)["input_ids"]
 
 
 def _marker_pattern(tokens: list[str]) -> re.Pattern[str]:

@@ -17,6 +17,7 @@ from transformers.models.llama.modeling_llama import rotate_half
 from perank_tasks.errors import ConfigError
 from perank_tasks.perank.checkpoint import Checkpoint
 from perank_tasks.perank.model import build_projector, meta_body
+from perank_tasks.products import linear, replace_linears
 from perank_tasks.training.batches import AlignmentBatch, RankingBatch, Rows
 from perank_tasks.training.recipe import RankRecipe, StageRecipe
 
@@ -65,6 +66,7 @@ class Trainee(nn.Module):
         self.projector.load_state_dict(
             {name: tensor.float() for name, tensor in checkpoint.projector.items()}
         )
+        replace_linears(self.body)
         self.body.requires_grad_(False)
         if recipe.gradient_checkpointing:
             self.body.activation_checkpointing_enable({"use_reentrant": False})
@@ -192,6 +194,7 @@ class RankingTrainee(Trainee):
             raise ConfigError(
                 f"lora_targets is {recipe.lora_targets!r}: {' '.join(str(error).split())[:200]}"
             ) from error
+        replace_linears(self.body)
         for name, parameter in self.body.named_parameters():
             parameter.requires_grad_(".lora_" in name)
         self.lora_scale = recipe.lora_alpha / recipe.lora_rank
@@ -214,7 +217,7 @@ class AlignmentTrainee(Trainee):
     def forward(self, batch: AlignmentBatch) -> Tensor:
         """(B, n, V) logits of the texts' tokens."""
         hidden = self.read(batch["rows"], self.projector(batch["embeddings"]), None)
-        return nn.functional.linear(hidden, self.head.to(hidden.dtype))
+        return linear(hidden, self.head.to(hidden.dtype))
 
     def projector_weights(self) -> dict[str, Tensor]:
         """The projector's tensors, by `Checkpoint`'s names."""

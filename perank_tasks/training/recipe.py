@@ -172,7 +172,7 @@ class AlignRecipe(StageRecipe):
 class RankRecipe(StageRecipe):
     """Stage 2: ListMLE by teacher forcing, with embeddings only and with embeddings and texts."""
 
-    prompt: Literal["compact-v1", "released-v1"] = Field(
+    prompt: Literal["compact-v1", "compact-v2", "released-v1"] = Field(
         "compact-v1", description=f"The prompt's texts: {', '.join(TEMPLATES)}."
     )
     query_token: bool = Field(True, description="Whether the prompt holds the query's embedding.")
@@ -252,7 +252,7 @@ class RankRecipe(StageRecipe):
 
     @model_validator(mode="after")
     def _options_fit_together(self) -> Self:
-        if self.query_token and not TEMPLATES[self.prompt].query_line:
+        if self.query_token and not TEMPLATES[self.prompt].has_query_slot:
             raise ValueError(
                 f"prompt {self.prompt!r} has no place for a query token: set query_token=false, "
                 f"or prompt={COMPACT_V1.name}"

@@ -9,6 +9,7 @@ from perank_tasks.errors import CheckpointError
 from perank_tasks.perank import PERank, RankingOptions
 from perank_tasks.perank.prompt import (
     COMPACT_V1,
+    COMPACT_V2,
     MAX_QUERY_TOKENS,
     PASSAGE_TOKEN,
     RELEASED_V1,
@@ -111,12 +112,27 @@ def test_each_template_has_a_hash_of_its_own(prompts: PromptBuilder) -> None:
     tokenizer = prompts._tokenizer
     hashes = {
         PromptBuilder(template, tokenizer, query_token=query_token).hash
-        for template, query_token in [(RELEASED_V1, False), (COMPACT_V1, True), (COMPACT_V1, False)]
+        for template, query_token in [
+            (RELEASED_V1, False),
+            (COMPACT_V1, True),
+            (COMPACT_V1, False),
+            (COMPACT_V2, True),
+        ]
     }
-    assert len(hashes) == 3
+    assert len(hashes) == 4
     assert prompts.hash in hashes
 
 
 def test_the_released_prompt_takes_no_query_token(prompts: PromptBuilder) -> None:
     with pytest.raises(CheckpointError, match="query_token"):
         PromptBuilder(RELEASED_V1, prompts._tokenizer, query_token=True)
+
+
+@pytest.mark.parametrize("passages", [1, 20])
+def test_the_second_compact_prompt_ends_with_the_query(
+    prompts: PromptBuilder, passages: int
+) -> None:
+    builder = PromptBuilder(COMPACT_V2, prompts._tokenizer, query_token=True)
+    prompt = builder.build(builder.prepare("how long do fleas live"), passages)
+    assert prompt.query_slot == len(prompt.input_ids) - 1
+    assert len(prompt.passage_slots) == passages

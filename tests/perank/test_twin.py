@@ -128,6 +128,9 @@ def models(draw: st.DrawFn) -> Model:
         {"prompt": "compact-v1", "query_token": False, "residual": False},
         {"prompt": "released-v1", "query_token": False, "residual": True},
         {"prompt": "compact-v1", "query_token": True, "residual": True, "score_residual": True},
+        {"prompt": "compact-v2", "query_token": True, "residual": True},
+        {"prompt": "compact-v2", "query_token": True, "residual": False},
+        {"prompt": "compact-v2", "query_token": False, "residual": False},
     ]
     return Model(
         own=own,

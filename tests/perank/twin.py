@@ -229,8 +229,12 @@ class Twin:
 
     def tokens(self, query: str, n: int) -> list[int | str]:
         """The prompt's token ids, with `PASSAGE` and `QUERY` where embeddings go."""
+        has_query, answer = self.is_own and self.config["query_token"], ""
         if self.is_own and self.config["prompt"] == "compact-v1":
-            message = compact_prompt(query, n, query_token=self.config["query_token"])
+            message = compact_prompt(query, n, query_token=has_query)
+        elif self.is_own and self.config["prompt"] == "compact-v2":
+            message = compact_prompt(query, n, query_token=False)
+            answer = QUERY if has_query else ""
         else:
             message = released_prompt(query, n)
         if (self.base / "tokenizer.model").is_file():
@@ -238,11 +242,11 @@ class Twin:
             ids: list[int | str] = [pieces.bos_id()]
             for i, text in enumerate(f"[INST] {message} [/INST]".split(PASSAGE)):
                 ids += [PASSAGE] * (i > 0) + pieces.encode(text)
-            return ids
+            return [*ids, answer] if answer else ids
         tokenizer = Tokenizer.from_file(str(self.base / "tokenizer.json"))
         tokenizer.add_special_tokens([PASSAGE, QUERY])
         slots = {tokenizer.token_to_id(name): name for name in (PASSAGE, QUERY)}
-        encoded = tokenizer.encode(f"<s>[INST] {message} [/INST]", add_special_tokens=False)
+        encoded = tokenizer.encode(f"<s>[INST] {message} [/INST]{answer}", add_special_tokens=False)
         return [slots.get(token, token) for token in encoded.ids]
 
 

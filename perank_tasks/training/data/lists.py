@@ -84,6 +84,24 @@ def golden_ranking(
     return np.lexsort(keys)
 
 
+def with_feedback(
+    scores: np.ndarray, embeddings: np.ndarray, *, passages: int, weight: float
+) -> np.ndarray:
+    """Scores with pseudo-relevance feedback: Rocchio's, from the list's own best passages.
+
+    Args:
+        scores: (n,) of the teacher.
+        embeddings: (n, d) of norm 1.
+        passages: the best that feedback is taken from; of equal scores, the earlier.
+        weight: of the mean cosine to them.
+
+    Returns:
+        (n,) float32.
+    """
+    best = np.argsort(-scores, kind="stable")[:passages]
+    return (scores + weight * (embeddings @ embeddings[best].mean(0))).astype(np.float32)
+
+
 def prompt_order(
     rng: np.random.Generator, rows: np.ndarray, first_stage: np.ndarray | None
 ) -> np.ndarray:

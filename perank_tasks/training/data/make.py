@@ -26,7 +26,14 @@ from perank_tasks.provenance import fingerprint
 from perank_tasks.schemas import ALIGNMENT_DATA, RANKING_DATA, rows_to_table
 from perank_tasks.settings import Settings
 from perank_tasks.training.data.first_stage import FirstStage, build_pool_index
-from perank_tasks.training.data.lists import draw, generator, golden_ranking, prompt_order, top
+from perank_tasks.training.data.lists import (
+    draw,
+    generator,
+    golden_ranking,
+    prompt_order,
+    top,
+    with_feedback,
+)
 from perank_tasks.training.data.options import FIRST_STAGE, DataOptions, Weights
 from perank_tasks.training.data.pool import (
     Pool,
@@ -167,6 +174,7 @@ def _make_ranking(
             options,
             *("judgements", "depth", "hard", "random", "relevant", "lists_per_query", "order"),
             *("k1", "b", "seed"),
+            *(("feedback", "feedback_passages") if options.feedback else ()),
         ),
     }
     used = sorted({queries[row].source for row in range(len(queries))})
@@ -311,6 +319,13 @@ class _Builder:
             grades = np.array([judged.get(int(r), 0) for r in rows], np.int32)
         if scores is not None:
             teacher = np.array([scores[int(r)] for r in rows], np.float32)
+            if self.options.feedback:
+                teacher = with_feedback(
+                    teacher,
+                    self.first_stage.pool.embeddings(rows),
+                    passages=self.options.feedback_passages,
+                    weight=self.options.feedback,
+                )
         return (
             row,
             query.query_id,

@@ -159,6 +159,16 @@ class DataOptions(Options):
         + "; ".join(f"{name}, {text}" for name, text in SCORERS.items())
         + ".",
     )
+    feedback: float = Field(
+        0.0,
+        ge=0,
+        description="ranking: pseudo-relevance feedback in the teacher: so many times the mean "
+        "cosine to the list's passages that it scores best is added to its scores. This is what "
+        "reading a list at once can know, and scoring each passage by itself cannot.",
+    )
+    feedback_passages: int = Field(
+        3, ge=1, description="ranking: the passages that feedback is taken from."
+    )
     run_file: str | None = Field(None, description="ranking: the TREC run of the scorer run.")
     cross_encoder: str = Field(
         "cross-encoder/ms-marco-MiniLM-L6-v2",
@@ -237,6 +247,8 @@ class DataOptions(Options):
             raise ValueError("hard_from is judged, so judgements must be set")
         if not teacher and not self.judgements:
             raise ValueError("teacher is none; set judgements, or name one")
+        if self.feedback and not teacher:
+            raise ValueError("feedback is taken from what the teacher scores best; name a teacher")
         if self.judgements and self.queries not in ("collection", "cloze"):
             raise ValueError("judgements are of the collections' queries, or of cloze queries")
         if ("run" in {*teacher, *(hard or ())}) != bool(self.run_file):

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perank_tasks.training.data.lists import draw, generator, golden_ranking, prompt_order, top
+from perank_tasks.training.data.lists import (
+    draw,
+    generator,
+    golden_ranking,
+    prompt_order,
+    top,
+    with_feedback,
+)
 
 counts = st.integers(0, 6)
 
@@ -168,3 +175,27 @@ def test_a_list_can_take_the_whole_pool(count: int) -> None:
     )
     assert sorted(rows.tolist()) == list(range(count + 1))
     assert rows[hard].tolist() == [1]
+
+
+@given(st.integers(2, 12), st.integers(1, 15), st.floats(0, 4), st.integers(0, 99))
+@settings(max_examples=100, deadline=None)
+def test_feedback_adds_the_mean_cosine_to_the_best(
+    n: int, passages: int, weight: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(n, 5)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    scores = rng.integers(0, 4, n).astype(np.float32)
+    best = sorted(range(n), key=lambda i: (-scores[i], i))[:passages]
+    plain = [
+        scores[i] + weight * sum(float(vectors[i] @ vectors[j]) for j in best) / len(best)
+        for i in range(n)
+    ]
+    found = with_feedback(scores, vectors, passages=passages, weight=weight)
+    np.testing.assert_allclose(found, plain, atol=1e-5)
+
+
+def test_feedback_leaves_what_a_teacher_does_not_know_last() -> None:
+    scores = np.array([-np.inf, 2.0, 1.0], np.float32)
+    found = with_feedback(scores, np.eye(3, dtype=np.float32), passages=2, weight=3.0)
+    assert found[0] == -np.inf
