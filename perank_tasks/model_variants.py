@@ -116,8 +116,8 @@ def _build(variant: ModelVariant, base: Path) -> Any:
     if (base / "modules.json").is_file() and variant.pooling is None:
         # Its own pooling, and whatever else it has but the last step.
         whole = SentenceTransformer(str(base), device="cpu")
-        modules = [module for module in whole if not isinstance(module, Normalize)]
-        transformer = modules[0]
+        modules: list[Any] = [module for module in whole if not isinstance(module, Normalize)]
+        transformer: Any = modules[0]
     elif variant.pooling is None:
         raise ConfigError(
             f"the model {name!r} is a plain transformer: add pooling=mean, or another rule, to "
