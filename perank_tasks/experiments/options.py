@@ -237,7 +237,8 @@ class GridCell(BaseModel):
             # One shard: a model is loaded once for each.
             return NightOptions.parse({"shards": 1, **own, "arms": (self.arm,)})
         except ConfigError as error:
-            raise ValueError(f"cell {self.label!r}: {error}") from None
+            said = str(error).removeprefix("These options are not valid:\n").strip()
+            raise ValueError(f"cell {self.label!r}: {said}") from None
 
 
 class RunOptions(Options):
