@@ -207,7 +207,8 @@ def findings(contents: Contents, on: OnCollection) -> list[str]:
     ]
     others = [v for v in on.variants if main in v.tests]
     certain = [v for v in others if v.tests[main]["p_holm"] < DEFAULT.alpha]
-    open_ = [v for v in others if v not in certain]
+    alike = [v for v in others if not v.tests[main]["better"] and not v.tests[main]["worse"]]
+    open_ = [v for v in others if v not in certain and v not in alike]
     for word, sign in (("better", 1), ("worse", -1)):
         found = [v for v in certain if sign * v.tests[main]["delta"] > 0]
         found.sort(key=lambda v: -sign * v.tests[main]["delta"])
@@ -220,6 +221,11 @@ def findings(contents: Contents, on: OnCollection) -> list[str]:
         said.append(
             f"Nothing is better than it beyond chance: whether anything is cannot be answered at "
             f"this scale, {on.queries} queries."
+        )
+    if alike:
+        said.append(
+            f"No query's {main} differs from the baseline's with "
+            f"{'; '.join(v.name for v in alike)}."
         )
     if open_:
         reach = max(max(abs(v.tests[main][end]) for end in ("ci_low", "ci_high")) for v in open_)
