@@ -7,7 +7,6 @@ sentence-transformers folder or hub id, either with options behind a `?`
 is without loading it, for keys; `load` makes it ready to encode.
 """
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from perank_tasks.errors import ConfigError
-from perank_tasks.model_variants import ModelVariant
+from perank_tasks.model_variants import ModelVariant, repository_code
 from perank_tasks.models import ResolvedModel, content_hash, find_model, resolve_model
 from perank_tasks.settings import Settings
 
@@ -68,7 +67,7 @@ def load(name: str, settings: Settings, *, trust_remote_code: bool = False) -> E
         return _CheckpointEncoder(model)
     found = _sentence_transformer(name, settings.cache)
     # Code on the hub is fetched by transformers, from where the name says.
-    source = found.name if _code(found.folder) and found.revision else str(found.folder)
+    source = found.name if repository_code(found.folder) and found.revision else str(found.folder)
     return _SentenceTransformer(source, trust_remote_code=trust_remote_code)
 
 
@@ -80,7 +79,7 @@ def check_code(name: str, settings: Settings, *, trust_remote_code: bool) -> Non
     Raises:
         ConfigError: it brings code, and `trust_remote_code` is false.
     """
-    code = _code(_config_folder(name, settings.cache))
+    code = repository_code(_config_folder(name, settings.cache))
     if code and not trust_remote_code:
         raise ConfigError(
             f"The embedder {name!r} is Python code of its own repository ({code}), which is not "
@@ -156,20 +155,6 @@ def _config_folder(name: str, cache_folder: Path) -> Path:
         return _sentence_transformer(name, cache_folder).folder
     encoder = _checkpoint(name, cache_folder).encoder
     return encoder.folder or resolve_model(encoder.name, cache=cache_folder).folder
-
-
-def _code(folder: Path) -> str | None:
-    """What a model would run of its repository's Python code; None where it brings none."""
-    modules = folder / "modules.json"
-    if modules.is_file():
-        for module in json.loads(modules.read_text(encoding="utf-8")):
-            if not module["type"].startswith("sentence_transformers."):
-                return str(module["type"])
-    for config in sorted(folder.rglob("config.json")):
-        auto_map = json.loads(config.read_text(encoding="utf-8")).get("auto_map") or {}
-        if code := auto_map.get("AutoModel") or auto_map.get("AutoConfig"):
-            return str(code)
-    return None
 
 
 def _sentence_transformer(name: str, cache_folder: Path) -> ResolvedModel:

@@ -10,6 +10,7 @@ sentence-transformers folder in the cache, made once from the model's own weight
 the model's content and these words. Nothing is trained.
 """
 
+import json
 import logging
 import shutil
 import tempfile
@@ -82,6 +83,11 @@ def make_variant(variant: ModelVariant, base: Path, target: Path) -> None:
     """
     if target.is_dir():
         return
+    if code := repository_code(base):
+        raise ConfigError(
+            f"the model {variant.base!r} is Python code of its own repository ({code}), which is "
+            "not run to cut it: use it whole"
+        )
     log.info("making %s of %s once", variant.words, variant.base)
     model = _build(variant, base)
     try:
@@ -100,6 +106,20 @@ def make_variant(variant: ModelVariant, base: Path, target: Path) -> None:
             raise StorageError(f"cannot write the model to {target}: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def repository_code(folder: Path) -> str | None:
+    """What a model would run of its repository's Python code; None where it brings none."""
+    modules = folder / "modules.json"
+    if modules.is_file():
+        for module in json.loads(modules.read_text(encoding="utf-8")):
+            if not module["type"].startswith("sentence_transformers."):
+                return str(module["type"])
+    for config in sorted(folder.rglob("config.json")):
+        auto_map = json.loads(config.read_text(encoding="utf-8")).get("auto_map") or {}
+        if code := auto_map.get("AutoModel") or auto_map.get("AutoConfig"):
+            return str(code)
+    return None
 
 
 def _build(variant: ModelVariant, base: Path) -> Any:
@@ -124,8 +144,16 @@ def _build(variant: ModelVariant, base: Path) -> Any:
             "make an embedder of it"
         )
     else:
-        transformer = Transformer(str(base), max_seq_length=DEFAULT_TOKENS)
+        # Texts as they are: of a chat model, sentence-transformers would make messages of them.
+        forward = {"method": "forward", "method_output_name": "last_hidden_state"}
+        transformer = Transformer(
+            str(base),
+            max_seq_length=DEFAULT_TOKENS,
+            modality_config={"text": forward},
+            module_output_name="token_embeddings",
+        )
         tokenizer = transformer.tokenizer
+        tokenizer.chat_template = None
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         # Right, or a decoder's last token would not be where pooling looks for it.

@@ -125,7 +125,11 @@ def _own_max_length(folder: Path, positions: int | None) -> int:
     """Tokens to cut at: a sentence-transformers model's own, else the reference's."""
     settings = folder / "sentence_bert_config.json"
     if settings.is_file():
-        return int(json.loads(settings.read_text(encoding="utf-8"))["max_seq_length"])
+        found = json.loads(settings.read_text(encoding="utf-8")).get("max_seq_length")
+        if found is None:  # newer ones leave it to the tokenizer
+            tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+            found = tokenizer["model_max_length"]
+        return min(int(found), positions or int(found))
     return min(REFERENCE_MAX_LENGTH, positions or REFERENCE_MAX_LENGTH)
 
 
