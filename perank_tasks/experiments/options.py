@@ -31,7 +31,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from perank_tasks.config import ArmName, NightOptions, Options, stable_hash
 from perank_tasks.errors import ConfigError
@@ -173,6 +180,17 @@ class Experiment(Options):
                 label = f"{axis.replace('_', ' ')} {value}"
                 values.append({axis: value, "label": label, "variant": label})
         return values
+
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _from_pairs(cls, axes: Any) -> Any:
+        return dict(axes) if isinstance(axes, list | tuple) else axes
+
+    @field_serializer("axes")
+    def _to_pairs(self, axes: dict[str, tuple[Any, ...]]) -> list[tuple[str, tuple[Any, ...]]]:
+        # As pairs: databases that keep JSON for a plan or a table may sort an object's keys, and
+        # cells are called by their axes in order.
+        return list(axes.items())
 
     @model_validator(mode="after")
     def _is_a_grid(self) -> "Experiment":
