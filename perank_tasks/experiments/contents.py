@@ -28,6 +28,10 @@ COSTS = {
     "bits": "bits a passage",
 }
 
+JUDGED = "judged@10"
+UNJUDGED = 0.05
+"""How much less of the first ten may be judged before it is said."""
+
 Row = dict[str, Any]
 
 
@@ -112,7 +116,7 @@ class Contents:
     @property
     def measures(self) -> list[str]:
         """Those that are shown beside the main one."""
-        others = ("nDCG@10", "MRR@10", "recall@100", "MAP")
+        others = ("nDCG@10", "MRR@10", "recall@100", "MAP", JUDGED)
         return [name for name in others if name != self.main]
 
     @property
@@ -232,6 +236,14 @@ def findings(contents: Contents, on: OnCollection) -> list[str]:
         said.append(
             f"No difference could be shown for {'; '.join(_change(v, main) for v in open_)}. "
             f"Their intervals leave room for differences up to {_value(reach)}."
+        )
+    judged = base.means[JUDGED]
+    if fewer := [v for v in on.variants if v.means[JUDGED] < judged - UNJUDGED]:
+        shares = "; ".join(f"{v.name} ({v.means[JUDGED]:.0%})" for v in fewer)
+        said.append(
+            f"Of the first ten of {shares}, fewer were ever judged than of the baseline's "
+            f"({judged:.0%}). What nobody judged counts as not relevant, so that a loss of theirs "
+            "may be the judgements'."
         )
     if len(on.variants) > 2:
         ranked = sorted(on.variants, key=lambda v: v.means[main])

@@ -28,6 +28,9 @@ _REMEDY = (
     "The experiment's tables are whole. Free space or make the folder writable, then write the "
     "page again: perank experiment NAME --page"
 )
+MEANS = ("MAP", "recall@100", "judged@10")
+"""Measures in the docs' table beside the main one."""
+
 ANSWER, END = "<!-- answer -->", "<!-- end of answer -->"
 
 
@@ -152,7 +155,8 @@ def _table(contents: Contents, on: OnCollection) -> str:
     main = contents.main
     heading = (
         *("variant", main, "change [95%]", "d", "p, Holm", "better / worse"),
-        *("MAP", "recall@100", "s a query", "tokens a query", "malformed", "bits a passage"),
+        *MEANS,
+        *("s a query", "tokens a query", "malformed", "bits a passage"),
     )
     rows = []
     for v in on.variants:
@@ -167,7 +171,7 @@ def _table(contents: Contents, on: OnCollection) -> str:
                 f"{test['better']} / {test['worse']}",
             )
         costs = [amount(name, v.cost(name)) for name in ("seconds", "tokens", "malformed", "bits")]
-        means = [f"{v.means[name]:.4f}" for name in ("MAP", "recall@100")]
+        means = [f"{v.means[name]:.4f}" for name in MEANS]
         rows.append((v.name, f"{v.means[main]:.4f}", *changed, *means, *costs))
     return markdown_table(heading, rows)
 

@@ -168,6 +168,20 @@ def test_findings_claim_no_more_than_the_tests_say(plan: ExperimentPlan) -> None
     assert front[-1] == best.name
 
 
+def test_what_nobody_judged_is_said_to_be_so(plan: ExperimentPlan) -> None:
+    with reading(Settings.from_environment().warehouse) as connection:
+        contents = read_experiment(connection, "orders", plan.run_date)
+    (on,) = contents.collections
+    assert not any("ever judged" in sentence for sentence in findings(contents, on))
+    other = next(v for v in on.variants if v is not on.baseline)
+    assert on.baseline is not None
+    on.baseline.means["judged@10"] = 0.9
+    other.means["judged@10"] = 0.5
+    (sentence,) = [s for s in findings(contents, on) if "ever judged" in s]
+    assert f"{other.name} (50%)" in sentence
+    assert "(90%)" in sentence
+
+
 def test_retention_leaves_results_and_takes_cells_that_nobody_used(plan: ExperimentPlan) -> None:
     store = Store(Settings.from_environment().root)
     removals = plan_removals(store, RetentionOptions(), now=4e9)
