@@ -25,6 +25,7 @@ from perank_tasks.warehouse import dicts
 COSTS = {
     "seconds": "seconds a query",
     "tokens": "tokens a query",
+    "flops": "FLOPs a query",
     "bits": "bits a passage",
 }
 
@@ -122,6 +123,18 @@ class Contents:
     @property
     def lengths(self) -> list[str]:
         return length_measures(self.experiment.length_parts)
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """The checkpoints that ranked, each with the hash of its content."""
+        arms = [
+            json.loads(cell["config"])
+            for on in self.collections
+            for variant in on.variants
+            for cell in variant.cells
+        ]
+        named = [f"{a['checkpoint']} ({a['checkpoint_hash']})" for a in arms if a["checkpoint"]]
+        return list(dict.fromkeys(named))
 
     @property
     def machine(self) -> str:
@@ -257,12 +270,12 @@ def findings(contents: Contents, on: OnCollection) -> list[str]:
                 f"{variant.name}: {len(variant.cells)} cells, whose means go from "
                 f"{_value(variant.lowest)} to {_value(variant.highest)}."
             )
-    cost = contents.experiment.cost
-    if len(front := on.front(cost, main)) > 1:
-        steps = "; ".join(
-            f"{v.name} ({amount(cost, v.cost(cost))}: {_value(v.means[main])})" for v in front
-        )
-        said.append(f"Not beaten in both {main} and {COSTS[cost]}: {steps}.")
+    for cost in contents.experiment.cost:
+        if len(front := on.front(cost, main)) > 1:
+            steps = "; ".join(
+                f"{v.name} ({amount(cost, v.cost(cost))}: {_value(v.means[main])})" for v in front
+            )
+            said.append(f"Not beaten in both {main} and {COSTS[cost]}: {steps}.")
     return said
 
 
@@ -275,7 +288,7 @@ def amount(cost: str, value: float | None) -> str:
     if cost == "seconds":
         return f"{value:.2g} s" if value < 10 else f"{value:.1f} s"
     if cost == "flops":
-        return f"{value / 1e9:,.0f} GFLOP" if value else "0"
+        return f"{value / 1e9:,.3g} GFLOP" if value else "0"
     return f"{value:,.0f}" + (" bits" if cost == "bits" else "")
 
 

@@ -5,6 +5,7 @@ version.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -30,6 +31,9 @@ LIGHT: Palette = {
     "accent": "#1f5fa8",
     "paper": "#ffffff",
 }
+MOST_NAMES = 12
+"""Points that all have room for their names; of more, those on the front and the baseline do."""
+
 MARKERS = "osD^vPX*"
 
 Draw = Callable[[Figure, Contents, OnCollection, Palette], None]
@@ -73,10 +77,12 @@ def draw_changes(figure: Figure, contents: Contents, on: OnCollection, palette: 
     axes.set_xlabel(f"{main} against {contents.experiment.baseline}; filled: p < .05 after Holm")
 
 
-def draw_front(figure: Figure, contents: Contents, on: OnCollection, palette: Palette) -> None:
+def draw_front(
+    cost: str, figure: Figure, contents: Contents, on: OnCollection, palette: Palette
+) -> None:
     """Quality against cost, and the front of those that none beats in both."""
     axes = figure.subplots()
-    main, cost = contents.main, contents.experiment.cost
+    main = contents.main
     priced = [(variant.cost(cost), variant) for variant in on.variants]
     points = [(price, variant) for price, variant in priced if price]
     front = [variant for variant in on.front(cost, main) if variant.cost(cost)]
@@ -90,6 +96,8 @@ def draw_front(figure: Figure, contents: Contents, on: OnCollection, palette: Pa
         axes.plot([price] * 2, [interval.low, interval.high], "-", color=palette["rule"])
         marker = MARKERS[number % len(MARKERS)]
         axes.plot(price, variant.means[main], marker, color=colour, markersize=5)
+        if len(points) > MOST_NAMES and variant not in front and variant is not on.baseline:
+            continue
         above = number % 2 == 0
         axes.annotate(
             variant.name,
@@ -133,13 +141,13 @@ def draw_lengths(figure: Figure, contents: Contents, on: OnCollection, palette: 
 
 def figures_of(contents: Contents, on: OnCollection) -> dict[str, tuple[str, Draw]]:
     """The figures of a collection that have something to show: {name: (caption, drawing)}."""
-    cost = contents.experiment.cost
     found: dict[str, tuple[str, Draw]] = {"means": ("Means and their intervals", draw_means)}
     if any(contents.main in variant.tests for variant in on.variants):
         found["changes"] = ("Against the baseline, paired by query", draw_changes)
-    if sum(bool(variant.cost(cost)) for variant in on.variants) > 1:
-        caption = f"{contents.main} against {COSTS[cost]}; the line: not beaten in both"
-        found["front"] = (caption, draw_front)
+    for cost in contents.experiment.cost:
+        if len({price for variant in on.variants if (price := variant.cost(cost))}) > 1:
+            caption = f"{contents.main} against {COSTS[cost]}; the line: not beaten in both"
+            found[f"front-{cost}"] = (caption, partial(draw_front, cost))
     if any(name in variant.means for variant in on.variants for name in contents.lengths):
         found["lengths"] = ("By length of the passages", draw_lengths)
     return found

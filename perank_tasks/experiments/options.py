@@ -29,7 +29,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -56,6 +56,8 @@ NOT_FOR_CELLS = (
 """Options of a night that an experiment says in another way, or has no use for."""
 
 LABELS = ("label", "variant")
+
+Cost = Literal["seconds", "tokens", "flops", "bits"]
 
 AxisValue = Mapping[str, Any]
 
@@ -87,10 +89,11 @@ class Experiment(Options):
         description="Also measure the passages in so many parts by length, each among themselves. "
         "0: do not.",
     )
-    cost: str = Field(
-        "seconds",
-        pattern="^(seconds|tokens|bits)$",
-        description="What quality is plotted against: seconds or tokens a query, bits a passage.",
+    cost: tuple[Cost, ...] = Field(
+        ("seconds",),
+        min_length=1,
+        description="What quality is plotted against, one or several: seconds, tokens or flops a "
+        "query, bits a passage.",
     )
     base: dict[str, Any] = Field(default_factory=dict)
     axes: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
@@ -180,6 +183,11 @@ class Experiment(Options):
                 label = f"{axis.replace('_', ' ')} {value}"
                 values.append({axis: value, "label": label, "variant": label})
         return values
+
+    @field_validator("cost", mode="before")
+    @classmethod
+    def _of_one(cls, cost: Any) -> Any:
+        return (cost,) if isinstance(cost, str) else cost
 
     @field_validator("axes", mode="before")
     @classmethod

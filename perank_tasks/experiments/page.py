@@ -5,6 +5,8 @@ folder of documentation, `<name>.md` and its images. An answer in plain language
 into the Markdown, between the marks, stays when the page is made again.
 """
 
+import json
+import shlex
 from datetime import date
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from perank_tasks.experiments.contents import (
     signed,
 )
 from perank_tasks.experiments.figures import figures_of, to_png, to_svg
+from perank_tasks.experiments.options import Experiment, prepared
 from perank_tasks.experiments.plan import ExperimentPlan
 from perank_tasks.files import replacing
 from perank_tasks.report.page import template
@@ -114,8 +117,8 @@ def as_markdown(contents: Contents, answer: str = "") -> str:
         "",
         f"Run of {contents.run_date}, {about['cells']} cells, "
         f"{about['missing_cells'] or 'none'} missing; fingerprint `{about['fingerprint']}`. "
-        f"{contents.machine}. Made by `perank experiment {contents.experiment.name}"
-        f"{' --smoke' if contents.experiment.is_smoke else ''}`.",
+        f"{contents.machine}. Made by `{command_of(contents.experiment)}`. "
+        f"Checkpoint: {', '.join(contents.checkpoints) or 'none'}.",
         "",
         ANSWER,
         answer.strip("\n"),
@@ -151,12 +154,29 @@ def as_markdown(contents: Contents, answer: str = "") -> str:
     return "\n".join(lines)
 
 
+def command_of(experiment: Experiment) -> str:
+    """What to type to run it: of a prepared experiment with what was changed."""
+    words = ["perank", "experiment", experiment.name]
+    if experiment.name not in prepared():
+        words[-1] = f"{experiment.name}.toml"
+    else:
+        own = Experiment.read(experiment.name)
+        for name, value in experiment.base.items():
+            if own.base.get(name) != value:
+                text = value if isinstance(value, str) else json.dumps(value)
+                words += ["--set", shlex.quote(f"{name}={text}")]
+        if experiment.collections != own.collections:
+            for spec in experiment.collections:
+                words += ["--collection", shlex.quote(spec)]
+    return " ".join([*words, *(["--smoke"] if experiment.is_smoke else [])])
+
+
 def _table(contents: Contents, on: OnCollection) -> str:
     main = contents.main
     heading = (
         *("variant", main, "change [95%]", "d", "p, Holm", "better / worse"),
         *MEANS,
-        *("s a query", "tokens a query", "malformed", "bits a passage"),
+        *("s a query", "tokens a query", "FLOPs a query", "malformed", "bits a passage"),
     )
     rows = []
     for v in on.variants:
@@ -170,7 +190,8 @@ def _table(contents: Contents, on: OnCollection) -> str:
                 "< .001" if test["p_holm"] < 0.001 else f"{test['p_holm']:.3f}",
                 f"{test['better']} / {test['worse']}",
             )
-        costs = [amount(name, v.cost(name)) for name in ("seconds", "tokens", "malformed", "bits")]
+        shown = ("seconds", "tokens", "flops", "malformed", "bits")
+        costs = [amount(name, v.cost(name)) for name in shown]
         means = [f"{v.means[name]:.4f}" for name in MEANS]
         rows.append((v.name, f"{v.means[main]:.4f}", *changed, *means, *costs))
     return markdown_table(heading, rows)

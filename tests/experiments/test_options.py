@@ -9,6 +9,7 @@ import pytest
 from perank_tasks.config import stable_hash
 from perank_tasks.errors import CollectionError, ConfigError
 from perank_tasks.experiments.options import Experiment, RunOptions, prepared, words_to_options
+from perank_tasks.experiments.page import command_of
 from tests.experiments.small_experiments import small_plan, values
 from tests.small import write_collection
 
@@ -123,6 +124,18 @@ def test_prepared_experiments_say_what_they_ask_and_have_a_smoke_size(name: str)
     limits = {cell.night_options().query_limit for cell in smoke.grid()}
     assert limits < {1, 2, 3, 4, 5}
     assert [cell.label for cell in smoke.grid()] == [cell.label for cell in experiment.grid()]
+
+
+def test_the_command_of_a_page_is_the_one_that_makes_it() -> None:
+    options = RunOptions(experiment="order", set=("query_limit=30", "checkpoint=a b"), smoke=True)
+    command = command_of(options.experiment_asked())
+    assert command == (
+        "perank experiment order --set query_limit=30 --set 'checkpoint=a b' --smoke"
+    )
+    over = RunOptions(experiment="order", collections=("files:/data/dl19?name=dl19",))
+    assert command_of(over.experiment_asked()) == (
+        "perank experiment order --collection 'files:/data/dl19?name=dl19'"
+    )
 
 
 def test_there_are_the_six() -> None:
