@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -133,7 +134,14 @@ class Contents:
             for variant in on.variants
             for cell in variant.cells
         ]
-        named = [f"{a['checkpoint']} ({a['checkpoint_hash']})" for a in arms if a["checkpoint"]]
+        # A folder's place is this machine's business.
+        named = [
+            f"{a['checkpoint'].rpartition('/')[2]} ({a['checkpoint_hash']})"
+            if Path(a["checkpoint"]).is_absolute()
+            else f"{a['checkpoint']} ({a['checkpoint_hash']})"
+            for a in arms
+            if a["checkpoint"]
+        ]
         return list(dict.fromkeys(named))
 
     @property

@@ -6,6 +6,7 @@ into the Markdown, between the marks, stays when the page is made again.
 """
 
 import json
+import re
 import shlex
 from datetime import date
 from pathlib import Path
@@ -167,7 +168,11 @@ def command_of(experiment: Experiment) -> str:
                 words += ["--set", shlex.quote(f"{name}={text}")]
         if experiment.collections != own.collections:
             for spec in experiment.collections:
-                words += ["--collection", shlex.quote(spec)]
+                # Where it lies is this machine's business.
+                words += [
+                    "--collection",
+                    shlex.quote(re.sub(r"^files:[^?]*", "files:FOLDER", spec)),
+                ]
     return " ".join([*words, *(["--smoke"] if experiment.is_smoke else [])])
 
 

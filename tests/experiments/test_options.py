@@ -134,7 +134,7 @@ def test_the_command_of_a_page_is_the_one_that_makes_it() -> None:
     )
     over = RunOptions(experiment="order", collections=("files:/data/dl19?name=dl19",))
     assert command_of(over.experiment_asked()) == (
-        "perank experiment order --collection 'files:/data/dl19?name=dl19'"
+        "perank experiment order --collection 'files:FOLDER?name=dl19'"
     )
 
 
