@@ -11,6 +11,9 @@ run of a date replaces that date's rows of that experiment and touches nothing e
 computes no finished cell again. A cell that fails, or whose training failed, is reported on the
 page, and the others go on.
 
+**Budget.** More cells than it allows are refused. Its hours are kept by `perank experiment` alone:
+here cells wait in a pool for however long it takes.
+
 **Pools.** `gpu` for tasks that load a model, `warehouse` for the one that writes DuckDB.
 """
 

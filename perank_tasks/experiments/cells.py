@@ -10,6 +10,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, TypedDict
 
 import numpy as np
@@ -107,7 +108,7 @@ def share_inputs(
 ) -> str:
     """Make what the cells of a group have in common; returns the candidates' reference."""
     night = _night(plan, plan.cell(cell), checkpoints)
-    return str(run_night(night, until="retrieve")["retrieve"])
+    return str(run_night(night, "retrieve", _snapshot(night))["retrieve"])
 
 
 def run_cell(
@@ -145,7 +146,7 @@ def find_cell(plan: ExperimentPlan, cell: Cell) -> Artifact | None:
 def _artifact(plan: ExperimentPlan, night: Night) -> Artifact:
     key = artifact_key(
         version=FORMAT,
-        snapshot=take_snapshot(night),
+        snapshot=_snapshot(night),
         arm=night.arms[0].hash,
         measures=MEASURES,
         length_parts=plan.experiment.length_parts,
@@ -167,11 +168,22 @@ def _night(plan: ExperimentPlan, cell: Cell, checkpoints: Iterable[Trained] | No
     return night_of(plan, cell, trained[needed])
 
 
+_taken: dict[tuple[str, str, date], str] = {}
+
+
+def _snapshot(night: Night) -> str:
+    """The snapshot of a night's collection, read once in a process for all cells."""
+    key = (str(Settings.from_environment().root), night.collection, night.run_date)
+    if key not in _taken:
+        _taken[key] = take_snapshot(night)
+    return _taken[key]
+
+
 def _measure(night: Night, artifact: Artifact, parts: int) -> None:
     """Rank, measure and publish."""
     store = artifact.store
     (arm,) = night.arms
-    (reference,) = run_night(night, until="rerank")["rerank"].values()
+    (reference,) = run_night(night, "rerank", _snapshot(night))["rerank"].values()
     rankings = store.open(reference)
     rows = arm_rows(night, arm, store, rankings)
     candidates = store.open(rankings.manifest.inputs["candidates"])
