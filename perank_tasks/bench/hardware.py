@@ -6,13 +6,14 @@ no forward pass can exceed. FLOPs count a multiplication and an addition as two.
 
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from perank_tasks.perank.decode import PREFILL_TOKENS
 from perank_tasks.perank.llm import Cache, Llm
+from perank_tasks.products import Matrix
 from perank_tasks.provenance import fingerprint
 
 SQUARE = 2048
@@ -31,20 +32,16 @@ def seconds_of(run: Callable[[], object], device: torch.device) -> float:
 def matrix_rate(
     llm: PretrainedConfig, device: torch.device, dtype: torch.dtype, *, repeats: int = 5
 ) -> float:
-    """FLOP/s of matrix products in `dtype` with the threads that torch is set to.
+    """FLOP/s of the engine's matrix products in `dtype`, with the threads that torch is set to.
 
     The best of `repeats` after one to warm up: other work on the machine can only lower it.
     """
     shapes = [(SQUARE, SQUARE, SQUARE), (MLP_TOKENS, llm.hidden_size, llm.intermediate_size)]
     best = 0.0
     for rows, inner, columns in shapes:
-        left = torch.randn(rows, inner, device=device, dtype=dtype)
-        right = torch.randn(inner, columns, device=device, dtype=dtype)
-        out = torch.empty(rows, columns, device=device, dtype=dtype)
-
-        def multiply(a: torch.Tensor = left, b: torch.Tensor = right, c: Any = out) -> None:
-            torch.mm(a, b, out=c)
-
+        x = torch.randn(rows, inner, device=device, dtype=dtype)
+        weight = Matrix(torch.randn(columns, inner, device=device, dtype=dtype))
+        multiply = partial(weight, x)
         multiply()
         fastest = min(seconds_of(multiply, device) for _ in range(repeats))
         best = max(best, 2 * rows * inner * columns / fastest)

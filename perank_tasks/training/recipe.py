@@ -70,6 +70,14 @@ class StageRecipe(Options):
     projector_start: ProjectorStart = Field(
         "ridge", description="Where the projector begins: " + _choices(PROJECTOR_START_HELP)
     )
+    projector_scale: float = Field(
+        1.0,
+        gt=0,
+        description="Length of projected embeddings to begin with, in lengths of the LLM's token "
+        "embeddings; not for random. What the layers read is normed and hears no difference; but "
+        "of a loud embedding more is left in the hidden state at its own place, and so the LLM "
+        "begins by asking for passages like the query or the last one put out.",
+    )
     ridge_penalty: float = Field(
         0.003, gt=0, description="Of the ridge regression, as a share of the mean variance."
     )

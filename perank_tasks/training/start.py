@@ -73,7 +73,7 @@ def make_start(
     named = recipe.encoder.partition("?")[0] in EMBEDDED_MODELS
     encoder = find_model(recipe.encoder) if named else None
     tokens = TensorFiles(base.folder).get("model.embed_tokens.weight").float()
-    norm = float(tokens.norm(dim=1).mean())
+    norm = float(tokens.norm(dim=1).mean()) * recipe.projector_scale
     ranks = recipe if isinstance(recipe, RankRecipe) else None
     has_residual = ranks is not None and ranks.residual
     config = PerankConfig(
@@ -121,6 +121,7 @@ def open_start(path: str | Path, recipe: AlignRecipe | RankRecipe, *, cache: Pat
     if isinstance(recipe, AlignRecipe):
         return found
     norm = float(found.body["embed_tokens.weight"].float().norm(dim=1).mean())
+    norm *= recipe.projector_scale
     residual, score = found.residual, found.score_residual
     fresh = {name: float(value) for name, value in _residual_tensors(recipe, norm).items()}
     if not recipe.residual:
@@ -255,12 +256,13 @@ def _projector(
         penalty=recipe.ridge_penalty,
         orthonormal=begin == "procrustes",
     )
-    return {"projector.weight": found.weight, "projector.bias": found.bias}
+    scale = recipe.projector_scale
+    return {"projector.weight": scale * found.weight, "projector.bias": scale * found.bias}
 
 
 def _residual_tensors(recipe: RankRecipe, norm: float) -> dict[str, Tensor]:
     tensors = {
-        "residual.t": torch.tensor(recipe.llm_scale),
+        "residual.t": torch.tensor(recipe.llm_scale / recipe.projector_scale),
         "residual.b": torch.tensor(recipe.cosine_scale / norm**2),
     }
     if recipe.score_residual:

@@ -141,6 +141,25 @@ def test_a_start_is_a_checkpoint_that_ranks(
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.parametrize("projector_start", ["orthonormal", "procrustes"])
+def test_a_louder_projector_leaves_the_residual_and_the_llms_share_as_they_are(
+    base: Path, cache: Path, tmp_path: Path, projector_start: str
+) -> None:
+    found = {}
+    for scale in (1.0, 20.0):
+        recipe = recipe_of(
+            base_model=str(base), projector_start=projector_start, projector_scale=scale
+        )
+        make_start(tmp_path / f"{scale}", recipe, some_passages(40), SIZE, cache=cache)
+        found[scale] = load_checkpoint(tmp_path / f"{scale}", cache=cache)
+    quiet, loud = found[1.0], found[20.0]
+    assert torch.allclose(loud.projector["weight"], 20 * quiet.projector["weight"])
+    assert loud.residual is not None
+    assert quiet.residual is not None
+    assert loud.residual[0] * 20 == pytest.approx(quiet.residual[0])
+    assert loud.residual[1] * 400 == pytest.approx(quiet.residual[1])
+
+
 def test_a_start_takes_the_recipes_form_and_keeps_the_checkpoints_weights(
     own: Path, cache: Path
 ) -> None:

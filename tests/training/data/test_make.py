@@ -9,7 +9,7 @@ import pytest
 from perank_tasks.baselines import fusion
 from perank_tasks.collections.pydocs import DATA, read_queries
 from perank_tasks.embedders import load
-from perank_tasks.errors import TrainingDataError
+from perank_tasks.errors import ConfigError, TrainingDataError
 from perank_tasks.settings import Settings
 from perank_tasks.training.data import make, make_training_data, open_alignment, open_ranking
 from perank_tasks.training.data.first_stage import FirstStage
@@ -94,6 +94,27 @@ def test_lists_hold_hard_and_random_candidates_ranked_by_the_teacher(topics: str
         assert (teacher[rows[~hard]] <= eighth + 1e-6).all()
     lists = {tuple(sorted(example.passage_ids)) for example in examples[:3]}
     assert len(lists) == 3
+
+
+def test_feedback_brings_passages_like_the_best_ones_forward(topics: str) -> None:
+    plain = small_lists(topics, lists_per_query=2)
+    fed = small_lists(topics, lists_per_query=2, feedback=2.0, feedback_passages=2)
+    assert fed.artifact.reference != plain.artifact.reference
+    moved = 0
+    for before, after, old, new in zip(plain, fed, columns(plain), columns(fed), strict=True):
+        assert before.passage_ids == after.passage_ids
+        best = np.argsort(-np.array(old["teacher"]))[:2]
+        cosines = after.embeddings @ after.embeddings[best].T
+        expected = np.array(old["teacher"]) + 2.0 * cosines.mean(1)
+        np.testing.assert_allclose(new["teacher"], expected, atol=1e-5)
+        assert (np.diff(expected[after.ranking]) <= 1e-6).all()
+        moved += before.ranking != after.ranking
+    assert moved
+
+
+def test_feedback_needs_a_teacher() -> None:
+    with pytest.raises(ConfigError, match="name a teacher"):
+        small_options("files:a", judgements=True, teacher="none", feedback=1.0)
 
 
 def test_the_same_options_make_the_same_lists_and_other_seeds_others(
