@@ -12,13 +12,12 @@ the model's content and these words. Nothing is trained.
 
 import json
 import logging
-import shutil
-import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from perank_tasks.errors import ConfigError, StorageError
+from perank_tasks.errors import ConfigError
+from perank_tasks.files import making_folder
 
 log = logging.getLogger(__name__)
 
@@ -90,22 +89,8 @@ def make_variant(variant: ModelVariant, base: Path, target: Path) -> None:
         )
     log.info("making %s of %s once", variant.words, variant.base)
     model = _build(variant, base)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise StorageError(
-            f"cannot write the model cache {target.parent}: {error}. Give another cache folder"
-        ) from error
-    try:
+    with making_folder(target, "Give another cache folder.") as scratch:
         model.save(str(scratch), create_model_card=False)
-        scratch.chmod(0o755)
-        scratch.rename(target)
-    except OSError as error:
-        if not target.is_dir():
-            raise StorageError(f"cannot write the model to {target}: {error}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def repository_code(folder: Path) -> str | None:

