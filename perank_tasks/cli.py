@@ -182,6 +182,8 @@ def _rerank(options: NightOptions, run: Path | None, out_file: Path | None) -> N
         spec = options.collection or Settings.from_environment().collection
         changes = {"collection": with_run(spec, run), "first_stage": "given"}
         options = options.model_copy(update=changes)
+    if out_file is not None and out_file.is_dir():
+        raise ConfigError(f"--out {out_file} is a folder: name the file to write")
     if out_file is not None and options.arms == ARM_NAMES:
         options = options.model_copy(update={"arms": ("perank",)})
     night = _plan(options)

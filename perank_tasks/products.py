@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 """Whether this torch has oneDNN's products."""
@@ -40,10 +41,17 @@ class Matrix:
             return _product(x, self._weight, self._bias)
         return F.linear(x, self._weight, self._bias)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # torch can neither copy nor pickle oneDNN's layout: the weight travels in its own.
+        weight = self._weight.to_dense() if self._is_packed else self._weight
+        return Matrix, (weight, self._bias)
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """What `torch.nn.functional.linear` computes, with gradients."""
-    if not (_takes(x) and _takes(weight)) or torch.is_autocast_enabled("cpu"):
+    # A single vector's gradients are not worth a way of their own.
+    is_torchs = x.dim() < 2 or torch.is_autocast_enabled("cpu")
+    if is_torchs or not (_takes(x) and _takes(weight)):
         return F.linear(x, weight, bias)
     if not torch.is_grad_enabled():
         return _product(x, weight, bias)
@@ -58,15 +66,11 @@ class Linear(nn.Linear):
 
 
 def replace_linears(module: nn.Module) -> None:
-    """Let every plain `nn.Linear` in `module` multiply by `linear`; its parameters stay."""
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear:
-                with torch.device("meta"):
-                    new = Linear(child.in_features, child.out_features, child.bias is not None)
-                new.weight, new.bias = child.weight, child.bias
-                new.train(child.training)
-                setattr(parent, name, new)
+    """Let every plain `nn.Linear` in `module` multiply by `linear`; all else of them stays,
+    parameters and hooks, too."""
+    for child in module.modules():
+        if type(child) is nn.Linear:
+            child.__class__ = Linear
 
 
 class _Linear(torch.autograd.Function):
@@ -76,6 +80,7 @@ class _Linear(torch.autograd.Function):
         return _product(x, weight, bias)
 
     @staticmethod
+    @once_differentiable  # oneDNN's products have no gradients of their own
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         rows = gradients[0].flatten(0, -2)
@@ -92,4 +97,6 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _takes(tensor: Tensor) -> bool:
-    return AVAILABLE and tensor.device.type == "cpu" and tensor.dtype == torch.float32
+    # oneDNN makes no products, nor gradients, of nothing.
+    is_cpu = tensor.device.type == "cpu"
+    return AVAILABLE and is_cpu and tensor.dtype == torch.float32 and tensor.numel() > 0

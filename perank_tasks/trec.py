@@ -16,6 +16,7 @@ import numpy as np
 
 from perank_tasks.collections import Judgement, RunLine
 from perank_tasks.errors import RunFileError
+from perank_tasks.files import replacing
 from perank_tasks.storage.s3_path import AnyPath
 
 RUN_LINE = "query_id Q0 passage_id rank score tag"
@@ -50,7 +51,7 @@ def read_run(path: AnyPath) -> list[RunLine]:
 
 
 def write_run(path: Path, lines: Iterable[RunLine], tag: str) -> None:
-    """Write a TREC run that every tool sorts into exactly the order given.
+    """Write a TREC run that every tool sorts into exactly the order given, whole or not at all.
 
     `lines` come query by query, best first, as they are to be ranked. Scores are written in
     full precision; where one does not fall below the one before it, in the single precision
@@ -60,6 +61,7 @@ def write_run(path: Path, lines: Iterable[RunLine], tag: str) -> None:
         RunFileError: a query's lines are not together, a pair comes twice, a score is not
             finite in single precision, or an identifier or the tag is empty or holds white
             space. Nothing is written then.
+        StorageError: the file cannot be written.
     """
     _check_token(path, "the tag", tag)
     written: list[str] = []
@@ -88,7 +90,8 @@ def write_run(path: Path, lines: Iterable[RunLine], tag: str) -> None:
             raise _malformed(path, number, "a score finite in single precision", repr(score))
         rank, last = rank + 1, single
         written.append(f"{line.query_id} Q0 {line.passage_id} {rank} {score!r} {tag}\n")
-    path.write_text("".join(written), encoding="utf-8", newline="\n")
+    with replacing(path, "Give another place and run the same command again.") as temporary:
+        temporary.write_text("".join(written), encoding="utf-8", newline="\n")
 
 
 def read_qrels(path: AnyPath, *, hashed: bool = False) -> list[Judgement]:

@@ -170,6 +170,20 @@ def test_a_trec_run_is_reranked_into_another(options: list[str], tmp_path: Path)
     assert ranked != before
 
 
+def test_a_run_goes_into_a_new_folder_and_not_over_an_old_one(
+    options: list[str], tmp_path: Path
+) -> None:
+    place = tmp_path / "runs" / "tonight"
+    arms = [*options, "--arms", "bm25"]
+    done = perank("rerank", *arms, "--out", str(place / "out.trec"))
+    assert done.returncode == 0, done.stderr
+    assert read_run(place / "out.trec")
+    assert [file.name for file in place.iterdir()] == ["out.trec"]
+    refused = perank("rerank", *arms, "--out", str(place))
+    assert refused.returncode == 1
+    assert f"{place} is a folder" in refused.stderr
+
+
 def test_several_arms_write_a_run_each(options: list[str], tmp_path: Path) -> None:
     done = perank("rerank", *options, "--arms", "bm25,cosine", "--out", str(tmp_path / "out.trec"))
     assert done.returncode == 0, done.stderr

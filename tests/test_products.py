@@ -1,5 +1,8 @@
 """Products by oneDNN against torch's own: values, gradients, layouts, and what is left to torch."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -38,7 +41,7 @@ def test_values_are_those_of_torch(
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5 * k)
 
 
-@pytest.mark.parametrize("shape", [(1,), (5,), (3, 40), (2, 3, 4)])
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (5,), (3, 40), (2, 3, 4)])
 @pytest.mark.parametrize("has_bias", [True, False])
 def test_gradients_are_those_of_torch(shape: tuple[int, ...], has_bias: bool) -> None:
     found, expected = [], []
@@ -78,6 +81,30 @@ def test_a_matrix_keeps_what_it_was_made_of() -> None:
     assert matrix.elements == 128
 
 
+@pytest.mark.parametrize(("n", "k"), [(0, 5), (5, 0)])
+def test_a_weight_without_values_is_one_too(n: int, k: int) -> None:
+    x, weight, bias = drawn(3, k), drawn(n, k), drawn(n)
+    for found in (linear(x, weight, bias), Matrix(weight, bias)(x)):
+        assert torch.equal(found, F.linear(x, weight, bias))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [None, drawn(9, seed=2)])
+def test_a_matrix_can_be_copied_and_pickled(dtype: torch.dtype, bias: Tensor | None) -> None:
+    matrix = Matrix(drawn(9, 16).to(dtype), None if bias is None else bias.to(dtype))
+    x = drawn(5, 16, seed=1).to(dtype)
+    for copied in (copy.deepcopy(matrix), pickle.loads(pickle.dumps(matrix))):
+        assert torch.equal(copied(x), matrix(x))
+        assert copied.elements == matrix.elements
+
+
+def test_gradients_of_gradients_are_refused_and_not_wrong() -> None:
+    x, weight = drawn(3, 16).requires_grad_(), drawn(9, 16, seed=1)
+    (gradient,) = torch.autograd.grad((linear(x, weight) ** 2).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_precisions_are_torchs(dtype: torch.dtype) -> None:
     x, weight = drawn(5, 16).to(dtype), drawn(9, 16, seed=1).to(dtype)
@@ -103,3 +130,15 @@ def test_replacing_keeps_parameters_modes_and_names() -> None:
     assert after.keys() == names.keys()
     assert all(after[name] is names[name] for name in names)
     torch.testing.assert_close(model(x), expected)
+
+
+def test_replacing_keeps_hooks_and_weights_that_are_made_anew() -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.utils.weight_norm(nn.Linear(5, 6)))
+    seen: list[int] = []
+    model[0].register_forward_hook(lambda *_: seen.append(1))
+    x = drawn(3, 4)
+    expected = model(x)
+    replace_linears(model)
+    torch.testing.assert_close(model(x), expected)
+    assert [type(layer) for layer in model] == [Linear, Linear]
+    assert len(seen) == 2

@@ -60,6 +60,8 @@ class BenchOptions:
         for name in ("queries", "batch", "top_k"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be 1 or more")
+        if not self.minutes >= 0:
+            raise ConfigError(f"--minutes is {self.minutes}, expected 0 or more")
         if self.depth < self.window:
             raise ConfigError(
                 f"--depth is {self.depth} and --window {self.window}: expected a depth of a window "

@@ -23,6 +23,7 @@ Pickles are read with `weights_only=True` or refused; nothing in a checkpoint is
 import dataclasses
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,13 @@ from perank_tasks.perank.checkpoint_config import (
     summarize_own,
     summarize_published,
 )
-from perank_tasks.perank.checkpoint_files import TensorFiles, read_json, read_pickle
+from perank_tasks.perank.checkpoint_files import (
+    TensorFiles,
+    read_json,
+    read_pickle,
+    setting,
+)
+from perank_tasks.perank.llm import ACTIVATIONS
 from perank_tasks.perank.model import meta_body, projector_shapes
 
 BASE_LLMS: dict[str, type[PretrainedConfig]] = {"llama": LlamaConfig, "mistral": MistralConfig}
@@ -140,7 +147,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
             + (" or tokenizer.model" if checkpoint.layout == "published" else "")
         )
     settings = folder / "tokenizer_config.json"
-    said = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    said = read_json(settings) if settings.is_file() else {}
     # Where nothing is said, the reference's transformers took SentencePiece's older way.
     options = {"legacy": said.get("legacy", True)} if kind is LlamaTokenizer else {}
     try:
@@ -149,6 +156,8 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
         raise CheckpointError(
             f"the tokenizer in {folder} cannot be loaded: {error}. Fetch its files anew"
         ) from error
+    if not tokenizer.vocab_size:  # what SentencePiece makes of an empty file
+        raise CheckpointError(f"the tokenizer in {folder} has no tokens. Fetch its files anew")
     rows = checkpoint.llm.vocab_size
     if tokenizer.vocab_size > rows:
         raise CheckpointError(
@@ -189,15 +198,15 @@ def _load_published(found: ResolvedModel, config: dict[str, Any], cache: Path) -
     adapter = read_adapter(folder)
     if adapter is not None:
         files.put(adapter.path, adapter.plain)
-        if (path := folder / "non_lora_trainables.bin").is_file():
-            files.put(path, {plain_name(key): value for key, value in read_pickle(path).items()})
-    if (path := folder / "projector.bin").is_file():
-        files.put(path, {_projector_name(key): value for key, value in read_pickle(path).items()})
+        if (more := folder / "non_lora_trainables.bin").is_file():
+            files.put(more, {plain_name(key): value for key, value in read_pickle(more).items()})
+    if (extra := folder / "projector.bin").is_file():
+        files.put(extra, {_projector_name(key): value for key, value in read_pickle(extra).items()})
     ignored = ("model_type", "architectures", "transformers_version", "torch_dtype", "dtype")
-    llm = BASE_LLMS[PUBLISHED_LLMS[config["model_type"]]](
-        **{key: value for key, value in config.items() if key not in ignored}
-    )
-    body = _body(llm, files)
+    path = folder / "config.json"
+    settings = {key: value for key, value in config.items() if key not in ignored}
+    llm = _llm(path, PUBLISHED_LLMS[config["model_type"]], settings)
+    body = _body(path, llm, files)
     inside = {}
     if summary.encoder.inside_checkpoint:
         inside = {
@@ -233,7 +242,11 @@ def _load_own(found: ResolvedModel, raw: dict[str, Any], cache: Path) -> Checkpo
         **vars(summary),
         tokenizer_folder=base.folder,
         llm=llm,
-        body=_adapted(_body(llm, TensorFiles(base.folder)), files, config.lora_scale),
+        body=_adapted(
+            _body(base.folder / "config.json", llm, TensorFiles(base.folder)),
+            files,
+            config.lora_scale,
+        ),
         projector=_projector(summary, files, "projector.", llm.hidden_size),
         residual=residual,
         score_residual=float(files.get("residual.s", ())) if config.score_residual else None,
@@ -244,12 +257,12 @@ def _load_own(found: ResolvedModel, raw: dict[str, Any], cache: Path) -> Checkpo
 def _base_config(path: Path, base: Path, num_layers: int) -> PretrainedConfig:
     config = read_json(base / "config.json")
     model_type = config.pop("model_type", None)
-    if model_type not in BASE_LLMS:
+    if not isinstance(model_type, str) or model_type not in BASE_LLMS:
         raise CheckpointError(
             f"{base / 'config.json'}: model_type is {model_type!r}; a base model must be one of "
             f"{', '.join(BASE_LLMS)}"
         )
-    layers = config.get("num_hidden_layers", 0)
+    layers = setting(base / "config.json", config, "num_hidden_layers", int)
     if num_layers > layers:
         raise CheckpointError(
             f"{path}: num_layers is {num_layers}, but the base model at {base} has {layers}"
@@ -259,18 +272,47 @@ def _base_config(path: Path, base: Path, num_layers: int) -> PretrainedConfig:
         config["layer_types"] = config["layer_types"][:num_layers]
     for key in ("architectures", "transformers_version", "torch_dtype", "dtype"):
         config.pop(key, None)
-    return BASE_LLMS[model_type](**config)
+    return _llm(base / "config.json", model_type, config)
 
 
-def _body(llm: PretrainedConfig, files: TensorFiles) -> dict[str, Tensor]:
+def _llm(path: Path, model_type: str, settings: dict[str, Any]) -> PretrainedConfig:
+    """The LLM's configuration from `settings`, which were read from `path`."""
+    with _building_by(path):
+        llm = BASE_LLMS[model_type](**settings)
+    if llm.num_hidden_layers < 1:
+        raise CheckpointError(
+            f"{path}: num_hidden_layers is {llm.num_hidden_layers}, expected 1 or more"
+        )
+    if llm.hidden_act not in ACTIVATIONS:
+        raise CheckpointError(
+            f"{path}: hidden_act is {llm.hidden_act!r}, expected {' or '.join(ACTIVATIONS)}"
+        )
+    return llm
+
+
+@contextmanager
+def _building_by(path: Path) -> Iterator[None]:
+    """Say of the LLM that transformers cannot build where its configuration lies."""
+    try:
+        yield
+    except Exception as error:  # each setting has errors of its own
+        reason = re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:300]
+        raise CheckpointError(
+            f"{path} describes no LLM that can be built ({reason}). Use the config.json that was "
+            f"saved with the weights"
+        ) from error
+
+
+def _body(path: Path, llm: PretrainedConfig, files: TensorFiles) -> dict[str, Tensor]:
     """The LLM's tensors without its head. The vocabulary's size is the embedding matrix's."""
     llm.pad_token_id = None
     embedding = "model.embed_tokens.weight"
     if embedding in files.files:
         llm.vocab_size = files.get(embedding).shape[0]
+    with _building_by(path):
+        expected = meta_body(llm).state_dict()
     return {
-        name: files.get(f"model.{name}", tuple(tensor.shape))
-        for name, tensor in meta_body(llm).state_dict().items()
+        name: files.get(f"model.{name}", tuple(tensor.shape)) for name, tensor in expected.items()
     }
 
 
@@ -286,6 +328,19 @@ def _projector(
         shapes = projector_shapes(summary.projector_type, summary.embedding_size, hidden_size)
     except ValueError as error:
         raise CheckpointError(f"{summary.folder / 'config.json'}: {error}") from error
+    # A projector in a file over the weights may be of another type than the one below it.
+    sources = {files.files.get(prefix + name) for name in shapes}
+    unread = sorted(
+        key
+        for key, file in files.files.items()
+        if file in sources and key.startswith(prefix) and key[len(prefix) :] not in shapes
+    )
+    if unread:
+        raise CheckpointError(
+            f"{files.files[unread[0]]}: projector_type {summary.projector_type!r} in "
+            f"{summary.folder / 'config.json'} has no place for {', '.join(unread)}. Use the "
+            f"config.json that was saved with these weights"
+        )
     return {name: files.get(prefix + name, shape) for name, shape in shapes.items()}
 
 

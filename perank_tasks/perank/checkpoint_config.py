@@ -228,13 +228,15 @@ def summarize_published(
     folder = found.folder
     path = folder / "config.json"
     model_type = config.get("model_type")
-    if model_type not in PUBLISHED_LLMS:
+    if not isinstance(model_type, str) or model_type not in PUBLISHED_LLMS:
         raise CheckpointError(
             f"{path}: model_type is {model_type!r}, expected {' or '.join(PUBLISHED_LLMS)}, or "
             f'"format": "perank". A plain LLM or embedder is no PE-Rank checkpoint: it lacks the '
             f"projector"
         )
     embedding_size = setting(path, config, "embedding_size", int)
+    if embedding_size < 1:
+        raise CheckpointError(f"{path}: embedding_size is {embedding_size}, expected 1 or more")
     encoder_name = setting(path, config, "encoder_name", str)
     return CheckpointSummary(
         name=found.name,

@@ -65,6 +65,12 @@ class TensorFiles:
         index = folder / "model.safetensors.index.json"
         if index.is_file():
             weight_map = setting(index, read_json(index), "weight_map", dict)
+            for name, shard in weight_map.items():
+                if not isinstance(shard, str):
+                    raise CheckpointError(
+                        f"{index}: weight_map puts {name!r} into {shard!r}, expected a file's "
+                        f"name. Fetch the checkpoint anew"
+                    )
             for shard in sorted(set(weight_map.values())):
                 self._add_safetensors(folder / shard)
         elif (folder / "model.safetensors").is_file():

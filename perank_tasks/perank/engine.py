@@ -10,6 +10,7 @@ requests, group size and machine the results are deterministic.
 import dataclasses
 import itertools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -112,6 +113,9 @@ class _Ranking:
 class PERank:
     """A PE-Rank checkpoint, ready to rank; make it with `from_pretrained`.
 
+    Threads may share one: a group of queries is ranked at a time, whoever asked for it. It can be
+    copied and pickled.
+
     Attributes:
         embedding_size: d, the width of the embeddings it reads.
         needs_query_embedding: whether requests must carry the query's embedding.
@@ -157,6 +161,7 @@ class PERank:
         self._head: Tensor | None = None
         self._cache: Cache | None = None
         self._max_rows = MAX_BATCH_QUERIES[device.type]
+        self._lock = threading.RLock()
         self.prompts(RankingOptions())  # a checkpoint whose prompt cannot be made fails here
 
     @classmethod
@@ -203,6 +208,12 @@ class PERank:
         )
         made.counters.load_seconds = time.perf_counter() - begin
         return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_lock": None, "_cache": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.RLock())
 
     @property
     def device(self) -> torch.device:
@@ -255,14 +266,15 @@ class PERank:
             CheckpointError: the encoder needs remote code, or does not fit the checkpoint.
             ConfigError: it cannot be found, or `max_length` is more than it can read.
         """
-        if self._own_encoder is None:
-            self._own_encoder = Encoder(
-                self._checkpoint,
-                cache=self._cache_folder,
-                device=self.model.device,
-                trust_remote_code=self._trust_remote_code,
-            )
-        return self._own_encoder.encode(texts, max_length=max_length, batch_size=batch_size)
+        with self._lock:  # its tokenizer is not for two at once
+            if self._own_encoder is None:
+                self._own_encoder = Encoder(
+                    self._checkpoint,
+                    cache=self._cache_folder,
+                    device=self.model.device,
+                    trust_remote_code=self._trust_remote_code,
+                )
+            return self._own_encoder.encode(texts, max_length=max_length, batch_size=batch_size)
 
     def prompts(self, options: RankingOptions) -> PromptBuilder:
         """What makes the prompts of a ranking with these options."""
@@ -301,8 +313,8 @@ class PERank:
             options: window, decoding and form. None: the paper's.
 
         Raises:
-            ConfigError: neither passages nor embeddings, not as many of one as of the other, or
-                options that want texts where there are none.
+            ConfigError: neither passages nor embeddings, not as many of one as of the other,
+                something else than text, or options that want texts where there are none.
             CheckpointError: embedding is needed and the encoder cannot be used.
         """
         options = options or RankingOptions()
@@ -312,6 +324,11 @@ class PERank:
             raise ConfigError("rerank takes passages, embeddings or both: give at least one")
         if passages is None and options.passages != "embeddings":
             raise ConfigError(f"options want passages {options.passages!r}: give their texts")
+        if isinstance(passages, str):
+            raise ConfigError("passages is one text, expected a list of texts")
+        passages = None if passages is None else list(passages)
+        if wrong := _no_text("the query", [query]) or _no_text("passage", passages or ()):
+            raise ConfigError(wrong)
         count = len(embeddings if passages is None else passages)  # type: ignore[arg-type]
         if embeddings is not None and len(embeddings) != count:
             raise ConfigError(f"{len(embeddings)} embeddings for {count} passages")
@@ -341,8 +358,8 @@ class PERank:
         """Rank many queries' candidates; one result a request, in order.
 
         A request that cannot be ranked (embeddings that are missing, not finite or of another
-        width; logits that are not finite) keeps its given order and says why; the others
-        are ranked as if it were not there.
+        width; something else than text; logits that are not finite) keeps its given order and
+        says why; the others are ranked as if it were not there.
 
         Args:
             requests: read as results are asked for, a batch at a time.
@@ -375,18 +392,21 @@ class PERank:
         done = 0
         waiting: list[_Ranking] = []
         while True:
-            begin = time.perf_counter()
             wanted = max(0, (batch_queries or self._max_rows) - len(waiting))
-            for request in itertools.islice(requests, wanted):
-                waiting.append(self._start(request, options))
-            if not waiting:
-                return
-            group = waiting[: batch_queries or self._fitting(waiting, options)]
-            waiting = waiting[len(group) :]
-            self._rank(group, options)
-            done += len(group)
-            self.counters.queries += len(group)
-            self.counters.rank_seconds += time.perf_counter() - begin
+            read = list(itertools.islice(requests, wanted))
+            # Cache, tokenizer and counters are the engine's; requests and results are not, and
+            # whoever reads them may take time.
+            with self._lock:
+                begin = time.perf_counter()
+                waiting += [self._start(request, options) for request in read]
+                if not waiting:
+                    return
+                group = waiting[: batch_queries or self._fitting(waiting, options)]
+                waiting = waiting[len(group) :]
+                self._rank(group, options)
+                done += len(group)
+                self.counters.queries += len(group)
+                self.counters.rank_seconds += time.perf_counter() - begin
             if progress is not None:
                 progress(done)
             for ranking in group:
@@ -395,6 +415,9 @@ class PERank:
     def _start(self, request: RerankRequest, options: RankingOptions) -> _Ranking:
         order = windows.initial_order(len(request.passage_ids), options, request.query_id)
         ranking = _Ranking(request, order=order)
+        if reason := _no_text("the query", [request.query]):
+            ranking.fail(reason)
+            return ranking
         builder = self.prompts(options)
         ranking.prepared = builder.prepare(request.query)
         ranking.markers_defused = ranking.prepared.markers_defused
@@ -416,7 +439,7 @@ class PERank:
         assert request.embeddings is not None
         ranking.projected = self._project(request.embeddings)
         if request.query_embedding is not None and self.needs_query_embedding:
-            ranking.projected_query = self._project(request.query_embedding[None])[0]
+            ranking.projected_query = self._project(np.asarray(request.query_embedding)[None])[0]
         if self.reads_scores:
             scores = np.zeros(len(order)) if request.scores is None else request.scores
             ranking.scores = torch.from_numpy(np.array(scores, np.float32)).to(self.model.device)
@@ -425,35 +448,36 @@ class PERank:
     def _fault(self, request: RerankRequest, options: RankingOptions) -> str | None:
         """What is wrong with the request's texts or embeddings, None where nothing is."""
         expected = (len(request.passage_ids), self.embedding_size)
-        if options.passages != "embeddings" and len(request.texts or ()) != expected[0]:
-            return f"{len(request.texts or ())} texts for {expected[0]} passages"
+        if options.passages != "embeddings":
+            texts = () if request.texts is None else request.texts
+            if len(texts) != expected[0]:
+                return f"{len(texts)} texts for {expected[0]} passages"
+            if reason := _no_text("passage", texts):
+                return reason
         if options.passages == "text":
             return None
         if request.embeddings is None:
             return "the passages' embeddings are missing"
-        found = np.shape(request.embeddings)
-        if found != expected:
-            return f"embeddings have shape {found}, expected {expected}: one row a passage"
-        if not np.issubdtype(np.asarray(request.embeddings).dtype, np.floating):
-            return f"embeddings are {np.asarray(request.embeddings).dtype}, expected floats"
-        bad = ~np.isfinite(request.embeddings).all(axis=1)
+        if reason := _no_floats("embeddings have", request.embeddings, expected):
+            return reason
+        bad = ~np.isfinite(np.asarray(request.embeddings)).all(axis=1)
         if bad.any():
             first = request.passage_ids[int(bad.argmax())]
             return f"embeddings of {int(bad.sum())} passages are not finite, first {first!r}"
         if self.reads_scores and request.scores is not None:
-            if np.shape(request.scores) != expected[:1]:
-                found = np.shape(request.scores)
-                return f"first-stage scores have shape {found}, expected {expected[:1]}"
-            if not np.isfinite(request.scores).all():
+            scores = request.scores  # whole numbers will do
+            if reason := _no_floats("first-stage scores have", scores, expected[:1], kinds="fiu"):
+                return reason
+            if not np.isfinite(np.asarray(request.scores)).all():
                 return "first-stage scores are not finite"
         if not self.needs_query_embedding:
             return None
-        if request.query_embedding is None:
+        given = request.query_embedding
+        if given is None:
             return "the query's embedding is missing, and this checkpoint needs it"
-        if np.shape(request.query_embedding) != expected[1:]:
-            found = np.shape(request.query_embedding)
-            return f"the query's embedding has shape {found}, expected {expected[1:]}"
-        if not np.isfinite(request.query_embedding).all():
+        if reason := _no_floats("the query's embedding has", given, expected[1:]):
+            return reason
+        if not np.isfinite(np.asarray(given)).all():
             return "the query's embedding is not finite"
         return None
 
@@ -481,7 +505,7 @@ class PERank:
         try:
             self._rank_together(active, options)
             return
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
             if len(active) < 2:
@@ -649,9 +673,43 @@ class PERank:
         return max(1, min(self._max_rows, int(budget // self.model.llm.cache_bytes(tokens))))
 
 
+def _no_text(what: str, texts: Sequence[Any]) -> str | None:
+    """What is wrong with texts that are to be strings, None where nothing is."""
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            which = f"{what} {place}" if what == "passage" else what
+            return f"{which} is of type {type(text).__name__}, expected text"
+    return None
+
+
+def _no_floats(whose: str, given: Any, shape: tuple[int, ...], *, kinds: str = "f") -> str | None:
+    """What is wrong with numbers that are to have `shape` and a dtype of these `kinds`, None where
+    nothing is."""
+    try:
+        found = np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged, or a tensor elsewhere
+        return f"{whose} values that make no array: {error}"
+    if found.shape != shape:
+        return f"{whose} shape {found.shape}, expected {shape}"
+    if found.dtype.kind not in kinds:
+        return f"{whose} values of type {found.dtype}, expected floats"
+    return None
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU, or the CPU's allocator, which raises a plain RuntimeError, had no more."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether a GPU or the machine had no more memory.
+
+    On a CPU torch's allocator, C++ and oneDNN raise plain RuntimeErrors. oneDNN's has no reason
+    in it; of shapes that do not fit it says `could not create a primitive descriptor`.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    said = str(error)
+    return (
+        "can't allocate memory" in said
+        or "bad_alloc" in said
+        or said in ("could not create a primitive", "could not execute a primitive")
+    )
 
 
 def _device(name: str) -> torch.device:
@@ -660,7 +718,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} cannot be used ({reason}): try 'auto'") from error
+    if device.type not in MAX_BATCH_QUERIES:
+        raise ConfigError(f"device is {name!r}, expected auto or one of torch's cpu and cuda")
     return device

@@ -20,6 +20,9 @@ from perank_tasks.products import Matrix
 
 _ROTARY: dict[str, Any] = {"llama": LlamaRotaryEmbedding, "mistral": MistralRotaryEmbedding}
 
+ACTIVATIONS = ("silu", "gelu")
+"""What `hidden_act` may be."""
+
 # Tokens that go through the MLP at once on a CPU: what they become there stays in its cache.
 _CPU_MLP_TOKENS = 1024
 
@@ -101,8 +104,10 @@ class Llm:
         )
         self.epsilon: float = config.rms_norm_eps
         self.activation: str = config.hidden_act
-        if self.activation not in ("silu", "gelu"):
-            raise ValueError(f"hidden_act is {self.activation!r}, expected silu or gelu")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"hidden_act is {self.activation!r}, expected {' or '.join(ACTIVATIONS)}"
+            )
         # Beyond a sliding attention window, a token no longer sees the first ones.
         self.max_positions: int = min(
             config.max_position_embeddings,

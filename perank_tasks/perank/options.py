@@ -1,5 +1,6 @@
 """How a list is ranked: the options of an arm that belong to the method, checked."""
 
+import operator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -57,6 +58,15 @@ class RankingOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("window", "step", "top_k", "passes", "seed"):
+            value = getattr(self, name)
+            if value is None and name == "top_k":
+                continue
+            try:
+                # numpy's integers become Python's: counters and results are to be JSON.
+                object.__setattr__(self, name, operator.index(value))
+            except TypeError as error:
+                raise ConfigError(f"{name} is {value!r}, expected a whole number") from error
         if self.window < 2:
             raise ConfigError(
                 f"window must be 2 or more passages, found {self.window}; the paper uses 20"

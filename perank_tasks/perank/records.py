@@ -58,7 +58,7 @@ class Counters(Work):
     """What an engine has done since it was made, or since `reset`.
 
     Beside the work: queries and windows ranked; seconds it took to load, to make prompts, and in
-    all of `rerank_many` (`rank_seconds`).
+    all of `rerank_many` but the reading of requests (`rank_seconds`).
     """
 
     queries: int = 0

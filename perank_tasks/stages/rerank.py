@@ -23,7 +23,7 @@ from perank_tasks import baselines
 from perank_tasks.artifacts import Artifact, Store, artifact_key
 from perank_tasks.collections import RunLine
 from perank_tasks.config import Arm, Night
-from perank_tasks.errors import EmbeddingError, StorageError
+from perank_tasks.errors import EmbeddingError
 from perank_tasks.meter import WORK, Meter, total
 from perank_tasks.progress import progress
 from perank_tasks.schemas import QUERY_STATUS, RANKINGS, rows_to_table
@@ -154,10 +154,7 @@ def write_runs(night: Night, rankings: dict[str, str], path: Path) -> dict[Path,
             RunLine(*row) for row in zip(*(table[c].to_pylist() for c in columns), strict=True)
         ]
         file = path if len(rankings) == 1 else path.with_name(f"{path.name}.{arm.name}")
-        try:
-            write_run(file, lines, f"perank-{arm.name}-{arm.hash}")
-        except OSError as error:
-            raise StorageError(f"{file} cannot be written: {error.strerror}") from error
+        write_run(file, lines, f"perank-{arm.name}-{arm.hash}")
         written[file] = len({line.query_id for line in lines})
     return written
 

@@ -90,3 +90,9 @@ def test_what_cannot_be_measured_is_said_in_one_line(options: list[str]) -> None
 def test_counts_begin_at_one(name: str) -> None:
     with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} must be 1 or more"):
         BenchOptions("pydocs", **{name: 0})
+
+
+@pytest.mark.parametrize("minutes", [-3, float("nan")])
+def test_time_is_not_negative(minutes: float) -> None:
+    with pytest.raises(ConfigError, match="--minutes is"):
+        BenchOptions("pydocs", minutes=minutes)

@@ -31,6 +31,7 @@ from tests.perank.tiny import (
     RunsCode,
     edit_config,
     edit_weights,
+    projector_tensors,
     write_own,
     write_published,
 )
@@ -204,6 +205,15 @@ def test_a_projector_of_another_shape(published: Path) -> None:
         ({"model_type": None}, ["model_type", "None"]),
         ({"embedding_size": 7}, ["model.projector.weight", "(32, 24)", "(32, 7)"]),
         ({"embedding_size": "24"}, ["embedding_size", "'24'", "int"]),
+        ({"embedding_size": -24}, ["embedding_size", "-24"]),
+        ({"model_type": ["mistral"]}, ["model_type", "['mistral']"]),
+        ({"num_hidden_layers": 0}, ["config.json", "num_hidden_layers", "0"]),
+        ({"num_hidden_layers": "2"}, ["config.json", "num_hidden_layers", "'2'"]),
+        ({"num_key_value_heads": 0}, ["config.json", "ZeroDivisionError"]),
+        ({"head_dim": 7}, ["config.json", "head_dim"]),
+        ({"hidden_act": "relu"}, ["config.json", "hidden_act", "'relu'", "silu"]),
+        ({"hidden_act": "swoosh"}, ["config.json", "hidden_act", "'swoosh'", "silu"]),
+        ({"rope_parameters": {"rope_type": "spiral"}}, ["config.json", "spiral"]),
         ({"projector_type": "conv"}, ["projector_type", "'conv'", "mlpNx_gelu"]),
         ({"projector_type": "identity"}, ["identity", "32", "24"]),
         ({"projector_type": "mlp2x_gelu"}, ["model.projector.0.", "missing"]),
@@ -218,6 +228,29 @@ def test_a_configuration_that_does_not_fit(
     refused(published, *parts)
 
 
+def test_a_projector_with_more_layers_than_its_type(tmp_path: Path) -> None:
+    folder = write_published(tmp_path / "ranker", projector="mlp2x_gelu")
+    edit_config(folder, projector_type="mlp1x_gelu")
+    refused(folder, "mlp1x_gelu", "config.json", "model.projector.2.weight")
+
+
+def test_a_projector_over_one_of_another_type(tmp_path: Path) -> None:
+    folder = write_published(tmp_path / "ranker", projector="mlp2x_gelu")
+    edit_config(folder, projector_type="linear")
+    linear = projector_tensors("linear", "model.projector.", seed=1)
+    torch.save(linear, folder / "projector.bin")
+    found = load_checkpoint(folder, cache=tmp_path).projector
+    assert found.keys() == {"weight", "bias"}
+    assert torch.equal(found["weight"], linear["model.projector.weight"])
+
+
+@pytest.mark.parametrize("shard", [None, 3, ["model.safetensors"]])
+def test_an_index_that_names_no_files(published: Path, shard: Any) -> None:
+    index = {"weight_map": {"model.norm.weight": shard}}
+    (published / "model.safetensors.index.json").write_text(json.dumps(index))
+    refused(published, "model.safetensors.index.json", "model.norm.weight", repr(shard))
+
+
 @pytest.mark.parametrize("text", ["{", "[]", ""])
 def test_a_config_that_is_no_json_object(published: Path, text: str) -> None:
     (published / "config.json").write_text(text)
@@ -230,9 +263,18 @@ def test_a_checkpoint_without_tokenizer(published: Path, tmp_path: Path) -> None
         PERank.from_pretrained(published, cache=tmp_path)
 
 
-def test_a_damaged_tokenizer(published: Path, tmp_path: Path) -> None:
-    (published / "tokenizer.model").write_bytes(b"nothing of the kind")
+@pytest.mark.parametrize("content", [b"nothing of the kind", b"", b"xx"])
+def test_a_damaged_tokenizer(published: Path, tmp_path: Path, content: bytes) -> None:
+    """SentencePiece takes the last two for models without a token."""
+    (published / "tokenizer.model").write_bytes(content)
     with pytest.raises(CheckpointError, match="tokenizer"):
+        PERank.from_pretrained(published, cache=tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_damaged_settings_of_a_tokenizer(published: Path, tmp_path: Path, text: str) -> None:
+    (published / "tokenizer_config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json"):
         PERank.from_pretrained(published, cache=tmp_path)
 
 

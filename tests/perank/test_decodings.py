@@ -291,6 +291,43 @@ def test_out_of_memory_halves_the_batch_and_ranks_the_same(
         list(engine.rerank_many(given))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried …"),
+        RuntimeError("could not create a primitive"),  # oneDNN
+        RuntimeError("std::bad_alloc"),
+        MemoryError(),
+    ],
+)
+def test_every_way_to_say_that_memory_is_out_is_known(
+    own_engine: PERank, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    given = [random_request(number, 25) for number in range(3)]
+    expected = [result.order for result in own_engine.rerank_many(given)]
+    forward = Llm.forward
+
+    def refuse(llm: Llm, inputs: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
+        if len(inputs) > 1:
+            raise error
+        return forward(llm, inputs, *rest, **named)
+
+    monkeypatch.setattr(Llm, "forward", refuse)
+    assert [result.order for result in own_engine.rerank_many(given)] == expected
+
+
+def test_a_shape_that_does_not_fit_is_no_lack_of_memory(
+    own_engine: PERank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> torch.Tensor:
+        raise RuntimeError("could not create a primitive descriptor for the inner product")
+
+    monkeypatch.setattr(Llm, "forward", refuse)
+    with pytest.raises(RuntimeError, match="descriptor"):
+        list(own_engine.rerank_many([random_request(number, 25) for number in range(3)]))
+
+
 def test_a_nan_leaves_nothing_behind_for_later_queries(own_engine: PERank) -> None:
     good = [random_request(number, 30) for number in range(4)]
     expected = [result.order for result in own_engine.rerank_many(good)]

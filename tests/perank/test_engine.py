@@ -1,8 +1,12 @@
 """The engine's promises: one bad query harms no other, memory is bounded, options are checked."""
 
+import copy
+import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +48,9 @@ def test_one_bad_query_of_many_keeps_its_order_and_says_why(engine: PERank) -> N
         3: (replace(good[3], embeddings=good[3].embeddings[:, :-1]), "shape (12, 23)"),
         4: (replace(good[4], embeddings=good[4].embeddings[:-1]), "shape (11, 24)"),
         5: (replace(good[5], query_embedding=None), "query's embedding is missing"),
+        9: (replace(good[0], embeddings=[[1.0], [2.0, 3.0]]), "make no array"),
+        10: (replace(good[0], query=None), "the query is of type NoneType"),
+        11: (replace(good[0], query_embedding=np.ones(24, np.int64)), "expected floats"),
         6: (replace(good[6], query_embedding=np.full(24, np.nan, np.float32)), "not finite"),
         8: (replace(good[0], embeddings=good[0].embeddings.astype(str)), "expected floats"),
         # Finite, but its logits overflow.
@@ -56,6 +63,68 @@ def test_one_bad_query_of_many_keeps_its_order_and_says_why(engine: PERank) -> N
         assert result.unranked_reason is not None
         assert reason in result.unranked_reason
         assert result.order == list(range(12))
+
+
+def test_scores_that_are_no_numbers_cost_their_query_only(tmp_path: Path) -> None:
+    folder = write_own(tmp_path / "ranker", score_residual=True)
+    engine = PERank.from_pretrained(folder, cache=tmp_path, device="cpu")
+    good = replace(request(0), scores=list(range(12)))
+    results = list(
+        engine.rerank_many(
+            [
+                good,
+                replace(good, scores=[*range(11), None]),
+                replace(good, scores=["high"] * 12),
+                replace(good, scores=[*range(11), np.nan]),
+                replace(good, scores=np.arange(11)),
+            ]
+        )
+    )
+    reasons = [result.unranked_reason for result in results]
+    assert reasons[0] is None
+    for reason, said in zip(
+        reasons[1:], ["type object", "type <U4", "not finite", "shape (11,)"], strict=True
+    ):
+        assert reason is not None
+        assert said in reason
+
+
+def test_arrays_may_come_as_lists_or_tensors(engine: PERank) -> None:
+    given = request(1)
+    assert given.query_embedding is not None
+    expected = next(engine.rerank_many([given]))
+    for convert in (np.ndarray.tolist, torch.from_numpy):
+        same = replace(
+            given,
+            embeddings=convert(given.embeddings),
+            query_embedding=convert(given.query_embedding),
+        )
+        assert next(engine.rerank_many([same])) == expected
+
+
+def test_threads_may_share_an_engine(engine: PERank) -> None:
+    """Its cache is one: two groups in it at once would read each other's keys and values."""
+    given = [[request(10 * thread + number, 30) for number in range(8)] for thread in range(3)]
+    expected = [list(engine.rerank_many(requests)) for requests in given]
+    with ThreadPoolExecutor(len(given)) as pool:
+        for _ in range(3):
+            found = pool.map(lambda requests: list(engine.rerank_many(requests)), given)
+            assert list(found) == expected
+
+
+def test_streams_may_take_turns(engine: PERank) -> None:
+    given = [[request(10 * stream + number, 30) for number in range(6)] for stream in range(2)]
+    expected = [list(engine.rerank_many(requests)) for requests in given]
+    streams = [engine.rerank_many(requests, batch_queries=2) for requests in given]
+    turns = list(zip(*streams, strict=True))
+    assert [list(stream) for stream in zip(*turns, strict=True)] == expected
+
+
+def test_it_can_be_copied_and_pickled(engine: PERank) -> None:
+    given = [request(number, 30) for number in range(3)]
+    expected = list(engine.rerank_many(given))
+    for copied in (copy.deepcopy(engine), pickle.loads(pickle.dumps(engine))):
+        assert list(copied.rerank_many(given)) == expected
 
 
 def test_none_and_one_candidate_need_no_forward_pass(engine: PERank) -> None:
@@ -122,11 +191,22 @@ def test_the_same_requests_give_the_same_results(engine: PERank) -> None:
         {"passages": "tokens"},
         {"passes": 0},
         {"initial_order": "best"},
+        {"window": 20.0},
+        {"step": "10"},
+        {"top_k": 1.5},
+        {"passes": 1.5},
+        {"seed": None},
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=str(next(iter(options)))):
         RankingOptions(**options)
+
+
+def test_numpys_integers_become_pythons(engine: PERank) -> None:
+    options = RankingOptions(top_k=np.int64(5), window=np.int32(10), step=np.int16(5))
+    assert next(engine.rerank_many([request(1)], options)).unranked_reason is None
+    json.dumps(engine.counters.as_dict())
 
 
 def test_a_batch_of_none_is_refused_before_anything_is_read(engine: PERank) -> None:
@@ -145,6 +225,12 @@ def test_what_is_given_must_suffice_and_agree(engine: PERank) -> None:
         engine.rerank("question")
     with pytest.raises(ConfigError, match="1 embeddings for 2 passages"):
         engine.rerank("question", ["one", "two"], request(1, 1).embeddings)
+    with pytest.raises(ConfigError, match="a list of texts"):
+        engine.rerank("question", "one passage")
+    with pytest.raises(ConfigError, match="passage 1 is of type NoneType"):
+        engine.rerank("question", ["one", None])  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match="the query is of type int"):
+        engine.rerank(7, ["one"])  # type: ignore[arg-type]
     options = RankingOptions(passages="both")
     with pytest.raises(ConfigError, match="give their texts"):
         engine.rerank("question", embeddings=request(1, 1).embeddings, options=options)
@@ -175,9 +261,12 @@ def test_the_description_names_what_ran(engine: PERank) -> None:
     assert engine.embedding_size == EMBEDDING_SIZE
 
 
-@pytest.mark.parametrize("options", [{"device": "abacus"}, {"dtype": "int3"}])
-def test_an_unknown_device_or_dtype(tmp_path: Path, options: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match=r"(abacus|int3)"):
+@pytest.mark.parametrize(
+    "options",
+    [{"device": "abacus"}, {"device": "meta"}, {"device": None}, {"dtype": "int3"}],
+)
+def test_an_unknown_device_or_dtype(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=str(next(iter(options.values())))):
         PERank.from_pretrained(tmp_path, cache=tmp_path, **options)
 
 
