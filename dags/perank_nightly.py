@@ -93,8 +93,8 @@ def perank_nightly():
         return done >> publish_index(snapshot=snapshot)
 
     @task_group
-    def retrieve(index):
-        inputs = {"snapshot": snapshot, "index": index}
+    def retrieve(index, embeddings):
+        inputs = {"snapshot": snapshot, "index": index, "embeddings": embeddings}
         shards = plan_retrieval(**inputs)
         done = retrieve_shard.partial(**inputs).expand(work=shards)
         return done >> publish_candidates(**inputs)
@@ -106,7 +106,9 @@ def perank_nightly():
         done = rerank_shard.partial(**inputs).expand(work=shards)
         return done >> publish_rankings(**inputs)
 
-    rankings = rerank(candidates=retrieve(index=index()), embeddings=embed())
+    embeddings = embed()
+    candidates = retrieve(index=index(), embeddings=embeddings)
+    rankings = rerank(candidates=candidates, embeddings=embeddings)
     results = evaluate(rankings=rankings)
     load(results=results) >> [say_verdict(), report()]
 

@@ -4,7 +4,8 @@
 `AlertOptions`, `plan` the first task, which decides what date a run is for, `verdict` the task
 that says how the night is, `NightAlert` the notifier that tells people, and `retention` the task of
 `dags/perank_retention.py`. `training_params`, `plan_training` and `training_stage` are the same for
-`dags/perank_train.py`.
+`dags/perank_train.py`; `experiment_params`, `plan_experiment` and `experiment_stage` for
+`dags/perank_experiment.py`.
 
 Every line that a stage logs carries the night, the stage and the shard. Where Airflow's metrics
 are switched on, a stage's time goes out as `perank.stage`, and the verdict's task sends
@@ -64,6 +65,9 @@ TRAINING_PLAN = "plan_run"
 VERDICT = "verdict"
 """Id of the task that returns the night's word."""
 
+EXPERIMENT_PLAN = "plan_experiment"
+"""The same of an experiment."""
+
 NOTE = "note"
 """The verdict task's XCom that the plugin writes on the run."""
 
@@ -91,6 +95,13 @@ def training_params() -> dict[str, Param]:
     from perank_tasks.training.options import form
 
     return {name: _param(schema) for name, schema in form().items()}
+
+
+def experiment_params() -> dict[str, Param]:
+    """The form of an experiment."""
+    from perank_tasks.experiments.options import RunOptions
+
+    return _params(RunOptions)
 
 
 def _params(options: type[BaseModel]) -> dict[str, Param]:
@@ -168,6 +179,35 @@ def training_stage(path: str, **task_options: Any) -> Any:
         return Training.from_json(value)
 
     return _stage(f"perank_tasks.training.stages.{path}", TRAINING_PLAN, training, task_options)
+
+
+def plan_experiment(**task_options: Any) -> Any:
+    """The first task of an experiment: its Params and date as an `ExperimentPlan`, in JSON."""
+
+    @task(task_id=EXPERIMENT_PLAN, **task_options)
+    def plan_run() -> dict[str, Any]:
+        from perank_tasks.experiments.options import RunOptions
+        from perank_tasks.experiments.plan import plan_experiment as plan_cells
+
+        context = get_current_context()
+        with _AsAirflowErrors():
+            options = RunOptions.parse(dict(context["params"]))
+            run_date = options.run_date or run_date_of(context)
+            return plan_cells(options.experiment_asked(), run_date).to_json()
+
+    return plan_run
+
+
+def experiment_stage(path: str, **task_options: Any) -> Any:
+    """As `stage`, of a function of `perank_tasks.experiments`."""
+
+    def experiment(value: dict[str, Any]) -> Any:
+        from perank_tasks.experiments.plan import ExperimentPlan
+
+        return ExperimentPlan.from_json(value)
+
+    module = f"perank_tasks.experiments.{path}"
+    return _stage(module, EXPERIMENT_PLAN, experiment, task_options)
 
 
 def _stage(

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from perank_tasks.commands import baseline, checkpoint, parse_date, train, warehouse
 from perank_tasks.commands.compare import compare
+from perank_tasks.commands.experiment import experiment
 from perank_tasks.commands.plan import plan
 from perank_tasks.commands.retention import retention
 from perank_tasks.commands.simulate import simulate
@@ -233,6 +234,7 @@ for _stage, _text in _HELP.items():
 
 
 app.command()(compare)
+app.command()(experiment)
 app.command()(plan)
 app.command()(retention)
 app.command()(sql)

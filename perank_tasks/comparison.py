@@ -13,12 +13,19 @@ import duckdb
 import numpy as np
 
 from perank_tasks.artifacts import Store
+from perank_tasks.cell_names import CellName, FoundCell
 from perank_tasks.errors import ConfigError
 from perank_tasks.regression.attribution import explain
 from perank_tasks.regression.derive import NO_QUALITY
 from perank_tasks.regression.drift import Drift, compare_rankings
 from perank_tasks.regression.nights import Run, read_rankings
-from perank_tasks.regression.statistics import Band, holm, mean_interval, randomisation_test
+from perank_tasks.regression.statistics import (
+    Band,
+    effect_size,
+    holm,
+    mean_interval,
+    randomisation_test,
+)
 from perank_tasks.run_names import RunName
 
 Scores = Mapping[str, Mapping[str, float]]
@@ -52,6 +59,9 @@ class MeasureComparison:
     p: float | None
     """None for measures that say nothing of quality."""
     p_holm: float | None
+    effect: float | None = None
+    """Mean difference over the differences' standard deviation; None where it was not kept, or
+    all differences are alike."""
 
     @property
     def delta(self) -> float:
@@ -91,11 +101,17 @@ def sides_of(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> list[tupl
     """The pairs of results that two names mean.
 
     Two nights pair arm by arm; where both names say an arm, those two; where one does, the
-    other's is the same arm.
+    other's is the same arm. A cell of an experiment pairs with another one, or with one result.
 
     Raises:
         ConfigError: a name means nothing, or no arm is in both.
     """
+    cells = [CellName.parse(text) for text in (a, b)]
+    if any(cells):
+        one, other = (
+            _named(connection, text, cell) for text, cell in zip((a, b), cells, strict=True)
+        )
+        return [(one, other)]
     name_a, name_b = RunName.parse(a), RunName.parse(b)
     runs_a, runs_b = name_a.find(connection), name_b.find(connection)
     both_named = name_a.arm and name_b.arm
@@ -112,6 +128,19 @@ def sides_of(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> list[tupl
             "side, as in 2026-01-31/bm25 2026-01-31/perank."
         )
     return [(_side(connection, one), _side(connection, other)) for one, other in pairs]
+
+
+def _named(connection: duckdb.DuckDBPyConnection, text: str, cell: CellName | None) -> Side:
+    """The one cell or result of that name."""
+    if cell:
+        return _cell_side(connection, cell.find(connection))
+    runs = RunName.parse(text).find(connection)
+    if len(runs) > 1:
+        raise ConfigError(
+            f"{text} has {', '.join(run.arm for run in runs)}; say which of them to hold the cell "
+            f"against, as in {runs[0].run_date}/{runs[0].arm}."
+        )
+    return _side(connection, runs[0])
 
 
 def side_of_file(path: Path, qrels: Path, relevance_level: int) -> Side:
@@ -213,6 +242,26 @@ def _side(connection: duckdb.DuckDBPyConnection, run: Run) -> Side:
     return Side(f"{run.run_date}/{run.arm}", values, read_rankings(connection, run), run)
 
 
+def _cell_side(connection: duckdb.DuckDBPyConnection, cell: FoundCell) -> Side:
+    key = [cell.experiment, cell.run_date, cell.cell_hash]
+    where = "WHERE experiment = ? AND run_date = ? AND cell_hash = ?"
+    values: dict[str, dict[str, float]] = {}
+    for measure, query_id, value in connection.execute(
+        "SELECT measure, query_id, value FROM experiment_query_measures " + where + " ORDER BY ALL",
+        key,
+    ).fetchall():
+        values.setdefault(measure, {})[query_id] = value
+    rankings: dict[str, dict[str, float]] = {}
+    for query_id, passage_id, score in connection.execute(
+        "SELECT query_id, passage_id, score FROM experiment_rankings "
+        + where
+        + " ORDER BY query_id, rank",
+        key,
+    ).fetchall():
+        rankings.setdefault(query_id, {})[passage_id] = score
+    return Side(f"{cell.experiment}/{cell.cell}", values, rankings)
+
+
 def _compare_measure(a: Side, b: Side, measure: str) -> MeasureComparison | None:
     common = sorted(a.values[measure].keys() & b.values[measure].keys())
     if not common:
@@ -230,6 +279,7 @@ def _compare_measure(a: Side, b: Side, measure: str) -> MeasureComparison | None
         worse=int(np.sum(differences < 0)),
         p=p,
         p_holm=None,
+        effect=effect_size(differences),
     )
 
 

@@ -34,6 +34,7 @@ from perank_tasks.perank.options import (
     PassageForm,
     RankingOptions,
 )
+from perank_tasks.vectors import Transform
 
 ArmName = Literal["bm25", "cosine", "fusion", "perank", "llm-off"]
 ARM_NAMES: tuple[ArmName, ...] = get_args(ArmName)
@@ -47,6 +48,18 @@ ARM_HELP = {
     "perank": "PE-Rank: listwise reranking by an LLM that sees one embedding a passage",
     "llm-off": "the same checkpoint with its LLM switched off: its residual alone, if it has one",
 }
+
+FirstStage = Literal["bm25", "given", "dense", "hybrid"]
+FIRST_STAGE_HELP = {
+    "bm25": "over the whole collection",
+    "given": "the run file of the collection",
+    "dense": "exact search by the embedder's cosine over the whole collection",
+    "hybrid": "reciprocal-rank fusion of bm25 and dense, each to the depth of the list",
+}
+INDEXED: frozenset[FirstStage] = frozenset({"bm25", "hybrid"})
+"""First stages that search a BM25 index."""
+DENSE: frozenset[FirstStage] = frozenset({"dense", "hybrid"})
+"""First stages that search embeddings."""
 
 DEFAULT_EMBEDDER = "all-minilm-l6-v2"
 DEFAULT_CHECKPOINT = "smollm2-minilm-untrained"
@@ -112,18 +125,22 @@ class NightOptions(Options):
         min_length=1,
         description="What to compare: " + _choices(ARM_HELP),
     )
-    first_stage: Literal["bm25", "given"] = Field(
-        "bm25",
-        description="Where candidates come from: bm25 over the whole collection, or the given run "
-        "file of the collection.",
+    first_stage: FirstStage = Field(
+        "bm25", description="Where candidates come from: " + _choices(FIRST_STAGE_HELP)
     )
     depth: int = Field(100, ge=1, le=1000, description="Candidates a query.")
+    rrf_k: int = Field(
+        60,
+        ge=1,
+        description="hybrid: what is added to a rank before its reciprocal is taken (60 as Cormack "
+        "et al., SIGIR 2009).",
+    )
     k1: float = Field(0.9, ge=0, le=10, description="BM25's term saturation (0.9 as Anserini).")
     b: float = Field(0.4, ge=0, le=1, description="BM25's length normalisation (0.4 as Anserini).")
     embedder: str = Field(
         DEFAULT_EMBEDDER,
-        description="Embedder of the cosine and fusion arms: an embedded name, a folder or a hub "
-        "id. PE-Rank uses its checkpoint's own.",
+        description="Embedder of the cosine and fusion arms, and of dense and hybrid first "
+        "stages: an embedded name, a folder or a hub id. PE-Rank uses its checkpoint's own.",
     )
     trust_remote_code: bool = Field(
         False,
@@ -132,6 +149,12 @@ class NightOptions(Options):
     )
     embedding_precision: Literal["float32", "float16"] = Field(
         "float32", description="How embeddings are kept: float16 takes half the space."
+    )
+    embedding_transform: str | None = Field(
+        None,
+        description="What passages' vectors are put through before they are searched or ranked, "
+        "to see what smaller ones would do: dims:128, float16, int8, binary or noise:0.5, joined "
+        "by +. Empty: nothing.",
     )
     fusion_weight: float = Field(
         0.03, ge=0, description="Weight of the first-stage score beside the cosine in fusion."
@@ -164,6 +187,13 @@ class NightOptions(Options):
         "given", description="The order that PE-Rank starts from: " + _choices(ORDER_HELP)
     )
     order_seed: int = Field(0, ge=0, description="Seed of a random initial order.")
+    orders: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Initial orders that PE-Rank ranks from, the one above and shuffled ones, to "
+        "sort by the mean rank over all of them; that many times the work.",
+    )
     shards: int = Field(
         2, ge=1, le=512, description="Parts that embedding, retrieval and reranking are split into."
     )
@@ -195,6 +225,11 @@ class NightOptions(Options):
     )
 
     @property
+    def transform(self) -> Transform | None:
+        """What passages' vectors are put through; ConfigError where it is malformed."""
+        return Transform.parse(self.embedding_transform) if self.embedding_transform else None
+
+    @property
     def ranking(self) -> RankingOptions:
         """What of these options is PE-Rank's; ConfigError where they exclude each other."""
         return RankingOptions(
@@ -211,7 +246,7 @@ class NightOptions(Options):
     @model_validator(mode="after")
     def _options_fit_together(self) -> "NightOptions":
         try:
-            _ = self.ranking
+            _ = self.ranking, self.transform
         except ConfigError as error:
             raise ValueError(str(error)) from None
         if len(set(self.arms)) != len(self.arms):
@@ -293,11 +328,25 @@ def _explained(item: ErrorDetails, options: list[str]) -> str:
     return f"  {where}: {said}{found}{hint}"
 
 
-def first_stage_name(options: NightOptions, run: str | None) -> str:
-    """`given` with the name of the collection's run, or `bm25` with its parameters."""
-    if options.first_stage == "given":
-        return f"given {run}"
-    return f"bm25 k1={options.k1:g} b={options.b:g}"
+def first_stage_name(
+    options: NightOptions, run: str | None, embedder_hash: str | None = None
+) -> str:
+    """The first stage with its parameters, in one line.
+
+    Args:
+        run: the name of the collection's run, where that is asked for.
+        embedder_hash: of the embedder that is searched by, where one is.
+    """
+    bm25 = f"bm25 k1={options.k1:g} b={options.b:g}"
+    dense = f"dense {options.embedder} {embedder_hash}"
+    if options.embedding_transform:
+        dense += f" {options.embedding_transform}"
+    return {
+        "given": f"given {run}",
+        "bm25": bm25,
+        "dense": dense,
+        "hybrid": f"rrf k={options.rrf_k} of {bm25} and {dense}",
+    }[options.first_stage]
 
 
 class Arm(_Frozen):
@@ -316,11 +365,17 @@ class Arm(_Frozen):
     checkpoint_hash: str | None = None
     prompt: str | None = None
     ranking: RankingOptions | None = None
+    transform: str | None = None
+    """What the passages' vectors are put through; None: nothing."""
+    orders: int | None = None
+    """Initial orders that are averaged over; None: one."""
 
     @property
     def hash(self) -> str:
         """Ten hex digits that name this configuration in every table."""
-        return stable_hash(self.model_dump(mode="json"))[:10]
+        # Fields that came later are left out where they say nothing: names stay what they were.
+        later = {name for name in ("transform", "orders") if getattr(self, name) is None}
+        return stable_hash(self.model_dump(mode="json", exclude=later))[:10]
 
 
 class Promotion(_Frozen):
@@ -363,9 +418,15 @@ class Night(_Frozen):
         return self.arms[0].first_stage
 
     @property
+    def searched_by(self) -> str | None:
+        """The embedder whose vectors the first stage searches; None where it searches none."""
+        return self.options.embedder if self.options.first_stage in DENSE else None
+
+    @property
     def embedders(self) -> tuple[str, ...]:
-        """Every embedder that an arm of this night needs, once."""
-        return tuple(dict.fromkeys(arm.embedder for arm in self.arms if arm.embedder))
+        """Every embedder that the first stage or an arm of this night needs, once."""
+        needed = (self.searched_by, *(arm.embedder for arm in self.arms))
+        return tuple(dict.fromkeys(name for name in needed if name))
 
     def arm(self, arm_hash: str) -> Arm:
         """The arm of this night with that hash; KeyError where there is none."""

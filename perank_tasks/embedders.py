@@ -1,12 +1,12 @@
 """Embedders: texts in, L2-normalised float32 vectors out.
 
 An embedder is named by one string: an embedded name (`all-minilm-l6-v2`), a
-sentence-transformers folder or hub id, or `checkpoint:<name or folder>` for the encoder
-inside a PE-Rank checkpoint. `identify` says what it is without loading it, for keys;
-`load` makes it ready to encode.
+sentence-transformers folder or hub id, either with options behind a `?`
+(`all-minilm-l6-v2?layers=3`, `smollm2-135m-instruct?pooling=mean`: see `model_variants`), or
+`checkpoint:<name or folder>` for the encoder inside a PE-Rank checkpoint. `identify` says what it
+is without loading it, for keys; `load` makes it ready to encode.
 """
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from perank_tasks.errors import ConfigError
-from perank_tasks.models import ResolvedModel, content_hash, resolve_model
+from perank_tasks.model_variants import ModelVariant, repository_code
+from perank_tasks.models import ResolvedModel, content_hash, find_model, resolve_model
 from perank_tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def load(name: str, settings: Settings, *, trust_remote_code: bool = False) -> E
         return _CheckpointEncoder(model)
     found = _sentence_transformer(name, settings.cache)
     # Code on the hub is fetched by transformers, from where the name says.
-    source = found.name if _code(found.folder) and found.revision else str(found.folder)
+    source = found.name if repository_code(found.folder) and found.revision else str(found.folder)
     return _SentenceTransformer(source, trust_remote_code=trust_remote_code)
 
 
@@ -78,7 +79,7 @@ def check_code(name: str, settings: Settings, *, trust_remote_code: bool) -> Non
     Raises:
         ConfigError: it brings code, and `trust_remote_code` is false.
     """
-    code = _code(_config_folder(name, settings.cache))
+    code = repository_code(_config_folder(name, settings.cache))
     if code and not trust_remote_code:
         raise ConfigError(
             f"The embedder {name!r} is Python code of its own repository ({code}), which is not "
@@ -126,6 +127,10 @@ class _CheckpointEncoder:
 def _identity(name: str, cache_folder: Path) -> tuple[tuple[str, str | int], ...]:
     # Cached for the process: it reads every byte of the model's files.
     # A sentence-transformers model's pooling and maximum length are in its folder, so in its hash.
+    if ModelVariant.parse(name):
+        # Its own files name the versions of the libraries that cut it; its vectors follow from
+        # the model and the cut.
+        return (("name", name), ("content", str(find_model(name).revision)[:16]))
     content = content_hash(_config_folder(name, cache_folder))
     if not name.startswith(CHECKPOINT_PREFIX):
         return (("name", name), ("content", content))
@@ -152,26 +157,12 @@ def _config_folder(name: str, cache_folder: Path) -> Path:
     return encoder.folder or resolve_model(encoder.name, cache=cache_folder).folder
 
 
-def _code(folder: Path) -> str | None:
-    """What a model would run of its repository's Python code; None where it brings none."""
-    modules = folder / "modules.json"
-    if modules.is_file():
-        for module in json.loads(modules.read_text(encoding="utf-8")):
-            if not module["type"].startswith("sentence_transformers."):
-                return str(module["type"])
-    for config in sorted(folder.rglob("config.json")):
-        auto_map = json.loads(config.read_text(encoding="utf-8")).get("auto_map") or {}
-        if code := auto_map.get("AutoModel") or auto_map.get("AutoConfig"):
-            return str(code)
-    return None
-
-
 def _sentence_transformer(name: str, cache_folder: Path) -> ResolvedModel:
     model = resolve_model(name, cache=cache_folder)
     modules = model.folder / "modules.json"
     if not modules.is_file():
         raise ConfigError(
             f"The embedder {name!r} ({model.folder}) is no sentence-transformers model: it has no "
-            "modules.json. Save it with SentenceTransformer(...).save(folder) first."
+            f"modules.json. Write {name}?pooling=mean, or another rule, to make one of it."
         )
     return model

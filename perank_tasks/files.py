@@ -1,6 +1,8 @@
-"""Files: written whole or not at all, and an operating system's refusal said with its remedy."""
+"""Files and folders, written whole or not at all; a system's refusal, said with its remedy."""
 
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +29,37 @@ def replacing(path: Path, remedy: str) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def making_folder(target: Path, remedy: str, *, replace: bool = False) -> Iterator[Path]:
+    """A scratch folder that becomes `target`, readable for everybody, if the block succeeds.
+
+    It appears by one rename. Of two processes that make the same at once, the second's identical
+    work is thrown away, unless it is to replace what is there.
+
+    Args:
+        remedy: sentences for `storage_errors`.
+        replace: a folder that is there gives way.
+    """
+    with storage_errors(target, remedy):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            yield scratch
+            # mkdtemp and safetensors make private ones; models are shared between users.
+            scratch.chmod(0o755)
+            for path in scratch.rglob("*"):
+                path.chmod(0o755 if path.is_dir() else 0o644)
+            if replace and target.exists():
+                shutil.rmtree(target)
+            try:
+                scratch.rename(target)
+            except OSError:
+                if replace or not target.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager

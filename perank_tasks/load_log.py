@@ -3,7 +3,7 @@
 In: a results artifact that is being loaded. Out: `loads/<collection>/<key>`, a manifest
 without parts. Where a date was run twice, this says whose rows hold, so that the
 warehouse can be made again from artifacts alone. Results of a withdrawn snapshot count as never
-loaded.
+loaded. Experiments have a log of their own, `experiment_loads/<experiment>/<key>`.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from perank_tasks.artifacts import Artifact, Store, artifact_key
 from perank_tasks.withdrawals import withdrawn_snapshots
 
 KIND = "loads"
+EXPERIMENT_KIND = "experiment_loads"
 
 Key = tuple[str, str]
 """(date, arm hash) of one result of a collection."""
@@ -39,6 +40,30 @@ def record_load(results: Artifact) -> None:
         counts={},
         provenance={},
     )
+
+
+def record_experiment(results: Artifact) -> None:
+    """Note that an experiment's results are being loaded now; as `record_load`."""
+    moment = datetime.now(UTC).isoformat(timespec="microseconds")
+    key = artifact_key(moment=moment, results=results.reference)
+    name = collection_of(results.reference)
+    results.store.artifact(EXPERIMENT_KIND, name, key).publish(
+        expected={},
+        inputs={"results": results.reference},
+        config={"run_date": results.manifest.config["run_date"]},
+        counts={},
+        provenance={},
+    )
+
+
+def needed_experiments(store: Store) -> list[str]:
+    """References of the experiments' results whose rows hold, one of each name and date."""
+    newest: dict[tuple[str, str], str] = {}
+    for name in store.collections(EXPERIMENT_KIND):
+        for entry in store.published(EXPERIMENT_KIND, name):
+            manifest = entry.manifest
+            newest.setdefault((name, manifest.config["run_date"]), manifest.inputs["results"])
+    return list(newest.values())
 
 
 def needed_results(store: Store) -> list[str]:

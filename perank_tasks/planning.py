@@ -167,9 +167,9 @@ def plan(work: Work, rates: dict[str, Any]) -> list[StagePlan]:
 
 
 def critical_path(stages: Iterable[StagePlan]) -> float:
-    """Seconds of the night: indexing and retrieval go on beside embedding."""
+    """Seconds of the night: indexing goes on beside embedding."""
     seconds = {stage.stage: stage.seconds for stage in stages}
-    side = seconds.pop("index") + seconds.pop("retrieve")
+    side = seconds.pop("index")
     return sum(seconds.values()) - seconds["embed"] + max(seconds["embed"], side)
 
 

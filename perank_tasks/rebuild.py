@@ -1,7 +1,8 @@
 """Rebuild: the warehouse again, from Parquet alone.
 
-In: all results, acceptances and the log of loads. Out: new DuckDB files with the same rows in
-every table, in the place of the old ones. The old ones stay until the new ones are whole.
+In: all results, of nights and of experiments, acceptances and the logs of loads. Out: new DuckDB
+files with the same rows in every table, in the place of the old ones. The old ones stay until the
+new ones are whole.
 """
 
 import shutil
@@ -10,11 +11,12 @@ from pathlib import Path
 from perank_tasks.acceptances import all_acceptances
 from perank_tasks.artifacts import Store
 from perank_tasks.errors import StorageError, WarehouseError
-from perank_tasks.load_log import needed_results
+from perank_tasks.load_log import needed_experiments, needed_results
 from perank_tasks.regression.derive import derive_all
 from perank_tasks.warehouse import (
     LOCK_PATIENCE_S,
     insert_acceptances,
+    insert_experiment,
     insert_results,
     locked,
     writing,
@@ -34,7 +36,8 @@ def rebuild(
         ArtifactError: results whose rows hold are gone; names them.
     """
     needed = [store.open(reference) for reference in needed_results(store)]
-    if not needed and not allow_empty:
+    experiments = [store.open(reference) for reference in needed_experiments(store)]
+    if not needed and not experiments and not allow_empty:
         raise WarehouseError(
             f"There are no results in {store.root} to make a warehouse of. Run a night first, or "
             "set PERANK_ROOT to where the artifacts are."
@@ -46,6 +49,8 @@ def rebuild(
             with writing(work, patience_s) as connection:
                 for results in needed:
                     insert_results(connection, results)
+                for results in experiments:
+                    insert_experiment(connection, results)
                 insert_acceptances(connection, all_acceptances(store))
                 derive_all(connection)
             # The old file's log of unfinished writes must not be applied to the new file.
@@ -59,4 +64,4 @@ def rebuild(
             ) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    return len(needed)
+    return len(needed) + len(experiments)

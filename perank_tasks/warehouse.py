@@ -21,9 +21,9 @@ import pyarrow as pa
 from perank_tasks.acceptances import publish_acceptance
 from perank_tasks.artifacts import Artifact, Store
 from perank_tasks.errors import ConfigError, StorageError, WarehouseError
-from perank_tasks.load_log import collection_of, keys_of, record_load
+from perank_tasks.load_log import collection_of, keys_of, record_experiment, record_load
 from perank_tasks.regression.derive import VERSION, derive, derive_all
-from perank_tasks.schemas import RESULT_TABLES
+from perank_tasks.schemas import EXPERIMENT_TABLES, RESULT_TABLES
 from perank_tasks.sql_files import sql_folder
 
 LOCK_PATIENCE_S = 60.0
@@ -92,6 +92,36 @@ def insert_results(connection: duckdb.DuckDBPyConnection, results: Artifact) -> 
     for table, rows in tables.items():
         connection.register(f"incoming_{table}", rows)
     for statement in sorted((sql_folder() / "load").glob("*.sql")):
+        connection.execute(statement.read_text())
+    return {table: rows.count_rows() for table, rows in tables.items()}
+
+
+def load_experiment(
+    folder: Path, results: Artifact, patience_s: float = LOCK_PATIENCE_S
+) -> dict[str, int]:
+    """Put an experiment's rows into the warehouse, replacing those of the same name and date.
+
+    Args:
+        results: an artifact with the tables of `schemas.EXPERIMENT_TABLES`.
+
+    Returns:
+        {table: rows loaded}.
+
+    Raises:
+        WarehouseError, StorageError: as `load_results`.
+    """
+    with writing(folder, patience_s) as connection:
+        counts = insert_experiment(connection, results)
+        record_experiment(results)
+    return counts
+
+
+def insert_experiment(connection: duckdb.DuckDBPyConnection, results: Artifact) -> dict[str, int]:
+    """Replace the rows of an experiment of the same name and date."""
+    tables = {table: results.dataset(table) for table in EXPERIMENT_TABLES}
+    for table, rows in tables.items():
+        connection.register(f"incoming_{table}", rows)
+    for statement in sorted((sql_folder() / "load_experiment").glob("*.sql")):
         connection.execute(statement.read_text())
     return {table: rows.count_rows() for table, rows in tables.items()}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from perank_tasks.artifacts import Artifact, Store, artifact_key
-from perank_tasks.schemas import RESULT_TABLES, rows_to_table
+from perank_tasks.schemas import EXPERIMENT_TABLES, RESULT_TABLES, rows_to_table
 
 QUERIES = 24
 BASE = np.random.default_rng(4).uniform(0.3, 0.8, QUERIES)
@@ -91,5 +91,38 @@ def publish_results(
         artifact.write_part(table, rows_to_table(tables[table], schema), schema)
     artifact.publish(
         expected=dict.fromkeys(RESULT_TABLES, 1), inputs={}, config={}, counts={}, provenance={}
+    )
+    return artifact
+
+
+def publish_experiment(root: Path, run_date: date, name: str = "orders") -> Artifact:
+    """Publish one run of an experiment: a baseline, and a variant of two cells, over 10 queries."""
+    key = (name, run_date)
+    at = datetime(2026, 1, 1, 3, tzinfo=UTC).replace(tzinfo=None)
+    tables: dict[str, list[tuple]] = {table: [] for table in EXPERIMENT_TABLES}
+    question = "Does the order matter?"
+    tables["experiments"] = [(*key, "complete", question, "base", 3, 0, "print", "{}", at)]
+    for cell, variant, value in (("a", "base", 0.3), ("b", "seeds", 0.4), ("c", "seeds", 0.6)):
+        run = ("arm", "{}", "r", "snapshots/c/s", 10, 10, 10, 0, 0, 512, "cpu", 21.0, 1.0)
+        work = (1000, 100, 9, 10**9, 0, 10**9)
+        about = (*key, cell, "c", cell, variant, "perank", "complete", None, "{}")
+        tables["experiment_cells"].append((*about, *run, *work))
+        tables["experiment_measures"].append((*key, cell, "nDCG@10", value, 10))
+        tables["experiment_query_measures"] += [
+            (*key, cell, f"q{i}", "nDCG@10", value) for i in range(10)
+        ]
+        tables["experiment_rankings"] += [(*key, cell, f"q{i}", "p", 1, 1.0, 1) for i in range(10)]
+    tested = (10, 0.5, 0.3, 0.2, 0.1, 0.3, 1.2, 10, 0, 0.002, 0.002, 1)
+    tables["experiment_tests"] = [(*key, "c", "seeds", "base", "nDCG@10", *tested)]
+    tables["experiment_provenance"] = [(*key, "code", "abc")]
+    artifact = Store(root).artifact("experiments", name, artifact_key(rows=repr(tables)))
+    for table, schema in EXPERIMENT_TABLES.items():
+        artifact.write_part(table, rows_to_table(tables[table], schema), schema)
+    artifact.publish(
+        expected=dict.fromkeys(EXPERIMENT_TABLES, 1),
+        inputs={},
+        config={"run_date": run_date.isoformat()},
+        counts={},
+        provenance={},
     )
     return artifact

@@ -6,6 +6,7 @@ import pytest
 
 from perank_tasks.config import Arm, Night, NightOptions, stable_hash
 from perank_tasks.errors import ConfigError
+from perank_tasks.perank.options import RankingOptions
 from perank_tasks.settings import Settings
 from perank_tasks.stages.plan import plan_night
 
@@ -92,6 +93,26 @@ def test_a_commit_that_leaves_the_code_as_it_was_changes_nothing() -> None:
     one = night(code="c", commit="1").fingerprint_hash
     assert one == night(code="c", commit="2").fingerprint_hash
     assert one != night(code="d", commit="1").fingerprint_hash
+
+
+def test_arms_of_before_keep_their_names_and_later_settings_make_others() -> None:
+    """The hashes are those of perank before an arm had a transform and orders."""
+    first = Arm(name="bm25", first_stage="bm25 k1=0.9 b=0.4", depth=100)
+    assert first.hash == "a6a5c728d1"
+    perank = Arm(
+        name="perank",
+        first_stage="bm25 k1=0.9 b=0.4",
+        depth=100,
+        embedder="e",
+        embedder_hash="h",
+        checkpoint="c",
+        checkpoint_hash="d",
+        prompt="p",
+        ranking=RankingOptions(),
+    )
+    assert perank.hash == "d3c1a98218"
+    changes = ({}, {"orders": 2}, {"orders": 3}, {"transform": "int8"})
+    assert len({perank.model_copy(update=change).hash for change in changes}) == 4
 
 
 def test_hashes_are_the_same_in_every_process() -> None:

@@ -54,6 +54,8 @@ def test_an_old_warehouse_keeps_its_rows_and_gets_its_verdicts(
         versions = connection.execute("FROM schema_versions ORDER BY ALL").fetchall()
         assert versions[0] == ("001_results",)
         assert ("003_verdicts",) in versions
+        assert versions[-1] == ("004_experiments",)
+        assert connection.execute("SELECT count(*) FROM experiments").fetchone() == (0,)
 
 
 def test_a_load_that_fails_leaves_the_old_file_as_it_was(warehouse: Path, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from perank_tasks.artifacts import Store
 from perank_tasks.errors import ArtifactError, WarehouseError
 from perank_tasks.load_log import KIND
 from perank_tasks.rebuild import rebuild
-from perank_tasks.warehouse import load_acceptance, load_results, reading
-from tests.results import BASE, drop, publish_results
+from perank_tasks.warehouse import load_acceptance, load_experiment, load_results, reading
+from tests.results import BASE, drop, publish_experiment, publish_results
 
 DAYS = [date(2026, 1, day) for day in range(1, 5)]
 
@@ -43,6 +43,8 @@ def filled(tmp_path: Path) -> Path:
     for results in loads:
         load_results(tmp_path, results)
     load_acceptance(tmp_path, Store(tmp_path), acceptance("c", DAYS[2], "Ada", "new corpus"))
+    for day in DAYS[:2]:
+        load_experiment(tmp_path, publish_experiment(tmp_path, day))
     # Evaluated, and never loaded.
     publish_results(tmp_path, date(2026, 1, 9), {"bm25": BASE})
     return tmp_path
@@ -54,7 +56,7 @@ def test_every_table_is_made_again(filled: Path) -> None:
     for name in ("writer.duckdb", "perank.duckdb"):
         (filled / name).unlink()
     # All that was loaded, less what was replaced whole since.
-    assert rebuild(filled, Store(filled)) == 6
+    assert rebuild(filled, Store(filled)) == 6 + 2
     assert everything(filled) == before
     load_results(filled, publish_results(filled, date(2026, 1, 10), {"bm25": BASE}))
     assert len(everything(filled)["runs"]) == len(before["runs"]) + 1

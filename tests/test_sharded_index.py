@@ -148,15 +148,15 @@ def test_shards_may_be_indexed_and_searched_in_any_order_and_again(
     assert gather_terms(night, snapshot) is None
     assert publish_index(night, snapshot) == index
 
-    work = plan_retrieval(night, snapshot, index)
+    work = plan_retrieval(night, snapshot, index, {})
     assert work == [{"table": "found", "shard": shard} for shard in range(5)]
     for piece in [*reversed(work), work[0]]:
-        retrieve_shard(night, snapshot, index, piece)
-    reference = publish_candidates(night, snapshot, index)
+        retrieve_shard(night, snapshot, index, {}, piece)
+    reference = publish_candidates(night, snapshot, index, {})
     table = store().open(reference).read("candidates")
     assert list(zip(*(c.to_pylist() for c in table.columns), strict=True)) == whole
     assert not list(store().root.glob("found/*/*"))
-    assert publish_candidates(night, snapshot, index) == reference
+    assert publish_candidates(night, snapshot, index, {}) == reference
 
 
 def test_a_collection_without_a_single_term_finds_nothing(tmp_path: Path) -> None:

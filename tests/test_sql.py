@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from perank_tasks.acceptances import acceptance
-from perank_tasks.schemas import DERIVED_TABLES, RESULT_TABLES
+from perank_tasks.schemas import DERIVED_TABLES, EXPERIMENT_TABLES, RESULT_TABLES
 from perank_tasks.sql_files import sql_folder
-from perank_tasks.warehouse import load_results, reading
-from tests.results import BASE, drop, publish_results
+from perank_tasks.warehouse import load_experiment, load_results, reading
+from tests.results import BASE, drop, publish_experiment, publish_results
 
 DAYS = [date(2026, 1, day) for day in (1, 2, 3)]
 EXAMPLES = sorted((sql_folder() / "examples").glob("*.sql"))
@@ -32,6 +32,8 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckD
         )  # fmt: skip
         act = acceptance("c", day, "Ada", "why not") if i == 0 else None
         load_results(folder, night, acceptance=act)
+    for day in DAYS[:2]:
+        load_experiment(folder, publish_experiment(folder, day))
     with reading(folder) as connection:
         yield connection
 
@@ -121,6 +123,20 @@ def test_a_night_has_one_word(warehouse: duckdb.DuckDBPyConnection) -> None:
     assert found[1]["cosine_moved"] is True  # its ranking did
 
 
+def test_variants_of_an_experiment_stand_beside_their_costs(
+    warehouse: duckdb.DuckDBPyConnection,
+) -> None:
+    """Of a run with a variant of two cells; the view takes the newest run alone."""
+    found = rows(warehouse, "FROM experiment_variants ORDER BY variant")
+    assert [(r["variant"], r["cells"]) for r in found] == [("base", 1), ("seeds", 2)]
+    base, seeds = found
+    assert base["delta"] is None
+    assert (seeds["value"], seeds["lowest_cell"], seeds["highest_cell"]) == (0.5, 0.4, 0.6)
+    assert seeds["delta"] == pytest.approx(0.2)
+    assert seeds["seconds_a_query"] == pytest.approx(2.0)
+    assert seeds["tokens_a_query"] == pytest.approx(110)
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example_queries_run_and_find_something(
     warehouse: duckdb.DuckDBPyConnection, example: Path
@@ -140,7 +156,7 @@ def dictionary() -> dict[str, list[tuple[str, str, bool]]]:
 
 
 def test_the_dictionary_is_the_schema(warehouse: duckdb.DuckDBPyConnection) -> None:
-    tables = (*RESULT_TABLES, "baselines", *DERIVED_TABLES)
+    tables = (*RESULT_TABLES, "baselines", *DERIVED_TABLES, *EXPERIMENT_TABLES)
     real = {
         table: [
             (name, "verdict" if kind.startswith("ENUM") else kind, null == "YES")

@@ -154,7 +154,9 @@ def _retrieve(job: Job) -> Outcome:
     from perank_tasks.stages.retrieve import plan_retrieval, publish_candidates, retrieve_shard
 
     assert index  # imported before the clock starts
-    inputs = (job.night, job.done["snapshot"], job.done["index"])
+    # By BM25 alone, which searches no embeddings.
+    searched: dict[str, str] = {}
+    inputs = (job.night, job.done["snapshot"], job.done["index"], searched)
 
     def run() -> str:
         for work in plan_retrieval(*inputs):

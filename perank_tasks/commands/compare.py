@@ -23,7 +23,10 @@ BAR = 24
 
 
 def compare(
-    run_a: Annotated[str, typer.Argument(help="DATE[/arm[/collection]], or a TREC run file.")],
+    run_a: Annotated[
+        str,
+        typer.Argument(help="DATE[/arm[/collection]], EXPERIMENT/CELL, or a TREC run file."),
+    ],
     run_b: Annotated[str, typer.Argument(help="The same: what is compared with it.")],
     qrels: Annotated[Path | None, typer.Option(help="Judgements of two TREC run files.")] = None,
     relevance_level: Annotated[
@@ -36,7 +39,8 @@ def compare(
     """Compare two runs: means, a test, and every query's gain or loss.
 
     RUN_A and RUN_B are results of the warehouse, 2026-01-30 and 2026-01-31 or
-    2026-01-31/bm25 and 2026-01-31/perank, or TREC run files from anywhere with --qrels.
+    2026-01-31/bm25 and 2026-01-31/perank, cells of experiments such as "window/window 20" and
+    "window/window 100", or TREC run files from anywhere with --qrels.
     """
     from perank_tasks.artifacts import Store
     from perank_tasks.comparison import compare as compare_sides

@@ -91,7 +91,7 @@ def plan(
     out.print(table)
     machine = measured["machine"]
     out.print(
-        f"The night: {critical_path(stages) / 3600:,.2f} hours, indexing and retrieving beside "
+        f"The night: {critical_path(stages) / 3600:,.2f} hours, indexing beside "
         f"embedding; later nights embed new passages only.",
         highlight=False,
         soft_wrap=True,

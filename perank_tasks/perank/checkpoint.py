@@ -23,10 +23,6 @@ Pickles are read with `weights_only=True` or refused; nothing in a checkpoint is
 import dataclasses
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +38,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from perank_tasks.errors import CheckpointError, StorageError
-from perank_tasks.models import ResolvedModel, make_readable, unpack_model
+from perank_tasks.errors import CheckpointError
+from perank_tasks.files import making_folder
+from perank_tasks.models import ResolvedModel, unpack_model
 from perank_tasks.perank.checkpoint_adapter import merge_adapter, plain_name, read_adapter
 from perank_tasks.perank.checkpoint_config import (
     ENCODER_PREFIX,
@@ -62,6 +59,9 @@ from perank_tasks.perank.checkpoint_files import TensorFiles, read_json, read_pi
 from perank_tasks.perank.model import meta_body, projector_shapes
 
 BASE_LLMS: dict[str, type[PretrainedConfig]] = {"llama": LlamaConfig, "mistral": MistralConfig}
+
+
+WRITE_REMEDY = "Make room, or name another folder."
 
 
 @dataclass(frozen=True)
@@ -173,33 +173,11 @@ def save_checkpoint(
         StorageError: the folder cannot be written.
     """
     settings = {"format": "perank", "format_version": FORMAT_VERSION, **dataclasses.asdict(config)}
-    with writing_checkpoint(folder) as scratch:
+    with making_folder(folder, WRITE_REMEDY, replace=True) as scratch:
         (scratch / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
         (scratch / "README.md").write_text(readme)
         plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         save_file(plain, scratch / "model.safetensors", metadata={"format": "pt"})
-
-
-@contextmanager
-def writing_checkpoint(folder: Path) -> Iterator[Path]:
-    """A scratch folder that becomes `folder`, readable for everybody, if the block succeeds.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            yield scratch
-            make_readable(scratch)
-            if folder.exists():
-                shutil.rmtree(folder)
-            scratch.rename(folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-    except OSError as error:
-        raise StorageError(f"cannot write the checkpoint {folder}: {error}") from error
 
 
 def _load_published(found: ResolvedModel, config: dict[str, Any], cache: Path) -> Checkpoint:

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from perank_tasks.errors import CheckpointError, ConfigError
+from perank_tasks.model_variants import ModelVariant
 from perank_tasks.models import resolve_model
 from perank_tasks.perank.checkpoint import Checkpoint
 from perank_tasks.products import replace_linears
@@ -70,7 +71,8 @@ class Encoder:
             config = AutoConfig.from_pretrained(source, **options)
             self._model = AutoModel.from_config(config, dtype=torch.float32, **options)
             _load_inside(self._model, checkpoint)
-        width = self._model.config.hidden_size
+        variant = ModelVariant.parse(spec.name)
+        width = (variant.dimensions if variant else None) or self._model.config.hidden_size
         if width != spec.embedding_size:
             raise CheckpointError(
                 f"{checkpoint.folder / 'config.json'}: embedding_size is {spec.embedding_size}, "
@@ -81,6 +83,7 @@ class Encoder:
         replace_linears(self._model)
         self._device = device
         self._pooling = spec.pooling
+        self._width = width
         self._max_positions = getattr(self._model.config, "max_position_embeddings", None)
         self.max_length = _own_max_length(folder, self._max_positions)
 
@@ -102,7 +105,7 @@ class Encoder:
             )
         cleaned = [clean_text(text) for text in texts]
         by_length = sorted(range(len(cleaned)), key=lambda i: len(cleaned[i]))
-        embeddings = np.empty((len(cleaned), self._model.config.hidden_size), np.float32)
+        embeddings = np.empty((len(cleaned), self._width), np.float32)
         for first in range(0, len(by_length), batch_size):
             batch = by_length[first : first + batch_size]
             inputs = self._tokenizer(
@@ -113,7 +116,7 @@ class Encoder:
                 return_tensors="pt",
             ).to(self._device)
             states = self._model(**inputs).last_hidden_state
-            pooled = _pool(states, inputs["attention_mask"], self._pooling)
+            pooled = _pool(states, inputs["attention_mask"], self._pooling)[:, : self._width]
             embeddings[batch] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
         return embeddings
 
@@ -122,7 +125,11 @@ def _own_max_length(folder: Path, positions: int | None) -> int:
     """Tokens to cut at: a sentence-transformers model's own, else the reference's."""
     settings = folder / "sentence_bert_config.json"
     if settings.is_file():
-        return int(json.loads(settings.read_text(encoding="utf-8"))["max_seq_length"])
+        found = json.loads(settings.read_text(encoding="utf-8")).get("max_seq_length")
+        if found is None:  # newer ones leave it to the tokenizer
+            tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+            found = tokenizer["model_max_length"]
+        return min(int(found), positions or int(found))
     return min(REFERENCE_MAX_LENGTH, positions or REFERENCE_MAX_LENGTH)
 
 

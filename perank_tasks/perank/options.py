@@ -7,7 +7,7 @@ from perank_tasks.errors import ConfigError
 
 Decoding = Literal["constrained", "first-step", "free", "residual"]
 PassageForm = Literal["embeddings", "both", "text"]
-InitialOrder = Literal["given", "inverted", "random"]
+InitialOrder = Literal["given", "inverted", "random", "oracle"]
 
 DECODING_HELP = {
     "constrained": "passages one by one, only those still to be ranked (the paper's)",
@@ -24,6 +24,7 @@ ORDER_HELP = {
     "given": "the first stage's",
     "inverted": "the first stage's, worst first",
     "random": "shuffled by seed and query id",
+    "oracle": "best judged first, to see what a perfect first stage would do: no system has it",
 }
 
 

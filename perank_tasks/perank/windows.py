@@ -48,7 +48,8 @@ def schedule(candidates: int, options: RankingOptions) -> list[Range]:
 def initial_order(candidates: int, options: RankingOptions, query_id: str) -> list[int]:
     """The order that ranking starts from: positions in the given list, 0 to candidates - 1.
 
-    A random one depends on seed and query id alone, not on the queries ranked beside it.
+    A random one depends on seed and query id alone, not on the queries ranked beside it. An
+    oracle's is the given one: whoever has judgements has to give passages in their order.
     """
     order = list(range(candidates))
     if options.initial_order == "inverted":

@@ -116,6 +116,21 @@ def mean_interval(values: np.ndarray, confidence: float = DEFAULT.confidence) ->
     return Band(mean - reach, mean + reach)
 
 
+def effect_size(differences: np.ndarray) -> float | None:
+    """Cohen's d of paired values: the mean difference over the differences' standard deviation.
+
+    Args:
+        differences: (queries,); NaN takes no part.
+
+    Returns:
+        None where the differences are all alike, or fewer than two.
+    """
+    d = differences[~np.isnan(differences)]
+    if len(d) < 2 or np.ptp(d) < _TIE:
+        return None
+    return float(d.mean() / d.std(ddof=1))
+
+
 def _all_signs(n: int) -> np.ndarray:
     """(2^n, n) of -1 and 1."""
     bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1

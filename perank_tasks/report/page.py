@@ -111,7 +111,7 @@ def render_night(contents: NightContents) -> str:
     arms = contents.arms
     ladder = list(Verdict)
     by_word = sorted(arms, key=lambda arm: -ladder.index(Verdict(arm.said["verdict"])))
-    return _template("night.html").render(
+    return template("night.html").render(
         night=contents,
         by_word=by_word,
         main=MAIN,
@@ -139,7 +139,7 @@ def render_index(connection: duckdb.DuckDBPyConnection, settings: Settings) -> s
         for name in collections
         if (series := read_means(connection, name))
     }
-    return _template("index.html").render(collections=collections, figures=figures, main=MAIN)
+    return template("index.html").render(collections=collections, figures=figures, main=MAIN)
 
 
 def _page(settings: Settings, night: dict[str, Any]) -> Path | None:
@@ -232,7 +232,8 @@ def _facts(arms: list[Arm]) -> list[tuple[str, list[tuple[str, str]]]]:
     return [(name, facts) for name, facts in groups if facts]
 
 
-def _template(name: str) -> Any:
+def template(name: str) -> Any:
+    """A page's template, with the filters that all of them use."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -50,7 +50,7 @@ _ARM_MARKERS = "osD^vPX*"
 _ARM_LINES = ("-", "--", "-.", ":")
 _ARM_COLOURS = ("accent", "bad", "good", "warn", "ink", "soft")
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 8.5,
     "axes.edgecolor": COLOURS["rule"],
@@ -99,7 +99,7 @@ class Cost:
 
 def plot_trend(points: Sequence[Point], salt: str) -> Markup:
     """A mean over the nights: band, baseline, a mark for each verdict and acceptance."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         # Ticks are as wide everywhere; to measure them in every figure takes as long as to draw.
         figure, axes = _figure(2.1, layout=None)
         figure.subplots_adjust(left=0.13, right=0.98, bottom=0.12, top=0.98)
@@ -130,12 +130,12 @@ def plot_trend(points: Sequence[Point], salt: str) -> Markup:
         shown = np.array([*values, *low, *high, *baseline])
         _limit(axes, float(np.nanmin(shown)), float(np.nanmax(shown)))
         _date_ticks(axes, [point.day for point in points])
-        return _svg(figure, salt)
+        return svg(figure, salt)
 
 
 def plot_intervals(intervals: Sequence[Interval], label: str, salt: str) -> Markup:
     """Numbers one below the other, each with its interval and, behind it, its band."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = _figure(0.75 + 0.3 * len(intervals))
         y = np.arange(len(intervals))[::-1]
         for at, interval in zip(y, intervals, strict=True):
@@ -154,12 +154,12 @@ def plot_intervals(intervals: Sequence[Interval], label: str, salt: str) -> Mark
         axes.set_ylim(-0.6, len(intervals) - 0.4)
         axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel(label)
-        return _svg(figure, salt)
+        return svg(figure, salt)
 
 
 def plot_gains(deltas: Sequence[float], label: str, salt: str) -> Markup:
     """What each query gained or lost, the largest loss on the left: losses below the line."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = _figure(2.1)
         sorted_deltas = np.sort(np.asarray(deltas, dtype=np.float64))
         edges = np.arange(len(sorted_deltas) + 1)
@@ -172,12 +172,12 @@ def plot_gains(deltas: Sequence[float], label: str, salt: str) -> Markup:
         axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("queries, the largest loss first")
         axes.set_ylabel(label)
-        return _svg(figure, salt)
+        return svg(figure, salt)
 
 
 def plot_costs(costs: Sequence[Cost], label: str, salt: str) -> Markup:
     """Quality, with its interval, against seconds a query on a logarithmic scale."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = _figure(2.7)
         for i, cost in enumerate(costs):
             colour = COLOURS[_ARM_COLOURS[i % len(_ARM_COLOURS)]]
@@ -193,12 +193,12 @@ def plot_costs(costs: Sequence[Cost], label: str, salt: str) -> Markup:
         axes.set_xlabel("a query takes")
         axes.set_ylabel(label)
         _legend(figure, len(costs))
-        return _svg(figure, salt)
+        return svg(figure, salt)
 
 
 def plot_arms(series: Sequence[tuple[str, Sequence[tuple[date, float]]]], salt: str) -> Markup:
     """Every arm's mean over the nights in one figure."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = _figure(2.7)
         for i, (name, points) in enumerate(series):
             axes.plot(
@@ -215,7 +215,7 @@ def plot_arms(series: Sequence[tuple[str, Sequence[tuple[date, float]]]], salt: 
         _limit(axes, min(values), max(values))
         _date_ticks(axes, sorted({day for _, points in series for day, _ in points}))
         _legend(figure, len(series))
-        return _svg(figure, salt)
+        return svg(figure, salt)
 
 
 def _figure(
@@ -262,7 +262,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds * 1e6:g} µs"
 
 
-def _svg(figure: Figure, salt: str) -> Markup:
+def svg(figure: Figure, salt: str) -> Markup:
     """The figure as an `<svg>` without a size, colours or names of its own.
 
     Args:

@@ -289,6 +289,11 @@ def _table(
     return pa.table([*names, values], schema=schema)
 
 
+def vectors_of(batch: pa.RecordBatch) -> np.ndarray:
+    """The vectors of a batch of embeddings, (n, dimension) float32."""
+    return _matrix(batch["embedding"])
+
+
 def _matrix(column: pa.FixedSizeListArray) -> np.ndarray:
     """(n, dimension) float32."""
     flat = column.flatten().to_numpy(zero_copy_only=False)

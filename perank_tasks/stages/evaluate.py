@@ -46,7 +46,7 @@ def evaluate(night: Night, rankings: dict[str, str]) -> str:
     rows: Rows = defaultdict(list)
     opened = {arm.hash: store.open(rankings[arm.hash]) for arm in night.arms}
     for arm in night.arms:
-        for table, new in _arm_rows(night, arm, store, opened[arm.hash]).items():
+        for table, new in arm_rows(night, arm, store, opened[arm.hash]).items():
             rows[table] += new
     tables = {t: rows_to_table(rows[t], schema) for t, schema in RESULT_TABLES.items()}
     inputs = [artifact.manifest.inputs for artifact in opened.values()]
@@ -64,7 +64,8 @@ def evaluate(night: Night, rankings: dict[str, str]) -> str:
     )
 
 
-def _arm_rows(night: Night, arm: Arm, store: Store, rankings: Artifact) -> Rows:
+def arm_rows(night: Night, arm: Arm, store: Store, rankings: Artifact) -> Rows:
+    """All rows of one arm: what the tables will hold of its rankings."""
     inputs = rankings.manifest.inputs
     candidates = store.open(inputs["candidates"])
     snapshot = store.open(candidates.manifest.inputs["snapshot"])
@@ -149,7 +150,9 @@ def _stages(
 ) -> dict[str, Manifest]:
     """The manifests of everything this arm's ranking took, in order."""
     used = {"snapshot": snapshot.manifest}
-    if embeddings := rankings.manifest.inputs.get("embeddings"):
+    inputs = (rankings.manifest.inputs, candidates.manifest.inputs)
+    # Of the arm, else of the first stage alone.
+    if embeddings := next((i["embeddings"] for i in inputs if "embeddings" in i), None):
         used["embed"] = store.open(embeddings).manifest
     if index := candidates.manifest.inputs.get("index"):
         used["index"] = store.open(index).manifest

@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 
 from perank_tasks.analysis import ANALYZER, analyze
 from perank_tasks.artifacts import Artifact, Store, artifact_key
-from perank_tasks.config import Night
+from perank_tasks.config import INDEXED, Night
 from perank_tasks.meter import Meter, total
 from perank_tasks.progress import progress
 from perank_tasks.settings import Settings
@@ -61,8 +61,8 @@ _POSTINGS = pa.schema(
 
 
 def plan_index(night: Night, snapshot: str) -> list[int]:
-    """The shards to index: none where a given run stands in for BM25."""
-    if night.options.first_stage == "given":
+    """The shards to index: none where the first stage does not search an index."""
+    if night.options.first_stage not in INDEXED:
         return []
     return list(range(_shards(Store(Settings.from_environment().root), snapshot)))
 
@@ -182,8 +182,8 @@ def index_shard(night: Night, snapshot: str, terms: str | None, shard: int) -> s
 
 
 def publish_index(night: Night, snapshot: str) -> str | None:
-    """Publish the index once its shards are; returns the reference, None for a given run."""
-    if night.options.first_stage == "given":
+    """Publish the index once its shards are; returns the reference, None where there is none."""
+    if night.options.first_stage not in INDEXED:
         return None
     store = Store(Settings.from_environment().root)
     shards = _shards(store, snapshot)

@@ -21,6 +21,7 @@ from perank_tasks.collections import (
 )
 from perank_tasks.config import (
     CHECKPOINT_ARMS,
+    DENSE,
     LLM_OFF,
     Arm,
     ArmName,
@@ -65,7 +66,10 @@ def plan_night(options: NightOptions, run_date: date) -> Night:
         )
     collection.check(options.run_date or run_date)
     _check_name(spec, collection.name, settings)
-    first_stage = first_stage_name(options, collection.run)
+    searched = None
+    if options.first_stage in DENSE:
+        searched = _embedder(options.embedder, options, settings)["embedder_hash"]
+    first_stage = first_stage_name(options, collection.run, searched)
     checkpoint, promotion = _checkpoint(options, options.run_date or run_date)
     night = Night(
         run_date=options.run_date or run_date,
@@ -175,7 +179,8 @@ def _arm(
     if name in ("cosine", "fusion"):
         weight = options.fusion_weight if name == "fusion" else None
         own = _embedder(options.embedder, options, settings)
-        return arm.model_copy(update={**own, "fusion_weight": weight})
+        transform = options.embedding_transform
+        return arm.model_copy(update={**own, "fusion_weight": weight, "transform": transform})
 
     from perank_tasks.perank.checkpoint_config import summarize_checkpoint
 
@@ -189,6 +194,7 @@ def _arm(
     if name == LLM_OFF:
         ranking = replace(ranking, decoding="residual", passages="embeddings", top_k=None)
     reads_vectors = ranking.passages != "text"
+    orders = options.orders if ranking.reads_a_prompt and options.orders > 1 else None
     return arm.model_copy(
         update={
             **(_embedder(embedder, options, settings) if reads_vectors else {}),
@@ -196,6 +202,8 @@ def _arm(
             "checkpoint_hash": summary.hash,
             "prompt": summary.prompt if ranking.reads_a_prompt else None,
             "ranking": ranking,
+            "transform": options.embedding_transform if reads_vectors else None,
+            "orders": orders,
         }
     )
 

@@ -11,10 +11,10 @@ Rankings belong to one date and fingerprint: they are computed anew every night.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,10 @@ from perank_tasks.stages.embed import read_vectors
 from perank_tasks.stages.retrieve import query_shard, read_candidates
 from perank_tasks.stages.snapshot import read_texts
 from perank_tasks.trec import write_run
+from perank_tasks.vectors import Transform
+
+if TYPE_CHECKING:
+    from perank_tasks.perank import RankingOptions, RerankResult
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +76,9 @@ def rerank_shard(
     snapshot = first_stage.manifest.inputs["snapshot"]
     queries = query_shard(night, snapshot, work["shard"])
     vectors = store.open(embeddings[arm.embedder]) if arm.embedder else None
+    transform = Transform.parse(arm.transform) if arm.transform else None
+    oracle = arm.ranking is not None and arm.ranking.initial_order == "oracle"
+    grades = _grades(store.open(snapshot)) if oracle else None
     texts = store.open(snapshot) if arm.ranking and arm.ranking.passages != "embeddings" else None
     ranker = _ranker(arm)
     if vectors is not None:
@@ -80,7 +87,7 @@ def rerank_shard(
     results: list[Ranked] = []
     with progress(f"ranking by {arm.name}", len(queries), "queries") as advance:
         for part in _parts(queries, found):
-            inputs = _join(part, found, vectors, texts)
+            inputs = replace(_join(part, found, vectors, texts, transform), grades=grades)
             for start in range(0, len(part), QUERIES_A_CALL):
                 tasks = _tasks(part[start : start + QUERIES_A_CALL], found, inputs)
                 results += [_without_inputs(r) for r in ranker.rank(tasks, advance)]
@@ -166,6 +173,7 @@ class QueryTask:
     embeddings: np.ndarray | None = None  # (n, d)
     query_embedding: np.ndarray | None = None  # (d,)
     texts: list[str] | None = None  # n
+    grades: list[int] | None = None  # n, judged; 0 where nobody judged
     problem: str | None = None
 
 
@@ -266,42 +274,81 @@ class _PERankRanker:
         return {name: counted[name] for name in WORK}
 
     def rank(self, tasks: list[QueryTask], advance: Callable[[int], None]) -> Iterator[Ranked]:
-        from perank_tasks.perank import RerankRequest
-
-        able = {
-            t.query_id: RerankRequest(
-                t.query_id,
-                t.text,
-                t.passage_ids,
-                t.embeddings,
-                t.query_embedding,
-                t.texts,
-                t.scores,
-            )
-            for t in tasks
-            if t.problem is None
-        }
-        results = self.model.rerank_many(able.values(), self.arm.ranking)
+        able = [task for task in tasks if task.problem is None]
+        results = zip(*(self._rank_once(able, turn) for turn in self._turns()), strict=True)
         for task in tasks:
             if task.problem is not None:
                 yield _unranked(task, task.problem)
-                advance(1)
-                continue
-            result = next(results)
-            yield Ranked(
-                task=task,
-                order=list(result.order),
-                scores=_reciprocal_ranks(len(result.order)),
-                unranked_reason=result.unranked_reason,
-                query_was_cut=result.query_was_cut,
-                markers_defused=result.markers_defused,
-                windows=result.windows,
-                tokens_in=result.tokens_in,
-                decode_steps=result.decode_steps,
-                numbers_missing=result.numbers_missing,
-                numbers_repeated=result.numbers_repeated,
-            )
+            else:
+                yield _averaged(task, next(results))
             advance(1)
+
+    def _turns(self) -> list["RankingOptions"]:
+        """How to rank each time: from the arm's own initial order, then from shuffled ones."""
+        ranking = self.arm.ranking
+        assert ranking is not None
+        more = range(1, self.arm.orders or 1)
+        shuffled = [
+            replace(ranking, initial_order="random", seed=ranking.seed + turn) for turn in more
+        ]
+        return [ranking, *shuffled]
+
+    def _rank_once(
+        self, tasks: list[QueryTask], options: "RankingOptions"
+    ) -> Iterator["RerankResult"]:
+        """Each task's result, its order one of the candidates as the first stage gave them."""
+        from perank_tasks.perank import RerankRequest
+
+        begins = [_begin(task, options) for task in tasks]
+        requests = (
+            RerankRequest(
+                task.query_id,
+                task.text,
+                [task.passage_ids[place] for place in begin],
+                None if task.embeddings is None else task.embeddings[begin],
+                task.query_embedding,
+                None if task.texts is None else [task.texts[place] for place in begin],
+                task.scores[begin],
+            )
+            for task, begin in zip(tasks, begins, strict=True)
+        )
+        ranked = self.model.rerank_many(requests, options)
+        for begin, result in zip(begins, ranked, strict=True):
+            order = [begin[place] for place in result.order]
+            yield replace(result, order=sorted(begin) if result.unranked_reason else order)
+
+
+def _begin(task: QueryTask, options: "RankingOptions") -> list[int]:
+    """The order in which the engine is given the candidates: the first stage's, or an oracle's."""
+    places = range(len(task.passage_ids))
+    if options.initial_order != "oracle":
+        return list(places)
+    assert task.grades is not None
+    return sorted(places, key=[-grade for grade in task.grades].__getitem__)
+
+
+def _averaged(task: QueryTask, results: Sequence["RerankResult"]) -> Ranked:
+    """One ranking of several, by mean rank; equal ones go as the first stage has them."""
+    order = list(results[0].order)
+    reason = next((r.unranked_reason for r in results if r.unranked_reason), None)
+    if reason:
+        order = list(range(len(order)))
+    elif len(results) > 1:
+        ranks = np.sum([np.argsort(result.order) for result in results], axis=0)
+        order = np.argsort(ranks, kind="stable").tolist()
+    return Ranked(
+        task=task,
+        order=order,
+        scores=_reciprocal_ranks(len(order)),
+        unranked_reason=reason,
+        query_was_cut=results[0].query_was_cut,
+        markers_defused=results[0].markers_defused,
+        windows=sum(r.windows for r in results),
+        tokens_in=sum(r.tokens_in for r in results),
+        decode_steps=sum(r.decode_steps for r in results),
+        numbers_missing=sum(r.numbers_missing for r in results),
+        numbers_repeated=sum(r.numbers_repeated for r in results),
+    )
 
 
 def _ranker(arm: Arm) -> _BaselineRanker | _PERankRanker:
@@ -347,12 +394,17 @@ def _join(
     found: dict[str, list[tuple[str, float]]],
     vectors: Artifact | None,
     snapshot: Artifact | None,
+    transform: Transform | None = None,
 ) -> "_Inputs":
     """What the arm reads of these queries' candidates: vectors or texts or both."""
     wanted = {p for query_id, _ in queries for p, _ in found.get(query_id, [])}
     asking = {query_id for query_id, _ in queries}
+    embedded = read_vectors(vectors, "passages", wanted) if vectors else None
+    if embedded and transform:
+        made = transform.apply(list(embedded), np.stack(list(embedded.values())))
+        embedded = dict(zip(embedded, made, strict=True))
     return _Inputs(
-        embedded=read_vectors(vectors, "passages", wanted) if vectors else None,
+        embedded=embedded,
         asked=read_vectors(vectors, "queries", asking) if vectors else None,
         texts=read_texts(snapshot, wanted) if snapshot else None,
     )
@@ -365,6 +417,15 @@ class _Inputs:
     embedded: dict[str, np.ndarray] | None  # (d,) each
     asked: dict[str, np.ndarray] | None  # (d,) each, of queries
     texts: dict[str, str] | None
+    grades: dict[str, dict[str, int]] | None = None  # by query, then passage
+
+
+def _grades(snapshot: Artifact) -> dict[str, dict[str, int]]:
+    """The judgements: {query id: {passage id: grade}}."""
+    grades: dict[str, dict[str, int]] = {}
+    for row in snapshot.read("qrels").to_pylist():
+        grades.setdefault(row["query_id"], {})[row["passage_id"]] = row["relevance"]
+    return grades
 
 
 def _tasks(
@@ -380,6 +441,9 @@ def _tasks(
             task = _with_vectors(task, inputs.embedded, inputs.asked[query_id])
         if inputs.texts is not None and task.problem is None:
             task = _with_texts(task, inputs.texts)
+        if inputs.grades is not None:
+            judged = inputs.grades.get(query_id, {})
+            task = replace(task, grades=[judged.get(p, 0) for p in ids])
         tasks.append(task)
     return tasks
 

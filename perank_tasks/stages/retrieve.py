@@ -1,8 +1,9 @@
 """Retrieve: the first stage, candidates for every query.
 
-In: a snapshot, and an index unless the run given with the collection stands in for BM25. Out:
-the artifact `candidates/<collection>/<key>` with the table `candidates`: at most `depth`
-passages a query, by score, ties to the earlier passage. A query may have fewer, or none.
+In: a snapshot, and what the first stage searches: an index, embeddings, both, or neither where the
+run given with the collection stands in for it. Out: the artifact `candidates/<collection>/<key>`
+with the table `candidates`: at most `depth` passages a query, by score, ties to the earlier
+passage. A query may have fewer, or none.
 
 Where the index is in shards, the work is split by these and not by queries: each is loaded once
 and searched for all queries, into the artifact `found/<collection>/<key>`, and publishing merges
@@ -43,10 +44,12 @@ class RetrieveShard(TypedDict):
     shard: int
 
 
-def plan_retrieval(night: Night, snapshot: str, index: str | None) -> list[RetrieveShard]:
+def plan_retrieval(
+    night: Night, snapshot: str, index: str | None, embeddings: dict[str, str]
+) -> list[RetrieveShard]:
     """The pieces of work for `retrieve_shard`; says what of a given run does not fit."""
     store = Store(Settings.from_environment().root)
-    if index is None:
+    if night.options.first_stage == "given":
         _compare_run(night, store.open(snapshot))
     parts = _index_shards(store, index)
     table, shards = ("found", parts) if parts > 1 else ("candidates", night.options.shards)
@@ -54,41 +57,49 @@ def plan_retrieval(night: Night, snapshot: str, index: str | None) -> list[Retri
 
 
 def retrieve_shard(
-    night: Night, snapshot: str, index: str | None, work: RetrieveShard
+    night: Night,
+    snapshot: str,
+    index: str | None,
+    embeddings: dict[str, str],
+    work: RetrieveShard,
 ) -> dict[str, int]:
-    """Do one piece of work; returns how many queries there were and how many passages found."""
+    """Do one piece of work; returns how many queries there were and how many passages found.
+
+    Args:
+        index: of BM25; None where the first stage searches none.
+        embeddings: {embedder: reference}; read where the first stage searches by one.
+    """
     store = Store(Settings.from_environment().root)
-    artifact = _artifact(store, night, snapshot, index)
+    artifact = _artifact(store, night, snapshot, index, embeddings)
     if artifact.is_published:
         return {"queries": 0, "candidates": 0}
     if work["table"] == "found":
         assert index is not None
-        return _find(store, night, snapshot, index, work["shard"])
+        return _find(store, night, artifact, snapshot, index, work["shard"])
     shard = work["shard"]
     if artifact.has_part("candidates", shard):
         return {"queries": 0, "candidates": 0}
 
     meter = Meter()
     queries = query_shard(night, snapshot, shard)
-    if index is None:
+    if night.options.first_stage == "given":
         found = _given(store.open(snapshot), night, queries)
     else:
-        found = dict(_search(store.open(index), night, queries))
+        lexical = dict(_search(store.open(index), night, queries)) if index else None
+        dense = _dense(store, night, embeddings, [query_id for query_id, _ in queries])
+        found = _joined(night, lexical, dense)
     meter.items = len(queries)
-    rows = [
-        (query_id, passage_id, rank, score)
-        for query_id, ranked in found.items()
-        for rank, (passage_id, score) in enumerate(ranked, 1)
-    ]
-    table = rows_to_table(rows, CANDIDATES)
+    table = _table(found)
     artifact.write_part("candidates", table, CANDIDATES, shard=shard, stats=meter.stats)
-    return {"queries": len(queries), "candidates": len(rows)}
+    return {"queries": len(queries), "candidates": len(table)}
 
 
-def publish_candidates(night: Night, snapshot: str, index: str | None) -> str:
+def publish_candidates(
+    night: Night, snapshot: str, index: str | None, embeddings: dict[str, str]
+) -> str:
     """Publish the candidates once every shard is searched; returns the reference."""
     store = Store(Settings.from_environment().root)
-    artifact = _artifact(store, night, snapshot, index)
+    artifact = _artifact(store, night, snapshot, index, embeddings)
     if artifact.is_published:
         return artifact.reference
     shards = range(night.options.shards)
@@ -97,11 +108,15 @@ def publish_candidates(night: Night, snapshot: str, index: str | None) -> str:
     searching = []
     if parts > 1:
         searching = [found.part_stats("found", part) for part in range(parts)]
-        _merge(night, snapshot, found, parts, artifact)
+        _merge(night, snapshot, embeddings, found, parts, artifact)
     stats = [artifact.part_stats("candidates", shard) for shard in shards]
     reference = artifact.publish(
         expected={"candidates": len(shards)},
-        inputs={"snapshot": snapshot, **({"index": index} if index else {})},
+        inputs={
+            "snapshot": snapshot,
+            **({"index": index} if index else {}),
+            **_searched(night, embeddings),
+        },
         config={"first_stage": night.first_stage, "depth": night.options.depth},
         counts={"stats": total([*searching, *stats])},
         provenance=night.fingerprint,
@@ -126,7 +141,9 @@ def read_candidates(
     return {q: [(p, s) for _, p, s in group] for q, group in groupby(rows, key=itemgetter(0))}
 
 
-def _artifact(store: Store, night: Night, snapshot: str, index: str | None) -> Artifact:
+def _artifact(
+    store: Store, night: Night, snapshot: str, index: str | None, embeddings: dict[str, str]
+) -> Artifact:
     options = night.options
     key = artifact_key(
         date=night.run_date,
@@ -137,8 +154,47 @@ def _artifact(store: Store, night: Night, snapshot: str, index: str | None) -> A
         depth=options.depth,
         query_limit=options.query_limit,
         shards=options.shards,
+        **_searched(night, embeddings),
     )
     return store.artifact("candidates", night.collection_name, key)
+
+
+def _searched(night: Night, embeddings: dict[str, str]) -> dict[str, str]:
+    """The embeddings that the first stage searches, if it does."""
+    return {"embeddings": embeddings[night.searched_by]} if night.searched_by else {}
+
+
+def _dense(
+    store: Store, night: Night, embeddings: dict[str, str], queries: list[str]
+) -> dict[str, list[tuple[str, float]]] | None:
+    """Each query's best passages by the first stage's embedder; None where it has none."""
+    from perank_tasks.stages.dense import search
+
+    if night.searched_by is None:
+        return None
+    options = night.options
+    return search(
+        store.open(embeddings[night.searched_by]), queries, options.depth, options.transform
+    )
+
+
+def _joined(
+    night: Night,
+    lexical: dict[str, list[tuple[str, float]]] | None,
+    dense: dict[str, list[tuple[str, float]]] | None,
+) -> dict[str, list[tuple[str, float]]]:
+    """What either found, or of both the fusion."""
+    from perank_tasks.stages.dense import fuse
+
+    if lexical is None or dense is None:
+        return lexical or dense or {}
+    options = night.options
+    return {
+        query_id: fuse(
+            [[p for p, _ in ranked], [p for p, _ in dense[query_id]]], options.rrf_k, options.depth
+        )
+        for query_id, ranked in lexical.items()
+    }
 
 
 def _range(night: Night, queries: int, shard: int) -> tuple[int, int]:
@@ -158,11 +214,13 @@ def _found(store: Store, candidates: Artifact) -> Artifact:
     return store.artifact("found", collection, key)
 
 
-def _find(store: Store, night: Night, snapshot: str, index: str, part: int) -> dict[str, int]:
+def _find(
+    store: Store, night: Night, candidates: Artifact, snapshot: str, index: str, part: int
+) -> dict[str, int]:
     """Search one shard of the index for every query."""
     from perank_tasks.stages.index import shards_of
 
-    found = _found(store, _artifact(store, night, snapshot, index))
+    found = _found(store, candidates)
     if found.has_part("found", part):
         return {"queries": 0, "candidates": 0}
     meter = Meter()
@@ -186,8 +244,16 @@ def _in_groups(
     yield from rows_to_table(rows, FOUND).to_batches()
 
 
-def _merge(night: Night, snapshot: str, found: Artifact, parts: int, candidates: Artifact) -> None:
-    """Write the candidates: of each query, the best that any shard of the index found."""
+def _merge(
+    night: Night,
+    snapshot: str,
+    embeddings: dict[str, str],
+    found: Artifact,
+    parts: int,
+    candidates: Artifact,
+) -> None:
+    """Write the candidates: of each query, the best that any shard of the index found, fused with
+    what the embeddings found where the first stage searches these, too."""
     ids = pa.array([query_id for query_id, _ in read_queries(night, snapshot)], pa.string())
     for shard in range(night.options.shards):
         if candidates.has_part("candidates", shard):
@@ -195,11 +261,22 @@ def _merge(night: Night, snapshot: str, found: Artifact, parts: int, candidates:
         meter = Meter()
         first, last = _range(night, len(ids), shard)
         meter.items = last - first
+        dense = _dense(found.store, night, embeddings, ids[first:last].to_pylist())
         batches = (
             batch
             for start in range(first, last, QUERIES_A_GROUP)
-            for batch in _best(
-                found, parts, start, min(start + QUERIES_A_GROUP, last), night.options.depth, ids
+            for batch in _fused(
+                night,
+                _best(
+                    found,
+                    parts,
+                    start,
+                    min(start + QUERIES_A_GROUP, last),
+                    night.options.depth,
+                    ids,
+                ),
+                ids[start : min(start + QUERIES_A_GROUP, last)].to_pylist(),
+                dense,
             ).to_batches()
         )
         candidates.write_part("candidates", batches, CANDIDATES, shard=shard, stats=meter.stats)
@@ -222,6 +299,30 @@ def _best(
     columns = [ids.take(kept["query"].combine_chunks()), kept["passage_id"], rank, kept["score"]]
     arrays = [pa.array(c, pa.int32()) if isinstance(c, np.ndarray) else c for c in columns]
     return pa.table(arrays, schema=CANDIDATES)
+
+
+def _fused(
+    night: Night,
+    best: pa.Table,
+    queries: list[str],
+    dense: dict[str, list[tuple[str, float]]] | None,
+) -> pa.Table:
+    """Rows of `CANDIDATES`, fused with what else was found for these queries."""
+    if dense is None:
+        return best
+    lexical: dict[str, list[tuple[str, float]]] = {query_id: [] for query_id in queries}
+    for row in best.to_pylist():
+        lexical[row["query_id"]].append((row["passage_id"], row["score"]))
+    return _table(_joined(night, lexical, dense))
+
+
+def _table(found: dict[str, list[tuple[str, float]]]) -> pa.Table:
+    rows = [
+        (query_id, passage_id, rank, score)
+        for query_id, ranked in found.items()
+        for rank, (passage_id, score) in enumerate(ranked, 1)
+    ]
+    return rows_to_table(rows, CANDIDATES)
 
 
 def _search(

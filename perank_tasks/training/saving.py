@@ -14,11 +14,12 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
 from perank_tasks.errors import ConfigError
+from perank_tasks.files import making_folder
 from perank_tasks.perank.checkpoint import (
+    WRITE_REMEDY,
     Checkpoint,
     load_head,
     save_checkpoint,
-    writing_checkpoint,
 )
 from perank_tasks.perank.checkpoint_config import ENCODER_PREFIX, PerankConfig
 from perank_tasks.perank.checkpoint_files import TensorFiles
@@ -134,7 +135,7 @@ def _save_published(
         "projector_type": start.projector_type,
         "dtype": storage,
     }
-    with writing_checkpoint(folder) as scratch:
+    with making_folder(folder, WRITE_REMEDY, replace=True) as scratch:
         (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         (scratch / "training.json").write_text(json.dumps(training, indent=2) + "\n")
         (scratch / "README.md").write_text(readme)

@@ -70,7 +70,8 @@ def make_start(
         CheckpointError: the base model cannot be read.
     """
     base = resolve_model(recipe.base_model, cache=cache)
-    encoder = find_model(recipe.encoder) if recipe.encoder in EMBEDDED_MODELS else None
+    named = recipe.encoder.partition("?")[0] in EMBEDDED_MODELS
+    encoder = find_model(recipe.encoder) if named else None
     tokens = TensorFiles(base.folder).get("model.embed_tokens.weight").float()
     norm = float(tokens.norm(dim=1).mean()) * recipe.projector_scale
     ranks = recipe if isinstance(recipe, RankRecipe) else None

@@ -78,6 +78,7 @@ def test_data_flows_one_way(dag: dict[str, Any]) -> None:
     assert "index.gather_terms" in upstream["index.index_shard"]
     assert upstream["index.gather_terms"] == ["index.count_terms", "take_snapshot"]
     assert "index.publish_index" in upstream["retrieve.retrieve_shard"]
+    assert "embed.publish_embeddings" in upstream["retrieve.retrieve_shard"]
     assert upstream["evaluate"] == ["rerank.publish_rankings"]
     # Side by side: a verdict that fails its task for a regression leaves the page to be read.
     assert upstream["verdict"] == upstream["report"] == ["load"]

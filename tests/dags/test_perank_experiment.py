@@ -1,0 +1,70 @@
+"""The experiment DAG: its shape, its form, that it is light to parse, and a whole run of it."""
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perank_tasks.experiments.options import RunOptions
+from perank_tasks.settings import Settings
+from perank_tasks.warehouse import dicts, reading
+from tests.dags.test_perank_train import PARSE, RUN, python
+from tests.experiments.small_experiments import ORDERS, values
+from tests.experiments.test_kill import as_toml
+from tests.small import NIGHT
+
+
+@pytest.fixture(scope="module")
+def dag(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    program = PARSE.replace("perank_train", "perank_experiment")
+    return python(program, tmp_path_factory.mktemp("airflow"))
+
+
+def test_it_runs_when_asked_and_is_light_to_parse(dag: dict[str, Any]) -> None:
+    assert dag["schedule"] is None
+    assert "perank" in dag["tags"]
+    assert dag["heavy"] == []
+
+
+def test_cells_come_after_what_they_share_and_before_the_results(dag: dict[str, Any]) -> None:
+    planned = ("plan_trainings", "plan_sharing", "plan_running")
+    assert all(dag["upstream"][task] == ["plan_experiment"] for task in planned)
+    assert dag["upstream"]["train_checkpoint"] == ["plan_trainings"]
+    assert dag["upstream"]["share_inputs"] == ["plan_sharing", "train_checkpoint"]
+    assert set(dag["upstream"]["try_cell"]) == {"plan_running", "share_inputs", "train_checkpoint"}
+    assert dag["upstream"]["conclude"] == ["try_cell"]
+    assert dag["upstream"]["load"] == ["conclude"]
+    assert dag["upstream"]["write_page"] == ["load"]
+    pools = {
+        pool: {t for t, p in dag["pools"].items() if p == pool} for pool in dag["pools"].values()
+    }
+    assert pools["gpu"] == {"train_checkpoint", "share_inputs", "try_cell"}
+    assert pools["warehouse"] == {"load"}
+
+
+def test_the_form_has_every_option(dag: dict[str, Any]) -> None:
+    assert set(dag["params"]) == set(RunOptions.model_fields)
+    assert all(len(p["about"]) > 10 for p in dag["params"].values())
+
+
+@pytest.mark.slow
+def test_a_run_of_the_dag_reports_a_failed_cell_and_loads_the_others(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    orders = [*ORDERS, {"label": "no such vectors", "embedder": f"{empty}?pooling=mean"}
+              | {"first_stage": "dense"}]  # fmt: skip
+    file = tmp_path / "orders.toml"
+    given = values(tmp_path, axes={"order": orders})
+    file.write_text(as_toml(given))
+    empty.mkdir()
+    (empty / "config.json").write_text('{"model_type": "bert", "vocab_size": 3}')
+    conf = json.dumps({"experiment": str(file), "run_date": NIGHT})
+    program = RUN.replace("perank_train", "perank_experiment")
+    states = python(program, tmp_path / "airflow", conf)
+    assert states["load"] == states["write_page"] == "success", states
+    with reading(Settings.from_environment().warehouse) as connection:
+        (about,) = dicts(connection.execute("FROM experiments"))
+        cells = dicts(connection.execute("SELECT cell, status, reason FROM experiment_cells"))
+    assert (about["run_date"], about["missing_cells"]) == (date.fromisoformat(NIGHT), 1)
+    assert {c["cell"] for c in cells if c["status"] == "missing"} == {"no such vectors"}
