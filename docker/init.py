@@ -2,7 +2,8 @@
 
 In: Airflow's environment, PERANK_ROOT, `pools.json` beside this file. Out: Airflow's database,
 made or migrated; the pools that were missing, since a task whose pool is missing waits for ever,
-while one whose slots somebody has changed stays as it is; the bucket of an `s3://` root.
+while one whose slots somebody has changed stays as it is; the buckets of artifacts and of task
+logs, where these are on S3.
 """
 
 import json
@@ -49,15 +50,19 @@ def make_bucket(root: str) -> None:
     except ClientError as error:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
             raise
-        client.create_bucket(Bucket=address.netloc)
+        region = client.meta.region_name
+        # The one region that S3 refuses to be told.
+        elsewhere = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        client.create_bucket(Bucket=address.netloc, **({} if region == "us-east-1" else elsewhere))
     print(f"bucket: {address.netloc}", flush=True)
 
 
 def main() -> None:
-    """Database, pools, bucket."""
+    """Database, pools, buckets."""
     subprocess.run([*AIRFLOW, "db", "migrate"], check=True)
     make_pools()
-    make_bucket(os.environ.get("PERANK_ROOT", ""))
+    for variable in ("PERANK_ROOT", "AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER"):
+        make_bucket(os.environ.get(variable, ""))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ out.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ KNOWN_MODELS = {"smollm2-135m": 106.2e6, "minilm-l6": 10.65e6, "mistral-7b": 6.9
 UTILISATION = {"prefill": 0.4, "encode": 0.3, "bandwidth": 0.6, "cpu": 0.6}
 """Assumed shares of a device's peak: of its FLOP/s while prompts are read and texts are encoded, of
 its memory's bandwidth while tokens are put out; of the measured matrix rate on a CPU."""
+
+MEASURED_STAGES = ("snapshot", "embed", "index", "retrieve", "join", "evaluate", "load")
+"""Stages whose seconds and bytes `perank bench pipeline` measures; reranking is computed."""
 
 QUERIES_AT_ONCE = 64
 """Queries that the engine ranks together."""
@@ -73,7 +77,9 @@ class Work:
     def __post_init__(self) -> None:
         for name in ("passages", "queries", "depth", "window", "step"):
             if not 1 <= getattr(self, name) < 1e15:
-                raise ConfigError(f"--{name} is {getattr(self, name):g}; expected 1 or more")
+                raise ConfigError(
+                    f"--{name} is {getattr(self, name):g}; expected 1 or more, below 1e15"
+                )
         if self.step > self.window:
             raise ConfigError(
                 f"--step is {self.step} and --window {self.window}: passages between two windows "
@@ -82,8 +88,10 @@ class Work:
         for model in (self.model, self.embedder):
             parameters(model)
         parse_devices(self.devices)
-        if self.passage_tokens is not None and self.passage_tokens <= 0:
-            raise ConfigError(f"--passage-tokens is {self.passage_tokens:g}; expected more than 0")
+        if self.passage_tokens is not None and not 0 < self.passage_tokens < 1e15:
+            raise ConfigError(
+                f"--passage-tokens is {self.passage_tokens:g}; expected more than 0, below 1e15"
+            )
 
 
 @dataclass(frozen=True)
@@ -103,12 +111,21 @@ def read_rates(path: Path) -> dict[str, Any]:
     """The rates that `perank bench pipeline` wrote.
 
     Raises:
-        ConfigError: the file is missing, or is none of those.
+        ConfigError: the file is missing, lacks a figure, or is none of those.
     """
     try:
-        rates = json.loads(path.read_text(encoding="utf-8"))
-        _ = rates["seconds"]["join"], rates["bytes"]["join"], rates["matrix_flops"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        rates: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for name in ("passages", "queries", "tokens_a_passage", "matrix_flops"):
+            if not 0 < rates[name] < math.inf:
+                raise ValueError(f"{name} is {rates[name]!r}")
+        for stage in MEASURED_STAGES:
+            for figure in ("seconds", "bytes"):
+                if not 0 <= rates[figure][stage] < math.inf:
+                    raise ValueError(f"{figure} of {stage} are {rates[figure][stage]!r}")
+        machine = rates["machine"]
+        _ = machine["processor"], machine["threads"], machine["code"]
+        _ = rates["measured_at"][:10], machine["load_average"][0]
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ConfigError(
             f"{path} holds no rates ({error!r}); `perank bench pipeline` writes rates.json into "
             "its folder once a corpus has gone through every stage"
@@ -165,7 +182,7 @@ def parameters(model: str) -> float:
     if model in KNOWN_MODELS:
         return KNOWN_MODELS[model]
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([mb])", model.lower())
-    if not match:
+    if not match or not 0 < float(match[1]) < 1e9:
         raise ConfigError(
             f"{model!r} is no model's size; expected {', '.join(KNOWN_MODELS)}, or a number of "
             "parameters such as 135m or 7b"
@@ -179,7 +196,7 @@ def parse_devices(text: str) -> tuple[int, str]:
     Raises:
         ConfigError: the device is unknown.
     """
-    match = re.fullmatch(r"(?:([1-9]\d*)x)?(\w+)", text.lower())
+    match = re.fullmatch(r"(?:([1-9]\d{0,5})x)?(\w+)", text.lower())
     if not match or match[2] not in (*DEVICES, CPU):
         raise ConfigError(
             f"--devices is {text!r}; expected one of {', '.join((*DEVICES, CPU))}, or several as "

@@ -108,8 +108,13 @@ def test_names_of_models_and_devices() -> None:
     [
         (["--devices", "4xk80"], "4xh100"),
         (["--devices", "0xh100"], "4xh100"),
+        (["--devices", "1000000xh100"], "4xh100"),
         (["--model", "large"], "135m or 7b"),
+        (["--model", "0b"], "135m or 7b"),
         (["--passage-tokens", "0"], "more than 0"),
+        (["--passage-tokens", "nan"], "more than 0"),
+        (["--passage-tokens", "inf"], "below 1e15"),
+        (["--queries", "1e15"], "below 1e15"),
         (["--queries", "0"], "1 or more"),
         (["--step", "30"], "never be ranked"),
         (["--rates", "nowhere.json"], "perank bench pipeline"),
@@ -135,6 +140,34 @@ def test_without_rates_it_says_how_to_get_them() -> None:
     done = CliRunner().invoke(app, ["plan", "--passages", "1e6"])
     assert isinstance(done.exception, ConfigError)
     assert "perank bench pipeline" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (["passages"], 0, "passages is 0"),
+        (["matrix_flops"], None, "TypeError"),
+        (["seconds", "index"], -1.0, "seconds of index"),
+        (["bytes", "load"], float("nan"), "bytes of load"),
+        (["seconds", "embed"], "gone", "TypeError"),
+        (["machine"], {"processor": "a processor"}, "threads"),
+        (["measured_at"], None, "TypeError"),
+    ],
+)
+def test_rates_that_lack_a_figure_are_refused(
+    tmp_path: Path, path: list[str], value: Any, said: str
+) -> None:
+    rates = json.loads(json.dumps(RATES))
+    inner = rates
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    file = tmp_path / "rates.json"
+    file.write_text(json.dumps(rates))
+    done = CliRunner().invoke(app, ["plan", "--passages", "1e6", "--rates", str(file)])
+    assert isinstance(done.exception, ConfigError)
+    assert said in str(done.exception)
+    assert str(file) in str(done.exception)
 
 
 def test_the_last_benchmarks_rates_are_taken(home: Path) -> None:

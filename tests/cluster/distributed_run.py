@@ -133,8 +133,9 @@ def distributed(folder: Path, say: Say = print) -> Outcome:
 
         _look_at_what_is_left(made, outcome)
         found = tables(made.home("worker-2") / "warehouse")
-    outcome.wrong += differences(found, expected)
-    same = "the same" if not outcome.wrong else "NOT the same"
+    different = differences(found, expected)
+    outcome.wrong += different
+    same = "NOT the same" if different else "the same"
     step(f"tables: {same}, {len(expected)} of them, {sum(map(len, expected.values()))} rows")
     step(f"tasks tried again: {json.dumps(outcome.retried)}")
     step(f"{time.monotonic() - begin:.0f} s in all")
@@ -242,12 +243,12 @@ def _look_at_what_is_left(made: Cluster, outcome: Outcome) -> None:
 
 
 def _look_at_a_log(made: Cluster, outcome: Outcome) -> None:
-    """Lines of a stage name night, stage and shard."""
+    """Lines of a stage name date, collection, stage and shard."""
     run_id = f"night-{NIGHTS[1]}"
     task = next(t for t in made.tasks(run_id) if t.task_id == SHARD_TASK and t.map_index == 0)
     log = f"/dags/perank_nightly/dagRuns/{run_id}/taskInstances/{SHARD_TASK}/logs/{task.tries}"
     content = made.call("GET", log, params={"map_index": 0, "full_content": True})["content"]
-    about = {"night": NIGHTS[1], "collection": "topics", "stage": "rerank"}
+    about = {"run_date": NIGHTS[1], "collection": "topics", "stage": "rerank"}
     named = [line for line in content if about.items() <= line.items() and "shard" in line]
     outcome.expect(bool(named), f"no log line of {task.name} names {about} and its shard")
 

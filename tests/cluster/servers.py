@@ -233,7 +233,7 @@ def s3_server(folder: Path) -> tuple[Server, int]:
         ("/run/secrets", str(folder / "secrets")),
         ("/data", str(folder / "s3")),
         (":9000", f"{LOOPBACK}:{port}"),
-        ("/tmp/cache", str(folder / "s3-cache")),
+        ("/cache", str(folder / "s3-cache")),
     ):
         command = command.replace(there, here)
     path = f"{program('rclone').parent}:{os.environ['PATH']}"

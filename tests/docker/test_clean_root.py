@@ -23,6 +23,7 @@ import json, sys
 from importlib.metadata import distributions
 from airflow.dag_processing.dagbag import DagBag
 import perank_tasks, perank_tasks.cli
+from perank_tasks.experiments.options import prepared
 from perank_tasks.models import EMBEDDED_MODELS, find_model
 from perank_tasks.sql_files import sql_folder
 bag = DagBag(sys.argv[1])
@@ -30,6 +31,7 @@ print(json.dumps({
     "versions": {d.metadata["Name"]: d.version for d in distributions()},
     "dags": sorted(bag.dags),
     "errors": {str(k): v for k, v in bag.import_errors.items()},
+    "experiments": prepared(),
     "package": perank_tasks.__file__,
     "sql": len(list(sql_folder().glob("*/*.sql"))),
     "models": [str(find_model(name).folder) for name in EMBEDDED_MODELS],
@@ -67,7 +69,8 @@ def test_the_lock_file_makes_an_environment_that_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["errors"] == {}
-    assert {"perank_nightly", "perank_retention"} <= set(found["dags"])
+    assert set(found["dags"]) == {file.stem for file in (PROJECT / "dags").glob("*.py")}
+    assert "window" in found["experiments"]
     assert found["package"].startswith(str(venv))
     assert found["sql"] > 20
     assert all(folder.startswith(str(venv)) for folder in found["models"])

@@ -229,3 +229,45 @@ def test_the_build_sees_only_what_it_copies() -> None:
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (DOCKER / "Dockerfile").read_text(), re.M)
     sources = {source.split("/")[0] for line in copied for source in line.split()}
     assert sources == seen
+
+
+def test_whoever_reads_a_collection_sees_the_folder_of_collections(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    """Those that take snapshots, plan, load checkpoints from there, or run any command."""
+    seeing = {n for n, s in services.items() if "./data:/data:ro" in s.get("volumes", [])}
+    assert seeing == {"worker-default", "worker-gpu", "worker-gpu-less", "perank"}
+
+
+def test_libraries_keep_their_files_where_the_image_may_write(tmp_path: Path) -> None:
+    """The image's file system, its user's home too, is read-only but for the folders it names."""
+    environment = re.search(r"^ENV ((?:.*\\\n)+.*)", _stage("runtime"), re.M)
+    assert environment
+    named = dict(part.split("=", 1) for part in environment[1].replace("\\\n", " ").split())
+    named.pop("PATH")
+    ours = {n: v.replace("/var/lib/perank", str(tmp_path)) for n, v in named.items()}
+    given = {n: v for n, v in os.environ.items() if n not in ("IR_DATASETS_HOME", "XDG_CACHE_HOME")}
+    code = (
+        "from datetime import date\n"
+        "import matplotlib.pyplot, numba\n"
+        "import perank_tasks.measures\n"
+        "from perank_tasks.collections import open_collection\n"
+        "open_collection('ir_datasets:beir/scifact/test').check(date(2026, 1, 31))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        # No folder can be made there, not by root either.
+        env={**given, **ours, "HOME": "/proc/nobody", "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("IR_DATASETS_HOME", "IR_DATASETS_TMP"):
+        assert named[name].startswith("/var/lib/perank/cache/"), name
+
+
+def _stage(name: str) -> str:
+    """The Dockerfile's text of a stage."""
+    stages = re.split(r"^FROM ", (DOCKER / "Dockerfile").read_text(), flags=re.M)
+    (text,) = (stage for stage in stages if re.match(rf"\S+ AS {name}\n", stage))
+    return text
