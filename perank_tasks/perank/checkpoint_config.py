@@ -19,7 +19,7 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from perank_tasks.errors import CheckpointError, ConfigError
 from perank_tasks.models import (
@@ -37,6 +37,13 @@ SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
 
 FORMAT_VERSION = 1
 POOLINGS = ("mean", "cls", "last_token")
+
+PromptOrder = Literal["given", "residual"]
+"""In what order a window's passages stand in the prompt: `given`, as the first stage and the
+windows before left them (the paper's); `residual`, best first by the residual, so that the LLM
+knows by their places what the first opinion of them is, and the given order decides nothing but
+ties."""
+
 # model_type of the published layout -> of the LLM inside
 PUBLISHED_LLMS = {"embed_llama": "llama", "embed_mistral": "mistral"}
 ENCODER_PREFIX = "model.encoder.encoder."
@@ -79,6 +86,8 @@ class PerankConfig:
     residual: bool = True
     score_residual: bool = False
     """Whether the residual also reads the first stage's score; only where `residual` is true."""
+    prompt_order: PromptOrder = "given"
+    """`residual` only where `residual` is true."""
     lora_scale: float = 1.0
     encoder_revision: str | None = None
     description: str = ""
@@ -102,6 +111,7 @@ class CheckpointSummary:
     projector_type: str
     embedding_size: int
     prompt: str
+    prompt_order: PromptOrder
     query_token: bool
     has_residual: bool
     encoder: EncoderSpec
@@ -247,6 +257,7 @@ def summarize_published(
         projector_type=setting(path, config, "projector_type", str),
         embedding_size=embedding_size,
         prompt=RELEASED_V1.name,
+        prompt_order="given",
         query_token=False,
         has_residual=False,
         encoder=EncoderSpec(
@@ -296,6 +307,7 @@ def summarize_own(
         projector_type=config.projector_type,
         embedding_size=config.embedding_size,
         prompt=config.prompt,
+        prompt_order=config.prompt_order,
         query_token=config.query_token,
         has_residual=config.residual,
         encoder=EncoderSpec(
@@ -350,6 +362,15 @@ def parse_config(path: Path, raw: dict[str, Any]) -> PerankConfig:
     if config.score_residual and not config.residual:
         raise CheckpointError(
             f"{path}: score_residual is true, but residual, which it adds to, is false"
+        )
+    if config.prompt_order not in get_args(PromptOrder):
+        raise CheckpointError(
+            f"{path}: prompt_order is {config.prompt_order!r}, expected one of "
+            f"{', '.join(get_args(PromptOrder))}"
+        )
+    if config.prompt_order == "residual" and not config.residual:
+        raise CheckpointError(
+            f"{path}: prompt_order is 'residual', but residual, which it sorts by, is false"
         )
     if config.num_layers < 1 or config.embedding_size < 1:
         raise CheckpointError(

@@ -64,6 +64,8 @@ class _Ranking:
     projected: Tensor | None = None
     projected_query: Tensor | None = None
     scores: Tensor | None = None
+    residual: list[float] | None = None
+    """Logits of the residual alone, where the prompt goes by them or nothing else is asked."""
     prompts: dict[int | tuple[int, ...], Prompt] = field(default_factory=dict)
     reason: str | None = None
     markers_defused: int = 0
@@ -77,6 +79,12 @@ class _Ranking:
         self.reason = reason
         self.todo = []
         self.order = list(range(len(self.request.passage_ids)))
+
+    def sort_by_residual(self, start: int, end: int) -> None:
+        """Sort the places [start, end). Equal logits go to the earlier passage."""
+        logits = self.residual
+        assert logits is not None
+        self.order[start:end] = sorted(self.order[start:end], key=lambda p: -logits[p])
 
     def take(self, window: Window, output: Decoded) -> None:
         """Put a window's order back into the list."""
@@ -241,6 +249,7 @@ class PERank:
             "projector_type": checkpoint.projector_type,
             "prompt": checkpoint.prompt,
             "prompt_hash": self.prompts(options or RankingOptions()).hash,
+            "prompt_order": checkpoint.prompt_order,
             "query_token": checkpoint.query_token,
             "residual": list(checkpoint.residual) if checkpoint.residual else None,
             "score_residual": checkpoint.score_residual,
@@ -443,6 +452,8 @@ class PERank:
         if self.reads_scores:
             scores = np.zeros(len(order)) if request.scores is None else request.scores
             ranking.scores = torch.from_numpy(np.array(scores, np.float32)).to(self.model.device)
+        if self._checkpoint.prompt_order == "residual" or options.decoding == "residual":
+            ranking.residual = self._residual(ranking)
         return ranking
 
     def _fault(self, request: RerankRequest, options: RankingOptions) -> str | None:
@@ -522,19 +533,23 @@ class PERank:
         self._rank(active[half:], options)
 
     @torch.inference_mode()
-    def _rank_by_residual(self, ranking: _Ranking) -> None:
-        """Rank a list window by window without the LLM. Equal logits go to the earlier passage."""
+    def _residual(self, ranking: _Ranking) -> list[float]:
+        """The residual's logits of a list's passages."""
         assert ranking.projected is not None
         assert ranking.projected_query is not None
         scores = None if ranking.scores is None else ranking.scores[None]
         bias = self.model.bias(ranking.projected[None], ranking.projected_query[None], scores)
         assert bias is not None
-        if not torch.isfinite(bias).all():
+        return bias[0].tolist()
+
+    def _rank_by_residual(self, ranking: _Ranking) -> None:
+        """Rank a list window by window without the LLM."""
+        assert ranking.residual is not None
+        if not np.isfinite(ranking.residual).all():
             ranking.fail("the residual's logits are not finite: the checkpoint is damaged")
             return
-        logits = bias[0].tolist()
         for start, end, _ in ranking.todo:
-            ranking.order[start:end] = sorted(ranking.order[start:end], key=lambda p: -logits[p])
+            ranking.sort_by_residual(start, end)
         ranking.windows = len(ranking.todo)
         self.counters.windows += len(ranking.todo)
         ranking.todo = []
@@ -608,6 +623,8 @@ class PERank:
 
     def _window(self, ranking: _Ranking, options: RankingOptions) -> Window:
         start, end, outputs = ranking.todo[0]
+        if ranking.residual is not None:
+            ranking.sort_by_residual(start, end)
         members = ranking.order[start:end]
         prompt = self._prompt(ranking, members, options)
         keys = list(prompt.input_ids)

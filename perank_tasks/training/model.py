@@ -103,6 +103,7 @@ class RankingTrainee(Trainee):
     def __init__(self, checkpoint: Checkpoint, recipe: RankRecipe) -> None:
         super().__init__(checkpoint, recipe)
         self.query_token = checkpoint.query_token
+        self.prompt_order = checkpoint.prompt_order
         self.lora_scale = 1.0
         if recipe.trained_llm == "full":
             self.body.requires_grad_(True)
@@ -134,6 +135,9 @@ class RankingTrainee(Trainee):
         for name, rows in (("plain", batch["plain"]), ("with_texts", batch["with_texts"])):
             if rows is None:
                 continue
+            if self.prompt_order == "residual":
+                assert bias is not None
+                rows = _sorted_prompts(rows, bias.detach(), batch["sizes"])
             hidden = self.read(rows, projected, slot_query)
             with torch.autocast(hidden.device.type, enabled=False):
                 found = torch.einsum("bkh,bih->bki", hidden.float(), projected.float())
@@ -222,6 +226,17 @@ class AlignmentTrainee(Trainee):
     def projector_weights(self) -> dict[str, Tensor]:
         """The projector's tensors, by `Checkpoint`'s names."""
         return _tensors(self.projector)
+
+
+def _sorted_prompts(rows: Rows, bias: Tensor, sizes: Tensor) -> Rows:
+    """Rows whose prompts hold the passages best first by `bias` (B, n), as the engine has it; the
+    answers are as they were. Equal ones stay in the given order."""
+    beyond = torch.arange(bias.shape[1], device=bias.device) >= sizes[:, None]
+    order = bias.masked_fill(beyond, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    row, passage = rows["slot_rows"], rows["slot_passages"]
+    in_prompt = (rows["slot_places"] <= rows["outputs"][row, 0]) & (passage >= 0)
+    moved = torch.where(in_prompt, order[row, passage.clamp(min=0)], passage)
+    return {**rows, "slot_passages": moved}
 
 
 def _last_layer(

@@ -92,7 +92,7 @@ def learn_to_rank(
         if start is None and not (out / "start" / "config.json").is_file():
             size = lists[0].embeddings.shape[1]
             known = passages if len(passages) else _Passages(lists, recipe)
-            make_start(out / "start", recipe, known, size, cache=cache)
+            make_start(out / "start", recipe, known, size, cache=cache, lists=lists)
     begun = open_start(start or out / "start", recipe, cache=cache)
     check_layout(begun, recipe.layout)
     collate = collator(begun, recipe)

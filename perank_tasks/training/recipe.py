@@ -15,11 +15,12 @@ from pydantic import Field, model_validator
 from perank_tasks.config import Options, _choices, stable_hash
 from perank_tasks.errors import ConfigError
 from perank_tasks.models import EMBEDDER, LLM
-from perank_tasks.perank.checkpoint_config import POOLINGS
+from perank_tasks.perank.checkpoint_config import POOLINGS, PromptOrder
 from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
 
 Preset = Literal["paper", "tiny"]
 ProjectorStart = Literal["random", "orthonormal", "ridge", "procrustes"]
+AttentionStart = Literal["pretrained", "copying"]
 StepWeights = Literal["uniform", "discount", "exponential"]
 KlScaling = Literal["reference", "mean"]
 TrainedLlm = Literal["full", "lora", "frozen"]
@@ -33,6 +34,12 @@ PROJECTOR_START_HELP = {
     "in closed form; linear only",
     "procrustes": "the orthonormal columns that come closest to that regression: dot products of "
     "projected embeddings stay cosines, which a residual starts from; linear only",
+}
+ATTENTION_START_HELP = {
+    "pretrained": "the base model's (the paper's)",
+    "copying": "its values and outputs copy projected embeddings from where it looks, in the "
+    "components in which passages of one list differ most; where it looks is pretrained. With "
+    "projector_start orthonormal or procrustes, and a loud projector",
 }
 TRAINED_LLM_HELP = {
     "full": "all of its layers",
@@ -190,6 +197,19 @@ class RankRecipe(StageRecipe):
     score_residual: bool = Field(
         False, description="Whether s times the first stage's score is added; needs the residual."
     )
+    attention_start: AttentionStart = Field(
+        "pretrained",
+        description="Where the last layer's attention begins, where no checkpoint is started "
+        "from: " + _choices(ATTENTION_START_HELP),
+    )
+    copying_scale: float = Field(
+        16.0, gt=0, description="How loud it copies: times the projected embedding's length."
+    )
+    prompt_order: PromptOrder = Field(
+        "given",
+        description="How passages stand in the prompt: given, in their list's order; residual, "
+        "best first by the residual, so that places tell the LLM what the first opinion is.",
+    )
     llm_scale: float = Field(
         0.03, description="t to begin with, where no checkpoint with a residual is started from."
     )
@@ -267,6 +287,19 @@ class RankRecipe(StageRecipe):
             )
         if self.score_residual and not self.residual:
             raise ValueError("score_residual adds to the residual: set residual=true")
+        if self.prompt_order == "residual" and not self.residual:
+            raise ValueError("prompt_order=residual sorts by the residual: set residual=true")
+        if self.prompt_order == "residual" and self.has_text_branch:
+            raise ValueError(
+                "the branch with texts is trained on lists in the given order only: set "
+                "text_weight=0 and kl_weight=0, or prompt_order=given"
+            )
+        if self.attention_start == "copying" and self.projector_start in ("random", "ridge"):
+            raise ValueError(
+                f"attention_start=copying undoes the projector, and projector_start "
+                f"{self.projector_start!r} cannot be undone: set projector_start=procrustes or "
+                f"orthonormal"
+            )
         if self.embeddings_weight == 0 and self.text_weight == 0:
             raise ValueError(
                 "embeddings_weight and text_weight are both 0: nothing would be learnt"

@@ -103,6 +103,7 @@ def save_trained(
         embedding_size=start.embedding_size,
         projector_type=start.projector_type,
         prompt=start.prompt,
+        prompt_order=start.prompt_order,
         query_token=start.query_token,
         residual=weights.residual is not None,
         score_residual=weights.score_residual is not None,

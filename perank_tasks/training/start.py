@@ -22,11 +22,12 @@ from perank_tasks.errors import CheckpointError, ConfigError
 from perank_tasks.models import EMBEDDED_MODELS, find_model, resolve_model
 from perank_tasks.perank.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from perank_tasks.perank.checkpoint_config import PerankConfig
-from perank_tasks.perank.checkpoint_files import TensorFiles, read_json
+from perank_tasks.perank.checkpoint_files import TensorFiles, read_json, setting
 from perank_tasks.perank.model import build_projector
 from perank_tasks.perank.prompt import COMPACT_V1
 from perank_tasks.perank.untrained import orthonormal_columns
-from perank_tasks.training.examples import AlignmentExample
+from perank_tasks.training.copying import components_within_lists, copying_attention
+from perank_tasks.training.examples import AlignmentExample, RankingExample
 from perank_tasks.training.recipe import AlignRecipe, ProjectorStart, RankRecipe, StageRecipe
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def make_start(
     embedding_size: int,
     *,
     cache: Path,
+    lists: Sequence[RankingExample] = (),
 ) -> None:
     """Write the checkpoint that a recipe begins with where it is given none.
 
@@ -64,6 +66,7 @@ def make_start(
         passages: what a closed form is fitted to; not read for drawn projectors.
         embedding_size: d.
         cache: where base models are unpacked, see `resolve_model`.
+        lists: what an attention that copies is fitted to.
 
     Raises:
         ConfigError: no such base model or encoder, or no passages for the closed form.
@@ -86,6 +89,7 @@ def make_start(
         embedding_size=embedding_size,
         projector_type=recipe.projector_type,
         prompt=ranks.prompt if ranks else COMPACT_V1.name,
+        prompt_order=ranks.prompt_order if ranks else "given",
         query_token=ranks.query_token if ranks else False,
         residual=has_residual,
         score_residual=ranks is not None and ranks.score_residual,
@@ -96,6 +100,8 @@ def make_start(
     if has_residual:
         assert ranks is not None
         tensors |= _residual_tensors(ranks, norm)
+    if ranks is not None and ranks.attention_start == "copying":
+        tensors |= _copying(ranks, config, tensors["projector.weight"], lists, folder=base.folder)
     card = f"# {folder.name}\n\n**Untrained**: where a training began. {config.description}.\n"
     save_checkpoint(folder, config, tensors, readme=card)
 
@@ -134,6 +140,7 @@ def open_start(path: str | Path, recipe: AlignRecipe | RankRecipe, *, cache: Pat
     return replace(
         found,
         prompt=recipe.prompt,
+        prompt_order=recipe.prompt_order,
         query_token=recipe.query_token,
         residual=residual,
         score_residual=score,
@@ -268,6 +275,36 @@ def _residual_tensors(recipe: RankRecipe, norm: float) -> dict[str, Tensor]:
     if recipe.score_residual:
         tensors["residual.s"] = torch.tensor(recipe.cosine_scale * recipe.score_weight)
     return tensors
+
+
+def _copying(
+    recipe: RankRecipe,
+    config: PerankConfig,
+    projector: Tensor,
+    lists: Sequence[RankingExample],
+    *,
+    folder: Path,
+) -> dict[str, Tensor]:
+    """What takes the place of the last layer's values and outputs."""
+    last = f"layers.{config.num_layers - 1}"
+    base = TensorFiles(folder)
+    heads = setting(
+        folder / "config.json", read_json(folder / "config.json"), "num_attention_heads", int
+    )
+    size = base.get(f"model.{last}.self_attn.o_proj.weight").shape[1] // heads
+    values, outputs = copying_attention(
+        projector,
+        base.get(f"model.{last}.input_layernorm.weight").float(),
+        components_within_lists(lists),
+        heads=heads,
+        key_heads=len(base.get(f"model.{last}.self_attn.v_proj.weight")) // size,
+        size=size,
+        scale=recipe.copying_scale,
+    )
+    return {
+        f"body.{last}.self_attn.v_proj.weight": values,
+        f"body.{last}.self_attn.o_proj.weight": outputs,
+    }
 
 
 def _cut(checkpoint: Checkpoint, layers: int) -> Checkpoint:

@@ -307,6 +307,8 @@ def test_our_format_keeps_the_first_layers_and_adds_to_them(tmp_path: Path) -> N
         ({"prompt": "released-v1"}, ["query_token"]),
         ({"colour": "red"}, ["colour"]),
         ({"query_token": "yes"}, ["query_token", "bool"]),
+        ({"prompt_order": "alphabetical"}, ["prompt_order", "alphabetical", "given", "residual"]),
+        ({"prompt_order": "residual", "residual": False}, ["prompt_order", "residual", "false"]),
         ({"embedding_size": 25}, ["projector.weight", "(32, 24)", "(32, 25)"]),
     ],
 )

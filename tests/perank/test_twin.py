@@ -130,6 +130,14 @@ def models(draw: st.DrawFn) -> Model:
         {"prompt": "compact-v1", "query_token": True, "residual": True, "score_residual": True},
         {"prompt": "compact-v2", "query_token": True, "residual": True},
         {"prompt": "compact-v2", "query_token": True, "residual": False},
+        {"prompt": "compact-v2", "query_token": True, "residual": True, "prompt_order": "residual"},
+        {
+            "prompt": "compact-v1",
+            "query_token": False,
+            "residual": True,
+            "score_residual": True,
+            "prompt_order": "residual",
+        },
         {"prompt": "compact-v2", "query_token": False, "residual": False},
     ]
     return Model(

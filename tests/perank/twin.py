@@ -152,6 +152,15 @@ class Twin:
         outputs: int | None,
     ) -> None:
         members = ranking.order[start:end]
+        if self.config.get("prompt_order") == "residual":
+            assert query_vector is not None
+            asked = self.project(query_vector)
+            opinion = {
+                m: self.b * (asked @ self.project(vectors[m])).item()
+                + self.s * (0.0 if scores is None else float(scores[m]))
+                for m in members
+            }
+            members = sorted(members, key=lambda m: -opinion[m])
         # Projected once for every different vector, so that duplicates are the same to the bit.
         vector_names = [vectors[member].tobytes() for member in members]
         known = {

@@ -38,13 +38,17 @@ def recipe_of(**changes: Any) -> RankRecipe:
 def engine_steps(
     engine: PERank, example: RankingExample, passages: str
 ) -> tuple[list[int], Tensor]:
-    """The engine's order, and its logits (n - 1, n) of every step."""
+    """The engine's order, and its logits (n - 1, n) of every step, in the passages' given order."""
     seen: list[Tensor] = []
     logits = engine.model.logits
+    known = engine.model.project(torch.from_numpy(np.asarray(example.embeddings, np.float32)))
 
-    def recording(*given: Any) -> Tensor:
-        seen.append(logits(*given)[0].clone())
-        return logits(*given)
+    def recording(hidden: Tensor, projected: Tensor, bias: Tensor | None) -> Tensor:
+        found = logits(hidden, projected, bias)
+        places = torch.cdist(known, projected[0], compute_mode="donot_use_mm_for_euclid_dist")
+        assert sorted(places.argmin(1).tolist()) == list(range(len(known)))
+        seen.append(found[0, places.argmin(1)].clone())
+        return found
 
     engine.model.logits = recording  # type: ignore[method-assign]
     try:
@@ -130,6 +134,7 @@ def test_reading_is_the_stock_models(tmp_path: Path, cache: Path, family: str) -
     [
         {},
         {"score_residual": True},
+        {"prompt_order": "residual"},
         {"trained_llm": "lora", "lora_rank": 3},
         {"trained_llm": "frozen", "query_token": False},
         {"residual": False},
