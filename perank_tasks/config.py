@@ -10,6 +10,7 @@ between tasks as JSON.
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Iterator
 from datetime import date
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self, get_args
@@ -62,7 +63,7 @@ DENSE: frozenset[FirstStage] = frozenset({"dense", "hybrid"})
 """First stages that search embeddings."""
 
 DEFAULT_EMBEDDER = "all-minilm-l6-v2"
-DEFAULT_CHECKPOINT = "smollm2-minilm-untrained"
+DEFAULT_CHECKPOINT = "smollm2-minilm"
 CHAMPION = "champion"
 """What stands for the checkpoint promoted as of a night's date (`perank_tasks.registry`)."""
 
@@ -103,6 +104,19 @@ class Options(_Frozen):
                 if item["loc"] not in lists - {()}
             ]
             raise ConfigError("These options are not valid:\n" + "\n".join(lines)) from None
+
+
+def split_words(words: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Name and value of NAME=VALUE words of a command line.
+
+    Raises:
+        ConfigError: a word that is none.
+    """
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError(f"{word!r} sets nothing: write it as NAME=VALUE.")
+        yield name.strip(), value.strip()
 
 
 class NightOptions(Options):

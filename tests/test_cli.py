@@ -102,7 +102,7 @@ def test_help_teaches(options: list[str]) -> None:
     ("arguments", "message"),
     [
         (["nightly", "--collection", "pydoc"], "Did you mean pydocs?"),
-        (["nightly", "--checkpoint", "smollm2-minilm-untraind"], "smollm2-minilm-untrained"),
+        (["nightly", "--checkpoint", "smollm2-minilmm"], "smollm2-minilm"),
         (["nightly", "--arms", "bm25,cosin"], "arms.1: "),
         (["nightly", "--collection", "files:/nowhere", "--arms", "bm25"], "/nowhere"),
         (["embed", "--trust-remote-code", "--collection", "files:/nowhere"], "/nowhere"),

@@ -42,7 +42,7 @@ def test_options_that_cannot_be_are_refused(values: dict, message: str) -> None:
     [
         ({"collection": "pydoc"}, "pydocs"),
         ({"embedder": "all-minilm-l6"}, "all-minilm-l6-v2"),
-        ({"checkpoint": "smollm2-minilm-untraind"}, "smollm2-minilm-untrained"),
+        ({"checkpoint": "smollm2-minilmm"}, "smollm2-minilm"),
     ],
 )
 def test_unknown_names_offer_close_ones(values: dict, close: str) -> None:

@@ -13,8 +13,11 @@ from perank_tasks.models import EMBEDDER, LLM, resolve_model
 from perank_tasks.perank.checkpoint import save_checkpoint
 from perank_tasks.perank.checkpoint_config import PerankConfig
 from perank_tasks.perank.checkpoint_files import TensorFiles, read_json
+from perank_tasks.perank.model import orthonormal_columns
 from perank_tasks.perank.prompt import TEMPLATES
-from perank_tasks.perank.untrained import EMBEDDING_SIZE, SEED, orthonormal_columns
+
+SEED = 20240613
+EMBEDDING_SIZE = 384
 
 MODEL_CARD = """\
 # {name}

@@ -40,7 +40,7 @@ from pydantic import (
     model_validator,
 )
 
-from perank_tasks.config import ArmName, NightOptions, Options, stable_hash
+from perank_tasks.config import ArmName, NightOptions, Options, split_words, stable_hash
 from perank_tasks.errors import ConfigError
 from perank_tasks.measures import MEASURES
 
@@ -307,14 +307,11 @@ def words_to_options(words: Iterable[str]) -> dict[str, Any]:
         ConfigError: a word that is none.
     """
     options: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise ConfigError(f"{word!r} sets nothing: write it as NAME=VALUE.")
+    for name, value in split_words(words):
         try:
-            options[name.strip()] = json.loads(value)
+            options[name] = json.loads(value)
         except ValueError:
-            options[name.strip()] = value
+            options[name] = value
     return options
 
 

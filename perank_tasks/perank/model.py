@@ -184,6 +184,16 @@ def build_projector(projector_type: str, embedding_size: int, hidden_size: int) 
     return nn.Sequential(*layers)
 
 
+def orthonormal_columns(rows: int, columns: int, seed: int) -> Tensor:
+    """A random (rows, columns) matrix with orthonormal columns, float32, by the seed alone: a
+    projector that keeps angles."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    q, r = torch.linalg.qr(draw)
+    # QR is unique only up to signs; these make the draw uniform, and the same everywhere.
+    return (q * torch.sign(torch.diagonal(r))).float()
+
+
 def projector_shapes(
     projector_type: str, embedding_size: int, hidden_size: int
 ) -> dict[str, tuple[int, ...]]:

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from perank_tasks.config import Options, stable_hash
+from perank_tasks.config import Options, split_words, stable_hash
 from perank_tasks.errors import ConfigError
 from perank_tasks.training.data.options import DataOptions
 from perank_tasks.training.recipe import AlignRecipe, Preset, RankRecipe
@@ -212,13 +212,10 @@ def words_to_values(words: Iterable[str]) -> dict[str, Any]:
         ConfigError: a word that is none.
     """
     values: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise ConfigError(f"{word!r} sets nothing: write it as key=value.")
-        part, _, rest = key.strip().partition("_")
+    for key, value in split_words(words):
+        part, _, rest = key.partition("_")
         field = PARTS[part].model_fields.get(rest) if part in PARTS else None
         is_list = field is not None and get_origin(field.annotation) is tuple
         items = [item.strip() for item in value.split(";") if item.strip()]
-        values[key.strip()] = items if is_list else value.strip()
+        values[key] = items if is_list else value
     return values

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from perank_tasks.config import Options, _choices, stable_hash
+from perank_tasks.config import Options, _choices, split_words, stable_hash
 from perank_tasks.errors import ConfigError
 from perank_tasks.models import EMBEDDER, LLM
 from perank_tasks.perank.checkpoint_config import POOLINGS, PromptOrder
@@ -143,7 +143,7 @@ class StageRecipe(Options):
 
     @classmethod
     def load(cls, preset: Preset, changes: Iterable[str] = (), file: Path | None = None) -> Self:
-        """A preset, changed by a TOML file and then by `key=value` words; `key=` empties it.
+        """A preset, changed by a TOML file and then by NAME=VALUE words; NAME= empties it.
 
         Raises:
             ConfigError: no such file, key or preset, or a value out of range.
@@ -158,11 +158,7 @@ class StageRecipe(Options):
                 raise ConfigError(
                     f"the recipe {file} cannot be read: {error}. It is TOML: one key = value a line"
                 ) from error
-        for word in changes:
-            key, equals, value = word.partition("=")
-            if not equals:
-                raise ConfigError(f"{word!r} changes nothing: write it as key=value")
-            values[key.strip()] = value.strip() or None
+        values |= {key: value or None for key, value in split_words(changes)}
         return cls.parse(values)
 
     @model_validator(mode="after")

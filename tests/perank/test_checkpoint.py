@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceProcessor
 
+from perank_tasks.config import DEFAULT_CHECKPOINT as NAME
 from perank_tasks.errors import CheckpointError, ConfigError
 from perank_tasks.perank import PERank, RankingOptions
 from perank_tasks.perank.checkpoint import load_checkpoint
@@ -23,7 +24,6 @@ from perank_tasks.perank.checkpoint_config import (
     summarize_checkpoint,
 )
 from perank_tasks.perank.prompt import PASSAGE_TOKEN
-from perank_tasks.perank.untrained import NAME
 from tests.perank.conftest import GOLDEN
 from tests.perank.tiny import (
     EMBEDDING_SIZE,

@@ -47,7 +47,7 @@ def test_words_win_over_a_file_and_both_over_the_preset(tmp_path: Path) -> None:
     [
         (["learning_rat=1"], "learning_rate"),
         (["learning_rate=-1"], "greater than 0"),
-        (["learning_rate"], "key=value"),
+        (["learning_rate"], "NAME=VALUE"),
         (["prompt=released-v1"], "no place for a query token"),
         (["kl_scaling=sum"], "'reference' or 'mean'"),
         (["layout=published"], "prompt=released-v1, query_token=false"),

@@ -1,18 +1,18 @@
-"""The shipped untrained checkpoint: it can be made again, and ranks much as the cosine does."""
+"""The checkpoint that ships: it ranks texts, its LLM has a say, and its card is complete."""
 
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from perank_tasks.config import DEFAULT_CHECKPOINT as NAME
 from perank_tasks.models import EMBEDDER, resolve_model
-from perank_tasks.perank import PERank
-from perank_tasks.perank.checkpoint import load_checkpoint
+from perank_tasks.perank import PERank, RankingOptions, RerankRequest
 from perank_tasks.perank.checkpoint_config import SHIPPED
-from perank_tasks.perank.untrained import NAME, make_untrained, orthonormal_columns
+from perank_tasks.perank.model import orthonormal_columns
 
 PASSAGES = [
     "Prenatal care includes check-ups, screening tests and advice during pregnancy.",
@@ -38,18 +38,6 @@ def test_the_projectors_columns_are_orthonormal_and_the_seeds_alone() -> None:
 
 
 @pytest.mark.slow
-def test_the_shipped_checkpoint_can_be_made_again(tmp_path: Path, cache: Path) -> None:
-    make_untrained(tmp_path / NAME, cache=cache)
-    for name in ("config.json", "README.md"):
-        assert (tmp_path / NAME / name).read_text() == (SHIPPED / NAME / name).read_text()
-    made = load_file(tmp_path / NAME / "model.safetensors")
-    shipped = load_file(SHIPPED / NAME / "model.safetensors")
-    assert made.keys() == shipped.keys()
-    # LAPACKs round differently in the last bits.
-    assert all(torch.allclose(made[name], shipped[name], atol=1e-5) for name in made)
-
-
-@pytest.mark.slow
 def test_the_shipped_checkpoint_ranks_texts(cache: Path) -> None:
     engine = PERank.from_pretrained(NAME, cache=cache, device="cpu")
     result = engine.rerank("how long does a flea live", PASSAGES)
@@ -68,9 +56,25 @@ def test_the_shipped_checkpoint_ranks_texts(cache: Path) -> None:
 
 @pytest.mark.slow
 def test_the_llm_has_a_say(cache: Path) -> None:
-    """Its share of the logit is small, and not nothing."""
-    checkpoint = load_checkpoint(NAME, cache=cache)
-    assert checkpoint.residual is not None
-    t, b = checkpoint.residual
-    assert 0 < t < b
-    assert checkpoint.llm.num_hidden_layers == 4
+    """Its order is not the residual's, for it reads the list as a whole."""
+    engine = PERank.from_pretrained(NAME, cache=cache, device="cpu")
+    vectors = engine.encode(["how long does a flea live", *PASSAGES])
+    orders = set()
+    for decoding in ("constrained", "residual"):
+        request = RerankRequest(
+            "q", "how long does a flea live", list("abcde"), vectors[1:], vectors[0]
+        )
+        options = RankingOptions(decoding=decoding)  # type: ignore[arg-type]
+        orders.add(tuple(next(engine.rerank_many([request], options)).order))
+    assert len(orders) == 2
+
+
+def test_it_comes_with_the_package_and_says_what_it_is() -> None:
+    folder = SHIPPED / NAME
+    assert (folder / "model.safetensors").stat().st_size <= 32e6
+    card = (folder / "README.md").read_text()
+    for said in ("non-commercial", "4-bit", "DL 2019", "DL 2021", "pydocs", "must not be used"):
+        assert said in card
+    training = json.loads((folder / "config.json").read_text())["training"]
+    assert training["recipe"]["prompt"] == "compact-v2"
+    assert all("non-commercial" in note for note in training["data"]["terms"].values())
