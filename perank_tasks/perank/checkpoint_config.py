@@ -39,10 +39,10 @@ FORMAT_VERSION = 1
 POOLINGS = ("mean", "cls", "last_token")
 
 PromptOrder = Literal["given", "residual"]
-"""In what order a window's passages stand in the prompt: `given`, as the first stage and the
-windows before left them (the paper's); `residual`, best first by the residual, so that the LLM
-knows by their places what the first opinion of them is, and the given order decides nothing but
-ties."""
+"""In what order a window's passages stand in a prompt without texts: `given`, as the first stage
+and the windows before left them (the paper's); `residual`, best first by the residual, so that the
+LLM knows by their places what the first opinion of them is, and the given order decides nothing
+but ties."""
 
 # model_type of the published layout -> of the LLM inside
 PUBLISHED_LLMS = {"embed_llama": "llama", "embed_mistral": "mistral"}

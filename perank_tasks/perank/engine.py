@@ -452,7 +452,8 @@ class PERank:
         if self.reads_scores:
             scores = np.zeros(len(order)) if request.scores is None else request.scores
             ranking.scores = torch.from_numpy(np.array(scores, np.float32)).to(self.model.device)
-        if self._checkpoint.prompt_order == "residual" or options.decoding == "residual":
+        sorts = self._checkpoint.prompt_order == "residual" and options.passages == "embeddings"
+        if sorts or options.decoding == "residual":
             ranking.residual = self._residual(ranking)
         return ranking
 

@@ -135,7 +135,7 @@ class RankingTrainee(Trainee):
         for name, rows in (("plain", batch["plain"]), ("with_texts", batch["with_texts"])):
             if rows is None:
                 continue
-            if self.prompt_order == "residual":
+            if name == "plain" and self.prompt_order == "residual":
                 assert bias is not None
                 rows = _sorted_prompts(rows, bias.detach(), batch["sizes"])
             hidden = self.read(rows, projected, slot_query)

@@ -33,7 +33,9 @@ class TrainingOptions(Options):
     preset: Preset = Field(
         "tiny",
         description="Where the recipes begin. paper: 7B models on GPUs, as published; tiny: "
-        "SmolLM2-135M on two cores. Every option of a stage that is empty has its value.",
+        "SmolLM2-135M on two cores; feedback: the same with the start, prompt and order that the "
+        "checkpoint that ships has, for lists of a feedback teacher (data_feedback), without "
+        "alignment. Every option of a stage that is empty has its value.",
     )
     name: str = Field(
         "trained",

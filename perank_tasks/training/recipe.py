@@ -1,8 +1,9 @@
 """Recipes: every hyper-parameter of a stage, frozen, validated and hashed.
 
 A recipe says how to train, and nothing about where data lies or results go. Presets: `paper`
-(arXiv 2406.14848 and its released scripts, for 7B models on GPUs) and `tiny` (SmolLM2-135M on two
-cores). What a preset says is changed by name, from a TOML file or from `key=value` words.
+(arXiv 2406.14848 and its released scripts, for 7B models on GPUs), `tiny` (the same method with
+SmolLM2-135M on two cores) and `feedback` (what the checkpoint that ships was trained by). What a
+preset says is changed by name, from a TOML file or from NAME=VALUE words.
 """
 
 import tomllib
@@ -16,9 +17,9 @@ from perank_tasks.config import Options, _choices, split_words, stable_hash
 from perank_tasks.errors import ConfigError
 from perank_tasks.models import EMBEDDER, LLM
 from perank_tasks.perank.checkpoint_config import POOLINGS, PromptOrder
-from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
+from perank_tasks.perank.prompt import COMPACT_V1, COMPACT_V2, RELEASED_V1, TEMPLATES
 
-Preset = Literal["paper", "tiny"]
+Preset = Literal["paper", "tiny", "feedback"]
 ProjectorStart = Literal["random", "orthonormal", "ridge", "procrustes"]
 AttentionStart = Literal["pretrained", "copying"]
 StepWeights = Literal["uniform", "discount", "exponential"]
@@ -203,8 +204,9 @@ class RankRecipe(StageRecipe):
     )
     prompt_order: PromptOrder = Field(
         "given",
-        description="How passages stand in the prompt: given, in their list's order; residual, "
-        "best first by the residual, so that places tell the LLM what the first opinion is.",
+        description="How passages stand in a prompt without texts: given, in their list's order; "
+        "residual, best first by the residual, so that places tell the LLM what the first opinion "
+        "is.",
     )
     llm_scale: float = Field(
         0.03, description="t to begin with, where no checkpoint with a residual is started from."
@@ -285,11 +287,6 @@ class RankRecipe(StageRecipe):
             raise ValueError("score_residual adds to the residual: set residual=true")
         if self.prompt_order == "residual" and not self.residual:
             raise ValueError("prompt_order=residual sorts by the residual: set residual=true")
-        if self.prompt_order == "residual" and self.has_text_branch:
-            raise ValueError(
-                "the branch with texts is trained on lists in the given order only: set "
-                "text_weight=0 and kl_weight=0, or prompt_order=given"
-            )
         if self.attention_start == "copying" and self.projector_start in ("random", "ridge"):
             raise ValueError(
                 f"attention_start=copying undoes the projector, and projector_start "
@@ -371,6 +368,28 @@ _PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "eval_examples": 100,
             "storage": "float16",
         },
+    },
+}
+# The recipe of the checkpoint that ships, for lists with a feedback teacher (`data_feedback`).
+_PRESETS["feedback"] = {
+    "AlignRecipe": _PRESETS["tiny"]["AlignRecipe"]
+    | {"projector_start": "procrustes", "projector_scale": 20.0, "num_layers": 4},
+    "RankRecipe": _PRESETS["tiny"]["RankRecipe"]
+    | {
+        "prompt": COMPACT_V2.name,
+        "prompt_order": "residual",
+        "attention_start": "copying",
+        "projector_scale": 20.0,
+        "llm_scale": 0.2,
+        "cosine_scale": 25.0,
+        "score_residual": True,
+        "train_residual": False,
+        "learning_rate": 3e-4,
+        "projector_learning_rate": 3e-5,
+        "residual_learning_rate": 1e-4,
+        "max_steps": 7000,
+        "eval_examples": 80,
+        "select_by": "loss",
     },
 }
 PRESETS = tuple(_PRESETS)

@@ -92,7 +92,7 @@ def test_the_form_has_a_param_for_every_hyper_parameter(dag: dict[str, Any]) -> 
     params = dag["params"]
     assert set(params) == set(form())
     assert all(len(p["about"]) > 10 for p in params.values())
-    assert params["preset"]["enum"] == ["paper", "tiny"]
+    assert params["preset"]["enum"] == ["paper", "tiny", "feedback"]
     of_the_paper = (
         *("align_learning_rate", "align_warmup", "align_max_tokens", "align_schedule"),
         *("rank_learning_rate", "rank_batch_size", "rank_kl_weight", "rank_max_tokens"),

@@ -140,6 +140,7 @@ def test_reading_is_the_stock_models(tmp_path: Path, cache: Path, family: str) -
         {"residual": False},
         {**RELEASED, "train_tokens": True},
         {"text_weight": 1.0, "kl_weight": 0.2},
+        {"text_weight": 1.0, "kl_weight": 0.2, "prompt_order": "residual"},
     ],
     ids=lambda changes: "-".join(changes) or "default",
 )

@@ -53,7 +53,6 @@ def test_words_win_over_a_file_and_both_over_the_preset(tmp_path: Path) -> None:
         (["layout=published"], "prompt=released-v1, query_token=false"),
         (["residual=false", "score_residual=true"], "set residual=true"),
         (["residual=false", "prompt_order=residual"], "set residual=true"),
-        (["prompt_order=residual", "text_weight=1"], "text_weight=0 and kl_weight=0"),
         (["attention_start=copying", "projector_start=ridge"], "projector_start=procrustes"),
         (["projector_type=mlp2x_gelu"], "projector_start random"),
         (["embeddings_weight=0"], "nothing would be learnt"),
