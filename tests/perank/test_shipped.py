@@ -55,18 +55,26 @@ def test_the_shipped_checkpoint_ranks_texts(cache: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_llm_has_a_say(cache: Path) -> None:
-    """Its order is not the residual's, for it reads the list as a whole."""
+def test_the_llm_reads_the_list_as_a_whole(cache: Path) -> None:
+    """A passage like the list's best three moves up, past one that the residual puts before it."""
     engine = PERank.from_pretrained(NAME, cache=cache, device="cpu")
-    vectors = engine.encode(["how long does a flea live", *PASSAGES])
-    orders = set()
-    for decoding in ("constrained", "residual"):
-        request = RerankRequest(
-            "q", "how long does a flea live", list("abcde"), vectors[1:], vectors[0]
-        )
-        options = RankingOptions(decoding=decoding)  # type: ignore[arg-type]
-        orders.add(tuple(next(engine.rerank_many([request], options)).order))
-    assert len(orders) == 2
+    random = np.random.default_rng(0)
+    moved = []
+    for _ in range(10):
+        query, topic, other = np.linalg.qr(random.normal(size=(384, 3)))[0].T
+        # Three of one topic lead; then seven of another, and seven of the leaders' topic.
+        about = [topic] * 3 + [other] * 7 + [topic] * 7
+        cosines = np.concatenate([[0.9, 0.89, 0.88], np.linspace(0.6, 0.59, 14)])
+        passages = cosines[:, None] * query + np.sqrt(1 - cosines**2)[:, None] * np.stack(about)
+        places = {}
+        for decoding in ("constrained", "residual"):
+            request = RerankRequest("q", "a query", list("abcdefghijklmnopq"), passages, query)
+            options = RankingOptions(decoding=decoding)  # type: ignore[arg-type]
+            order = next(engine.rerank_many([request], options)).order
+            places[decoding] = np.mean([order.index(i) for i in range(10, 17)])
+        assert places["residual"] == 13
+        moved.append(13 - places["constrained"])
+    assert np.mean(moved) > 2
 
 
 def test_it_comes_with_the_package_and_says_what_it_is() -> None:
