@@ -220,10 +220,11 @@ class PromptBuilder:
                 f"sets query_token: true. Expected a prompt with one, such as {COMPACT_V1.name!r}"
             )
         self.template = template
-        self.query_token = query_token and form != "text"
         self.form = form
         self._has_passage_slots = form != "text"
         self._pieces = template.pieces(form, query_token=query_token, numbers=numbers)
+        # An answer in numbers does not begin with the query, and texts alone hold no embedding.
+        self.query_token = any(QUERY_TOKEN in piece for piece in self._pieces)
         self._tokenizer = tokenizer
         slots = [PASSAGE_TOKEN, QUERY_TOKEN] if query_token else [PASSAGE_TOKEN]
         known = tokenizer.get_added_vocab()

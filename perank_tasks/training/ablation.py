@@ -75,7 +75,7 @@ def _text(training: Training) -> dict[str, Any]:
 
 def _residual(training: Training) -> dict[str, Any]:
     if training.rank.residual:
-        return _rank(training, residual=False, score_residual=False)
+        return _rank(training, residual=False, score_residual=False, prompt_order="given")
     return _rank(training, residual=True)
 
 

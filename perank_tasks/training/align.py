@@ -22,7 +22,13 @@ from perank_tasks.training.examples import AlignmentExample
 from perank_tasks.training.losses import IGNORED, reconstruction
 from perank_tasks.training.model import AlignmentTrainee, Weights
 from perank_tasks.training.recipe import AlignRecipe
-from perank_tasks.training.runs import close_run, is_main_process, main_process_first, open_run
+from perank_tasks.training.runs import (
+    beginning,
+    close_run,
+    is_main_process,
+    main_process_first,
+    open_run,
+)
 from perank_tasks.training.saving import save_trained
 from perank_tasks.training.start import make_start, open_start
 from perank_tasks.training.trainer import Task, train
@@ -96,7 +102,8 @@ def align(
         if done is not None:
             return done
         if start is None and not (out / "start" / "config.json").is_file():
-            make_start(out / "start", recipe, passages, passages[0].embedding.size, cache=cache)
+            with beginning(out):
+                make_start(out / "start", recipe, passages, passages[0].embedding.size, cache=cache)
     begun = open_start(start or out / "start", recipe, cache=cache)
     collate = _collator(begun, recipe)
     measured = [

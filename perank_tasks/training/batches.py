@@ -203,7 +203,8 @@ class RankingCollator:
         if self._needs_scores and _shape(example.scores) != expected[:1]:
             raise TrainingError(
                 f"{where}: its first-stage scores have shape {_shape(example.scores)}, expected "
-                f"{expected[:1]}: score_residual reads them"
+                f"{expected[:1]}: score_residual reads them; set score_residual=false, or make the "
+                f"data from collections, where BM25's are kept"
             )
         if self._with_texts and len(example.texts or ()) != n:
             raise TrainingError(

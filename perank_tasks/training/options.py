@@ -9,9 +9,9 @@ value is to hold. `Training` is a planned run and travels between tasks as JSON.
 from collections.abc import Iterable, Mapping
 from datetime import date
 from functools import cached_property
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, Self, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from perank_tasks.config import Options, split_words, stable_hash
 from perank_tasks.errors import ConfigError
@@ -34,8 +34,8 @@ class TrainingOptions(Options):
         "tiny",
         description="Where the recipes begin. paper: 7B models on GPUs, as published; tiny: "
         "SmolLM2-135M on two cores; feedback: the same with the start, prompt and order that the "
-        "checkpoint that ships has, for lists of a feedback teacher (data_feedback), without "
-        "alignment. Every option of a stage that is empty has its value.",
+        "checkpoint that ships has, for lists of a feedback teacher (data_feedback) and without "
+        "alignment (align=false). Every option of a stage that is empty has its value.",
     )
     name: str = Field(
         "trained",
@@ -91,6 +91,15 @@ class TrainingOptions(Options):
         ge=0,
         description="not-worse: a loss of the mean that is never taken, significant or not.",
     )
+
+    @model_validator(mode="after")
+    def _closed_form_is_not_aligned_away(self) -> Self:
+        if self.preset == "feedback" and self.align and self.start is None:
+            raise ValueError(
+                "the preset feedback begins in closed form, and stage 1 would take its place: set "
+                "align=false (--no-align)"
+            )
+        return self
 
 
 DATA, ALIGN, RANK = "data", "align", "rank"
@@ -208,7 +217,7 @@ def parse_options(
 
 
 def words_to_values(words: Iterable[str]) -> dict[str, Any]:
-    """Options from the `key=value` words of a command line; `;` stands between a list's items.
+    """Options from the `NAME=VALUE` words of a command line; `;` stands between a list's items.
 
     Raises:
         ConfigError: a word that is none.

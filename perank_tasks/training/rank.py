@@ -7,6 +7,7 @@ prompt is a branch of its own, whose distributions teach those of the embeddings
 Measures on development lists come from the engine itself, on the weights as they are.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,13 +28,21 @@ from perank_tasks.training.batches import RankingBatch, RankingCollator
 from perank_tasks.training.examples import AlignmentExample, RankingExample
 from perank_tasks.training.model import RankingTrainee
 from perank_tasks.training.recipe import RankRecipe
-from perank_tasks.training.runs import close_run, is_main_process, main_process_first, open_run
+from perank_tasks.training.runs import (
+    beginning,
+    close_run,
+    is_main_process,
+    main_process_first,
+    open_run,
+)
 from perank_tasks.training.saving import check_layout, save_trained
 from perank_tasks.training.start import make_start, open_start
 from perank_tasks.training.trainer import Task, train
 
 Judge = Callable[[PERank], dict[str, float]]
 """Measures of a ranker, by names of the caller's; higher is better."""
+
+log = logging.getLogger(__name__)
 
 
 def learn_to_rank(
@@ -92,7 +101,13 @@ def learn_to_rank(
         if start is None and not (out / "start" / "config.json").is_file():
             size = lists[0].embeddings.shape[1]
             known = passages if len(passages) else _Passages(lists, recipe)
-            make_start(out / "start", recipe, known, size, cache=cache, lists=lists)
+            with beginning(out):
+                make_start(out / "start", recipe, known, size, cache=cache, lists=lists)
+    if start is not None and recipe.attention_start == "copying":
+        log.warning(
+            "attention_start=copying is for trainings without a start: %s keeps its attention",
+            start,
+        )
     begun = open_start(start or out / "start", recipe, cache=cache)
     check_layout(begun, recipe.layout)
     collate = collator(begun, recipe)

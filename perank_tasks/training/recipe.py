@@ -139,7 +139,7 @@ class StageRecipe(Options):
 
     @classmethod
     def preset(cls, name: Preset) -> Self:
-        """The recipe called `paper` or `tiny`."""
+        """The recipe of a preset."""
         return cls.parse(_PRESETS[name][cls.__name__])
 
     @classmethod
@@ -373,7 +373,7 @@ _PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 # The recipe of the checkpoint that ships, for lists with a feedback teacher (`data_feedback`).
 _PRESETS["feedback"] = {
     "AlignRecipe": _PRESETS["tiny"]["AlignRecipe"]
-    | {"projector_start": "procrustes", "projector_scale": 20.0, "num_layers": 4},
+    | {"projector_start": "procrustes", "projector_scale": 20.0},
     "RankRecipe": _PRESETS["tiny"]["RankRecipe"]
     | {
         "prompt": COMPACT_V2.name,

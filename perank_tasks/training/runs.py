@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from perank_tasks.errors import StorageError, TrainingError
+from perank_tasks.errors import ConfigError, StorageError, TrainingError
 from perank_tasks.files import replacing, storage_errors
 
 FORMAT = 1
@@ -53,6 +53,16 @@ def open_run(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     with replacing(path, _REMEDY) as temporary:
         temporary.write_text(json.dumps(identity, indent=2) + "\n")
     return None
+
+
+@contextmanager
+def beginning(folder: Path) -> Iterator[None]:
+    """What is refused before anything was trained leaves the folder free for the next try."""
+    try:
+        yield
+    except ConfigError:
+        (folder / "run.json").unlink(missing_ok=True)
+        raise
 
 
 def close_run(folder: Path, report: dict[str, Any]) -> None:

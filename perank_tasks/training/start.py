@@ -78,10 +78,16 @@ def make_start(
     norm = float(tokens.norm(dim=1).mean()) * recipe.projector_scale
     ranks = recipe if isinstance(recipe, RankRecipe) else None
     has_residual = ranks is not None and ranks.residual
+    layers = _layers(base.folder)
+    if recipe.num_layers is not None and recipe.num_layers > layers:
+        raise ConfigError(
+            f"num_layers is {recipe.num_layers}, but the base model {base.folder} has {layers}: "
+            f"choose fewer, or leave num_layers empty"
+        )
     config = PerankConfig(
         base_model=recipe.base_model if not Path(recipe.base_model).is_dir() else str(base.folder),
         base_revision=base.revision,
-        num_layers=recipe.num_layers or _layers(base.folder),
+        num_layers=recipe.num_layers or layers,
         encoder=recipe.encoder,
         encoder_pooling=recipe.encoder_pooling,
         encoder_revision=encoder.revision if encoder else None,
@@ -98,7 +104,7 @@ def make_start(
     tensors = _projector(recipe, config, tokens, norm, passages, folder=base.folder)
     if has_residual:
         assert ranks is not None
-        tensors |= _residual_tensors(ranks, norm)
+        tensors |= _residual_tensors(ranks, norm, norm / recipe.projector_scale)
     if ranks is not None and ranks.attention_start == "copying":
         tensors |= _copying(ranks, config, tensors["projector.weight"], lists, folder=base.folder)
     card = f"# {folder.name}\n\n**Untrained**: where a training began. {config.description}.\n"
@@ -125,17 +131,19 @@ def open_start(path: str | Path, recipe: AlignRecipe | RankRecipe, *, cache: Pat
     found = _cut(found, recipe.num_layers or layers)
     if isinstance(recipe, AlignRecipe):
         return found
-    norm = float(found.body["embed_tokens.weight"].float().norm(dim=1).mean())
-    norm *= recipe.projector_scale
+    token_length = float(found.body["embed_tokens.weight"].float().norm(dim=1).mean())
+    length = _projected_length(found) or token_length * recipe.projector_scale
     residual, score = found.residual, found.score_residual
-    fresh = {name: float(value) for name, value in _residual_tensors(recipe, norm).items()}
+    fresh = _residual_tensors(recipe, length, token_length)
     if not recipe.residual:
         residual = score = None
     else:
-        residual = residual or (fresh["residual.t"], fresh["residual.b"])
-        score = (
-            (score if score is not None else fresh["residual.s"]) if recipe.score_residual else None
-        )
+        residual = residual or (float(fresh["residual.t"]), float(fresh["residual.b"]))
+        if not recipe.score_residual:
+            score = None
+        elif score is None:
+            # A share of what the cosine weighs in this checkpoint, whoever set that.
+            score = recipe.score_weight * residual[1] * length**2
     return replace(
         found,
         prompt=recipe.prompt,
@@ -266,10 +274,20 @@ def _projector(
     return {"projector.weight": scale * found.weight, "projector.bias": scale * found.bias}
 
 
-def _residual_tensors(recipe: RankRecipe, norm: float) -> dict[str, Tensor]:
+def _projected_length(checkpoint: Checkpoint) -> float | None:
+    """How long a linear projector makes an embedding of length 1, on average over directions; None
+    for others."""
+    if checkpoint.projector_type != "linear":
+        return None
+    weight = checkpoint.projector["weight"].float()
+    return float(weight.norm()) / weight.shape[1] ** 0.5
+
+
+def _residual_tensors(recipe: RankRecipe, length: float, token_length: float) -> dict[str, Tensor]:
+    """The residual to begin with, for projected embeddings and tokens of these lengths."""
     tensors = {
-        "residual.t": torch.tensor(recipe.llm_scale / recipe.projector_scale),
-        "residual.b": torch.tensor(recipe.cosine_scale / norm**2),
+        "residual.t": torch.tensor(recipe.llm_scale * token_length / length),
+        "residual.b": torch.tensor(recipe.cosine_scale / length**2),
     }
     if recipe.score_residual:
         tensors["residual.s"] = torch.tensor(recipe.cosine_scale * recipe.score_weight)

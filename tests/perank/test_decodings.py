@@ -52,6 +52,20 @@ def test_the_first_step_puts_first_what_constrained_decoding_does(own_engine: PE
     assert [(result.decode_steps, result.windows) for result in once] == [(1, 1)] * 6
 
 
+@pytest.mark.parametrize("passages", ["embeddings", "both"])
+def test_free_generation_where_the_query_begins_answers(tmp_path: Path, passages: str) -> None:
+    """An answer in numbers does not begin with the query's embedding: there is no slot for it."""
+    engine = PERank.from_pretrained(
+        write_own(tmp_path / "ranker", prompt="compact-v2"), cache=tmp_path, device="cpu"
+    )
+    request = dataclasses.replace(random_request(1, 4), texts=["one", "two", "three", "four"])
+    options = RankingOptions(decoding="free", passages=passages)  # type: ignore[arg-type]
+    result = next(engine.rerank_many([request], options))
+    assert result.unranked_reason is None
+    assert sorted(result.order) == list(range(4))
+    assert result.decode_steps > 0
+
+
 def without_llm(folder: Path, t: float) -> PERank:
     """A ranker whose LLM counts t times."""
     return PERank.from_pretrained(

@@ -63,6 +63,11 @@ def test_every_part_is_switched_alone(world: World) -> None:
     assert list(there)[1:] == ["with alignment", "with KL", "with texts in training"]
     assert there["with alignment"].alignment_data is not None
     assert there["with KL"].rank.text_weight == 1.0
+    by_residual = variations(
+        plan(world, align=False, rank_prompt_order="residual", rank_score_residual=True),
+        list(ablation.PARTS),
+    )
+    assert by_residual["without residual"].rank.prompt_order == "given"
     with pytest.raises(ConfigError, match="no part kll"):
         variations(full, ["kll"])
 

@@ -230,6 +230,8 @@ def test_presets_and_what_is_filled_in(world: World) -> None:
     assert paper.rank.projector_type == paper.align.projector_type == "linear"
     assert paper.ranking_data.embedder == world.embedder
     assert plan(world, rank_max_steps="").rank.max_steps is None
+    with pytest.raises(ConfigError, match="--no-align"):
+        plan(world, preset="feedback")
 
 
 def test_words_of_the_command_line() -> None:
@@ -240,7 +242,7 @@ def test_words_of_the_command_line() -> None:
     options, parts = parse_options(values)
     assert options.name == "x"
     assert parts["rank"] == {"max_steps": None, "kl_weight": "0.2"}
-    with pytest.raises(ConfigError, match="key=value"):
+    with pytest.raises(ConfigError, match="NAME=VALUE"):
         words_to_values(["oops"])
 
 

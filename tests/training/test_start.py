@@ -13,6 +13,7 @@ from perank_tasks.errors import ConfigError
 from perank_tasks.perank import PERank, RerankRequest
 from perank_tasks.perank.checkpoint import load_checkpoint
 from perank_tasks.perank.checkpoint_files import TensorFiles
+from perank_tasks.training.rank import learn_to_rank
 from perank_tasks.training.recipe import AlignRecipe, RankRecipe
 from perank_tasks.training.start import _targets, closed_form, make_start, open_start
 from tests.training.examples import WORDS, some_lists, some_passages
@@ -175,9 +176,46 @@ def test_a_start_takes_the_recipes_form_and_keeps_the_checkpoints_weights(
     assert torch.equal(found.projector["weight"], plain.projector["weight"])
     kept = open_start(own, recipe_of(score_residual=True, cosine_scale=10), cache=cache)
     assert kept.residual == plain.residual == (0.5, 0.25)
-    assert kept.score_residual == pytest.approx(0.3)
+    length = float(plain.projector["weight"].norm(dim=0).square().mean().sqrt())
+    assert kept.score_residual == pytest.approx(0.03 * 0.25 * length**2)
     with pytest.raises(ConfigError, match="num_layers is 3, but"):
         open_start(own, recipe_of(num_layers=3), cache=cache)
+
+
+@pytest.mark.parametrize("length", [1.0, 20.0])
+def test_a_residual_is_added_to_a_projector_by_its_own_length(
+    base: Path, cache: Path, tmp_path: Path, length: float
+) -> None:
+    """As stage 1 leaves one: what the recipe says of its scale counts for nothing."""
+    align = AlignRecipe.parse(
+        AlignRecipe.preset("tiny").model_dump()
+        | {
+            "base_model": str(base),
+            "projector_start": "orthonormal",
+            "projector_scale": length,
+        }
+    )
+    make_start(tmp_path / "aligned", align, [], SIZE, cache=cache)
+    recipe = recipe_of(projector_scale=7.0, cosine_scale=25, score_residual=True, llm_scale=0.2)
+    found = open_start(tmp_path / "aligned", recipe, cache=cache)
+    tokens = float(found.body["embed_tokens.weight"].norm(dim=1).mean())
+    assert found.residual is not None
+    assert found.residual[0] == pytest.approx(0.2 / length, rel=1e-4)
+    assert found.residual[1] * (length * tokens) ** 2 == pytest.approx(25, rel=1e-4)
+    assert found.score_residual == pytest.approx(25 * 0.03, rel=1e-4)
+
+
+def test_more_layers_than_there_are_are_refused_and_leave_the_folder_free(
+    base: Path, cache: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    lists = some_lists(4, texts=True)
+    copying = {"attention_start": "copying", "projector_start": "orthonormal", "max_steps": 1}
+    recipe = recipe_of(base_model=str(base), num_layers=9, **copying)
+    with pytest.raises(ConfigError, match="num_layers is 9, but the base model"):
+        learn_to_rank(recipe, lists, [], out, cache=cache, threads=1)
+    recipe = recipe_of(base_model=str(base), num_layers=2, **copying)
+    assert learn_to_rank(recipe, lists, [], out, cache=cache, threads=1)["steps"] == 1
 
 
 def test_a_paper_like_recipe_starts_from_a_base_model(
