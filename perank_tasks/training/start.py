@@ -75,19 +75,14 @@ def make_start(
     named = recipe.encoder.partition("?")[0] in EMBEDDED_MODELS
     encoder = find_model(recipe.encoder) if named else None
     tokens = TensorFiles(base.folder).get("model.embed_tokens.weight").float()
-    norm = float(tokens.norm(dim=1).mean()) * recipe.projector_scale
+    token_length = float(tokens.norm(dim=1).mean())
+    length = token_length * recipe.projector_scale
     ranks = recipe if isinstance(recipe, RankRecipe) else None
     has_residual = ranks is not None and ranks.residual
-    layers = _layers(base.folder)
-    if recipe.num_layers is not None and recipe.num_layers > layers:
-        raise ConfigError(
-            f"num_layers is {recipe.num_layers}, but the base model {base.folder} has {layers}: "
-            f"choose fewer, or leave num_layers empty"
-        )
     config = PerankConfig(
         base_model=recipe.base_model if not Path(recipe.base_model).is_dir() else str(base.folder),
         base_revision=base.revision,
-        num_layers=recipe.num_layers or layers,
+        num_layers=_kept_layers(recipe, _layers(base.folder), f"the base model {base.folder}"),
         encoder=recipe.encoder,
         encoder_pooling=recipe.encoder_pooling,
         encoder_revision=encoder.revision if encoder else None,
@@ -101,10 +96,10 @@ def make_start(
         description=f"untrained: {recipe.projector_start} projector",
         training={"recipe": recipe.model_dump(mode="json")},
     )
-    tensors = _projector(recipe, config, tokens, norm, passages, folder=base.folder)
+    tensors = _projector(recipe, config, tokens, length, passages, folder=base.folder)
     if has_residual:
         assert ranks is not None
-        tensors |= _residual_tensors(ranks, norm, norm / recipe.projector_scale)
+        tensors |= _residual_tensors(ranks, length, token_length)
     if ranks is not None and ranks.attention_start == "copying":
         tensors |= _copying(ranks, config, tensors["projector.weight"], lists, folder=base.folder)
     card = f"# {folder.name}\n\n**Untrained**: where a training began. {config.description}.\n"
@@ -123,12 +118,7 @@ def open_start(path: str | Path, recipe: AlignRecipe | RankRecipe, *, cache: Pat
     """
     found = load_checkpoint(path, cache=cache)
     layers = found.llm.num_hidden_layers
-    if recipe.num_layers is not None and recipe.num_layers > layers:
-        raise ConfigError(
-            f"num_layers is {recipe.num_layers}, but the checkpoint {found.folder} has {layers}: "
-            f"choose fewer, or leave num_layers empty"
-        )
-    found = _cut(found, recipe.num_layers or layers)
+    found = _cut(found, _kept_layers(recipe, layers, f"the checkpoint {found.folder}"))
     if isinstance(recipe, AlignRecipe):
         return found
     token_length = float(found.body["embed_tokens.weight"].float().norm(dim=1).mean())
@@ -337,6 +327,17 @@ def _cut(checkpoint: Checkpoint, layers: int) -> Checkpoint:
         if not name.startswith("layers.") or int(name.split(".")[1]) < layers
     }
     return replace(checkpoint, body=body)
+
+
+def _kept_layers(recipe: StageRecipe, layers: int, whose: str) -> int:
+    """How many of the `layers` there are the recipe keeps: all where it does not say."""
+    kept = recipe.num_layers or layers
+    if kept > layers:
+        raise ConfigError(
+            f"num_layers is {kept}, but {whose} has {layers}: choose fewer, or leave num_layers "
+            f"empty"
+        )
+    return kept
 
 
 def _layers(folder: Path) -> int:
