@@ -14,11 +14,12 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from perank_tasks.experiments.contents import COSTS, Contents, OnCollection, amount
+from perank_tasks.experiments.contents import COSTS, Contents, OnCollection, Variant, amount
 from perank_tasks.report import plots
 from perank_tasks.report.plots import COLOURS
 
 Palette = dict[str, str]
+Point = tuple[float, Variant]
 
 LIGHT: Palette = {
     "ink": "#1b1f24",
@@ -33,6 +34,9 @@ LIGHT: Palette = {
 }
 MOST_NAMES = 12
 """Points that all have room for their names; of more, those on the front and the baseline do."""
+
+NAME_ROOM = 0.03
+"""Of the width between the cheapest and the dearest, what one name's line takes."""
 
 MARKERS = "osD^vPX*"
 
@@ -96,25 +100,44 @@ def draw_front(
         axes.plot([price] * 2, [interval.low, interval.high], "-", color=palette["rule"])
         marker = MARKERS[number % len(MARKERS)]
         axes.plot(price, variant.means[main], marker, color=colour, markersize=5)
-        if len(points) > MOST_NAMES and variant not in front and variant is not on.baseline:
-            continue
-        above = number % 2 == 0
+    shown = [
+        (price, variant)
+        for price, variant in sorted(points, key=lambda point: (point[0], -point[1].means[main]))
+        if len(points) <= MOST_NAMES or variant in front or variant is on.baseline
+    ]
+    prices = [price for price, _ in points]
+    for beside in _close(shown, max(prices, default=1) / min(prices, default=1)):
+        # Slanted and above the intervals: beside a point, a name lies on the next point.
         axes.annotate(
-            variant.name,
-            (price, variant.means[main]),
-            xytext=(3, 4 if above else -9),
+            "\n".join(variant.name for _, variant in beside),
+            (beside[0][0], max(variant.intervals[main].high for _, variant in beside)),
+            xytext=(-1, 2),
             textcoords="offset points",
             fontsize=6,
-            color=colour,
+            linespacing=1,
+            color=palette["accent" if any(v in front for _, v in beside) else "soft"],
+            rotation=35,
+            rotation_mode="anchor",
         )
     axes.set_xscale("log")
-    prices = [price for price, _ in points]
     if prices:
         axes.set_xlim(min(prices) / 1.5, max(prices) * 2.5)
     axes.xaxis.set_major_formatter(lambda value, _: amount(cost, value))
     axes.xaxis.set_minor_formatter("")
     axes.set_xlabel(f"{COSTS[cost]}, logarithmic")
     axes.set_ylabel(main)
+
+
+def _close(points: list[Point], ratio: float) -> list[list[Point]]:
+    """Points in the order of their costs, those that share a name's room together."""
+    room = ratio**NAME_ROOM
+    groups: list[list[Point]] = []
+    for price, variant in points:
+        if groups and price <= groups[-1][-1][0] * room:
+            groups[-1].append((price, variant))
+        else:
+            groups.append([(price, variant)])
+    return groups
 
 
 def draw_lengths(figure: Figure, contents: Contents, on: OnCollection, palette: Palette) -> None:

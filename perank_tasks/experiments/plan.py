@@ -123,7 +123,7 @@ def plan_experiment(experiment: Experiment, run_date: date) -> ExperimentPlan:
         names[data.name] = spec
         for cell in experiment.grid():
             options = _options(cell, collection.run, run_date)
-            training = _training(experiment, cell, spec, options, run_date)
+            training = _training(experiment, cell, options, run_date)
             if training is not None:
                 options["checkpoint"] = ""
             cells.append(
@@ -184,11 +184,11 @@ def _options(cell: GridCell, run: str | None, run_date: date) -> dict[str, Any]:
 def _training(
     experiment: Experiment,
     cell: GridCell,
-    collection: str,
     options: Mapping[str, Any],
     run_date: date,
 ) -> dict[str, Any] | None:
-    """The training run of a cell: the experiment's, for the cell's embedder."""
+    """The training run of a cell: the experiment's, for the cell's embedder. One checkpoint ranks
+    all collections, and has seen no query of any."""
     if experiment.training is None or cell.arm not in CHECKPOINT_ARMS:
         return None
     return {
@@ -196,8 +196,8 @@ def _training(
         "promotion": "never",
         "name": experiment.filed_as,
         "run_date": run_date.isoformat(),
-        "development": collection,
-        "first_stage": options["first_stage"] if options["first_stage"] == "given" else "bm25",
+        "development": experiment.collections[0],
+        "data_evaluation": list(experiment.collections),
         "rank_encoder": options["embedder"],
         **experiment.training,
     }

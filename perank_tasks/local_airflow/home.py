@@ -34,6 +34,9 @@ POOLS = {
     "gpu": "Reranking: one task at a time, whatever starts it",
     "warehouse": "The one writer of the DuckDB file",
 }
+LOCK_SECONDS = 120
+"""SQLite has one writer at a time, and who waits longer than this for it gives up. Its default is
+5 s, which commands given while a busy machine runs the nights have exceeded."""
 # -P: the current folder stays out of the import path.
 AIRFLOW = [sys.executable, "-P", "-m", "airflow"]
 
@@ -158,7 +161,7 @@ def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, st
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "AIRFLOW__CORE__FERNET_KEY": keys["fernet_key"],
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home.database}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home.database}?timeout={LOCK_SECONDS}",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home.logs),
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(port),

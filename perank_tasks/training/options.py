@@ -111,7 +111,7 @@ SECTIONS = {
     ALIGN: "Stage 1: alignment",
     RANK: "Stage 2: learning to rank",
 }
-IMPLIED = {f"data_{name}" for name in ("stage", "name", "as_of", "evaluation", "embedder")}
+IMPLIED = {f"data_{name}" for name in ("stage", "name", "as_of", "embedder")}
 """Options that follow from the run's own, and from its recipe."""
 
 

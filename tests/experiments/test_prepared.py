@@ -1,5 +1,6 @@
 """The prepared experiments at their smoke size: every cell of each, by tiny models."""
 
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def with_tiny_models(experiment: Experiment, folder: Path) -> Experiment:
     values["training"] |= kept | {"stop_share": options["stop_share"], "rank_num_layers": 2}
     values["training"].pop("data_query_limit")
     values["smoke"].pop("training")
-    values["collections"] = [world.development]
+    values["collections"] = [world.development, f"{world.development}&name=again"]
+    values["budget"]["cells"] *= 2
     return Experiment.parse(values)
 
 
@@ -87,14 +89,24 @@ def test_every_cell_of_a_prepared_experiment_runs(tmp_path: Path, name: str) -> 
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_trained_for_each_embedder(tmp_path: Path) -> None:
+def test_a_checkpoint_is_trained_for_each_embedder_and_ranks_all_collections(
+    tmp_path: Path,
+) -> None:
     plan = run("embedders", tmp_path)
+    assert len(plan.cells) == 16
     assert len(plan.trainings()) == 4
-    contents = results(plan)
-    (on,) = contents.collections
+    on, again = results(plan).collections
+    assert again.name == "again"
     bits = {v.name: v.cost("bits") for v in on.variants}
     assert bits["MiniLM, PE-Rank"] == bits["MiniLM, cosine"] == 32 * 32
     assert bits["MiniLM, 128 dimensions, PE-Rank"] == 16 * 32
-    configs = {v.name: v.cells[0]["config"] for v in on.variants}
+    configs, others = (
+        {v.name: v.cells[0]["config"] for v in collection.variants} for collection in (on, again)
+    )
     assert "trained/rank/" in configs["MiniLM, PE-Rank"]
     assert len(set(configs.values())) == 8
+    trained = [
+        {name: re.findall(r"trained/rank/\w+", config) for name, config in of.items()}
+        for of in (configs, others)
+    ]
+    assert trained[0] == trained[1]

@@ -274,3 +274,10 @@ def test_a_development_collection_must_be_judged_and_not_trained_on(
     leaking = plan(world, development=world.training)
     with pytest.raises(TrainingDataError, match="queries of an evaluation collection"):
         run_training(leaking)
+
+
+def test_no_query_of_a_further_evaluation_collection_is_trained_on(world: World) -> None:
+    also = plan(world, data_evaluation=[world.training, world.development])
+    assert also.ranking_data.evaluation == (world.development, world.training)
+    with pytest.raises(TrainingDataError, match="queries of an evaluation collection"):
+        run_training(also)

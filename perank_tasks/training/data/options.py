@@ -140,8 +140,8 @@ class DataOptions(Options):
     )
     evaluation: tuple[str, ...] = Field(
         (),
-        description="ranking: specs of collections that are evaluated on: none of their queries "
-        "may be trained on. pydocs always is one.",
+        description="ranking: specs of further collections that are evaluated on: none of their "
+        "queries may be trained on. pydocs always is one.",
     )
     drop_evaluation_queries: bool = Field(
         False,

@@ -79,12 +79,15 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
         "name": options.name,
         "as_of": day,
         "embedder": embedder,
-        "evaluation": tuple(filter(None, (development, stop_collection))),
     }
+    ranking_data = DataOptions.parse({**data, "stage": "ranking"})
+    evaluated = filter(None, (development, stop_collection, *ranking_data.evaluation))
     training = Training(
         run_date=day,
         options=options,
-        ranking_data=DataOptions.parse({**data, "stage": "ranking"}),
+        ranking_data=ranking_data.model_copy(
+            update={"evaluation": tuple(dict.fromkeys(map(absolute_spec, evaluated)))}
+        ),
         alignment_data=_alignment_data(data) if options.align else None,
         align=align,
         rank=rank,
