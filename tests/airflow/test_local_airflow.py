@@ -4,11 +4,13 @@ import fcntl
 import json
 import os
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,26 @@ def test_environment_is_closed_to_others(tmp_path: Path, monkeypatch: pytest.Mon
     assert stat.S_IMODE(keys.stat().st_mode) == 0o600
     assert environment(home, port=8080) == env
     assert env["AIRFLOW__API_AUTH__JWT_SECRET"] == json.loads(keys.read_text())["jwt_secret"]
+
+
+@pytest.mark.airflow
+def test_a_command_waits_for_whoever_writes_to_the_database(
+    real_airflow: Callable[..., RealAirflow], tmp_path: Path
+) -> None:
+    write_probe(tmp_path / "dags", "probe")
+    airflow = real_airflow(tmp_path / "dags")
+    airflow.start("airflow", "pools", "list").communicate(timeout=120)
+    database = airflow.home / "airflow" / "airflow.db"
+    with closing(sqlite3.connect(database, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        command = airflow.start("airflow", "pools", "set", "late", "1", "waited")
+        # It takes some seconds to start, and SQLite gives up after five by itself.
+        with pytest.raises(subprocess.TimeoutExpired):
+            command.communicate(timeout=20)
+        writer.execute("COMMIT")
+    output, _ = command.communicate(timeout=60)
+    assert command.returncode == 0, output
+    assert airflow.query("SELECT 1 FROM slot_pool WHERE pool = 'late'") == [(1,)]
 
 
 def test_missing_dag_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
