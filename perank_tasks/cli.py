@@ -61,6 +61,16 @@ _HELP = {
 }
 
 
+def _usable_device(name: str) -> str:
+    from perank_tasks.perank.engine import device_named
+
+    device_named(name)
+    return name
+
+
+# Looked at before models are made, which takes a minute.
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", callback=_usable_device)]
+
 _RUN_FILES = [
     inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
     for name, annotation in {
@@ -342,7 +352,7 @@ def bench_rerank(
     compact_checkpoint: Annotated[
         str | None, typer.Option(help="One with a compact prompt. Empty: as above.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder for results. Empty: in PERANK_HOME.")
     ] = None,
@@ -436,7 +446,7 @@ def bench_prefill(
         str | None,
         typer.Option(help="One with the reference's prompt. Empty: SmolLM2-135M, untrained."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Read prompts by the engine and by a stock Hugging Face forward pass of the same shapes."""
     from perank_tasks.bench.prefill import run_prefill
@@ -462,7 +472,7 @@ def bench_together(
     ] = None,
     queries: Annotated[int, typer.Option(min=1, help="Queries a process, 100 passages each.")] = 16,
     rounds: Annotated[int, typer.Option(min=1, help="Turns; medians count.")] = 3,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Rank in two processes at once, threads divided, against one after the other."""
     from perank_tasks.bench.together import measure_together
@@ -500,7 +510,7 @@ def bench_memory(
     checkpoint: Annotated[str, typer.Argument(help="Name or folder; a small one is enough.")],
     queries: Annotated[int, typer.Option(help="Queries in the stream.")] = 10_000,
     candidates: Annotated[int, typer.Option(min=2, help="Passages a query.")] = 100,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Stream many queries through one engine and see what memory they take."""
     import torch

@@ -100,11 +100,19 @@ def repository_code(folder: Path) -> str | None:
         for module in json.loads(modules.read_text(encoding="utf-8")):
             if not module["type"].startswith("sentence_transformers."):
                 return str(module["type"])
-    for config in sorted(folder.rglob("config.json")):
-        auto_map = json.loads(config.read_text(encoding="utf-8")).get("auto_map") or {}
-        if code := auto_map.get("AutoModel") or auto_map.get("AutoConfig"):
-            return str(code)
-    return None
+    configs = sorted(folder.rglob("config.json"))
+    return next((code for code in map(architecture_code, configs) if code), None)
+
+
+def architecture_code(config: Path) -> str | None:
+    """The repository's code that a config.json names as its model's; None where it names none.
+
+    Its model_type may be one that transformers knows, too ("bert", for JinaBERT v2): without the
+    code it would be built without a word, as another architecture.
+    """
+    auto_map = json.loads(config.read_text(encoding="utf-8")).get("auto_map") or {}
+    code = auto_map.get("AutoModel") or auto_map.get("AutoConfig")
+    return str(code) if code else None
 
 
 def _build(variant: ModelVariant, base: Path) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from perank_tasks.errors import CheckpointError, ConfigError
-from perank_tasks.model_variants import ModelVariant
+from perank_tasks.model_variants import ModelVariant, architecture_code
 from perank_tasks.models import resolve_model
 from perank_tasks.perank.checkpoint import Checkpoint
 from perank_tasks.products import replace_linears
@@ -48,11 +48,7 @@ class Encoder:
     ) -> None:
         spec = checkpoint.encoder
         folder = _config_folder(checkpoint, cache)
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        # Such a model_type may be one that transformers knows, too ("bert", for JinaBERT v2), and
-        # would then be built without the code and without a word, as another architecture.
-        auto_map = settings.get("auto_map") or {}
-        code = auto_map.get("AutoModel") or auto_map.get("AutoConfig")
+        code = architecture_code(folder / "config.json")
         needs_code = code is not None
         if needs_code and not trust_remote_code:
             raise CheckpointError(

@@ -199,7 +199,7 @@ class PERank:
             ConfigError: nothing of that name, or no such device or dtype.
             CheckpointError: its files do not make the model its configuration promises.
         """
-        chosen_device = _device(device)
+        chosen_device = device_named(device)
         if dtype not in ("auto", *DTYPES):
             raise ConfigError(f"dtype is {dtype!r}, expected auto, {', '.join(DTYPES)}")
         automatic = "bfloat16" if chosen_device.type == "cuda" else "float32"
@@ -730,7 +730,12 @@ def _is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """The device that "auto" or a name of torch's means.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

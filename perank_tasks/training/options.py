@@ -9,9 +9,9 @@ value is to hold. `Training` is a planned run and travels between tasks as JSON.
 from collections.abc import Iterable, Mapping
 from datetime import date
 from functools import cached_property
-from typing import Any, Literal, Self, get_origin
+from typing import Any, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from perank_tasks.config import Options, split_words, stable_hash
 from perank_tasks.errors import ConfigError
@@ -91,15 +91,6 @@ class TrainingOptions(Options):
         ge=0,
         description="not-worse: a loss of the mean that is never taken, significant or not.",
     )
-
-    @model_validator(mode="after")
-    def _closed_form_is_not_aligned_away(self) -> Self:
-        if self.preset == "feedback" and self.align and self.start is None:
-            raise ValueError(
-                "the preset feedback begins in closed form, and stage 1 would take its place: set "
-                "align=false (--no-align)"
-            )
-        return self
 
 
 DATA, ALIGN, RANK = "data", "align", "rank"

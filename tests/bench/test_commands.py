@@ -54,3 +54,10 @@ def test_a_stream_of_queries_takes_no_more_memory_at_its_end() -> None:
     assert use[0] == 600
     assert 0 < use[3] < 1024
     assert growth[0] < 1.1
+
+
+def test_a_device_that_is_not_there_is_refused_before_models_are_made(tmp_path: Path) -> None:
+    done = perank("bench", "rerank", "--device", "gpu", "--out", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert "device 'gpu' cannot be used" in done.stderr
+    assert not (tmp_path / "out").exists()

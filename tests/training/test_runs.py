@@ -232,6 +232,10 @@ def test_presets_and_what_is_filled_in(world: World) -> None:
     assert plan(world, rank_max_steps="").rank.max_steps is None
     with pytest.raises(ConfigError, match="--no-align"):
         plan(world, preset="feedback")
+    plan(world, preset="feedback", align=False)
+    plan(world, preset="feedback", rank_attention_start="pretrained")
+    with pytest.raises(ConfigError, match="--no-align"):
+        plan(world, rank_attention_start="copying", rank_projector_start="orthonormal")
 
 
 def test_words_of_the_command_line() -> None:

@@ -66,6 +66,12 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
         _recipe(kind, options, shared | parts[part])
         for kind, part in ((AlignRecipe, ALIGN), (RankRecipe, RANK))
     )
+    if rank.attention_start == "copying" and options.align and start is None:
+        raise ConfigError(
+            "rank_attention_start=copying undoes the projector that it begins with, and stage 1 "
+            "would train that one: leave stage 1 out with align=false (--no-align), or set "
+            "rank_attention_start=pretrained."
+        )
     embedder, start_hash = rank.encoder, None
     if start:
         begun = summarize_checkpoint(start, cache=settings.cache)
