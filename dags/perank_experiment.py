@@ -9,10 +9,11 @@ run of a date replaces that date's rows of that experiment and touches nothing e
 
 **Again.** Every cell is kept and found by what it is, whatever the date: a run that was killed
 computes no finished cell again. A cell that fails, or whose training failed, is reported on the
-page, and the others go on.
+page, and the others go on; at its end the run is marked as failed then, with all other results
+loaded.
 
-**Budget.** More cells than it allows are refused. Its hours are kept by `perank experiment` alone:
-here cells wait in a pool for however long it takes.
+**Budget.** More cells than it allows are refused, and after its hours, counted from the run's
+start, no further cell is begun.
 
 **Pools.** `gpu` for tasks that load a model, `warehouse` for the one that writes DuckDB.
 """
@@ -39,6 +40,7 @@ run_cell = experiment_stage("pipeline.try_cell", **MODEL, **WHATEVER_ELSE)
 conclude = experiment_stage("results.conclude", **WHATEVER_ELSE)
 load = experiment_stage("results.load", **WRITER)
 write_page = experiment_stage("page.write_page", **READER)
+check_complete = experiment_stage("results.check_complete", **READER)
 
 
 @dag(
@@ -60,7 +62,7 @@ def perank_experiment():
     shared >> outcomes
 
     results = conclude(outcomes=outcomes)
-    load(results=results) >> write_page()
+    load(results=results) >> write_page() >> check_complete(results=results)
 
 
 perank_experiment()

@@ -220,7 +220,14 @@ def _stage(
         # Airflow adds its whole context to the keywords of a function that takes any.
         wanted = inspect.signature(function).parameters
         inputs = {k: v for k, v in inputs.items() if k in wanted}
-        planned = parse(get_current_context()["ti"].xcom_pull(task_ids=plan_task))
+        context = get_current_context()
+        value = context["ti"].xcom_pull(task_ids=plan_task)
+        if value is None:
+            raise AirflowFailException(f"Without a plan there is nothing to do: see {plan_task}.")
+        planned = parse(value)
+        if "begun" in wanted:
+            start = context["dag_run"].start_date
+            inputs["begun"] = start.timestamp() if start else None
         begin = time.monotonic()
         about = fields(planned, module.rpartition(".")[2], inputs)
         with bound_contextvars(**about), _AsAirflowErrors():

@@ -10,7 +10,7 @@ between tasks as JSON.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self, get_args
@@ -72,6 +72,11 @@ def stable_hash(value: Any) -> str:
     """Sixteen hex digits of a JSON-able value, the same in every process."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fingerprint_hash(fingerprint: Mapping[str, str]) -> str:
+    """Of all but the commit: a commit that leaves the code as it was changes nothing."""
+    return stable_hash({k: v for k, v in fingerprint.items() if k != "commit"})
 
 
 def _choices(help_texts: dict[str, str]) -> str:
@@ -423,8 +428,8 @@ class Night(_Frozen):
 
     @property
     def fingerprint_hash(self) -> str:
-        """Of all but the commit: a commit that leaves the code as it was changes nothing."""
-        return stable_hash({k: v for k, v in self.fingerprint.items() if k != "commit"})
+        """See `fingerprint_hash`."""
+        return fingerprint_hash(self.fingerprint)
 
     @property
     def first_stage(self) -> str:

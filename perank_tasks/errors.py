@@ -38,6 +38,10 @@ class TrainingError(PerankError):
     """Training cannot go on: its data, its loss or what an earlier run left is not usable."""
 
 
+class ExperimentError(PerankError):
+    """Cells of an experiment have no results. Those of the others are not touched by it."""
+
+
 class DeviceMemoryError(PerankError):
     """Not even the smallest piece of work fits into the memory of the GPU or the machine."""
 

@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from perank_tasks.commands import parse_date
-from perank_tasks.errors import ConfigError
 
 if TYPE_CHECKING:
     from perank_tasks.experiments.cost import PlanCost
@@ -61,6 +60,7 @@ def experiment(
     from perank_tasks.experiments.page import write_docs, write_html
     from perank_tasks.experiments.pipeline import run_experiment
     from perank_tasks.experiments.plan import plan_experiment
+    from perank_tasks.experiments.results import check_complete
     from perank_tasks.settings import Settings
 
     options = RunOptions(
@@ -73,14 +73,12 @@ def experiment(
     asked = options.experiment_asked()
     settings = Settings.from_environment()
     day = options.run_date
-    failed = 0
     if not page:
         plan = plan_experiment(asked, day or datetime.now(UTC).date())
         if dry_run:
             _print_plan(asked, estimate(plan))
             return
-        _, outcomes = run_experiment(plan, _print)
-        failed = sum(outcome["result"] is None for outcome in outcomes)
+        results, _ = run_experiment(plan, _print)
         day = plan.run_date
     path = write_html(settings, asked.filed_as, day)
     _print_findings(settings, asked.filed_as, day)
@@ -88,11 +86,8 @@ def experiment(
     for written in write_docs(settings, asked.filed_as, docs, day) if docs else []:
         _print(f"Docs:   {written}")
     _print(f"Tables: {settings.published_warehouse}")
-    if failed:
-        raise ConfigError(
-            f"{failed} of {len(plan.cells)} cells have no results; the page says why. The same "
-            "command computes these alone."
-        )
+    if not page:
+        check_complete(plan, results)
 
 
 def _print_plan(asked: "Experiment", cost: "PlanCost") -> None:
@@ -105,14 +100,13 @@ def _print_plan(asked: "Experiment", cost: "PlanCost") -> None:
     for heading in ("queries", "tokens a query", "a query", "minutes"):
         table.add_column(heading, justify="right", no_wrap=True)
     for each in cost.cells:
-        minutes = "–" if each.seconds is None else f"{each.seconds / 60:.1f}"
         table.add_row(
             escape(each.cell.collection_name),
             escape(each.cell.label),
             str(each.queries),
             f"{each.tokens:,.0f}" if each.tokens else "–",
             amount("flops", each.flops) if each.flops else "–",
-            "done" if each.is_done else minutes,
+            "done" if each.is_done else f"{each.seconds / 60:.1f}",
         )
     out.print(table)
     todo = sum(not each.is_done for each in cost.cells)
@@ -120,9 +114,18 @@ def _print_plan(asked: "Experiment", cost: "PlanCost") -> None:
         f"{len(cost.cells)} cells, {todo} to do; {cost.candidate_lists} lists of candidates and "
         f"their embeddings, which cells share; {cost.trainings} trainings"
     )
+    minutes = {
+        "embedding": cost.embedding_seconds,
+        "training": cost.training_seconds,
+        "ranking": cost.ranking_seconds,
+    }
+    said = ", ".join(
+        f"{what} {'as long as its data last' if took is None else f'{took / 60:.0f}'}"
+        for what, took in minutes.items()
+    )
     _print(
-        f"about {cost.seconds / 60:.0f} minutes of ranking ({cost.basis}), embedding and training "
-        f"aside; budget: {asked.budget.cells} cells, {asked.budget.hours:g} hours"
+        f"about so many minutes: {said} ({cost.basis}); budget: {asked.budget.cells} cells, "
+        f"{asked.budget.hours:g} hours"
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from perank_tasks.artifacts import Artifact, Store, artifact_key
-from perank_tasks.config import Night
+from perank_tasks.config import Night, fingerprint_hash
 from perank_tasks.errors import TrainingError
 from perank_tasks.experiments.plan import Cell, ExperimentPlan, night_of
 from perank_tasks.measures import MEASURES, evaluate_run
@@ -128,19 +128,41 @@ def run_cell(
     artifact = _artifact(plan, night)
     if not artifact.use():
         log.info("cell %s on %s", planned.label, planned.collection_name)
-        _measure(night, artifact, plan.experiment.length_parts)
+        _measure(night, artifact, planned, plan.experiment.length_parts)
     return Outcome(cell=cell, result=artifact.reference, reason=None)
 
 
 def find_cell(plan: ExperimentPlan, cell: Cell) -> Artifact | None:
     """A cell that is there; nothing is made to know it, but a snapshot.
 
-    Of one whose checkpoint is to be trained it is not looked whether it is there.
+    One whose checkpoint is trained for it is looked for by its options, since which checkpoint that
+    gives is known afterwards only.
     """
-    if cell.training_hash is not None:
-        return None
-    artifact = _artifact(plan, _night(plan, cell, ()))
-    return artifact if artifact.is_published else None
+    if cell.training is None:
+        artifact = _artifact(plan, _night(plan, cell, ()))
+        return artifact if artifact.is_published else None
+    wanted = (cell.hash, plan.experiment.length_parts, snapshot_of(plan, cell))
+    store = Store(Settings.from_environment().root)
+    for artifact in store.published(KIND, cell.collection_name):
+        about = artifact.manifest
+        has = (about.config.get("cell"), about.config["length_parts"], about.inputs["snapshot"])
+        if has == wanted and fingerprint_hash(about.provenance) == plan.fingerprint_hash:
+            return artifact
+    return None
+
+
+def snapshot_of(plan: ExperimentPlan, cell: Cell) -> str:
+    """The snapshot that a cell is ranked over; it is taken where it is not there."""
+    untrained = cell.model_copy(update={"arm": "bm25", "training": None})
+    return _snapshot(_night(plan, untrained, ()))
+
+
+def embedder_of(plan: ExperimentPlan, cell: Cell) -> str | None:
+    """The embedder that a cell's arm reads the vectors of; None where it reads none."""
+    if cell.training is not None:
+        return str(cell.options["embedder"])
+    (arm,) = _night(plan, cell, ()).arms
+    return arm.embedder
 
 
 def _artifact(plan: ExperimentPlan, night: Night) -> Artifact:
@@ -179,7 +201,7 @@ def _snapshot(night: Night) -> str:
     return _taken[key]
 
 
-def _measure(night: Night, artifact: Artifact, parts: int) -> None:
+def _measure(night: Night, artifact: Artifact, cell: Cell, parts: int) -> None:
     """Rank, measure and publish."""
     store = artifact.store
     (arm,) = night.arms
@@ -200,7 +222,7 @@ def _measure(night: Night, artifact: Artifact, parts: int) -> None:
     artifact.publish(
         expected=dict.fromkeys([*RESULT_TABLES, "status"], 1),
         inputs={"rankings": reference, "snapshot": snapshot.reference},
-        config={"arm": arm.model_dump(mode="json"), "length_parts": parts},
+        config={"cell": cell.hash, "arm": arm.model_dump(mode="json"), "length_parts": parts},
         counts={
             "stats": rankings.manifest.counts["stats"],
             "bits_a_passage": _bits(night, store, used),

@@ -55,6 +55,9 @@ NOT_FOR_CELLS = (
 )
 """Options of a night that an experiment says in another way, or has no use for."""
 
+SEEDS = ("order_seed",)
+"""What cells of one variant may differ in."""
+
 LABELS = ("label", "variant")
 
 Cost = Literal["seconds", "tokens", "flops", "bits"]
@@ -180,7 +183,8 @@ class Experiment(Options):
                 label = value["label"]
                 values.append({**value, "variant": value.get("variant", label)})
             else:
-                label = f"{axis.replace('_', ' ')} {value}"
+                # Of a path or a hub id the last part: a slash in `EXPERIMENT/CELL` means something.
+                label = f"{axis.replace('_', ' ')} {str(value).rstrip('/').rpartition('/')[2]}"
                 values.append({axis: value, "label": label, "variant": label})
         return values
 
@@ -217,6 +221,12 @@ class Experiment(Options):
         cells = self.grid()
         for cell in cells:
             cell.night_options()
+        if self.smoke and not self.is_smoke:
+            try:
+                for cell in self.to_smoke().grid():
+                    cell.night_options()
+            except ValueError as error:
+                raise ValueError(f"smoke: {error}") from None
         labels = [cell.label for cell in cells]
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
             raise ValueError(f"axes: two cells are called {twice[0]!r}")
@@ -225,6 +235,15 @@ class Experiment(Options):
             raise ValueError(
                 f"baseline: no variant is called {self.baseline!r}; there are {'; '.join(variants)}"
             )
+        for variant in variants:
+            first, *others = (cell.options for cell in cells if cell.variant == variant)
+            for other in others:
+                differ = {k for k in first | other if first.get(k) != other.get(k)} - {*SEEDS}
+                if differ:
+                    raise ValueError(
+                        f"axes: cells of the variant {variant!r} differ in {min(differ)}, and "
+                        f"would be averaged: they may differ in {' and '.join(SEEDS)} alone"
+                    )
         count = len(cells) * len(self.collections)
         if count > self.budget.cells:
             raise ValueError(

@@ -31,12 +31,12 @@ def run_experiment(
     Returns:
         The reference of the results, and what became of the cells.
     """
-    begin = time.monotonic()
+    begun = time.time()
     outcomes = []
     try:
         for number, cell in enumerate(plan.cells, 1):
             started = time.monotonic()
-            outcome = _run(plan, cell.hash, begin)
+            outcome = _run(plan, cell.hash, begun)
             outcomes.append(outcome)
             said = outcome["reason"] or f"{time.monotonic() - started:.1f} s"
             tell(f"{number}/{len(plan.cells)} {cell.collection_name}: {cell.label}: {said}")
@@ -52,31 +52,34 @@ def run_experiment(
     return reference, outcomes
 
 
-def _run(plan: ExperimentPlan, cell: str, begin: float) -> Outcome:
-    hours = plan.experiment.budget.hours
-    if time.monotonic() - begin > 3600 * hours:
-        planned = plan.cell(cell)
-        if cells.find_cell(plan, planned) is None:
-            return Outcome(cell=cell, result=None, reason=OUT_OF_TIME.format(hours=hours))
+def _run(plan: ExperimentPlan, cell: str, begun: float) -> Outcome:
     try:
         with stage_context(plan, "cell", {"shard": cell}):
-            return try_cell(plan, cell)
+            return try_cell(plan, cell, begun=begun)
     except Exception as error:
         return _failed(cell, error)
 
 
 def try_cell(
-    plan: ExperimentPlan, cell: str, checkpoints: Iterable[Trained] | None = None
+    plan: ExperimentPlan,
+    cell: str,
+    checkpoints: Iterable[Trained] | None = None,
+    begun: float | None = None,
 ) -> Outcome:
-    """Compute a cell; where that fails, say why.
+    """Compute a cell; where that fails, or there is no time left for it, say why.
 
     Errors of the machine are raised: they say nothing of the cell, and are worth a retry.
 
     Args:
         cell: its hash.
         checkpoints: what was trained; None: train here what the cell needs.
+        begun: when the run began, in seconds since 1970; None: there is time.
     """
+    hours = plan.experiment.budget.hours
     try:
+        is_late = begun is not None and time.time() - begun > 3600 * hours
+        if is_late and cells.find_cell(plan, plan.cell(cell)) is None:
+            return Outcome(cell=cell, result=None, reason=OUT_OF_TIME.format(hours=hours))
         return cells.run_cell(plan, cell, checkpoints)
     except (StorageError, WarehouseError, DeviceMemoryError, OSError, MemoryError):
         raise

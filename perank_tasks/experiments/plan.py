@@ -13,8 +13,14 @@ from pydantic import BaseModel, ConfigDict
 
 from perank_tasks.artifacts import Store
 from perank_tasks.collections import absolute_spec, open_collection
-from perank_tasks.config import CHECKPOINT_ARMS, Night, NightOptions, stable_hash
-from perank_tasks.errors import CollectionError, ConfigError
+from perank_tasks.config import (
+    CHECKPOINT_ARMS,
+    Night,
+    NightOptions,
+    fingerprint_hash,
+    stable_hash,
+)
+from perank_tasks.errors import CollectionError, ConfigError, PerankError
 from perank_tasks.experiments.options import NOT_FOR_CELLS, Experiment, GridCell
 from perank_tasks.provenance import fingerprint
 from perank_tasks.settings import Settings
@@ -67,8 +73,8 @@ class ExperimentPlan(BaseModel):
 
     @property
     def fingerprint_hash(self) -> str:
-        """Of all but the commit, as a night's."""
-        return stable_hash({k: v for k, v in self.fingerprint.items() if k != "commit"})
+        """See `config.fingerprint_hash`."""
+        return fingerprint_hash(self.fingerprint)
 
     def cell(self, cell_hash: str) -> Cell:
         """The cell of that hash; KeyError where there is none."""
@@ -101,7 +107,8 @@ def plan_experiment(experiment: Experiment, run_date: date) -> ExperimentPlan:
         run_date: as of which collections are read and the champion is looked up.
 
     Raises:
-        ConfigError: a name is unknown, two cells are the same, or more than the budget.
+        ConfigError: a name is unknown, two cells are the same for what their arm reads, or more
+            than the budget.
         CollectionError: a collection is not there, or has no judgements.
     """
     settings = Settings.from_environment()
@@ -137,20 +144,46 @@ def plan_experiment(experiment: Experiment, run_date: date) -> ExperimentPlan:
                     training=training,
                 )
             )
-    by_hash: dict[str, Cell] = {}
-    for planned in cells:
-        other = by_hash.setdefault(planned.hash, planned)
-        if other is not planned:
-            raise ConfigError(
-                f"The cells {other.label!r} and {planned.label!r} are the same on "
-                f"{planned.collection_name}: leave one out."
-            )
-    return ExperimentPlan(
+    plan = ExperimentPlan(
         run_date=run_date,
         experiment=experiment,
         cells=tuple(cells),
         fingerprint=fingerprint(settings.threads),
     )
+    _check_trainings(plan)
+    _check_twins(plan)
+    return plan
+
+
+def _check_trainings(plan: ExperimentPlan) -> None:
+    from perank_tasks.training.stages.plan import plan_training
+
+    for training in plan.trainings().values():
+        try:
+            plan_training(training, plan.run_date)
+        except ConfigError as error:
+            raise ConfigError(f"training: {error}") from None
+
+
+def _check_twins(plan: ExperimentPlan) -> None:
+    """Refuse cells that differ in nothing that their arm reads: they would be tested as if they
+    were two. What is wrong with a cell beside its options is the cell's own failure."""
+    first: dict[tuple[str, str], Cell] = {}
+    for cell in plan.cells:
+        try:
+            ranked = cell.hash if cell.training else night_of(plan, cell, None).arms[0].hash
+        except ConfigError as error:
+            raise ConfigError(f"cell {cell.label!r}: {error}") from None
+        except PerankError:
+            continue
+        other = first.setdefault((cell.collection, ranked), cell)
+        if other is not cell:
+            names = sorted(k for k, v in cell.options.items() if other.options[k] != v)
+            why = f": arm {cell.arm} does not read {' or '.join(names)}" if names else ""
+            raise ConfigError(
+                f"The cells {other.label!r} and {cell.label!r} are the same on "
+                f"{cell.collection_name}{why}. Leave one out."
+            )
 
 
 def night_of(plan: ExperimentPlan, cell: Cell, checkpoint: str | None) -> Night:
@@ -182,10 +215,7 @@ def _options(cell: GridCell, run: str | None, run_date: date) -> dict[str, Any]:
 
 
 def _training(
-    experiment: Experiment,
-    cell: GridCell,
-    options: Mapping[str, Any],
-    run_date: date,
+    experiment: Experiment, cell: GridCell, options: Mapping[str, Any], run_date: date
 ) -> dict[str, Any] | None:
     """The training run of a cell: the experiment's, for the cell's embedder. One checkpoint ranks
     all collections, and has seen no query of any."""
@@ -194,7 +224,7 @@ def _training(
     return {
         "align": False,
         "promotion": "never",
-        "name": experiment.filed_as,
+        "name": "experiment",
         "run_date": run_date.isoformat(),
         "development": experiment.collections[0],
         "data_evaluation": list(experiment.collections),

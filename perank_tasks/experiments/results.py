@@ -17,6 +17,7 @@ import numpy as np
 
 from perank_tasks.artifacts import Artifact, Store, artifact_key
 from perank_tasks.comparison import Side, compare
+from perank_tasks.errors import ExperimentError
 from perank_tasks.experiments.cells import Outcome, length_measures
 from perank_tasks.experiments.plan import Cell, ExperimentPlan
 from perank_tasks.schemas import EXPERIMENT_TABLES, rows_to_table
@@ -78,6 +79,21 @@ def load(plan: ExperimentPlan, results: str) -> dict[str, int]:
     """
     settings = Settings.from_environment()
     return load_experiment(settings.warehouse, Store(settings.root).open(results))
+
+
+def check_complete(plan: ExperimentPlan, results: str) -> None:
+    """Say that cells are missing, where some are.
+
+    Raises:
+        ExperimentError: names how many.
+    """
+    artifact = Store(Settings.from_environment().root).open(results)
+    missing = artifact.read("experiments").to_pylist()[0]["missing_cells"]
+    if missing:
+        raise ExperimentError(
+            f"{missing} of {len(plan.cells)} cells have no results; the page says why, and has all "
+            "others. Run again, the experiment computes these alone."
+        )
 
 
 def _rows(plan: ExperimentPlan, outcomes: Mapping[str, Outcome], store: Store) -> Rows:

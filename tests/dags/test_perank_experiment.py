@@ -13,7 +13,7 @@ from perank_tasks.warehouse import dicts, reading
 from tests.dags.test_perank_train import PARSE, RUN, python
 from tests.experiments.small_experiments import ORDERS, values
 from tests.experiments.test_kill import as_toml
-from tests.small import NIGHT
+from tests.small import NIGHT, small_embedder
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,7 @@ def test_cells_come_after_what_they_share_and_before_the_results(dag: dict[str, 
     assert dag["upstream"]["conclude"] == ["try_cell"]
     assert dag["upstream"]["load"] == ["conclude"]
     assert dag["upstream"]["write_page"] == ["load"]
+    assert set(dag["upstream"]["check_complete"]) == {"conclude", "write_page"}
     pools = {
         pool: {t for t, p in dag["pools"].items() if p == pool} for pool in dag["pools"].values()
     }
@@ -51,18 +52,18 @@ def test_the_form_has_every_option(dag: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_a_run_of_the_dag_reports_a_failed_cell_and_loads_the_others(tmp_path: Path) -> None:
-    empty = tmp_path / "empty"
-    orders = [*ORDERS, {"label": "no such vectors", "embedder": f"{empty}?pooling=mean"}
-              | {"first_stage": "dense"}]  # fmt: skip
+    broken = small_embedder(tmp_path / "broken")
+    weights = Path(broken) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    orders = [*ORDERS, {"label": "no such vectors", "embedder": broken, "first_stage": "dense"}]
     file = tmp_path / "orders.toml"
     given = values(tmp_path, axes={"order": orders})
     file.write_text(as_toml(given))
-    empty.mkdir()
-    (empty / "config.json").write_text('{"model_type": "bert", "vocab_size": 3}')
     conf = json.dumps({"experiment": str(file), "run_date": NIGHT})
     program = RUN.replace("perank_train", "perank_experiment")
     states = python(program, tmp_path / "airflow", conf)
     assert states["load"] == states["write_page"] == "success", states
+    assert states["check_complete"] == "failed"
     with reading(Settings.from_environment().warehouse) as connection:
         (about,) = dicts(connection.execute("FROM experiments"))
         cells = dicts(connection.execute("SELECT cell, status, reason FROM experiment_cells"))

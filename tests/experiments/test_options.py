@@ -11,7 +11,7 @@ from perank_tasks.errors import CollectionError, ConfigError
 from perank_tasks.experiments.options import Experiment, RunOptions, prepared, words_to_options
 from perank_tasks.experiments.page import command_of
 from tests.experiments.small_experiments import small_plan, values
-from tests.small import write_collection
+from tests.small import GOLDEN, write_collection
 
 
 def test_the_grid_is_the_product_of_its_axes(tmp_path: Path) -> None:
@@ -53,6 +53,19 @@ def test_cells_of_one_variant_share_its_name(tmp_path: Path) -> None:
         ({"measures": ["nDCG"]}, "there is no nDCG; there are nDCG@10"),
         ({"question": "Why?"}, "question"),
         ({"colections": []}, "colections: there is no such option"),
+        ({"smoke": {"windw": 3}}, "smoke: cell 'as given'.*Did you mean window"),
+        (
+            {
+                "axes": {
+                    "order": [
+                        {"label": "a", "variant": "x"},
+                        {"label": "b", "variant": "x"} | {"passes": 2},
+                    ]
+                },
+                "baseline": "x",
+            },
+            "the variant 'x' differ in passes",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_place(
@@ -66,6 +79,29 @@ def test_two_cells_that_are_the_same_are_refused(tmp_path: Path) -> None:
     axes = {"order": [{"label": "one"}, {"label": "other", "window": 6}]}
     with pytest.raises(ConfigError, match="'one' and 'other' are the same on topics"):
         small_plan(tmp_path, axes=axes, baseline="one")
+
+
+def test_cells_that_differ_in_nothing_that_their_arm_reads_are_refused(tmp_path: Path) -> None:
+    axes = {"window": [4, 6], "ranker": [{"label": "plain", "arm": "cosine"}]}
+    with pytest.raises(ConfigError, match="same on topics: arm cosine does not read window"):
+        small_plan(tmp_path, axes=axes, baseline="window 4, plain")
+    axes = {"embedder": ["all-minilm-l6-v2", "all-minilm-l6-v2?layers=1"]}
+    with pytest.raises(ConfigError, match="arm perank does not read embedder"):
+        small_plan(tmp_path, axes=axes, baseline="embedder all-minilm-l6-v2")
+
+
+def test_a_typo_in_the_training_is_said_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"(?s)training: .*Did you mean max_steps"):
+        small_plan(tmp_path, training={"preset": "tiny", "rank_max_stepps": 1})
+
+
+def test_a_path_is_called_by_its_last_part(tmp_path: Path) -> None:
+    axes = {"checkpoint": [str(GOLDEN)]}
+    (cell,) = Experiment.parse(
+        values(tmp_path, axes=axes, baseline=f"checkpoint {GOLDEN.name}")
+    ).grid()
+    assert cell.label == cell.variant == f"checkpoint {GOLDEN.name}"
+    assert cell.options["checkpoint"] == str(GOLDEN)
 
 
 def test_a_collection_without_judgements_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from perank_tasks.experiments.contents import read_experiment
+from perank_tasks.experiments.cost import estimate
 from perank_tasks.experiments.options import Experiment, RunOptions, prepared
 from perank_tasks.experiments.page import as_markdown
 from perank_tasks.experiments.pipeline import run_experiment
@@ -110,3 +111,17 @@ def test_a_checkpoint_is_trained_for_each_embedder_and_ranks_all_collections(
         for of in (configs, others)
     ]
     assert trained[0] == trained[1]
+
+    # What is done is found by another name of the experiment and without time: nothing is trained.
+    cost = estimate(plan)
+    assert all(cell.is_done for cell in cost.cells)
+    assert (cost.ranking_seconds, cost.training_seconds, cost.embedding_seconds) == (0, 0, 0)
+    asked = plan.experiment.model_dump()
+    other = Experiment.parse(asked | {"name": "late", "budget": {"cells": 16, "hours": 1e-9}})
+    _, outcomes = run_experiment(plan_experiment(other, plan.run_date))
+    assert [outcome["reason"] for outcome in outcomes if not outcome["result"]] == []
+    again = plan_experiment(Experiment.parse(asked | {"is_smoke": False}), plan.run_date)
+    cost = estimate(again.model_copy(update={"cells": plan.cells[:1], "fingerprint": {"x": "y"}}))
+    assert not cost.cells[0].is_done
+    assert cost.training_seconds
+    assert cost.ranking_seconds > 0

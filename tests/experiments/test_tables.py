@@ -11,19 +11,19 @@ from perank_tasks.cell_names import CellName
 from perank_tasks.cli import app
 from perank_tasks.comparison import sides_of
 from perank_tasks.config import RetentionOptions
-from perank_tasks.errors import ConfigError
+from perank_tasks.errors import ConfigError, ExperimentError
 from perank_tasks.experiments import results
 from perank_tasks.experiments.contents import findings, read_experiment
-from perank_tasks.experiments.options import Experiment
 from perank_tasks.experiments.page import ANSWER, END, write_docs
 from perank_tasks.experiments.pipeline import run_experiment
-from perank_tasks.experiments.plan import ExperimentPlan, plan_experiment
+from perank_tasks.experiments.plan import ExperimentPlan
 from perank_tasks.rebuild import rebuild
 from perank_tasks.retention import plan_removals
 from perank_tasks.schemas import EXPERIMENT_TABLES
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse import reading
 from tests.experiments.small_experiments import small_plan, values
+from tests.experiments.test_kill import as_toml
 from tests.small import NIGHT
 
 
@@ -219,13 +219,9 @@ def test_the_command_plans_without_ranking_and_says_what_is_done(
 
 
 def test_a_command_with_missing_cells_fails_after_all_is_written(tmp_path: Path) -> None:
-    asked = Experiment.parse(values(tmp_path, budget={"cells": 4, "hours": 1e-9}))
-    assert plan_experiment(asked, date.fromisoformat(NIGHT)).cells
-    from tests.experiments.test_kill import as_toml
-
     file = tmp_path / "late.toml"
     file.write_text(as_toml(values(tmp_path, budget={"cells": 4, "hours": 1e-9})))
     done = CliRunner().invoke(app, ["experiment", str(file), "--run-date", NIGHT])
-    assert isinstance(done.exception, ConfigError)
+    assert isinstance(done.exception, ExperimentError)
     assert "4 of 4 cells have no results" in str(done.exception)
     assert (Settings.from_environment().reports / "experiments" / "orders").is_dir()
