@@ -11,6 +11,7 @@ Rankings belong to one date and fingerprint: they are computed anew every night.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,7 +81,10 @@ def rerank_shard(
     oracle = arm.ranking is not None and arm.ranking.initial_order == "oracle"
     grades = _grades(store.open(snapshot)) if oracle else None
     texts = store.open(snapshot) if arm.ranking and arm.ranking.passages != "embeddings" else None
+    begin = time.perf_counter()
     ranker = _ranker(arm)
+    # With what is imported for it, which the process's first model pays for all.
+    load_seconds = time.perf_counter() - begin
     if vectors is not None:
         ranker.check_width(vectors)
     meter.device = ranker.device
@@ -95,7 +99,7 @@ def rerank_shard(
     meter.tokens_in = sum(r.tokens_in for r in results)
     meter.decode_steps = sum(r.decode_steps for r in results)
     meter.numbers_repaired = sum(r.numbers_missing + r.numbers_repeated for r in results)
-    meter.work |= ranker.work()
+    meter.work |= ranker.work() | {"load_seconds": load_seconds}
 
     artifact.write_part("rankings", _rankings_table(results), RANKINGS, shard=work["shard"])
     # Written last: its presence says that the shard is done.
