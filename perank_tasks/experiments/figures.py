@@ -47,6 +47,9 @@ NUMBER_SIZE = 6.5
 FIGURE_SPACE = "\u2007"
 """As wide as a digit."""
 
+LONGEST_LINE = 36
+"""Characters of a name beside its row; a longer one takes several lines."""
+
 MOST_INTERVALS = 12
 """Points that all show their intervals; those of more would hide one another and the points."""
 
@@ -125,7 +128,7 @@ def draw_front(
     axes.set_ylabel(main)
     style = [_style(variant in front, palette) for _, _, variant in points]
     width = len(str(len(on.variants)))
-    names = [f"{str(n).rjust(width, FIGURE_SPACE)}  {v.name}" for n, _, v in points]
+    names = [f"{str(n).rjust(width, FIGURE_SPACE)}  {_wrapped(v)}" for n, _, v in points]
     handles = [Line2D([], [], linestyle="", label=name) for name in names]
     _legend(figure, handles, style, handlelength=0, handletextpad=0)
     numbered = [(n, x, v.means[main]) for n, x, v in points]
@@ -294,11 +297,18 @@ def to_png(draw: Draw, contents: Contents, on: OnCollection, caption: str, path:
 
 
 def _height(draw: Draw, on: OnCollection) -> float:
-    return 0.8 + 0.24 * len(on.variants) if draw in (draw_means, draw_changes) else 2.8
+    if draw not in (draw_means, draw_changes):
+        return 2.8
+    lines = max(_wrapped(variant).count("\n") + 1 for variant in on.variants)
+    return 0.8 + (0.1 + 0.14 * lines) * len(on.variants)
+
+
+def _wrapped(variant: Variant) -> str:
+    return textwrap.fill(variant.name, LONGEST_LINE)
 
 
 def _names(axes: Axes, y: np.ndarray, on: OnCollection, palette: Palette) -> None:
-    axes.set_yticks(y, [variant.name for variant in on.variants])
+    axes.set_yticks(y, [_wrapped(variant) for variant in on.variants])
     axes.tick_params(axis="y", length=0, labelcolor=palette["ink"])
     axes.grid(axis="y", visible=False)
     axes.set_ylim(-0.6, len(on.variants) - 0.4)
