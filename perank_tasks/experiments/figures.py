@@ -72,7 +72,7 @@ def draw_means(figure: Figure, contents: Contents, on: OnCollection, palette: Pa
         is_base = variant is on.baseline
         colour = palette["accent" if is_base else "ink"]
         axes.plot(variant.means[main], at, "s" if is_base else "o", color=colour, markersize=5)
-    _names(axes, y, on, palette)
+    _names(figure, axes, y, on, palette)
     axes.set_xlabel(main)
 
 
@@ -90,7 +90,7 @@ def draw_changes(figure: Figure, contents: Contents, on: OnCollection, palette: 
         axes.plot([test["ci_low"], test["ci_high"]], [at, at], "|-", color=colour, linewidth=1.2)
         filled = colour if test["p_holm"] < 0.05 else palette["paper"]
         axes.plot(test["delta"], at, "o", color=colour, markerfacecolor=filled, markersize=5)
-    _names(axes, y, on, palette)
+    _names(figure, axes, y, on, palette)
     axes.set_xlabel(f"change of {main}", loc="right")
 
 
@@ -126,13 +126,15 @@ def draw_front(
             markeredgewidth=0.5,
         )
     axes.set_ylabel(main)
-    style = [_style(variant in front, palette) for _, _, variant in points]
     width = len(str(len(on.variants)))
     names = [f"{str(n).rjust(width, FIGURE_SPACE)}  {_wrapped(v)}" for n, _, v in points]
     handles = [Line2D([], [], linestyle="", label=name) for name in names]
-    _legend(figure, handles, style, handlelength=0, handletextpad=0)
+    styles = [_style(variant in front, palette) for _, _, variant in points]
+    _legend(figure, handles, styles, handlelength=0, handletextpad=0)
+    points.sort(key=lambda point: point[2] not in front)  # whose numbers have the first choice
+    styles = [_style(variant in front, palette) for _, _, variant in points]
     numbered = [(n, x, v.means[main]) for n, x, v in points]
-    _write_numbers(figure, axes, numbered, style, palette["paper"])
+    _write_numbers(figure, axes, numbered, styles, palette["paper"])
 
 
 def _style(on_front: bool, palette: Palette) -> Style:
@@ -167,7 +169,7 @@ def _write_numbers(
     figure: Figure,
     axes: Axes,
     points: list[tuple[int, float, float]],
-    style: list[Style],
+    styles: list[Style],
     paper: str,
 ) -> None:
     """A number beside each point, where neither a point nor another number is.
@@ -176,14 +178,14 @@ def _write_numbers(
 
     Args:
         points: (number, x, y).
-        style: of each one's text.
+        styles: of each one's text.
     """
     figure.draw_without_rendering()  # places are known once everything else is laid out
     to_points = 72 / figure.dpi
     inside = axes.bbox.padded(0).get_points() * to_points
     places = axes.transData.transform([(x, y) for _, x, y in points]) * to_points
     taken = [(place, np.full(2, 2.5)) for place in places]
-    for at, ((number, *data), how) in enumerate(zip(points, style, strict=True)):
+    for at, ((number, *data), how) in enumerate(zip(points, styles, strict=True)):
         place = places[at]
         half = np.array([0.32 * NUMBER_SIZE * len(str(number)) + 0.5, 0.5 * NUMBER_SIZE])
         others = np.delete(places, at, axis=0)
@@ -242,13 +244,13 @@ def draw_lengths(figure: Figure, contents: Contents, on: OnCollection, palette: 
     _legend(figure, lines, [{"color": palette["ink"]}] * len(lines))
 
 
-def _legend(figure: Figure, handles: Sequence[Line2D], style: list[Style], **form: float) -> None:
+def _legend(figure: Figure, handles: Sequence[Line2D], styles: list[Style], **form: float) -> None:
     """A legend below, in as many columns as fit; the figure grows by its height."""
     for columns in (4, 3, 2, 1):
         legend = figure.legend(
             handles=handles, loc="outside lower left", ncols=columns, fontsize=NUMBER_SIZE, **form
         )
-        for text, how in zip(legend.get_texts(), style, strict=True):
+        for text, how in zip(legend.get_texts(), styles, strict=True):
             text.set(**how)
         extent = legend.get_window_extent()
         if extent.width <= figure.bbox.width or columns == 1:
@@ -307,9 +309,9 @@ def _wrapped(variant: Variant) -> str:
     return textwrap.fill(variant.name, LONGEST_LINE)
 
 
-def _names(axes: Axes, y: np.ndarray, on: OnCollection, palette: Palette) -> None:
+def _names(figure: Figure, axes: Axes, y: np.ndarray, on: OnCollection, palette: Palette) -> None:
     axes.set_yticks(y, [_wrapped(variant) for variant in on.variants])
     axes.tick_params(axis="y", length=0, labelcolor=palette["ink"])
     axes.grid(axis="y", visible=False)
     axes.set_ylim(-0.6, len(on.variants) - 0.4)
-    axes.locator_params(axis="x", nbins=3)
+    axes.locator_params(axis="x", nbins=int(figure.get_figwidth()))  # names take half of it
