@@ -39,7 +39,9 @@ def experiment(
     page: Annotated[
         bool,
         typer.Option(
-            "--page", help="Run nothing: write the pages of results that are there again."
+            "--page",
+            help="Run nothing: write the pages of results that are there again. Needs their name "
+            "alone, not the file.",
         ),
     ] = False,
     docs: Annotated[
@@ -70,20 +72,23 @@ def experiment(
         smoke=smoke,
         run_date=parse_date(run_date),
     )
-    asked = options.experiment_asked()
+    # Pages are made of the tables: a name that has results needs no file.
+    by_name = page and Path(file).suffix != ".toml" and not Path(file).is_file()
+    asked = None if by_name else options.experiment_asked()
+    filed_as = asked.filed_as if asked else f"{file}-smoke" if smoke else file
     settings = Settings.from_environment()
     day = options.run_date
-    if not page:
+    if asked and not page:
         plan = plan_experiment(asked, day or datetime.now(UTC).date())
         if dry_run:
             _print_plan(asked, estimate(plan))
             return
         results, _ = run_experiment(plan, _print)
         day = plan.run_date
-    path = write_html(settings, asked.filed_as, day)
-    _print_findings(settings, asked.filed_as, day)
+    path = write_html(settings, filed_as, day)
+    _print_findings(settings, filed_as, day)
     _print(f"Page:   {path}")
-    for written in write_docs(settings, asked.filed_as, docs, day) if docs else []:
+    for written in write_docs(settings, filed_as, docs, day) if docs else []:
         _print(f"Docs:   {written}")
     _print(f"Tables: {settings.published_warehouse}")
     if not page:

@@ -1,23 +1,27 @@
 """Contents: everything that an experiment's pages say, read from the published warehouse.
 
+When cells were computed is not in its tables: that, and no more, is read from their artifacts.
+
 In: a connection, an experiment's name and, where not the newest run is meant, a date. Out:
 `Contents`: for each collection its variants in the order of the grid, with means, intervals,
 tests and costs, and what follows from them in plain words.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 
+from perank_tasks.artifacts import Artifact, Manifest, Store
 from perank_tasks.errors import ConfigError
 from perank_tasks.experiments.cells import length_measures
 from perank_tasks.experiments.options import Experiment
+from perank_tasks.load_log import EXPERIMENT_KIND, collection_of
 from perank_tasks.regression.statistics import Band, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.sql_files import sql_folder
@@ -85,12 +89,15 @@ class OnCollection:
 
     def front(self, cost: str, measure: str) -> list[Variant]:
         """The variants that none beats in both quality and cost, the cheapest first."""
-        best, front = -1.0, []
+        front: list[Variant] = []
+        best = (0.0, -1.0)
         priced = [(v.cost(cost), v) for v in self.variants]
         known = [(c, v) for c, v in priced if c is not None]
-        for _, variant in sorted(known, key=lambda pair: (pair[0], -pair[1].means[measure])):
-            if variant.means[measure] > best:
-                best = variant.means[measure]
+        for price, variant in sorted(known, key=lambda pair: (pair[0], -pair[1].means[measure])):
+            value = variant.means[measure]
+            # Of two that are alike in both, neither beats the other.
+            if value > best[1] or (price, value) == best:
+                best = (price, value)
                 front.append(variant)
         return front
 
@@ -108,7 +115,8 @@ class Contents:
     missing: list[Row]
     """Rows of `experiment_cells` without results."""
     facts: dict[str, str]
-    notes: dict[str, list[str]] = field(default_factory=dict)
+    computed: dict[str, list[datetime]] = field(default_factory=dict)
+    """When the cells on a collection were (UTC), as `computed_cells` gives it."""
 
     @property
     def main(self) -> str:
@@ -124,6 +132,17 @@ class Contents:
     @property
     def lengths(self) -> list[str]:
         return length_measures(self.experiment.length_parts)
+
+    def when(self, on: OnCollection) -> str:
+        """When a collection's cells were computed, in a sentence."""
+        times = self.computed.get(on.name, [])
+        cells = sum(len(variant.cells) for variant in on.variants)
+        if not times:
+            return f"When the {cells} cells were computed is not known: their artifacts are gone."
+        first, last = (f"{time:%Y-%m-%d %H:%M:%S}" for time in (times[0], times[-1]))
+        known = f"The {cells}" if len(times) == cells else f"{len(times)} of the {cells}"
+        others = "" if len(times) == cells else "; the others' artifacts are gone"
+        return f"{known} cells were computed from {first} to {last} UTC{others}."
 
     @property
     def checkpoints(self) -> list[str]:
@@ -220,6 +239,29 @@ def read_experiment(
     )
 
 
+def computed_cells(store: Store, name: str, run_date: date) -> dict[str, list[datetime]]:
+    """When the cells of an experiment's run were ranked, or found to be ranked, in UTC.
+
+    A cell that was kept from an earlier run keeps its seconds; the tables do not say from when
+    these are, and artifacts do.
+
+    Returns:
+        {collection: the cells' times, the first first}; cells whose artifacts are gone have none.
+    """
+    loads = (load.manifest for load in store.published(EXPERIMENT_KIND, name))
+    loaded = next((m for m in loads if m.config["run_date"] == run_date.isoformat()), None)
+    times: dict[str, list[datetime]] = {}
+    for results in _manifests(store, [loaded.inputs["results"]] if loaded else []):
+        cells = _manifests(store, results.inputs.values())
+        rankings = _manifests(store, [cell.inputs["rankings"] for cell in cells])
+        ranked = {ranking.reference: ranking.created_at for ranking in rankings}
+        for cell in cells:
+            moment = ranked.get(cell.inputs["rankings"], cell.created_at)
+            on = times.setdefault(collection_of(cell.reference), [])
+            on.append(datetime.fromisoformat(moment))
+    return {collection: sorted(on) for collection, on in times.items()}
+
+
 def findings(contents: Contents, on: OnCollection) -> list[str]:
     """What follows from a collection's tests, in sentences: never more than they say."""
     main, base = contents.main, on.baseline
@@ -279,11 +321,14 @@ def findings(contents: Contents, on: OnCollection) -> list[str]:
                 f"{_value(variant.lowest)} to {_value(variant.highest)}."
             )
     for cost in contents.experiment.cost:
-        if len(front := on.front(cost, main)) > 1:
-            steps = "; ".join(
-                f"{v.name} ({amount(cost, v.cost(cost))}: {_value(v.means[main])})" for v in front
-            )
-            said.append(f"Not beaten in both {main} and {COSTS[cost]}: {steps}.")
+        if sum(v.cost(cost) is not None for v in on.variants) < 2:
+            continue
+        front = on.front(cost, main)
+        steps = "; ".join(
+            f"{v.name} ({amount(cost, v.cost(cost))}: {_value(v.means[main])})" for v in front
+        )
+        not_beaten = "Not beaten" if len(front) > 1 else "The only one not beaten"
+        said.append(f"{not_beaten} in both {main} and {COSTS[cost]}: {steps}.")
     return said
 
 
@@ -322,6 +367,14 @@ def _variant(
 def _ask(connection: duckdb.DuckDBPyConnection, name: str, bound: dict[str, Any]) -> list[Row]:
     statement = (sql_folder() / "report" / f"{name}.sql").read_text()
     return dicts(connection.execute(statement, bound))
+
+
+def _manifests(store: Store, references: Iterable[str]) -> list[Manifest]:
+    """Those that are there, read at once and not counted as used."""
+    artifacts = [Artifact(store, reference) for reference in references]
+    contents = store.storage.read([artifact.manifest_key for artifact in artifacts])
+    pairs = zip(artifacts, contents, strict=True)
+    return [artifact.parse(content) for artifact, content in pairs if content is not None]
 
 
 def _change(variant: Variant, measure: str) -> str:

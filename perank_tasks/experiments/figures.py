@@ -4,22 +4,29 @@ The same drawing serves both: in SVG its colours are the page's own, in PNG thos
 version.
 """
 
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, Locator, LogLocator, MaxNLocator, NullLocator
 
 from perank_tasks.experiments.contents import COSTS, Contents, OnCollection, Variant, amount
 from perank_tasks.report import plots
 from perank_tasks.report.plots import COLOURS
 
 Palette = dict[str, str]
-Point = tuple[float, Variant]
+Style = dict[str, Any]
+"""Of a text, as matplotlib's keywords."""
+Point = tuple[int, float, Variant]
+"""(number, cost, variant)"""
 
 LIGHT: Palette = {
     "ink": "#1b1f24",
@@ -32,13 +39,19 @@ LIGHT: Palette = {
     "accent": "#1f5fa8",
     "paper": "#ffffff",
 }
-MOST_NAMES = 12
-"""Points that all have room for their names; of more, those on the front and the baseline do."""
-
-NAME_ROOM = 0.03
-"""Of the width between the cheapest and the dearest, what one name's line takes."""
-
 MARKERS = "osD^vPX*"
+
+NUMBER_SIZE = 6.5
+"""Points: of the numbers beside points, and of legends."""
+
+FIGURE_SPACE = "\u2007"
+"""As wide as a digit."""
+
+LONGEST_LINE = 36
+"""Characters of a name beside its row; a longer one takes several lines."""
+
+MOST_INTERVALS = 12
+"""Points that all show their intervals; those of more would hide one another and the points."""
 
 Draw = Callable[[Figure, Contents, OnCollection, Palette], None]
 
@@ -59,8 +72,8 @@ def draw_means(figure: Figure, contents: Contents, on: OnCollection, palette: Pa
         is_base = variant is on.baseline
         colour = palette["accent" if is_base else "ink"]
         axes.plot(variant.means[main], at, "s" if is_base else "o", color=colour, markersize=5)
-    _names(axes, y, on, palette)
-    axes.set_xlabel(f"{main}, 95% interval over {on.queries} queries")
+    _names(figure, axes, y, on, palette)
+    axes.set_xlabel(main)
 
 
 def draw_changes(figure: Figure, contents: Contents, on: OnCollection, palette: Palette) -> None:
@@ -77,67 +90,135 @@ def draw_changes(figure: Figure, contents: Contents, on: OnCollection, palette: 
         axes.plot([test["ci_low"], test["ci_high"]], [at, at], "|-", color=colour, linewidth=1.2)
         filled = colour if test["p_holm"] < 0.05 else palette["paper"]
         axes.plot(test["delta"], at, "o", color=colour, markerfacecolor=filled, markersize=5)
-    _names(axes, y, on, palette)
-    axes.set_xlabel(f"{main} against {contents.experiment.baseline}; filled: p < .05 after Holm")
+    _names(figure, axes, y, on, palette)
+    axes.set_xlabel(f"change of {main}", loc="right")
 
 
 def draw_front(
     cost: str, figure: Figure, contents: Contents, on: OnCollection, palette: Palette
 ) -> None:
-    """Quality against cost, and the front of those that none beats in both."""
+    """Quality against cost, and the front of those that none beats in both.
+
+    Points have numbers, those of the table's lines, and the legend says whose they are: names
+    would lie on one another.
+    """
     axes = figure.subplots()
     main = contents.main
-    priced = [(variant.cost(cost), variant) for variant in on.variants]
-    points = [(price, variant) for price, variant in priced if price]
-    front = [variant for variant in on.front(cost, main) if variant.cost(cost)]
-    if len(front) > 1:
-        x = np.array([variant.cost(cost) for variant in front], float)
-        values = [variant.means[main] for variant in front]
-        axes.step(x, values, where="post", color=palette["accent"], linewidth=1)
-    for number, (price, variant) in enumerate(points):
+    priced = [(n, variant.cost(cost), variant) for n, variant in enumerate(on.variants, 1)]
+    points: list[Point] = [(n, price, variant) for n, price, variant in priced if price is not None]
+    front = on.front(cost, main)
+    _scale(axes, cost, sorted(price for _, price, _ in points))
+    steps = [(variant.cost(cost), variant.means[main]) for variant in front]
+    axes.step(*zip(*steps, strict=True), where="post", color=palette["accent"], linewidth=1)
+    for _, price, variant in points:
         colour = palette["accent" if variant in front else "soft"]
-        interval = variant.intervals[main]
-        axes.plot([price] * 2, [interval.low, interval.high], "-", color=palette["rule"])
-        marker = MARKERS[number % len(MARKERS)]
-        axes.plot(price, variant.means[main], marker, color=colour, markersize=5)
-    shown = [
-        (price, variant)
-        for price, variant in sorted(points, key=lambda point: (point[0], -point[1].means[main]))
-        if len(points) <= MOST_NAMES or variant in front or variant is on.baseline
-    ]
-    prices = [price for price, _ in points]
-    for beside in _close(shown, max(prices, default=1) / min(prices, default=1)):
-        # Slanted and above the intervals: beside a point, a name lies on the next point.
-        axes.annotate(
-            "\n".join(variant.name for _, variant in beside),
-            (beside[0][0], max(variant.intervals[main].high for _, variant in beside)),
-            xytext=(-1, 2),
-            textcoords="offset points",
-            fontsize=6,
-            linespacing=1,
-            color=palette["accent" if any(v in front for _, v in beside) else "soft"],
-            rotation=35,
-            rotation_mode="anchor",
+        if len(points) <= MOST_INTERVALS:
+            interval = variant.intervals[main]
+            axes.plot([price] * 2, [interval.low, interval.high], "-", color=palette["rule"])
+        marker = "s" if variant is on.baseline else "o"
+        axes.plot(
+            price,
+            variant.means[main],
+            marker,
+            color=colour,
+            markersize=5,
+            markeredgecolor=palette["paper"],
+            markeredgewidth=0.5,
         )
-    axes.set_xscale("log")
-    if prices:
-        axes.set_xlim(min(prices) / 1.5, max(prices) * 2.5)
-    axes.xaxis.set_major_formatter(lambda value, _: amount(cost, value))
-    axes.xaxis.set_minor_formatter("")
-    axes.set_xlabel(f"{COSTS[cost]}, logarithmic")
     axes.set_ylabel(main)
+    width = len(str(len(on.variants)))
+    names = [f"{str(n).rjust(width, FIGURE_SPACE)}  {_wrapped(v)}" for n, _, v in points]
+    handles = [Line2D([], [], linestyle="", label=name) for name in names]
+    styles = [_style(variant in front, palette) for _, _, variant in points]
+    _legend(figure, handles, styles, handlelength=0, handletextpad=0)
+    points.sort(key=lambda point: point[2] not in front)  # whose numbers have the first choice
+    styles = [_style(variant in front, palette) for _, _, variant in points]
+    numbered = [(n, x, v.means[main]) for n, x, v in points]
+    _write_numbers(figure, axes, numbered, styles, palette["paper"])
 
 
-def _close(points: list[Point], ratio: float) -> list[list[Point]]:
-    """Points in the order of their costs, those that share a name's room together."""
-    room = ratio**NAME_ROOM
-    groups: list[list[Point]] = []
-    for price, variant in points:
-        if groups and price <= groups[-1][-1][0] * room:
-            groups[-1].append((price, variant))
-        else:
-            groups.append([(price, variant)])
-    return groups
+def _style(on_front: bool, palette: Palette) -> Style:
+    if on_front:
+        return {"color": palette["accent"], "fontweight": "bold"}
+    return {"color": palette["soft"], "fontweight": "normal"}
+
+
+def _scale(axes: Axes, cost: str, prices: list[float]) -> None:
+    """A logarithmic axis of costs, with room for numbers, that has a place for none at all."""
+    low, high = next(price for price in prices if price), prices[-1]
+    room = max((high / low) ** 0.08, 1.1)
+    label = f"{COSTS[cost]}, logarithmic"
+    ticks: Locator = MaxNLocator(3) if high < 3 * low else LogLocator(subs=(1, 2, 5))
+    if high > 12 * low:
+        ticks = LogLocator()
+    if prices[0]:
+        axes.set_xscale("log")
+        axes.set_xlim(low / room, high * room)
+    else:
+        label += " but for the left"
+        axes.set_xscale("symlog", linthresh=low / 2, linscale=0.5)
+        axes.set_xlim(-low / 8, high * room**2)
+        ticks = FixedLocator([0, *(at for at in ticks.tick_values(low, high) if at > low / 2)])
+    axes.xaxis.set_major_locator(ticks)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: amount(cost, value))
+    axes.set_xlabel(label)
+
+
+def _write_numbers(
+    figure: Figure,
+    axes: Axes,
+    points: list[tuple[int, float, float]],
+    styles: list[Style],
+    paper: str,
+) -> None:
+    """A number beside each point, where neither a point nor another number is.
+
+    One that is nearer to another point than to its own has a line to its own.
+
+    Args:
+        points: (number, x, y).
+        styles: of each one's text.
+    """
+    figure.draw_without_rendering()  # places are known once everything else is laid out
+    to_points = 72 / figure.dpi
+    inside = axes.bbox.padded(0).get_points() * to_points
+    places = axes.transData.transform([(x, y) for _, x, y in points]) * to_points
+    taken = [(place, np.full(2, 2.5)) for place in places]
+    for at, ((number, *data), how) in enumerate(zip(points, styles, strict=True)):
+        place = places[at]
+        half = np.array([0.32 * NUMBER_SIZE * len(str(number)) + 0.5, 0.5 * NUMBER_SIZE])
+        others = np.delete(places, at, axis=0)
+        for offset, has_line in _around():
+            middle = place + offset
+            if (
+                np.all(inside[0] <= middle - half)
+                and np.all(middle + half <= inside[1])
+                and not any(np.all(abs(middle - of) < half + its) for of, its in taken)
+                and (has_line or np.all(np.hypot(*(middle - others).T) > np.hypot(*offset)))
+            ):
+                break
+        taken.append((middle, half))
+        line = {"arrowstyle": "-", "color": how["color"], "linewidth": 0.4, "shrinkA": 0}
+        axes.annotate(
+            str(number),
+            (data[0], data[1]),
+            xytext=(offset[0], offset[1]),
+            textcoords="offset points",
+            fontsize=NUMBER_SIZE,
+            ha="center",
+            va="center_baseline",
+            bbox={"boxstyle": "square,pad=0.05", "facecolor": paper, "edgecolor": "none"},
+            arrowprops={**line, "shrinkB": 1} if has_line else None,
+            **how,
+        ).set_in_layout(False)
+
+
+def _around() -> Iterator[tuple[np.ndarray, bool]]:
+    """Offsets in points, the nearest first, and whether one is so far that it takes a line."""
+    for radius in range(7, 80, 3):
+        for angle in np.radians([90, 60, 120, 30, 150, 0, 180, -30, -150, -60, -120, -90]):
+            yield radius * np.array([np.cos(angle), np.sin(angle)]), radius > 7
 
 
 def draw_lengths(figure: Figure, contents: Contents, on: OnCollection, palette: Palette) -> None:
@@ -157,22 +238,42 @@ def draw_lengths(figure: Figure, contents: Contents, on: OnCollection, palette: 
             label=variant.name,
         )
     axes.set_xticks(range(1, len(names) + 1))
-    axes.set_xlabel("passages by length in words: shortest to longest part")
+    axes.set_xlabel("part, the shortest passages first")
     axes.set_ylabel("nDCG@10 among themselves")
-    figure.legend(loc="outside lower center", ncols=2, fontsize=6.5, handletextpad=0.4)
+    lines = axes.get_lines()
+    _legend(figure, lines, [{"color": palette["ink"]}] * len(lines))
+
+
+def _legend(figure: Figure, handles: Sequence[Line2D], styles: list[Style], **form: float) -> None:
+    """A legend below, in as many columns as fit; the figure grows by its height."""
+    for columns in (4, 3, 2, 1):
+        legend = figure.legend(
+            handles=handles, loc="outside lower left", ncols=columns, fontsize=NUMBER_SIZE, **form
+        )
+        for text, how in zip(legend.get_texts(), styles, strict=True):
+            text.set(**how)
+        extent = legend.get_window_extent()
+        if extent.width <= figure.bbox.width or columns == 1:
+            break
+        legend.remove()
+    figure.set_figheight(figure.get_figheight() + extent.height / figure.dpi)
 
 
 def figures_of(contents: Contents, on: OnCollection) -> dict[str, tuple[str, Draw]]:
     """The figures of a collection that have something to show: {name: (caption, drawing)}."""
-    found: dict[str, tuple[str, Draw]] = {"means": ("Means and their intervals", draw_means)}
-    if any(contents.main in variant.tests for variant in on.variants):
-        found["changes"] = ("Against the baseline, paired by query", draw_changes)
+    main = contents.main
+    caption = f"{main}: means and their 95% intervals over {on.queries} queries"
+    found: dict[str, tuple[str, Draw]] = {"means": (caption, draw_means)}
+    if any(main in variant.tests for variant in on.variants):
+        caption = f"{main} against {contents.experiment.baseline}; filled: p < .05 after Holm"
+        found["changes"] = (caption, draw_changes)
     for cost in contents.experiment.cost:
-        if len({price for variant in on.variants if (price := variant.cost(cost))}) > 1:
-            caption = f"{contents.main} against {COSTS[cost]}; the line: not beaten in both"
+        prices = {variant.cost(cost) for variant in on.variants} - {None}
+        if len(prices) > 1:
+            caption = f"{main} against {COSTS[cost]}; the line and bold names: not beaten in both"
             found[f"front-{cost}"] = (caption, partial(draw_front, cost))
     if any(name in variant.means for variant in on.variants for name in contents.lengths):
-        found["lengths"] = ("By length of the passages", draw_lengths)
+        found["lengths"] = ("By length of the passages in words", draw_lengths)
     return found
 
 
@@ -184,25 +285,33 @@ def to_svg(draw: Draw, contents: Contents, on: OnCollection, salt: str) -> Marku
         return plots.svg(figure, salt)
 
 
-def to_png(draw: Draw, contents: Contents, on: OnCollection, path: Path) -> None:
+def to_png(draw: Draw, contents: Contents, on: OnCollection, caption: str, path: Path) -> None:
     """A figure as a file of its own."""
     swapped = {stand_in: LIGHT[name] for name, stand_in in COLOURS.items()}
     style = {k: swapped.get(v, v) if isinstance(v, str) else v for k, v in plots.STYLE.items()}
     with mpl.rc_context(style):
         figure = Figure(figsize=(6.4, 1.1 * _height(draw, on)), layout="constrained")
+        # First: numbers are placed by what room there is.
+        figure.suptitle(f"{contents.name}, {on.name}\n{textwrap.fill(caption, 90)}", fontsize=9)
         draw(figure, contents, on, LIGHT)
-        figure.suptitle(f"{contents.name}, {on.name}", fontsize=9)
         # No date in it: the same numbers give the same bytes.
         figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
 def _height(draw: Draw, on: OnCollection) -> float:
-    return 0.8 + 0.24 * len(on.variants) if draw in (draw_means, draw_changes) else 3.2
+    if draw not in (draw_means, draw_changes):
+        return 2.8
+    lines = max(_wrapped(variant).count("\n") + 1 for variant in on.variants)
+    return 0.8 + (0.1 + 0.14 * lines) * len(on.variants)
 
 
-def _names(axes: Axes, y: np.ndarray, on: OnCollection, palette: Palette) -> None:
-    axes.set_yticks(y, [variant.name for variant in on.variants])
+def _wrapped(variant: Variant) -> str:
+    return textwrap.fill(variant.name, LONGEST_LINE)
+
+
+def _names(figure: Figure, axes: Axes, y: np.ndarray, on: OnCollection, palette: Palette) -> None:
+    axes.set_yticks(y, [_wrapped(variant) for variant in on.variants])
     axes.tick_params(axis="y", length=0, labelcolor=palette["ink"])
     axes.grid(axis="y", visible=False)
     axes.set_ylim(-0.6, len(on.variants) - 0.4)
-    axes.locator_params(axis="x", nbins=5)
+    axes.locator_params(axis="x", nbins=int(figure.get_figwidth()))  # names take half of it

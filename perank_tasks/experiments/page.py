@@ -8,13 +8,17 @@ into the Markdown, between the marks, stays when the page is made again.
 import json
 import re
 import shlex
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+from perank_tasks.artifacts import Store
 from perank_tasks.experiments.contents import (
     Contents,
     OnCollection,
+    Variant,
     amount,
+    computed_cells,
     findings,
     read_experiment,
     signed,
@@ -53,12 +57,18 @@ def write_html(settings: Settings, name: str, run_date: date | None = None) -> P
         ConfigError: there are no results of that name and date.
         StorageError: the folder cannot be written.
     """
-    with reading(settings.warehouse) as warehouse:
-        contents = read_experiment(warehouse, name, run_date)
+    contents = _read(settings, name, run_date)
     path = settings.reports / "experiments" / name / f"{contents.run_date}.html"
     with replacing(path, _REMEDY) as temporary:
         temporary.write_text(render(contents), encoding="utf-8")
     return path
+
+
+def _read(settings: Settings, name: str, run_date: date | None) -> Contents:
+    with reading(settings.warehouse) as warehouse:
+        contents = read_experiment(warehouse, name, run_date)
+    computed = computed_cells(Store(settings.root), name, contents.run_date)
+    return replace(contents, computed=computed)
 
 
 def render(contents: Contents) -> str:
@@ -85,16 +95,15 @@ def write_docs(
     Raises:
         WarehouseError, ConfigError, StorageError: as `write_html`.
     """
-    with reading(settings.warehouse) as warehouse:
-        contents = read_experiment(warehouse, name, run_date)
+    contents = _read(settings, name, run_date)
     written = []
     for on in contents.collections:
-        for figure, (_, draw) in figures_of(contents, on).items():
+        for figure, (caption, draw) in figures_of(contents, on).items():
             path = folder / _image(contents, on, figure)
             with replacing(path, _REMEDY) as temporary:
                 # The name says what it is to be, not the temporary one's ending.
                 target = temporary.with_suffix(".png")
-                to_png(draw, contents, on, target)
+                to_png(draw, contents, on, caption, target)
                 target.replace(temporary)
             written.append(path)
     page = folder / f"{name}.md"
@@ -136,7 +145,11 @@ def as_markdown(contents: Contents, answer: str = "") -> str:
             "",
             _table(contents, on),
             "",
+            contents.when(on),
+            "",
         ]
+        for measure in contents.experiment.measures[1:]:
+            lines += [f"{measure}, tested too:", "", _tests(on, measure), ""]
         if contents.lengths:
             lines += ["Passages of a length, ranked among themselves:", ""]
             lines += [_lengths(contents, on), ""]
@@ -149,7 +162,9 @@ def as_markdown(contents: Contents, answer: str = "") -> str:
     lines += [
         "Paired randomisation tests against the baseline, two-sided, Holm's correction over all "
         "tests of the experiment; intervals of differences: Student's t, 95%; d: mean difference "
-        "over the differences' standard deviation. Seconds are of ranking alone, loading left out.",
+        "over the differences' standard deviation. Seconds are of ranking alone, loading left out, "
+        "and from when the cell was computed: between cells that were not computed in one sitting "
+        "they also tell what else the machine did.",
         "",
     ]
     return "\n".join(lines)
@@ -178,28 +193,38 @@ def command_of(experiment: Experiment) -> str:
 
 def _table(contents: Contents, on: OnCollection) -> str:
     main = contents.main
-    heading = (
-        *("variant", main, "change [95%]", "d", "p, Holm", "better / worse"),
-        *MEANS,
-        *("s a query", "tokens a query", "FLOPs a query", "malformed", "bits a passage"),
-    )
+    heading = (*_tested(main), *MEANS, *("s a query", "tokens a query", "FLOPs a query"))
     rows = []
     for v in on.variants:
-        test = v.tests.get(main)
-        changed: tuple[str, ...] = ("baseline", "–", "–", "–")
-        if test:
-            effect = test["effect_size"]
-            changed = (
-                f"{signed(test['delta'])} [{signed(test['ci_low'])}, {signed(test['ci_high'])}]",
-                "–" if effect is None else f"{effect:.2f}".replace("-", "−"),
-                "< .001" if test["p_holm"] < 0.001 else f"{test['p_holm']:.3f}",
-                f"{test['better']} / {test['worse']}",
-            )
         shown = ("seconds", "tokens", "flops", "malformed", "bits")
         costs = [amount(name, v.cost(name)) for name in shown]
         means = [f"{v.means[name]:.4f}" for name in MEANS]
-        rows.append((v.name, f"{v.means[main]:.4f}", *changed, *means, *costs))
-    return markdown_table(heading, rows)
+        rows.append((*_test(v, main), *means, *costs))
+    return markdown_table((*heading, "malformed", "bits a passage"), rows)
+
+
+def _tests(on: OnCollection, measure: str) -> str:
+    return markdown_table(_tested(measure), [_test(v, measure) for v in on.variants])
+
+
+def _tested(measure: str) -> tuple[str, ...]:
+    return ("variant", measure, "change [95%]", "d", "p, Holm", "better / worse")
+
+
+def _test(v: Variant, measure: str) -> tuple[str, ...]:
+    """A variant's mean and its test, below the headings of `_tested`."""
+    test = v.tests.get(measure)
+    if test is None:
+        return (v.name, f"{v.means[measure]:.4f}", "baseline", "–", "–", "–")
+    effect = test["effect_size"]
+    return (
+        v.name,
+        f"{v.means[measure]:.4f}",
+        f"{signed(test['delta'])} [{signed(test['ci_low'])}, {signed(test['ci_high'])}]",
+        "–" if effect is None else f"{effect:.2f}".replace("-", "−"),
+        "< .001" if test["p_holm"] < 0.001 else f"{test['p_holm']:.3f}",
+        f"{test['better']} / {test['worse']}",
+    )
 
 
 def _lengths(contents: Contents, on: OnCollection) -> str:

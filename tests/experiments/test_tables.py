@@ -1,6 +1,6 @@
 """An experiment's tables: replaced by name and date, made again from Parquet, compared by name."""
 
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,12 @@ from perank_tasks.comparison import sides_of
 from perank_tasks.config import RetentionOptions
 from perank_tasks.errors import ConfigError, ExperimentError
 from perank_tasks.experiments import results
-from perank_tasks.experiments.contents import findings, read_experiment
+from perank_tasks.experiments.contents import (
+    computed_cells,
+    findings,
+    read_experiment,
+    signed,
+)
 from perank_tasks.experiments.page import ANSWER, END, write_docs
 from perank_tasks.experiments.pipeline import run_experiment
 from perank_tasks.experiments.plan import ExperimentPlan
@@ -36,7 +41,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plan(home: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentPlan:
     """An experiment that has been run, once for all tests of this file."""
     monkeypatch.setenv("PERANK_HOME", str(home / "perank"))
-    planned = small_plan(home, question="Does the order <b>of candidates</b> matter?")
+    planned = small_plan(
+        home,
+        question="Does the order <b>of candidates</b> matter?",
+        measures=["nDCG@10", "MAP"],
+    )
     if not Settings.from_environment().published_warehouse.exists():
         run_experiment(planned)
     return planned
@@ -138,6 +147,68 @@ def test_the_page_stands_alone_and_escapes_what_it_is_given(plan: ExperimentPlan
     assert text.count("<svg") == 3
 
 
+def test_every_measure_that_is_tested_is_shown_with_its_tests(
+    plan: ExperimentPlan, tmp_path: Path
+) -> None:
+    settings = Settings.from_environment()
+    with reading(settings.warehouse) as connection:
+        contents = read_experiment(connection, "orders", plan.run_date)
+        (counted,) = {
+            row[0] for row in connection.sql("SELECT tests FROM experiment_tests").fetchall()
+        }
+    page = settings.reports / "experiments" / "orders" / f"{NIGHT}.html"
+    _, _, html = page.read_text().partition("<h3>MAP, tested too</h3>")
+    markdown, *_ = write_docs(settings, "orders", tmp_path, plan.run_date)
+    _, _, text = markdown.read_text().partition("\nMAP, tested too:\n")
+    shown = 0
+    for variant in contents.collections[0].variants:
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| {variant.name} |")]
+        if test := variant.tests.get("MAP"):
+            low, high = signed(test["ci_low"]), signed(test["ci_high"])
+            p = "< .001" if test["p_holm"] < 0.001 else f"{test['p_holm']:.3f}"
+            assert f"| {signed(test['delta'])} [{low}, {high}] |" in row
+            assert f"| {p} |" in row
+            assert f"<small>{low} … {high}</small>" in html
+            shown += 1
+    assert 2 * shown == counted == 4
+
+
+def test_pages_say_when_cells_were_computed(plan: ExperimentPlan, tmp_path: Path) -> None:
+    settings = Settings.from_environment()
+    store = Store(settings.root)
+    made = sorted(
+        artifact.manifest.created_at for artifact in store.published("rankings", "topics")
+    )
+    assert len(made) == 4
+    times = computed_cells(store, "orders", plan.run_date)
+    assert times == {"topics": [datetime.fromisoformat(moment) for moment in made]}
+    first, last = (moment[:19].replace("T", " ") for moment in (made[0], made[-1]))
+    said = f"The 4 cells were computed from {first} to {last} UTC."
+    page = settings.reports / "experiments" / "orders" / f"{NIGHT}.html"
+    assert said in page.read_text()
+    markdown, *_ = write_docs(settings, "orders", tmp_path, plan.run_date)
+    assert said in markdown.read_text()
+
+
+def test_cells_whose_artifacts_are_gone_are_said_to_be_of_no_known_time(
+    plan: ExperimentPlan, tmp_path: Path
+) -> None:
+    settings = Settings.from_environment()
+    assert isinstance(settings.root, Path)
+    artifacts = settings.root / "experiment_cells" / "topics"
+    kept = tmp_path / "kept"
+    folders = sorted(artifacts.iterdir())
+    folders[0].rename(kept)
+    try:
+        markdown, *_ = write_docs(settings, "orders", tmp_path, plan.run_date)
+        assert "\n3 of the 4 cells were computed from " in markdown.read_text()
+        assert "UTC; the others' artifacts are gone.\n" in markdown.read_text()
+    finally:
+        kept.rename(folders[0])
+    nothing = Store(tmp_path / "nothing")
+    assert computed_cells(nothing, "orders", plan.run_date) == {}
+
+
 def test_docs_keep_the_answer_that_somebody_wrote(plan: ExperimentPlan, tmp_path: Path) -> None:
     settings = Settings.from_environment()
     page, *images = write_docs(settings, "orders", tmp_path, plan.run_date)
@@ -216,6 +287,16 @@ def test_the_command_plans_without_ranking_and_says_what_is_done(
     done = CliRunner().invoke(app, [*command, "--page"])
     assert done.exit_code == 0, done.output
     assert page.read_bytes() == written
+    page.unlink()
+    file.unlink()
+    done = CliRunner().invoke(app, ["experiment", "orders", "--page"])
+    assert done.exit_code == 0, done.output
+    assert page.read_bytes() == written
+    done = CliRunner().invoke(app, ["experiment", "ordres", "--page"])
+    assert isinstance(done.exception, ConfigError)
+    assert "no results of an experiment 'ordres'; there are orders" in str(done.exception)
+    done = CliRunner().invoke(app, [*command, "--page"])
+    assert f"There is no file {file}" in str(done.exception)
 
 
 def test_a_command_with_missing_cells_fails_after_all_is_written(tmp_path: Path) -> None:
