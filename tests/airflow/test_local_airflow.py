@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ import time
 from datetime import datetime
 from airflow.sdk import dag, task
 
-@dag(schedule="0 2 * * *", catchup=False, start_date={start_date})
+@dag(schedule="0 {hour} * * *", catchup=False, start_date={start_date})
 def {dag_id}():
     @task
     def shards() -> list[int]:
@@ -57,7 +58,10 @@ def write_probe(
     """Write a DAG; `missed` says whether last night's run starts as soon as it is unpaused."""
     start_date = "datetime(2026, 1, 1)" if missed else None
     folder.mkdir(exist_ok=True)
-    text = PROBE.format(dag_id=dag_id, pool=pool, seconds=seconds, start_date=start_date)
+    # Half a day away: for a tenth of the time to the next run, Airflow takes the last one as due
+    # without a start date, too.
+    hour = (datetime.now(UTC).hour + 12) % 24
+    text = PROBE.format(dag_id=dag_id, pool=pool, seconds=seconds, start_date=start_date, hour=hour)
     (folder / f"{dag_id}.py").write_text(text)
 
 
