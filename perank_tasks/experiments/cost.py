@@ -2,9 +2,10 @@
 
 Tokens follow from the windows' schedule and the lengths of the prompts' texts; a FLOP is a
 multiplication or an addition, two for each of the model's parameters that a token goes through, and
-six where it is trained; attention's own and the vocabulary's are left out. Seconds are those over a
-rate: of this experiment's cells that are done on this machine, or else an assumed share of the
-matrix rate that is measured here and now. Indexes, and what training data takes, are left out.
+six where it is trained; the vocabulary's are left out. Seconds are those over a rate: of this
+experiment's cells that are done on this machine, or else an assumed share of the matrix rate that
+is measured here and now. Free generation, token by token, takes several times as long as that.
+Indexes, and what training data takes, are left out.
 """
 
 import logging
@@ -38,13 +39,16 @@ log = logging.getLogger(__name__)
 COMPACT_TOKENS, COMPACT_TOKENS_A_PASSAGE = 60.0, 1.0
 """Of the compact prompt with its query, by SmolLM2's tokenizer: 80 for 20 passages."""
 
+COMPACT_SHARED_TOKENS = 25.0
+"""Of them, those that all prompts begin with, and that the engine reads once."""
+
 TOKENS_A_NUMBER = 5.0
 """Of an answer in numbers, `[12] > `, and of each passage's number in its prompt."""
 
 TOKENS_A_WORD = 1.5
 """Of passages' texts, by SmolLM2's tokenizer, roughly."""
 
-SAMPLED_PASSAGES = 2000
+SAMPLED_PASSAGES = 50_000
 
 BASELINE_QUERIES_A_SECOND = 500.0
 """Of arms without an LLM, roughly."""
@@ -152,62 +156,67 @@ def _work(plan: ExperimentPlan, cell: Cell, size: _Size) -> tuple[int, float, fl
         recipe = plan_training(cell.training, plan.run_date).rank
         is_released, llm = recipe.prompt == RELEASED_V1.name, _llm_of(recipe)
     else:
-        is_released, llm = _checkpoint(options.checkpoint)
-    read, put_out = _tokens(options.depth, ranking, is_released, size.words)
-    flops = 2 * (read * llm.of_read + put_out * llm.of_put_out)
-    return queries, options.orders * (read + put_out), options.orders * flops
+        try:
+            is_released, llm = _checkpoint(options.checkpoint)
+        except PerankError:  # the cell will say so
+            return queries, 0.0, 0.0
+    tokens, flops = _reading(options.depth, ranking, is_released, size.words, llm)
+    return queries, options.orders * tokens, options.orders * flops
 
 
-def _tokens(
-    depth: int, ranking: RankingOptions, is_released: bool, words: float
+@dataclass(frozen=True)
+class _Model:
+    """What a token meets."""
+
+    parameters: float
+    """All but token embeddings and the head."""
+    attention: float
+    """Values of all heads of all layers, that each earlier token is looked at by."""
+
+
+def _reading(
+    depth: int, ranking: RankingOptions, is_released: bool, words: float, llm: _Model
 ) -> tuple[float, float]:
-    """Tokens that the LLM reads for a query, and those that it puts out."""
-    fixed, each = (
-        (PROMPT_TOKENS, PROMPT_TOKENS_A_PASSAGE)
+    """Tokens that the LLM reads and puts out for a query, and their FLOPs."""
+    fixed, each, shared = (
+        (PROMPT_TOKENS, PROMPT_TOKENS_A_PASSAGE, 0.0)
         if is_released
-        else (COMPACT_TOKENS, COMPACT_TOKENS_A_PASSAGE)
+        else (COMPACT_TOKENS, COMPACT_TOKENS_A_PASSAGE, COMPACT_SHARED_TOKENS)
     )
     if ranking.passages != "embeddings":
         each += words * TOKENS_A_WORD
     if ranking.decoding == "free":
         each += TOKENS_A_NUMBER
-    read = put_out = 0.0
+    tokens = flops = 0.0
     for start, end, outputs in schedule(depth, ranking):
         size = end - start
-        read += fixed + size * each
-        put_out += {
+        put_out = {
             "constrained": outputs - 1,
             "first-step": 0,
             "free": TOKENS_A_NUMBER * size,
         }[ranking.decoding]
-    return read, put_out
+        window = fixed + size * each + put_out
+        tokens += window
+        # Every token looks at all before it: half of the square, two products, two FLOPs each.
+        flops += 2 * llm.parameters * (window - shared) + 2 * llm.attention * window**2
+    return tokens, flops
 
 
-@dataclass(frozen=True)
-class _Parameters:
-    """Parameters of a model that a token goes through."""
-
-    of_put_out: float
-    """All but token embeddings and the head."""
-    of_read: float
-    """The same less the last layer's that only a token to be put out needs."""
-
-
-def _parameters(config: dict[str, Any], layers: int | None = None) -> _Parameters:
+def _model(config: dict[str, Any], layers: int | None = None) -> _Model:
     """Of a transformer, by its config.json; `layers`: of its first ones."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     heads = config["num_attention_heads"]
     width = config.get("head_dim") or hidden // heads
-    keys_values = 2 * hidden * (config.get("num_key_value_heads") or heads) * width
+    keys = (config.get("num_key_value_heads") or heads) * width
     # SiLU stands in gated MLPs, of three matrices; those of BERT have two.
     matrices = 3 if config.get("hidden_act") == "silu" else 2
-    layer = 2 * hidden * heads * width + keys_values + matrices * hidden * inner
-    whole = float((layers or config["num_hidden_layers"]) * layer)
-    return _Parameters(whole, whole - layer + keys_values)
+    layer = 2 * hidden * heads * width + 2 * hidden * keys + matrices * hidden * inner
+    count = layers or config["num_hidden_layers"]
+    return _Model(float(count * layer), float(count * heads * width))
 
 
 @cache
-def _checkpoint(name: str) -> tuple[bool, _Parameters]:
+def _checkpoint(name: str) -> tuple[bool, _Model]:
     """Whether a checkpoint has the released prompt, and its LLM."""
     from perank_tasks.perank.checkpoint_config import open_checkpoint, summarize_checkpoint
 
@@ -215,14 +224,14 @@ def _checkpoint(name: str) -> tuple[bool, _Parameters]:
     is_released = summarize_checkpoint(name, cache=cache_folder).prompt == RELEASED_V1.name
     found, config = open_checkpoint(name, cache=cache_folder, revision=None)
     if config.get("format") != "perank":
-        return is_released, _parameters(config)
+        return is_released, _model(config)
     base = found.folder / Path(config["base_model"])
     model = str(base) if base.is_dir() else config["base_model"]
-    return is_released, _parameters(_model_config(model), config["num_layers"])
+    return is_released, _model(_model_config(model), config["num_layers"])
 
 
-def _llm_of(recipe: StageRecipe) -> _Parameters:
-    return _parameters(_model_config(recipe.base_model), recipe.num_layers)
+def _llm_of(recipe: StageRecipe) -> _Model:
+    return _model(_model_config(recipe.base_model), recipe.num_layers)
 
 
 @cache
@@ -269,7 +278,7 @@ def _encoder(embedder: str) -> float:
         embedder = str(encoder.folder or encoder.name)
     variant = ModelVariant.parse(embedder)
     config = _model_config(variant.base if variant else embedder)
-    return _parameters(config, variant.layers if variant else None).of_put_out
+    return _model(config, variant.layers if variant else None).parameters
 
 
 def _training_flops(plan: ExperimentPlan, cell: Cell, size: _Size) -> float | None:
@@ -289,7 +298,7 @@ def _training_flops(plan: ExperimentPlan, cell: Cell, size: _Size) -> float | No
         if recipe.max_steps is None:
             return None
         examples = recipe.max_steps * recipe.batch_size
-        flops += 6 * examples * each * _llm_of(recipe).of_put_out
+        flops += 6 * examples * each * _llm_of(recipe).parameters
     return flops
 
 

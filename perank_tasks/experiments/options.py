@@ -216,12 +216,19 @@ class Experiment(Options):
             for value in values:
                 if isinstance(value, Mapping) and not isinstance(value.get("label"), str):
                     raise ValueError(f"axes.{axis}: a value of several options needs a label")
-                if isinstance(value, Mapping) and "/" in value["label"]:
-                    raise ValueError(f"axes.{axis}: the label {value['label']!r} has a slash in it")
+                for name in LABELS if isinstance(value, Mapping) else ():
+                    if "/" in str(value.get(name)):
+                        raise ValueError(f"axes.{axis}: {name} {value[name]!r} has a slash in it")
         cells = self.grid()
         for cell in cells:
             cell.night_options()
         if self.smoke and not self.is_smoke:
+            if not isinstance(self.smoke.get("training", {}), Mapping):
+                raise ValueError("smoke.training: expected a table of options")
+            if "training" in self.smoke and self.training is None:
+                raise ValueError(
+                    "smoke.training: there is no table [training] that it would change"
+                )
             try:
                 for cell in self.to_smoke().grid():
                     cell.night_options()
@@ -229,7 +236,7 @@ class Experiment(Options):
                 raise ValueError(f"smoke: {error}") from None
         labels = [cell.label for cell in cells]
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
-            raise ValueError(f"axes: two cells are called {twice[0]!r}")
+            raise ValueError(f"axes: two cells are called {twice[0]!r}: give each a label")
         variants = list(dict.fromkeys(cell.variant for cell in cells))
         if self.baseline not in variants:
             raise ValueError(

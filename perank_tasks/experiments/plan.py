@@ -130,7 +130,7 @@ def plan_experiment(experiment: Experiment, run_date: date) -> ExperimentPlan:
         names[data.name] = spec
         for cell in experiment.grid():
             options = _options(cell, collection.run, run_date)
-            training = _training(experiment, cell, options, run_date)
+            training = _training(experiment, cell, options)
             if training is not None:
                 options["checkpoint"] = ""
             cells.append(
@@ -158,11 +158,13 @@ def plan_experiment(experiment: Experiment, run_date: date) -> ExperimentPlan:
 def _check_trainings(plan: ExperimentPlan) -> None:
     from perank_tasks.training.stages.plan import plan_training
 
+    smoke = plan.experiment.smoke.get("training", {})
     for training in plan.trainings().values():
-        try:
-            plan_training(training, plan.run_date)
-        except ConfigError as error:
-            raise ConfigError(f"training: {error}") from None
+        for place, values in {"training": training, "smoke.training": training | smoke}.items():
+            try:
+                plan_training(values, plan.run_date)
+            except ConfigError as error:
+                raise ConfigError(f"{place}: {error}") from None
 
 
 def _check_twins(plan: ExperimentPlan) -> None:
@@ -215,7 +217,7 @@ def _options(cell: GridCell, run: str | None, run_date: date) -> dict[str, Any]:
 
 
 def _training(
-    experiment: Experiment, cell: GridCell, options: Mapping[str, Any], run_date: date
+    experiment: Experiment, cell: GridCell, options: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """The training run of a cell: the experiment's, for the cell's embedder. One checkpoint ranks
     all collections, and has seen no query of any."""
@@ -225,7 +227,6 @@ def _training(
         "align": False,
         "promotion": "never",
         "name": "experiment",
-        "run_date": run_date.isoformat(),
         "development": experiment.collections[0],
         "data_evaluation": list(experiment.collections),
         "rank_encoder": options["embedder"],

@@ -54,6 +54,9 @@ def test_cells_of_one_variant_share_its_name(tmp_path: Path) -> None:
         ({"question": "Why?"}, "question"),
         ({"colections": []}, "colections: there is no such option"),
         ({"smoke": {"windw": 3}}, "smoke: cell 'as given'.*Did you mean window"),
+        ({"smoke": {"training": 5}}, "smoke.training: expected a table"),
+        ({"smoke": {"training": {}}}, "smoke.training: there is no table"),
+        ({"axes": {"order": [{"label": "a", "variant": "a/b"}]}, "baseline": "a/b"}, "slash"),
         (
             {
                 "axes": {
@@ -93,6 +96,9 @@ def test_cells_that_differ_in_nothing_that_their_arm_reads_are_refused(tmp_path:
 def test_a_typo_in_the_training_is_said_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"(?s)training: .*Did you mean max_steps"):
         small_plan(tmp_path, training={"preset": "tiny", "rank_max_stepps": 1})
+    given = {"preset": "tiny", "align": False, "data_collections": ["pydocs"]}
+    with pytest.raises(ConfigError, match=r"(?s)smoke\.training: .*Did you mean max_steps"):
+        small_plan(tmp_path, training=given, smoke={"training": {"rank_max_stepps": 1}})
 
 
 def test_a_path_is_called_by_its_last_part(tmp_path: Path) -> None:

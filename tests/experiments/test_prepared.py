@@ -1,7 +1,7 @@
 """The prepared experiments at their smoke size: every cell of each, by tiny models."""
 
 import re
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -112,13 +112,13 @@ def test_a_checkpoint_is_trained_for_each_embedder_and_ranks_all_collections(
     ]
     assert trained[0] == trained[1]
 
-    # What is done is found by another name of the experiment and without time: nothing is trained.
+    # What is done is found by another name, on another day and without time: nothing is trained.
     cost = estimate(plan)
     assert all(cell.is_done for cell in cost.cells)
     assert (cost.ranking_seconds, cost.training_seconds, cost.embedding_seconds) == (0, 0, 0)
     asked = plan.experiment.model_dump()
     other = Experiment.parse(asked | {"name": "late", "budget": {"cells": 16, "hours": 1e-9}})
-    _, outcomes = run_experiment(plan_experiment(other, plan.run_date))
+    _, outcomes = run_experiment(plan_experiment(other, plan.run_date + timedelta(days=1)))
     assert [outcome["reason"] for outcome in outcomes if not outcome["result"]] == []
     again = plan_experiment(Experiment.parse(asked | {"is_smoke": False}), plan.run_date)
     cost = estimate(again.model_copy(update={"cells": plan.cells[:1], "fingerprint": {"x": "y"}}))
