@@ -160,7 +160,10 @@ def _check_trainings(plan: ExperimentPlan) -> None:
 
     smoke = plan.experiment.smoke.get("training", {})
     for training in plan.trainings().values():
-        for place, values in {"training": training, "smoke.training": training | smoke}.items():
+        places = {"training": training}
+        if smoke:
+            places["smoke.training"] = training | smoke
+        for place, values in places.items():
             try:
                 plan_training(values, plan.run_date)
             except ConfigError as error:
