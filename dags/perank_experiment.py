@@ -22,7 +22,7 @@ from datetime import timedelta
 
 from airflow.sdk import Asset, dag
 
-from perank_tasks.airflow_adapter import experiment_params, experiment_stage, plan_experiment
+from perank_tasks.airflow.tasks import experiment_params, experiment_stage, plan_experiment
 
 MODEL = {"pool": "gpu", "queue": "gpu"}
 # Cells go on where there is nothing to train, and where what others need has failed.

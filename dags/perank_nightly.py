@@ -29,7 +29,7 @@ from datetime import timedelta
 
 from airflow.sdk import Asset, dag, task_group
 
-from perank_tasks.airflow_adapter import NightAlert, night_params, plan, stage, verdict
+from perank_tasks.airflow.tasks import NightAlert, night_params, plan, stage, verdict
 
 MODEL = {"pool": "gpu", "queue": "gpu"}
 # Where no arm needs embeddings, or a given run stands in for BM25, nothing is mapped and Airflow

@@ -23,7 +23,7 @@ from datetime import timedelta
 
 from airflow.sdk import dag
 
-from perank_tasks.airflow_adapter import plan_training, training_params, training_stage
+from perank_tasks.airflow.tasks import plan_training, training_params, training_stage
 
 MODEL = {"pool": "gpu", "queue": "gpu"}
 

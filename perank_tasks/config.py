@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from perank_tasks.errors import ConfigError
+from perank_tasks.models.vectors import Transform
 from perank_tasks.perank.options import (
     DECODING_HELP,
     ORDER_HELP,
@@ -35,7 +36,6 @@ from perank_tasks.perank.options import (
     PassageForm,
     RankingOptions,
 )
-from perank_tasks.vectors import Transform
 
 ArmName = Literal["bm25", "cosine", "fusion", "perank", "llm-off"]
 ARM_NAMES: tuple[ArmName, ...] = get_args(ArmName)
@@ -65,7 +65,7 @@ DENSE: frozenset[FirstStage] = frozenset({"dense", "hybrid"})
 DEFAULT_EMBEDDER = "all-minilm-l6-v2"
 DEFAULT_CHECKPOINT = "smollm2-minilm"
 CHAMPION = "champion"
-"""What stands for the checkpoint promoted as of a night's date (`perank_tasks.registry`)."""
+"""What stands for the checkpoint promoted as of a night's date (`warehouse.registry`)."""
 
 
 def stable_hash(value: Any) -> str:

@@ -23,15 +23,14 @@ from datetime import date
 from pathlib import Path
 
 from perank_tasks.errors import ConfigError
-from perank_tasks.storage.s3_uri import SCHEME, S3Uri
 
 
 @dataclass(frozen=True)
 class Settings:
     """The places and the thread count of this process."""
 
-    root: Path | S3Uri
-    """Artifacts live in `root/kind/collection/key/`."""
+    root: str
+    """Artifacts live in `root/kind/collection/key/`: a folder, or `s3://bucket/prefix`."""
     warehouse: Path
     """Folder of `perank.duckdb`, the copy to read, and `writer.duckdb`, the loader's own."""
     cache: Path
@@ -77,11 +76,11 @@ class Settings:
         )
 
 
-def _root(default: Path) -> Path | S3Uri:
+def _root(default: Path) -> str:
     value = os.environ.get("PERANK_ROOT") or ""
-    if value.startswith(SCHEME):
-        return S3Uri.parse(value, "PERANK_ROOT")
-    return _folder("PERANK_ROOT", default, "a folder or s3://bucket/prefix")
+    if value.startswith("s3://"):
+        return value
+    return str(_folder("PERANK_ROOT", default, "a folder or s3://bucket/prefix"))
 
 
 def _folder(variable: str, default: Path, expected: str = "a folder on this machine") -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perank_tasks.artifacts import Artifact, Store, artifact_key
+from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.schemas import EXPERIMENT_TABLES, RESULT_TABLES, rows_to_table
 
 QUERIES = 24

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from perank_tasks.config import Night, NightOptions
-from perank_tasks.stages.plan import plan_night
+from perank_tasks.night.plan import plan_night
 
 GOLDEN = Path(__file__).parent / "golden" / "pe-rank-mistral-tiny"
 NIGHT = "2026-01-31"

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
 
-from perank_tasks.run_pages import REPORTS_PREFIX, page
+from perank_tasks.airflow.run_pages import REPORTS_PREFIX, page
 
 DAG = "perank_nightly"
 OURS = "**"
@@ -87,7 +87,7 @@ class RunNotes:
         from airflow.models.xcom import XComModel
         from sqlalchemy.orm import object_session
 
-        from perank_tasks.airflow_adapter import NOTE, VERDICT
+        from perank_tasks.airflow.tasks import NOTE, VERDICT
 
         session = object_session(dag_run)
         if session is None:

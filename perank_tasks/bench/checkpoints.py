@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from perank_tasks.models import EMBEDDER, LLM, resolve_model
+from perank_tasks.models.find import EMBEDDER, LLM, resolve_model
 from perank_tasks.perank.checkpoint import save_checkpoint
 from perank_tasks.perank.checkpoint_config import PerankConfig
 from perank_tasks.perank.checkpoint_files import TensorFiles, read_json

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from perank_tasks.collections import open_collection
 from perank_tasks.collections.files import read_passages, read_queries_tsv
+from perank_tasks.collections.spec import open_collection
 from perank_tasks.errors import CollectionError, StorageError
 
 SEED = 1

@@ -11,10 +11,10 @@ from functools import partial
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
+from perank_tasks.models.products import Matrix
+from perank_tasks.night.provenance import fingerprint
 from perank_tasks.perank.decode import PREFILL_TOKENS
 from perank_tasks.perank.llm import Cache, Llm
-from perank_tasks.products import Matrix
-from perank_tasks.provenance import fingerprint
 
 SQUARE = 2048
 MLP_TOKENS = 4096

@@ -13,9 +13,9 @@ import psutil
 from perank_tasks.bench.hardware import seconds_of
 from perank_tasks.bench.workload import synthetic_requests
 from perank_tasks.errors import ConfigError
-from perank_tasks.meter import peak_memory
 from perank_tasks.perank import PERank
-from perank_tasks.progress import progress
+from perank_tasks.support.meter import peak_memory
+from perank_tasks.support.progress import progress
 
 EVERY = 100
 SEED = 1

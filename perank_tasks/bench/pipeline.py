@@ -28,9 +28,9 @@ from perank_tasks.bench.corpus import write_corpus
 from perank_tasks.bench.pipeline_stage import Measured, machine
 from perank_tasks.config import NightOptions
 from perank_tasks.errors import ConfigError, StorageError
-from perank_tasks.files import replacing
-from perank_tasks.progress import progress
-from perank_tasks.stages.plan import plan_night
+from perank_tasks.night.plan import plan_night
+from perank_tasks.support.files import replacing
+from perank_tasks.support.progress import progress
 
 EMBEDDED = 10_000
 """Passages of the largest corpus that is embedded."""

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from perank_tasks.artifacts import Store, artifact_key
+from perank_tasks.artifacts.store import Store, artifact_key
 from perank_tasks.collections.files import read_passages, read_queries_tsv
 from perank_tasks.config import Night
-from perank_tasks.meter import peak_memory
-from perank_tasks.provenance import fingerprint
+from perank_tasks.night.provenance import fingerprint
 from perank_tasks.settings import Settings
-from perank_tasks.streams import in_groups
+from perank_tasks.support.meter import peak_memory
+from perank_tasks.support.streams import in_groups
 
 COMPARED_TEXTS = 512
 """Texts that both ways of embedding encode in a turn."""
@@ -87,7 +87,7 @@ def _timed(run: Callable[[], Any]) -> Outcome:
 
 
 def _snapshot(job: Job) -> Outcome:
-    from perank_tasks.stages.snapshot import take_snapshot
+    from perank_tasks.night.snapshot import take_snapshot
 
     return _timed(lambda: take_snapshot(job.night))
 
@@ -131,7 +131,7 @@ def _vectors(job: Job) -> Outcome:
 
 
 def _embed(job: Job) -> Outcome:
-    from perank_tasks.stages.embed import embed_shard, plan_embedding, publish_embeddings
+    from perank_tasks.night.embed import embed_shard, plan_embedding, publish_embeddings
 
     snapshot = job.done["snapshot"]
 
@@ -144,14 +144,14 @@ def _embed(job: Job) -> Outcome:
 
 
 def _index(job: Job) -> Outcome:
-    from perank_tasks.stages.index import build_index
+    from perank_tasks.night.index import build_index
 
     return _timed(lambda: build_index(job.night, job.done["snapshot"]))
 
 
 def _retrieve(job: Job) -> Outcome:
-    from perank_tasks.stages import index
-    from perank_tasks.stages.retrieve import plan_retrieval, publish_candidates, retrieve_shard
+    from perank_tasks.night import index
+    from perank_tasks.night.retrieve import plan_retrieval, publish_candidates, retrieve_shard
 
     assert index  # imported before the clock starts
     # By BM25 alone, which searches no embeddings.
@@ -168,7 +168,7 @@ def _retrieve(job: Job) -> Outcome:
 
 def _join(job: Job) -> Outcome:
     """The arm `cosine`: joining the candidates' embeddings, and little else."""
-    from perank_tasks.stages.rerank import plan_reranking, publish_rankings, rerank_shard
+    from perank_tasks.night.rerank import plan_reranking, publish_rankings, rerank_shard
 
     inputs = (job.night, job.done["retrieve"], job.done["embed"])
 
@@ -181,13 +181,13 @@ def _join(job: Job) -> Outcome:
 
 
 def _evaluate(job: Job) -> Outcome:
-    from perank_tasks.stages.evaluate import evaluate
+    from perank_tasks.night.evaluate import evaluate
 
     return _timed(lambda: evaluate(job.night, job.done["join"]))
 
 
 def _load(job: Job) -> Outcome:
-    from perank_tasks.stages.load import load
+    from perank_tasks.night.load import load
 
     return _timed(lambda: load(job.night, job.done["evaluate"]))
 
@@ -225,9 +225,9 @@ def _embedding(job: Job) -> Outcome:
     from transformers import LlamaConfig
 
     from perank_tasks.bench.hardware import matrix_rate
-    from perank_tasks.embedders import load
-    from perank_tasks.models import resolve_model
-    from perank_tasks.stages.embed import TEXTS_A_CALL
+    from perank_tasks.models.find import resolve_model
+    from perank_tasks.night.embed import TEXTS_A_CALL
+    from perank_tasks.perank.embedders import load
 
     settings = Settings.from_environment()
     name = job.night.options.embedder

@@ -28,9 +28,9 @@ from transformers import (
 )
 
 from perank_tasks.errors import CheckpointError
+from perank_tasks.models.encoder import REFERENCE_MAX_LENGTH, Encoder
 from perank_tasks.perank.checkpoint import Checkpoint, load_checkpoint, load_head
 from perank_tasks.perank.checkpoint_adapter import CAUSAL_LMS
-from perank_tasks.perank.encoder import REFERENCE_MAX_LENGTH, Encoder
 from perank_tasks.perank.model import build_projector
 from perank_tasks.perank.prompt import Prompt, PromptBuilder
 
@@ -89,7 +89,13 @@ class PlainRanker:
         )
         self.projector.load_state_dict(checkpoint.projector)
         self.projector.to(device, dtype).eval()
-        self.encoder = Encoder(checkpoint, cache=cache, device=device)
+        self.encoder = Encoder(
+            checkpoint.encoder,
+            checkpoint.encoder_weights,
+            owner=checkpoint.name,
+            cache=cache,
+            device=device,
+        )
         self._vocabulary = checkpoint.llm.vocab_size
 
     def rerank(self, query: str, passages: Sequence[str]) -> PlainResult:

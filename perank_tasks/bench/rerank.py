@@ -33,8 +33,8 @@ from perank_tasks.bench.hardware import describe, matrix_rate
 from perank_tasks.bench.prefill import PrefillRates, measure_prefill
 from perank_tasks.bench.workload import BenchQuery, load_queries
 from perank_tasks.errors import ConfigError, StorageError
-from perank_tasks.progress import progress
 from perank_tasks.settings import Settings
+from perank_tasks.support.progress import progress
 
 SWEEP_DEPTHS = (20, 40, 60, 80, 100)
 

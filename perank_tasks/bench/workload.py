@@ -10,18 +10,18 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from perank_tasks.artifacts import Store
-from perank_tasks.collections import open_collection
+from perank_tasks.artifacts.store import Store
+from perank_tasks.collections.spec import open_collection
 from perank_tasks.config import NightOptions
 from perank_tasks.errors import CollectionError
+from perank_tasks.models.encoder import REFERENCE_MAX_LENGTH
+from perank_tasks.night.pipeline import run_night
+from perank_tasks.night.plan import plan_night
+from perank_tasks.night.retrieve import read_candidates
+from perank_tasks.night.snapshot import read_queries, read_texts
 from perank_tasks.perank import PERank, RerankRequest
-from perank_tasks.perank.encoder import REFERENCE_MAX_LENGTH
-from perank_tasks.pipeline import run_night
-from perank_tasks.progress import progress
 from perank_tasks.settings import Settings
-from perank_tasks.stages.plan import plan_night
-from perank_tasks.stages.retrieve import read_candidates
-from perank_tasks.stages.snapshot import read_queries, read_texts
+from perank_tasks.support.progress import progress
 
 TEXTS_A_CALL = 64
 WORDS = ["how", "long", "does", "a", "passage", "wait", "until", "the", "query", "is", "read"]

@@ -42,12 +42,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
-from perank_tasks import trec
-from perank_tasks.collections import CollectionData, Judgement, Passage, Query, RunLine
+from perank_tasks.artifacts.storage.s3_path import AnyPath, to_path
+from perank_tasks.collections import trec
+from perank_tasks.collections.records import CollectionData, Judgement, Passage, Query, RunLine
 from perank_tasks.errors import CollectionError, ConfigError, RunFileError
-from perank_tasks.storage.s3_path import AnyPath, to_path
-from perank_tasks.storage.s3_uri import SCHEME
-from perank_tasks.text import clean_text
+from perank_tasks.support.s3_uri import SCHEME
+from perank_tasks.support.text import clean_text
 
 ID_KEYS = ("_id", "id", "passage_id", "docid")
 QUERY_ID_KEYS = ("_id", "id", "query_id", "qid")
@@ -327,7 +327,7 @@ def _read_beir_qrels(path: AnyPath) -> list[Judgement]:
 
 
 def read_run(path: AnyPath) -> list[RunLine]:
-    """Lines of a TREC run, see `perank_tasks.trec.read_run`, with this module's errors."""
+    """Lines of a TREC run, see `trec.read_run`, with this module's errors."""
     return _trec(trec.read_run, path)
 
 

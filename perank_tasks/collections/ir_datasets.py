@@ -27,11 +27,11 @@ from typing import Any, TypeVar
 
 import ir_datasets
 
-from perank_tasks.collections import CollectionData, Judgement, Passage, Query, RunLine
+from perank_tasks.artifacts.storage.s3_path import to_path
 from perank_tasks.collections.files import read_run
+from perank_tasks.collections.records import CollectionData, Judgement, Passage, Query, RunLine
 from perank_tasks.errors import CollectionError, ConfigError, PerankError
-from perank_tasks.storage.s3_path import to_path
-from perank_tasks.text import clean_text
+from perank_tasks.support.text import clean_text
 
 SCOREDDOCS = "scoreddocs"
 

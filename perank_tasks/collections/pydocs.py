@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from perank_tasks import trec
-from perank_tasks.collections import CollectionData, Judgement, Passage, Query, files
+from perank_tasks.collections import files, trec
+from perank_tasks.collections.records import CollectionData, Judgement, Passage, Query
 from perank_tasks.errors import CollectionError, RunFileError
-from perank_tasks.text import clean_text
+from perank_tasks.support.text import clean_text
 
 DATA = Path(__file__).with_name("pydocs_data")
 READER = Path(__file__).with_name("pydocs_reader.py")

@@ -16,19 +16,19 @@ from typing import Any, TypedDict
 import numpy as np
 import pyarrow as pa
 
-from perank_tasks.artifacts import Artifact, Store, artifact_key
+from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.config import Night, fingerprint_hash
 from perank_tasks.errors import TrainingError
 from perank_tasks.experiments.plan import Cell, ExperimentPlan, night_of
-from perank_tasks.measures import MEASURES, evaluate_run
-from perank_tasks.pipeline import run_night
-from perank_tasks.quality import check_night
+from perank_tasks.models.vectors import Transform
+from perank_tasks.night.evaluate import Rows, arm_rows
+from perank_tasks.night.pipeline import run_night
+from perank_tasks.night.snapshot import take_snapshot
+from perank_tasks.regression.measures import MEASURES, evaluate_run
 from perank_tasks.schemas import QUERY_STATUS, RESULT_TABLES, rows_to_table
 from perank_tasks.settings import Settings
-from perank_tasks.stages.evaluate import Rows, arm_rows
-from perank_tasks.stages.snapshot import take_snapshot
-from perank_tasks.text import contents
-from perank_tasks.vectors import Transform
+from perank_tasks.support.text import contents
+from perank_tasks.warehouse.quality import check_night
 
 log = logging.getLogger(__name__)
 

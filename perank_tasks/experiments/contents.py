@@ -17,15 +17,15 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from perank_tasks.artifacts import Artifact, Manifest, Store
+from perank_tasks.artifacts.store import Artifact, Manifest, Store
 from perank_tasks.errors import ConfigError
 from perank_tasks.experiments.cells import length_measures
 from perank_tasks.experiments.options import Experiment
-from perank_tasks.load_log import EXPERIMENT_KIND, collection_of
 from perank_tasks.regression.statistics import Band, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
-from perank_tasks.sql_files import sql_folder
-from perank_tasks.warehouse import dicts
+from perank_tasks.warehouse.database import dicts
+from perank_tasks.warehouse.load_log import EXPERIMENT_KIND, collection_of
+from perank_tasks.warehouse.sql_files import sql_folder
 
 COSTS = {
     "seconds": "seconds a query",

@@ -16,23 +16,24 @@ from typing import Any
 
 import numpy as np
 
-from perank_tasks.artifacts import Store
+from perank_tasks.artifacts.store import Store
+from perank_tasks.cli.planning import PROMPT_TOKENS, PROMPT_TOKENS_A_PASSAGE, UTILISATION
 from perank_tasks.config import CHECKPOINT_ARMS, LLM_OFF, NightOptions
-from perank_tasks.embedders import CHECKPOINT_PREFIX, identify
 from perank_tasks.errors import PerankError
 from perank_tasks.experiments.cells import embedder_of, find_cell, plan_sharing, snapshot_of
 from perank_tasks.experiments.plan import Cell, ExperimentPlan
-from perank_tasks.model_variants import ModelVariant
-from perank_tasks.models import resolve_model
+from perank_tasks.models.find import resolve_model
+from perank_tasks.models.variants import ModelVariant
 from perank_tasks.perank.checkpoint_files import read_json
+from perank_tasks.perank.embedders import CHECKPOINT_PREFIX, identify
 from perank_tasks.perank.options import RankingOptions
 from perank_tasks.perank.prompt import RELEASED_V1
 from perank_tasks.perank.windows import schedule
-from perank_tasks.planning import PROMPT_TOKENS, PROMPT_TOKENS_A_PASSAGE, UTILISATION
 from perank_tasks.settings import Settings
-from perank_tasks.text import contents
+from perank_tasks.support.text import contents
 from perank_tasks.training.recipe import StageRecipe
 from perank_tasks.training.stages.plan import plan_training
+from perank_tasks.warehouse.registry import local, open_store
 
 log = logging.getLogger(__name__)
 
@@ -221,6 +222,7 @@ def _checkpoint(name: str) -> tuple[bool, _Model]:
     from perank_tasks.perank.checkpoint_config import open_checkpoint, summarize_checkpoint
 
     cache_folder = Settings.from_environment().cache
+    name = local(name, open_store())
     is_released = summarize_checkpoint(name, cache=cache_folder).prompt == RELEASED_V1.name
     found, config = open_checkpoint(name, cache=cache_folder, revision=None)
     if config.get("format") != "perank":
@@ -251,7 +253,7 @@ def _embedding_flops(plan: ExperimentPlan, cells: list[Cell], sizes: dict[str, _
             if embedder is None or (cell.collection, embedder) in flops:
                 continue
             config = {
-                "embedder": identify(embedder, settings),
+                "embedder": identify(local(embedder, store), settings) | {"name": embedder},
                 "precision": cell.options["embedding_precision"],
             }
             parameters = _encoder(embedder)
@@ -273,7 +275,7 @@ def _encoder(embedder: str) -> float:
     if embedder.startswith(CHECKPOINT_PREFIX):
         from perank_tasks.perank.checkpoint_config import summarize_checkpoint
 
-        name = embedder.removeprefix(CHECKPOINT_PREFIX)
+        name = local(embedder, open_store()).removeprefix(CHECKPOINT_PREFIX)
         encoder = summarize_checkpoint(name, cache=Settings.from_environment().cache).encoder
         embedder = str(encoder.folder or encoder.name)
     variant = ModelVariant.parse(embedder)

@@ -42,7 +42,7 @@ from pydantic import (
 
 from perank_tasks.config import ArmName, NightOptions, Options, split_words, stable_hash
 from perank_tasks.errors import ConfigError
-from perank_tasks.measures import MEASURES
+from perank_tasks.regression.measures import MEASURES
 
 PREPARED = Path(__file__).parent / "prepared"
 

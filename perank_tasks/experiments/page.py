@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from perank_tasks.artifacts import Store
+from perank_tasks.artifacts.store import Store
 from perank_tasks.experiments.contents import (
     Contents,
     OnCollection,
@@ -26,11 +26,11 @@ from perank_tasks.experiments.contents import (
 from perank_tasks.experiments.figures import figures_of, to_png, to_svg
 from perank_tasks.experiments.options import Experiment, prepared
 from perank_tasks.experiments.plan import ExperimentPlan
-from perank_tasks.files import replacing
 from perank_tasks.report.page import template
 from perank_tasks.settings import Settings
+from perank_tasks.support.files import replacing
 from perank_tasks.training.comparing import markdown_table
-from perank_tasks.warehouse import reading
+from perank_tasks.warehouse.database import reading
 
 _REMEDY = (
     "The experiment's tables are whole. Free space or make the folder writable, then write the "

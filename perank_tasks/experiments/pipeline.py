@@ -9,8 +9,8 @@ from perank_tasks.experiments import cells, results
 from perank_tasks.experiments.cells import Outcome, Trained
 from perank_tasks.experiments.page import write_page
 from perank_tasks.experiments.plan import ExperimentPlan
-from perank_tasks.log_context import stage_context
-from perank_tasks.pipeline import GOES_ON
+from perank_tasks.night.pipeline import GOES_ON
+from perank_tasks.support.log_context import stage_context
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from perank_tasks.artifacts import Store
-from perank_tasks.collections import absolute_spec, open_collection
+from perank_tasks.artifacts.store import Store
+from perank_tasks.collections.spec import absolute_spec, open_collection
 from perank_tasks.config import (
     CHECKPOINT_ARMS,
     Night,
@@ -22,7 +22,7 @@ from perank_tasks.config import (
 )
 from perank_tasks.errors import CollectionError, ConfigError, PerankError
 from perank_tasks.experiments.options import NOT_FOR_CELLS, Experiment, GridCell
-from perank_tasks.provenance import fingerprint
+from perank_tasks.night.provenance import fingerprint
 from perank_tasks.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -197,7 +197,7 @@ def night_of(plan: ExperimentPlan, cell: Cell, checkpoint: str | None) -> Night:
     Args:
         checkpoint: what its training made; None where it needs none.
     """
-    from perank_tasks.stages.plan import plan_night
+    from perank_tasks.night.plan import plan_night
 
     options = {**cell.options, **({"checkpoint": checkpoint} if checkpoint else {})}
     night = plan_night(
@@ -208,7 +208,7 @@ def night_of(plan: ExperimentPlan, cell: Cell, checkpoint: str | None) -> Night:
 
 
 def _options(cell: GridCell, run: str | None, run_date: date) -> dict[str, Any]:
-    from perank_tasks.registry import resolve
+    from perank_tasks.warehouse.registry import resolve
 
     parsed = cell.night_options()
     changes: dict[str, Any] = {}

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from perank_tasks.artifacts import Artifact, Store, artifact_key
-from perank_tasks.comparison import Side, compare
+from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.errors import ExperimentError
 from perank_tasks.experiments.cells import Outcome, length_measures
 from perank_tasks.experiments.plan import Cell, ExperimentPlan
 from perank_tasks.schemas import EXPERIMENT_TABLES, rows_to_table
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse import load_experiment
+from perank_tasks.warehouse.comparison import Side, compare
+from perank_tasks.warehouse.database import load_experiment
 
 log = logging.getLogger(__name__)
 

@@ -42,8 +42,7 @@ from transformers import (
 )
 
 from perank_tasks.errors import CheckpointError
-from perank_tasks.files import making_folder
-from perank_tasks.models import ResolvedModel, unpack_model
+from perank_tasks.models.find import ResolvedModel, unpack_model
 from perank_tasks.perank.checkpoint_adapter import merge_adapter, plain_name, read_adapter
 from perank_tasks.perank.checkpoint_config import (
     ENCODER_PREFIX,
@@ -66,6 +65,7 @@ from perank_tasks.perank.checkpoint_files import (
 )
 from perank_tasks.perank.llm import ACTIVATIONS
 from perank_tasks.perank.model import meta_body, projector_shapes
+from perank_tasks.support.files import making_folder
 
 BASE_LLMS: dict[str, type[PretrainedConfig]] = {"llama": LlamaConfig, "mistral": MistralConfig}
 
@@ -98,7 +98,7 @@ def load_checkpoint(
     """Read a checkpoint and check that its files make the model its configuration promises.
 
     Args:
-        path_or_name: a folder, a name under `perank_tasks/checkpoints`, or a hub id.
+        path_or_name: a folder, a name under `perank_tasks/models/shipped`, or a hub id.
         cache: where base models are unpacked, see `resolve_model`.
         revision: for a hub id, the branch, tag or commit to fetch.
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from perank_tasks.errors import CheckpointError, ConfigError
-from perank_tasks.models import (
+from perank_tasks.models.encoder_spec import EncoderSpec
+from perank_tasks.models.find import (
     ResolvedModel,
     content_hash,
     find_model,
@@ -33,7 +34,7 @@ from perank_tasks.models import (
 from perank_tasks.perank.checkpoint_files import TensorFiles, has_weights, read_json, setting
 from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
 
-SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
+SHIPPED = Path(__file__).resolve().parent.parent / "models" / "shipped"
 
 FORMAT_VERSION = 1
 POOLINGS = ("mean", "cls", "last_token")
@@ -47,24 +48,6 @@ but ties."""
 # model_type of the published layout -> of the LLM inside
 PUBLISHED_LLMS = {"embed_llama": "llama", "embed_mistral": "mistral"}
 ENCODER_PREFIX = "model.encoder.encoder."
-
-
-@dataclass(frozen=True, slots=True)
-class EncoderSpec:
-    """The embedder whose vectors a checkpoint expects, L2-normalised.
-
-    `name` is what the checkpoint's configuration says: an embedded model's name, a folder or
-    a hub id; `folder` is where that is a folder on this machine. With `inside_checkpoint` the
-    weights are the checkpoint's own and only `PERank.encode` has them. `revision`, where it
-    is known, is what `resolve_model` calls the embedder's revision.
-    """
-
-    name: str
-    pooling: str
-    embedding_size: int
-    inside_checkpoint: bool
-    folder: Path | None = None
-    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +108,7 @@ def summarize_checkpoint(
     """Say what a checkpoint is without loading it.
 
     Args:
-        path_or_name: a folder, a name under `perank_tasks/checkpoints`, or a hub id.
+        path_or_name: a folder, a name under `perank_tasks/models/shipped`, or a hub id.
         cache: as for `resolve_model`.
         revision: for a hub id, the branch, tag or commit.
 
@@ -155,7 +138,7 @@ def find_checkpoint(
 ) -> ResolvedModel:
     """Where a checkpoint given by path, by name or by hub id lies.
 
-    A name is that of a shipped checkpoint, or of one that `perank_tasks.registry` keeps.
+    A name is that of a shipped checkpoint; `warehouse.registry` knows those that are registered.
 
     Raises:
         ConfigError: nothing of that name (close ones are offered), or a revision of something
@@ -166,16 +149,9 @@ def find_checkpoint(
     if not folder.is_dir():
         folder = SHIPPED / name
         if not (folder / "config.json").is_file():
-            # Parquet and its readers are not needed for a folder or a shipped one.
-            from perank_tasks import registry
-
-            if found := registry.find(name):
-                folder = registry.model_folder(found)
-            elif looks_like_hub_id(name):
+            if looks_like_hub_id(name):
                 return resolve_model(name, cache=cache, revision=revision)
-            else:
-                known = [*shipped_checkpoints(), *registry.names()]
-                raise unknown_name("checkpoint", name, known)
+            raise unknown_name("checkpoint", name, shipped_checkpoints())
     if revision is not None:
         raise ConfigError(
             f"revision is {revision!r}, but the checkpoint {name!r} is the folder {folder}: only "

@@ -24,6 +24,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from perank_tasks.errors import ConfigError, DeviceMemoryError, QualityError
+from perank_tasks.models.encoder import Encoder
+from perank_tasks.models.encoder_spec import EncoderSpec
 from perank_tasks.perank import decode, windows
 from perank_tasks.perank.checkpoint import (
     Checkpoint,
@@ -31,9 +33,7 @@ from perank_tasks.perank.checkpoint import (
     load_head,
     load_tokenizer,
 )
-from perank_tasks.perank.checkpoint_config import EncoderSpec
 from perank_tasks.perank.decode import Batch, Decoded, Window
-from perank_tasks.perank.encoder import Encoder
 from perank_tasks.perank.llm import Cache
 from perank_tasks.perank.model import RankingModel
 from perank_tasks.perank.options import RankingOptions
@@ -278,7 +278,9 @@ class PERank:
         with self._lock:  # its tokenizer is not for two at once
             if self._own_encoder is None:
                 self._own_encoder = Encoder(
-                    self._checkpoint,
+                    self._checkpoint.encoder,
+                    self._checkpoint.encoder_weights,
+                    owner=self._checkpoint.name,
                     cache=self._cache_folder,
                     device=self.model.device,
                     trust_remote_code=self._trust_remote_code,

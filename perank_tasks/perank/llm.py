@@ -16,7 +16,7 @@ from transformers import PretrainedConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.models.mistral.modeling_mistral import MistralRotaryEmbedding
 
-from perank_tasks.products import Matrix
+from perank_tasks.models.products import Matrix
 
 _ROTARY: dict[str, Any] = {"llama": LlamaRotaryEmbedding, "mistral": MistralRotaryEmbedding}
 

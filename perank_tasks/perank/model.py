@@ -21,9 +21,9 @@ from transformers import (
     PreTrainedModel,
 )
 
+from perank_tasks.models.products import Linear
 from perank_tasks.perank.llm import Llm
 from perank_tasks.perank.prompt import Prompt
-from perank_tasks.products import Linear
 
 BODIES: dict[str, type[PreTrainedModel]] = {"llama": LlamaModel, "mistral": MistralModel}
 

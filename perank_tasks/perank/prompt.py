@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from perank_tasks.errors import CheckpointError, QualityError
 from perank_tasks.perank.options import PassageForm
-from perank_tasks.text import clean_text
+from perank_tasks.support.text import clean_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

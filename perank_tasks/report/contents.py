@@ -16,16 +16,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from perank_tasks.artifacts import Artifact, Store
+from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.errors import ArtifactError, ConfigError
-from perank_tasks.regression.attribution import facts_of, snapshot_of
-from perank_tasks.regression.derive import OVERLAP
-from perank_tasks.regression.nights import Nights, Run
 from perank_tasks.regression.statistics import Band, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
-from perank_tasks.sql_files import sql_folder
-from perank_tasks.stages.verdict import ArmVerdict, NightVerdict, judge, stage_of
-from perank_tasks.warehouse import dicts
+from perank_tasks.warehouse.attribution import facts_of, snapshot_of
+from perank_tasks.warehouse.database import dicts
+from perank_tasks.warehouse.derive import OVERLAP
+from perank_tasks.warehouse.night_verdict import ArmVerdict, NightVerdict, judge, stage_of
+from perank_tasks.warehouse.nights import Nights, Run
+from perank_tasks.warehouse.sql_files import sql_folder
 
 MEASURES = ("nDCG@10", "MRR@10", "recall@100", "MAP", "judged@10")
 MAIN = "nDCG@10"

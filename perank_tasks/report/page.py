@@ -18,8 +18,7 @@ import duckdb
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from perank_tasks.artifacts import Store
-from perank_tasks.files import replacing, storage_errors
+from perank_tasks.artifacts.store import Store
 from perank_tasks.regression.ladder import Verdict
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.report import plots
@@ -35,7 +34,8 @@ from perank_tasks.report.contents import (
     read_summary,
 )
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse import reading
+from perank_tasks.support.files import replacing, storage_errors
+from perank_tasks.warehouse.database import reading
 
 TEMPLATES = Path(__file__).parent / "templates"
 _REMEDY = (

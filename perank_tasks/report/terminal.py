@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from perank_tasks.artifacts import Store
+from perank_tasks.artifacts.store import Store
 from perank_tasks.report.contents import read_champions, read_summary, remarks
 from perank_tasks.settings import Settings
-from perank_tasks.stages.verdict import judge
-from perank_tasks.warehouse import reading
+from perank_tasks.warehouse.database import reading
+from perank_tasks.warehouse.night_verdict import judge
 
 
 def print_report(

@@ -16,7 +16,7 @@
 
 On several GPUs, after `accelerate config`:
 
-    accelerate launch -m perank_tasks.training rank lists/ --preset paper --out run
+    accelerate launch -m perank_tasks.cli train rank lists/ --preset paper --out run
 
 It has not been run on more than one process, or on a GPU, yet.
 """

@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from perank_tasks.artifacts import Store, artifact_key
-from perank_tasks.comparison import MeasureComparison
+from perank_tasks.artifacts.store import Store, artifact_key
 from perank_tasks.errors import ConfigError
-from perank_tasks.files import replacing
 from perank_tasks.schemas import CHECKPOINT_SCORES
 from perank_tasks.settings import Settings
+from perank_tasks.support.files import replacing
 from perank_tasks.training.comparing import (
     MAIN,
     Score,
@@ -42,6 +41,8 @@ from perank_tasks.training.options import Training
 from perank_tasks.training.stages.align import align_projector
 from perank_tasks.training.stages.data import make_data
 from perank_tasks.training.stages.rank import learn_to_rank
+from perank_tasks.warehouse import registry
+from perank_tasks.warehouse.comparison import MeasureComparison
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +205,7 @@ def measure_cell(
     )
     cell = store.artifact(KIND, training.options.name, key)
     if not cell.use():
-        ranker = PERank.from_pretrained(trained, cache=settings.cache)
+        ranker = PERank.from_pretrained(registry.local(trained, store), cache=settings.cache)
         values = {ON: judged.measure(ranker, measured_on)}
         if (off := judged.measure_without_llm(ranker, measured_on)) is not None:
             values[OFF] = off

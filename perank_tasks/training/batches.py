@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from perank_tasks.errors import TrainingError
 from perank_tasks.perank.prompt import PASSAGE_TOKEN, Prompt, PromptBuilder, PromptTemplate
-from perank_tasks.text import clean_text
+from perank_tasks.support.text import clean_text
 from perank_tasks.training.examples import AlignmentExample, RankingExample
 from perank_tasks.training.losses import IGNORED
 

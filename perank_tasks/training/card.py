@@ -6,8 +6,8 @@ Everything in a card is read from manifests and tables: nothing is claimed that 
 from collections.abc import Mapping
 from typing import Any
 
-from perank_tasks.artifacts import Artifact, Store
-from perank_tasks.models import GGUF, LLM
+from perank_tasks.artifacts.store import Artifact, Store
+from perank_tasks.models.find import GGUF, LLM
 from perank_tasks.training.comparing import (
     MAIN,
     Values,

@@ -1,6 +1,6 @@
 """Comparing checkpoints: in, values by query of several arms; out, means, intervals, paired tests.
 
-The tests are the nights' own (`perank_tasks.comparison`): a paired randomisation test, Student's t
+The tests are the nights' own (`warehouse.comparison`): a paired randomisation test, Student's t
 interval of the difference, Holm's correction over all that is compared at once.
 """
 
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from perank_tasks.comparison import MeasureComparison, Side, compare
-from perank_tasks.measures import MEASURES
+from perank_tasks.regression.measures import MEASURES
 from perank_tasks.regression.statistics import Band, mean_interval
 from perank_tasks.schemas import CHECKPOINT_SCORES, CHECKPOINT_TESTS, rows_to_table
+from perank_tasks.warehouse.comparison import MeasureComparison, Side, compare
 
 MAIN = "nDCG@10"
 """The measure that decides."""

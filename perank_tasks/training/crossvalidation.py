@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perank_tasks.artifacts import Store
-from perank_tasks.comparison import MeasureComparison
+from perank_tasks.artifacts.store import Store
 from perank_tasks.errors import ConfigError
-from perank_tasks.files import replacing
 from perank_tasks.settings import Settings
+from perank_tasks.support.files import replacing
 from perank_tasks.training.ablation import OFF, ON, measure_cell
 from perank_tasks.training.comparing import Values, compare_arms, in_words
 from perank_tasks.training.data import folds, open_ranking
 from perank_tasks.training.judged import Judged
 from perank_tasks.training.options import Training
 from perank_tasks.training.stages.data import make_data
+from perank_tasks.warehouse.comparison import MeasureComparison
 
 log = logging.getLogger(__name__)
 

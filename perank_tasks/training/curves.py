@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from perank_tasks.files import replacing
+from perank_tasks.support.files import replacing
 
 COLUMNS = ("step", "seconds", "loss", "top1", "learning_rate", "grad_norm")
 """Come first; measures on development examples, `dev_…`, follow."""

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perank_tasks.artifacts import Store
+from perank_tasks.artifacts.store import Store
 from perank_tasks.config import Night, NightOptions
 from perank_tasks.errors import CollectionError, QualityError
-from perank_tasks.measures import evaluate_run
-from perank_tasks.pipeline import run_night
-from perank_tasks.progress import progress
+from perank_tasks.night.pipeline import run_night
+from perank_tasks.night.plan import plan_night
+from perank_tasks.night.rerank import QUERIES_A_CALL, QueryTask, join_candidates
+from perank_tasks.night.retrieve import read_candidates
+from perank_tasks.night.snapshot import read_queries
+from perank_tasks.regression.measures import evaluate_run
 from perank_tasks.settings import Settings
-from perank_tasks.stages.plan import plan_night
-from perank_tasks.stages.rerank import QUERIES_A_CALL, QueryTask, join_candidates
-from perank_tasks.stages.retrieve import read_candidates
-from perank_tasks.stages.snapshot import read_queries
+from perank_tasks.support.progress import progress
 from perank_tasks.training.comparing import Values
 from perank_tasks.training.options import Training
 

@@ -20,10 +20,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from perank_tasks.artifacts import Artifact, Store, artifact_key
-from perank_tasks.registry import MODEL, TRAINED
+from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.schemas import CURVES, rows_to_table
 from perank_tasks.settings import Settings
+from perank_tasks.warehouse.registry import MODEL, TRAINED
 
 FORMAT = 1
 """Raise it when the same recipe and data train something else."""

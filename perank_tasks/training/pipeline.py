@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from perank_tasks.pipeline import GOES_ON
+from perank_tasks.night.pipeline import GOES_ON
 from perank_tasks.training.options import Training
 from perank_tasks.training.stages.align import align_projector
 from perank_tasks.training.stages.data import make_data

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from perank_tasks.errors import TrainingError
-from perank_tasks.models import content_hash
+from perank_tasks.models.find import content_hash
 from perank_tasks.perank import PERank, RankingOptions, RerankRequest
 from perank_tasks.perank.checkpoint import Checkpoint, load_tokenizer
 from perank_tasks.perank.prompt import TEMPLATES, PromptBuilder

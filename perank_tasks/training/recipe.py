@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from perank_tasks.config import Options, _choices, split_words, stable_hash
 from perank_tasks.errors import ConfigError
-from perank_tasks.models import EMBEDDER, LLM
+from perank_tasks.models.find import EMBEDDER, LLM
 from perank_tasks.perank.checkpoint_config import POOLINGS, PromptOrder
 from perank_tasks.perank.prompt import COMPACT_V1, COMPACT_V2, RELEASED_V1, TEMPLATES
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from perank_tasks.errors import ConfigError, StorageError, TrainingError
-from perank_tasks.files import replacing, storage_errors
+from perank_tasks.support.files import replacing, storage_errors
 
 FORMAT = 1
 _REMEDY = "Choose another folder with --out, or free space; what was trained before is whole."

@@ -14,7 +14,6 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
 from perank_tasks.errors import ConfigError
-from perank_tasks.files import making_folder
 from perank_tasks.perank.checkpoint import (
     WRITE_REMEDY,
     Checkpoint,
@@ -23,6 +22,7 @@ from perank_tasks.perank.checkpoint import (
 )
 from perank_tasks.perank.checkpoint_config import ENCODER_PREFIX, PerankConfig
 from perank_tasks.perank.checkpoint_files import TensorFiles
+from perank_tasks.support.files import making_folder
 from perank_tasks.training.model import Weights
 from perank_tasks.training.recipe import Layout, Storage
 

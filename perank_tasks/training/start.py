@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from perank_tasks.errors import CheckpointError, ConfigError
-from perank_tasks.models import EMBEDDED_MODELS, find_model, resolve_model
+from perank_tasks.models.find import EMBEDDED_MODELS, find_model, resolve_model
 from perank_tasks.perank.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from perank_tasks.perank.checkpoint_config import PerankConfig
 from perank_tasks.perank.checkpoint_files import TensorFiles, read_json, setting

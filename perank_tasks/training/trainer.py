@@ -31,8 +31,8 @@ from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import logging as transformers_logging
 
 from perank_tasks.errors import ConfigError, TrainingError
-from perank_tasks.files import replacing
-from perank_tasks.progress import progress
+from perank_tasks.support.files import replacing
+from perank_tasks.support.progress import progress
 from perank_tasks.training.curves import plot_curves, write_curves
 from perank_tasks.training.recipe import StageRecipe
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from perank_tasks.local_airflow.components import stop
-from perank_tasks.local_airflow.home import Home, setup
+from perank_tasks.airflow.local.components import stop
+from perank_tasks.airflow.local.home import Home, setup
 from tests.airflow.harness import RealAirflow
 
 

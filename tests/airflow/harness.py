@@ -2,7 +2,7 @@
 
 In: a PERANK_HOME and a folder of DAG files. Out: how a run went, read from Airflow's own
 database and from what the command printed. The command is the user's own,
-`python -m perank_tasks.local_airflow`, in a process of its own.
+`python -m perank_tasks.airflow.local`, in a process of its own.
 """
 
 import json
@@ -47,9 +47,9 @@ class RealAirflow:
         return Outcome(process.returncode, output)
 
     def start(self, *command: str) -> subprocess.Popen[str]:
-        """Start a command of `perank_tasks.local_airflow` and return at once."""
+        """Start a command of `perank_tasks.airflow.local` and return at once."""
         return subprocess.Popen(
-            [sys.executable, "-m", "perank_tasks.local_airflow", *command],
+            [sys.executable, "-m", "perank_tasks.airflow.local", *command],
             env={
                 **os.environ,
                 **self.env,

@@ -29,8 +29,8 @@ from typing import Any
 
 import psutil
 
-from perank_tasks.local_airflow.components import stop
-from perank_tasks.local_airflow.home import Home, setup
+from perank_tasks.airflow.local.components import stop
+from perank_tasks.airflow.local.home import Home, setup
 from tests.airflow.comparing import Tables, differences, tables
 from tests.airflow.harness import RealAirflow, read_until
 from tests.small import GOLDEN, write_collection

@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from perank_tasks.pipeline import run_night
+from perank_tasks.night.pipeline import run_night
 from tests.airflow.comparing import differences, tables
 from tests.airflow.harness import Outcome, RealAirflow, interrupt, read_until
 from tests.analyst import analyst_at_work

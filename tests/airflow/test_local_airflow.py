@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from perank_tasks.airflow.local.__main__ import main
+from perank_tasks.airflow.local.components import orphans, stop
+from perank_tasks.airflow.local.home import Home, environment
+from perank_tasks.airflow.local.runs import Line, Printer
 from perank_tasks.errors import ConfigError
-from perank_tasks.local_airflow.__main__ import main
-from perank_tasks.local_airflow.components import orphans, stop
-from perank_tasks.local_airflow.home import Home, environment
-from perank_tasks.local_airflow.runs import Line, Printer
 from tests.airflow.harness import RealAirflow, interrupt, read_until
 
 PROBE = """

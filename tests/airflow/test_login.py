@@ -12,8 +12,8 @@ import httpx
 import psutil
 import pytest
 
-from perank_tasks.local_airflow.components import stop
-from perank_tasks.local_airflow.home import AIRFLOW, Home, environment
+from perank_tasks.airflow.local.components import stop
+from perank_tasks.airflow.local.home import AIRFLOW, Home, environment
 
 DAGS = Path(__file__).parents[2] / "dags"
 PAGE = "/perank/topics/2026-01-31.html"

@@ -6,7 +6,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from perank_tasks.pipeline import run_night
+from perank_tasks.night.pipeline import run_night
 from tests.airflow.harness import RealAirflow, interrupt, read_until, unscheduled
 from tests.small import GOLDEN, TOPICS, small_night, write_collection
 

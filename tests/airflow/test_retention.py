@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from perank_tasks.artifacts import MANIFEST
-from perank_tasks.pipeline import run_night
+from perank_tasks.artifacts.store import MANIFEST
+from perank_tasks.night.pipeline import run_night
 from tests.airflow.comparing import differences, tables
 from tests.airflow.harness import RealAirflow, interrupt, read_until, unscheduled
 from tests.small import small_night, some_passages, write_collection

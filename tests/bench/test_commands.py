@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_cli import perank
 from tests.small import GOLDEN, write_collection
-from tests.test_cli import perank
 
 
 def numbers(line: str) -> list[float]:

@@ -21,8 +21,8 @@ from perank_tasks.bench.pipeline import (
     write_results,
 )
 from perank_tasks.bench.pipeline_stage import Measured
+from perank_tasks.cli.planning import Work, plan
 from perank_tasks.errors import ConfigError, StorageError
-from perank_tasks.planning import Work, plan
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from perank_tasks.bench.contenders import contenders
 from perank_tasks.bench.rerank import BenchOptions
 from perank_tasks.errors import ConfigError
 from tests.bench.small import compact_checkpoint
+from tests.cli.test_cli import perank
 from tests.small import GOLDEN, TOPICS, some_passages, write_collection
-from tests.test_cli import perank
 
 
 @pytest.fixture

@@ -28,8 +28,8 @@ import httpx
 import psutil
 import psycopg2
 
-from perank_tasks.local_airflow.components import stop
-from perank_tasks.local_airflow.logs import tail
+from perank_tasks.airflow.local.components import stop
+from perank_tasks.airflow.local.logs import tail
 from tests.cluster.servers import (
     LOOPBACK,
     Metrics,

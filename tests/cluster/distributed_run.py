@@ -88,7 +88,7 @@ def on_one_machine(home: Path, conf: dict[str, Any], access: dict[str, str]) -> 
             said = ",".join(value) if isinstance(value, list) else str(value)
             arguments.append(f"--{name}={said}")
         done = subprocess.run(
-            [sys.executable, "-m", "perank_tasks.cli", "nightly", *arguments],
+            [sys.executable, "-m", "perank_tasks.cli.main", "nightly", *arguments],
             env={
                 **given,
                 **access,

@@ -15,15 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perank_tasks.collections import (
-    CollectionData,
-    Judgement,
-    Passage,
-    Query,
-    RunLine,
-    files,
-    open_collection,
-)
+from perank_tasks.collections import files
+from perank_tasks.collections.records import CollectionData, Judgement, Passage, Query, RunLine
+from perank_tasks.collections.spec import open_collection
 from perank_tasks.errors import CollectionError
 
 TODAY = date(2025, 1, 31)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from perank_tasks.collections import open_collection
 from perank_tasks.collections.files import FilesCollection
 from perank_tasks.collections.pydocs import PydocsCollection
+from perank_tasks.collections.spec import open_collection
 from perank_tasks.errors import ConfigError
 
 
@@ -62,7 +62,7 @@ def test_what_is_wrong_with_a_spec_is_said_before_anything_is_read(
 
 def test_opening_a_collection_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from perank_tasks.collections import open_collection; "
+        "import sys; from perank_tasks.collections.spec import open_collection; "
         "open_collection('pydocs'); open_collection('files:/x'); "
         "print([name for name in ('pyarrow', 'torch', 'pandas') if name in sys.modules])"
     )

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from perank_tasks.collections import CollectionData, Judgement, Passage, open_collection, pydocs
+from perank_tasks.collections import pydocs
+from perank_tasks.collections.records import CollectionData, Judgement, Passage
+from perank_tasks.collections.spec import open_collection
 from perank_tasks.errors import CollectionError
-from perank_tasks.text import clean_text, text_hash
+from perank_tasks.support.text import clean_text, text_hash
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +101,8 @@ def test_it_is_the_same_in_every_process_and_for_every_user(
     passages: list[Passage], tmp_path: Path
 ) -> None:
     code = (
-        "from datetime import date; from perank_tasks.collections import open_collection; "
-        "from perank_tasks.text import text_hash; import hashlib; "
+        "from datetime import date; from perank_tasks.collections.spec import open_collection; "
+        "from perank_tasks.support.text import text_hash; import hashlib; "
         "found = [(p.passage_id, text_hash(p.title, p.text), p.aliases) "
         "for p in open_collection('pydocs').load(date.max).passages]; "
         "print(hashlib.sha256(repr(found).encode()).hexdigest())"
@@ -155,7 +157,7 @@ def test_a_module_that_this_machine_lacks_is_skipped_and_counted() -> None:
 
 def test_reading_does_not_import_the_library_into_this_process() -> None:
     code = (
-        "import sys; from perank_tasks.collections import pydocs; before = set(sys.modules); "
+        "import sys; from perank_tasks.collections.spec import pydocs; before = set(sys.modules); "
         "pydocs.read_documentation(); "
         "print(sorted(set(sys.modules) - before - {'_locale', 'encodings.ascii'}))"
     )

@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from perank_tasks.collections import absolute_spec, open_collection, same_place
+from perank_tasks.artifacts.storage import s3_path
+from perank_tasks.artifacts.storage.s3_client import s3
+from perank_tasks.artifacts.storage.s3_path import S3Path
 from perank_tasks.collections.files import FilesCollection
+from perank_tasks.collections.spec import absolute_spec, open_collection, same_place
 from perank_tasks.errors import CollectionError, ConfigError, StorageError
-from perank_tasks.pipeline import run_night
-from perank_tasks.storage import s3_path
-from perank_tasks.storage.s3_client import s3
-from perank_tasks.storage.s3_path import S3Path
-from perank_tasks.storage.s3_uri import S3Uri
+from perank_tasks.night.pipeline import run_night
+from perank_tasks.support.s3_uri import S3Uri
 from tests.conftest import s3_root
 from tests.s3_servers import Rclone, Server
 from tests.small import small_night, some_passages, write_collection

@@ -9,7 +9,7 @@ import pytest
 
 from perank_tasks.experiments.options import RunOptions
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse import dicts, reading
+from perank_tasks.warehouse.database import dicts, reading
 from tests.dags.test_perank_train import PARSE, RUN, python
 from tests.experiments.small_experiments import ORDERS, values
 from tests.experiments.test_kill import as_toml

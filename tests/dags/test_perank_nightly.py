@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from perank_tasks import stages
+from perank_tasks import night as stages
 from perank_tasks.config import AlertOptions, NightOptions
 
 DAGS = Path(__file__).parents[2] / "dags"

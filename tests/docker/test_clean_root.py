@@ -22,10 +22,10 @@ LOOK = """
 import json, sys
 from importlib.metadata import distributions
 from airflow.dag_processing.dagbag import DagBag
-import perank_tasks, perank_tasks.cli
+import perank_tasks, perank_tasks.cli.main
 from perank_tasks.experiments.options import prepared
-from perank_tasks.models import EMBEDDED_MODELS, find_model
-from perank_tasks.sql_files import sql_folder
+from perank_tasks.models.find import EMBEDDED_MODELS, find_model
+from perank_tasks.warehouse.sql_files import sql_folder
 bag = DagBag(sys.argv[1])
 print(json.dumps({
     "versions": {d.metadata["Name"]: d.version for d in distributions()},

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from perank_tasks import settings as settings_module
-from perank_tasks.local_airflow import home
+from perank_tasks.airflow.local import home
 from tests.docker.composing import DOCKER, compose, settings, variables
 from tests.needs import PROJECT
 
@@ -250,8 +250,8 @@ def test_libraries_keep_their_files_where_the_image_may_write(tmp_path: Path) ->
     code = (
         "from datetime import date\n"
         "import matplotlib.pyplot, numba\n"
-        "import perank_tasks.measures\n"
-        "from perank_tasks.collections import open_collection\n"
+        "import perank_tasks.regression.measures\n"
+        "from perank_tasks.collections.spec import open_collection\n"
         "open_collection('ir_datasets:beir/scifact/test').check(date(2026, 1, 31))\n"
     )
     done = subprocess.run(

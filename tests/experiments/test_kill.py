@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from perank_tasks.artifacts import Store
+from perank_tasks.artifacts.store import Store
 from perank_tasks.experiments.cells import KIND
 from perank_tasks.experiments.options import Experiment
 from perank_tasks.experiments.pipeline import run_experiment
 from perank_tasks.experiments.plan import plan_experiment
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse import reading
+from perank_tasks.warehouse.database import reading
 from tests.experiments.small_experiments import values
 from tests.small import NIGHT
 

@@ -14,7 +14,7 @@ from perank_tasks.experiments.page import as_markdown
 from perank_tasks.experiments.pipeline import run_experiment
 from perank_tasks.experiments.plan import ExperimentPlan, plan_experiment
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse import reading
+from perank_tasks.warehouse.database import reading
 from tests.perank.tiny import write_own
 from tests.small import GOLDEN, NIGHT, write_collection
 from tests.training.small_runs import make_world

@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from perank_tasks.artifacts import Store
-from perank_tasks.cell_names import CellName
-from perank_tasks.cli import app
-from perank_tasks.comparison import sides_of
+from perank_tasks.artifacts.store import Store
+from perank_tasks.cli.main import app
 from perank_tasks.config import RetentionOptions
 from perank_tasks.errors import ConfigError, ExperimentError
 from perank_tasks.experiments import results
@@ -22,11 +20,13 @@ from perank_tasks.experiments.contents import (
 from perank_tasks.experiments.page import ANSWER, END, write_docs
 from perank_tasks.experiments.pipeline import run_experiment
 from perank_tasks.experiments.plan import ExperimentPlan
-from perank_tasks.rebuild import rebuild
-from perank_tasks.retention import plan_removals
+from perank_tasks.night.retention import plan_removals
 from perank_tasks.schemas import EXPERIMENT_TABLES
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse import reading
+from perank_tasks.warehouse.cell_names import CellName
+from perank_tasks.warehouse.comparison import sides_of
+from perank_tasks.warehouse.database import reading
+from perank_tasks.warehouse.rebuild import rebuild
 from tests.experiments.small_experiments import small_plan, values
 from tests.experiments.test_kill import as_toml
 from tests.small import NIGHT

@@ -15,7 +15,7 @@ from perank_tasks.perank.prompt import (
     RELEASED_V1,
     PromptBuilder,
 )
-from perank_tasks.text import REPLACEMENT
+from perank_tasks.support.text import REPLACEMENT
 from tests.perank.conftest import GOLDEN
 
 MARKERS = [

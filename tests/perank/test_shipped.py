@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from perank_tasks.config import DEFAULT_CHECKPOINT as NAME
-from perank_tasks.models import EMBEDDER, resolve_model
+from perank_tasks.models.find import EMBEDDER, resolve_model
 from perank_tasks.perank import PERank, RankingOptions, RerankRequest
 from perank_tasks.perank.checkpoint_config import SHIPPED
 from perank_tasks.perank.model import orthonormal_columns

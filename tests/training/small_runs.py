@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from perank_tasks import registry
+from perank_tasks.warehouse import registry
 from tests.perank.tiny import write_own
 from tests.small import NIGHT, TOPICS, small_embedder, some_passages, write_collection
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from perank_tasks.artifacts import Store
-from perank_tasks.cli import app
+from perank_tasks.artifacts.store import Store
+from perank_tasks.cli.main import app
 from perank_tasks.errors import ConfigError
-from perank_tasks.measures import MEASURES
 from perank_tasks.perank import PERank
+from perank_tasks.regression.measures import MEASURES
 from perank_tasks.regression.statistics import mean_interval, randomisation_test
 from perank_tasks.settings import Settings
 from perank_tasks.training import ablation

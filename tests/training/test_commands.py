@@ -15,7 +15,7 @@ FEW = [
 
 def perank(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "perank_tasks.cli", *arguments], capture_output=True, text=True
+        [sys.executable, "-m", "perank_tasks.cli.main", *arguments], capture_output=True, text=True
     )
 
 
@@ -62,7 +62,7 @@ def test_help_teaches_every_hyper_parameter() -> None:
     text = perank("train", "rank", "--help").stdout
     for word in ("kl_scaling", "summed over steps", "step_weights", "--start"):
         assert word in text
-    assert "accelerate launch -m perank_tasks.training rank" in text
+    assert "accelerate launch -m perank_tasks.cli train rank" in text
     assert "ridge regression" in perank("train", "align", "--help").stdout
 
 

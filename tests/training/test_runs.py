@@ -7,16 +7,14 @@ from typing import Any
 
 import pytest
 
-from perank_tasks import registry
-from perank_tasks.artifacts import Store
-from perank_tasks.comparison import MeasureComparison
+from perank_tasks.artifacts.store import Store
 from perank_tasks.config import DEFAULT_CHECKPOINT, NightOptions
 from perank_tasks.errors import CollectionError, ConfigError, TrainingDataError
+from perank_tasks.night.pipeline import run_night
+from perank_tasks.night.plan import plan_night
 from perank_tasks.perank import PERank
-from perank_tasks.pipeline import run_night
 from perank_tasks.regression.statistics import Band
 from perank_tasks.settings import Settings
-from perank_tasks.stages.plan import plan_night
 from perank_tasks.training import pipeline
 from perank_tasks.training.comparing import MAIN, read_scores, read_tests
 from perank_tasks.training.options import (
@@ -30,6 +28,8 @@ from perank_tasks.training.pipeline import run_training
 from perank_tasks.training.stages.evaluate import CHAMPION_ARM, NEW, OFF
 from perank_tasks.training.stages.plan import plan_training
 from perank_tasks.training.stages.promote import decide
+from perank_tasks.warehouse import registry
+from perank_tasks.warehouse.comparison import MeasureComparison
 from tests.small import NIGHT, write_collection
 from tests.training.small_runs import World, make_world
 

@@ -13,9 +13,9 @@ import bm25s
 import numpy as np
 import pyarrow as pa
 
-from perank_tasks.analysis import ANALYZER, analyze
-from perank_tasks.artifacts import Artifact, Store, artifact_key
-from perank_tasks.meter import Meter
+from perank_tasks.artifacts.store import Artifact, Store, artifact_key
+from perank_tasks.support.analysis import ANALYZER, analyze
+from perank_tasks.support.meter import Meter
 from perank_tasks.training.data.options import DataOptions
 from perank_tasks.training.data.pool import Pool
 

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from perank_tasks.analysis import analyze
-from perank_tasks.collections import Query, open_collection
 from perank_tasks.collections.pydocs import DATA, read_queries
+from perank_tasks.collections.records import Query
+from perank_tasks.collections.spec import open_collection
 from perank_tasks.errors import TrainingDataError
+from perank_tasks.support.analysis import analyze
 
 ALWAYS = "pydocs"
 """The collection that ships: every claim about a checkpoint is measured on it."""

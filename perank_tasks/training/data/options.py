@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from perank_tasks.config import DEFAULT_EMBEDDER, Options
 from perank_tasks.errors import ConfigError
-from perank_tasks.models import LLM
+from perank_tasks.models.find import LLM
 
 SCORERS = {
     "cosine": "of query and passage embeddings",

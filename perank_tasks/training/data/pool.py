@@ -19,15 +19,15 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from perank_tasks.artifacts import Artifact, Store, artifact_key
-from perank_tasks.collections import open_collection
+from perank_tasks.artifacts.store import Artifact, Store, artifact_key
+from perank_tasks.collections.spec import open_collection
 from perank_tasks.config import Night, NightOptions
 from perank_tasks.errors import ArtifactError, TrainingDataError
+from perank_tasks.night.embed import embed_shard, plan_embedding, publish_embeddings
+from perank_tasks.night.plan import plan_night
+from perank_tasks.night.snapshot import take_snapshot
 from perank_tasks.schemas import TRAINING_PASSAGES, rows_to_table
-from perank_tasks.stages.embed import embed_shard, plan_embedding, publish_embeddings
-from perank_tasks.stages.plan import plan_night
-from perank_tasks.stages.snapshot import take_snapshot
-from perank_tasks.text import contents
+from perank_tasks.support.text import contents
 from perank_tasks.training.data.options import DataOptions
 from perank_tasks.training.data.vectors import (
     FOLDER,

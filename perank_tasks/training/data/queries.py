@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from perank_tasks.artifacts import Artifact, Store, artifact_key
-from perank_tasks.collections import Query
+from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.collections.files import read_queries
+from perank_tasks.collections.records import Query
 from perank_tasks.config import stable_hash
 from perank_tasks.errors import TrainingDataError
 from perank_tasks.schemas import TRAINING_QUERIES, rows_to_table

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from perank_tasks.artifacts import Artifact, Store
+from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.errors import TrainingDataError
 from perank_tasks.training.data.pool import Pool
 from perank_tasks.training.data.queries import QuerySet

@@ -20,15 +20,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from perank_tasks.artifacts import Artifact, Store, artifact_key
+from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.collections.files import Record, json_records
-from perank_tasks.embedders import identify
 from perank_tasks.errors import CollectionError, TrainingDataError
-from perank_tasks.models import file_sha256
-from perank_tasks.provenance import fingerprint
+from perank_tasks.models.find import file_sha256
+from perank_tasks.night.provenance import fingerprint
+from perank_tasks.perank.embedders import identify
 from perank_tasks.schemas import RANKING_DATA, TRAINING_PASSAGES, rows_to_table
 from perank_tasks.settings import Settings
-from perank_tasks.text import clean_text
+from perank_tasks.support.text import clean_text
 from perank_tasks.training.data.leaks import EvaluationQueries, normal_form
 from perank_tasks.training.data.make import KIND, terms_of
 from perank_tasks.training.data.options import DataOptions
@@ -41,6 +41,7 @@ from perank_tasks.training.data.vectors import (
     hashes_of,
     to_matrix,
 )
+from perank_tasks.warehouse.registry import local
 
 ROWS_A_BATCH = 1024
 
@@ -162,7 +163,8 @@ def _make_pool(
     config = {
         "file": path.name,
         "sha256": content,
-        "embedder": identify(options.embedder, Settings.from_environment()),
+        "embedder": identify(local(options.embedder, store), Settings.from_environment())
+        | {"name": options.embedder},
         "precision": options.embedding_precision,
     }
     artifact = store.artifact(POOL_KIND, name, artifact_key(**config))

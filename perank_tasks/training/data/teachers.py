@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from perank_tasks.errors import ConfigError
-from perank_tasks.models import content_hash, find_model, resolve_model
+from perank_tasks.models.find import content_hash, find_model, resolve_model
 from perank_tasks.settings import Settings
 from perank_tasks.training.data.options import FIRST_STAGE, DataOptions
 

@@ -13,16 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from perank_tasks.artifacts import Artifact, Store, artifact_key
+from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.config import stable_hash
-from perank_tasks.embedders import identify, load
 from perank_tasks.errors import EmbeddingError
-from perank_tasks.meter import Meter, total
-from perank_tasks.progress import progress
+from perank_tasks.perank.embedders import identify, load
 from perank_tasks.schemas import embeddings as embeddings_schema
 from perank_tasks.settings import Settings
-from perank_tasks.text import text_hash
+from perank_tasks.support.meter import Meter, total
+from perank_tasks.support.progress import progress
+from perank_tasks.support.text import text_hash
 from perank_tasks.training.data.options import DataOptions
+from perank_tasks.warehouse.registry import local
 
 TEXTS_A_SHARD = 4096
 TEXTS_A_CALL = 512
@@ -47,7 +48,7 @@ def embed_texts(
     settings = Settings.from_environment()
     store = Store(settings.root)
     config = {
-        "embedder": identify(options.embedder, settings),
+        "embedder": identify(local(options.embedder, store), settings) | {"name": options.embedder},
         "precision": options.embedding_precision,
     }
     key = artifact_key(texts=stable_hash(hashes), **config)
@@ -88,7 +89,11 @@ def _embed_shard(
     vectors |= _known_vectors(artifact, config, [h for h in hashes if h not in known])
     todo = [(h, t) for h, t in dict(zip(hashes, texts, strict=True)).items() if h not in vectors]
     if todo:
-        embedder = load(options.embedder, settings, trust_remote_code=options.trust_remote_code)
+        embedder = load(
+            local(options.embedder, artifact.store),
+            settings,
+            trust_remote_code=options.trust_remote_code,
+        )
         meter.device = embedder.device
     for start in range(0, len(todo), TEXTS_A_CALL):
         chunk = todo[start : start + TEXTS_A_CALL]

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from perank_tasks.artifacts import Store
+from perank_tasks.artifacts.store import Store
 from perank_tasks.settings import Settings
 from perank_tasks.training.kept import keep_training
 from perank_tasks.training.options import Training
+from perank_tasks.warehouse import registry
 
 
 def align_projector(training: Training, data: dict[str, str]) -> str | None:
@@ -43,7 +44,7 @@ def align_projector(training: Training, data: dict[str, str]) -> str | None:
             out,
             cache=settings.cache,
             threads=settings.threads,
-            start=training.start,
+            start=training.start and registry.local(training.start, store),
             data={"reference": reference},
         )
 

@@ -15,12 +15,12 @@ the same candidates and in the same process; no night's results are touched, for
 
 import logging
 
-from perank_tasks.artifacts import Artifact, Store, artifact_key
+from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.config import CHECKPOINT_ARMS, LLM_OFF, Night, NightOptions
-from perank_tasks.pipeline import run_night
+from perank_tasks.night.pipeline import run_night
+from perank_tasks.night.plan import plan_night
 from perank_tasks.schemas import CHECKPOINT_SCORES, CHECKPOINT_TESTS
 from perank_tasks.settings import Settings
-from perank_tasks.stages.plan import plan_night
 from perank_tasks.training.comparing import (
     MAIN,
     Values,

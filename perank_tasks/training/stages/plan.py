@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from perank_tasks import registry
-from perank_tasks.artifacts import Store
-from perank_tasks.collections import absolute_spec, open_collection
+from perank_tasks.artifacts.store import Store
+from perank_tasks.collections.spec import absolute_spec, open_collection
 from perank_tasks.config import DEFAULT_CHECKPOINT
-from perank_tasks.embedders import CHECKPOINT_PREFIX
 from perank_tasks.errors import CollectionError, ConfigError
-from perank_tasks.provenance import fingerprint
+from perank_tasks.night.provenance import fingerprint
+from perank_tasks.perank.checkpoint_config import shipped_checkpoints, summarize_checkpoint
+from perank_tasks.perank.embedders import CHECKPOINT_PREFIX
 from perank_tasks.settings import Settings
 from perank_tasks.training.data.options import DataOptions
 from perank_tasks.training.options import (
@@ -28,6 +28,7 @@ from perank_tasks.training.options import (
     parse_options,
 )
 from perank_tasks.training.recipe import AlignRecipe, RankRecipe, StageRecipe
+from perank_tasks.warehouse import registry
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,6 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
         CollectionError: the development collection is not there, or has no judgements.
         CheckpointError: the checkpoint to begin with, or the champion, cannot be read.
     """
-    from perank_tasks.perank.checkpoint_config import shipped_checkpoints, summarize_checkpoint
-
     settings = Settings.from_environment()
     options, parts = parse_options(values)
     day = options.run_date or run_date
@@ -74,7 +73,9 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
         )
     embedder, start_hash = rank.encoder, None
     if start:
-        begun = summarize_checkpoint(start, cache=settings.cache)
+        begun = summarize_checkpoint(
+            registry.local(start, Store(settings.root)), cache=settings.cache
+        )
         start_hash = begun.hash
         if begun.layout == "published":
             embedder = CHECKPOINT_PREFIX + start
@@ -104,8 +105,9 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
         champion=DEFAULT_CHECKPOINT,
         fingerprint=fingerprint(settings.threads),
     )
-    champion = _champion(training, Store(settings.root))
-    summarize_checkpoint(champion, cache=settings.cache)
+    store = Store(settings.root)
+    champion = _champion(training, store)
+    summarize_checkpoint(registry.local(champion, store), cache=settings.cache)
     log.info("training %s (%s) against %s", options.name, training.hash, champion)
     return training.model_copy(update={"champion": champion})
 

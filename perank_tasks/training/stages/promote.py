@@ -8,13 +8,13 @@ promoted stays registered, and a person may promote it by hand.
 import logging
 from typing import Any, TypedDict
 
-from perank_tasks import registry
-from perank_tasks.artifacts import Store
-from perank_tasks.comparison import MeasureComparison
+from perank_tasks.artifacts.store import Store
 from perank_tasks.settings import Settings
 from perank_tasks.training.comparing import MAIN, in_words, read_tests
 from perank_tasks.training.options import Training, TrainingOptions
 from perank_tasks.training.stages.evaluate import CHAMPION_ARM, NEW
+from perank_tasks.warehouse import registry
+from perank_tasks.warehouse.comparison import MeasureComparison
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,11 @@ its own.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perank_tasks.artifacts import Store
+from perank_tasks.artifacts.store import Store
 from perank_tasks.settings import Settings
 from perank_tasks.training.kept import keep_training
 from perank_tasks.training.options import Training
+from perank_tasks.warehouse import registry
 
 if TYPE_CHECKING:
     from perank_tasks.perank import PERank
@@ -59,7 +60,7 @@ def learn_to_rank(
             out,
             cache=settings.cache,
             threads=settings.threads,
-            start=start,
+            start=start and registry.local(start, store),
             data={"reference": data["ranking"]},
             judge=_judge(training),
         )

@@ -6,12 +6,12 @@ recipes with their seeds, and the machine. It is registered whether it is promot
 cost hours to train is not thrown away for losing.
 """
 
-from perank_tasks import registry
-from perank_tasks.artifacts import Store
+from perank_tasks.artifacts.store import Store
 from perank_tasks.settings import Settings
 from perank_tasks.training.card import model_card
 from perank_tasks.training.kept import RUN, report_of
 from perank_tasks.training.options import Training
+from perank_tasks.warehouse import registry
 
 
 def register_checkpoint(training: Training, trained: str, evaluation: str) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from perank_tasks.artifacts import Store
+from perank_tasks.artifacts.store import Store
 from perank_tasks.settings import Settings
 from perank_tasks.training.data import DataOptions, make_training_data, open_ranking
 from perank_tasks.training.data.readers import RankingExamples

@@ -10,7 +10,7 @@ from tests.small import GOLDEN, write_collection
 
 def perank(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "perank_tasks.cli", *arguments], capture_output=True, text=True
+        [sys.executable, "-m", "perank_tasks.cli.main", *arguments], capture_output=True, text=True
     )
 
 

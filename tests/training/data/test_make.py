@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perank_tasks.baselines import fusion
 from perank_tasks.collections.pydocs import DATA, read_queries
-from perank_tasks.embedders import load
 from perank_tasks.errors import ConfigError, TrainingDataError
+from perank_tasks.perank.embedders import load
+from perank_tasks.rankers.baselines import fusion
 from perank_tasks.settings import Settings
 from perank_tasks.training.data import make, make_training_data, open_alignment, open_ranking
 from perank_tasks.training.data.first_stage import FirstStage
@@ -376,8 +376,8 @@ def test_vectors_of_a_night_are_taken_over(topics: str, monkeypatch: pytest.Monk
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("something was embedded again")
 
-    monkeypatch.setattr("perank_tasks.embedders.load", refuse)
-    monkeypatch.setattr("perank_tasks.stages.embed.load", refuse)
+    monkeypatch.setattr("perank_tasks.perank.embedders.load", refuse)
+    monkeypatch.setattr("perank_tasks.night.embed.load", refuse)
     monkeypatch.setattr("perank_tasks.training.data.vectors.load", refuse)
     second = small_lists(topics, seed=5, lists_per_query=2)
     assert second.artifact.manifest.inputs["queries"] == first.artifact.manifest.inputs["queries"]

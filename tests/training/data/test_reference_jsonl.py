@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from perank_tasks.collections.pydocs import DATA, read_queries
-from perank_tasks.embedders import load
 from perank_tasks.errors import TrainingDataError
+from perank_tasks.perank.embedders import load
 from perank_tasks.perank.prompt import RELEASED_V1
 from perank_tasks.settings import Settings
 from perank_tasks.training.data import DataOptions, make_training_data, open_ranking

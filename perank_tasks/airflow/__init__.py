@@ -1,0 +1,1 @@
+"""Where Airflow meets the pipeline: tasks, forms, alerts; `local/` runs one on this machine."""

@@ -1,0 +1,225 @@
+"""The folder of one local Airflow: its secrets, its database, its environment.
+
+In: `PERANK_HOME` (default `var`), `PERANK_DAGS` (default the project's `dags/`).
+Out: `$PERANK_HOME/airflow`, which is Airflow's home:
+
+    airflow.db       SQLite, migrated once per Airflow version
+    migrated-to      that version
+    secrets.json     our own signing and encryption keys, readable by the owner only
+    logs/            the components' logs and, by run and task, the tasks' logs
+    running.json     who runs here, on which port, with which processes; gone when stopped
+    lock, setup-lock held by the process that runs here, by the one that sets it up
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from base64 import urlsafe_b64encode
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from perank_tasks.airflow.local.logs import TAIL_LINES
+from perank_tasks.errors import ConfigError, PerankError
+from perank_tasks.settings import Settings
+
+PROJECT = Path(__file__).resolve().parents[3]
+POOLS = {
+    "gpu": "Reranking: one task at a time, whatever starts it",
+    "warehouse": "The one writer of the DuckDB file",
+}
+LOCK_SECONDS = 120
+"""SQLite has one writer at a time, and who waits longer than this for it gives up. Its default is
+5 s, which commands given while a busy machine runs the nights have exceeded."""
+# -P: the current folder stays out of the import path.
+AIRFLOW = [sys.executable, "-P", "-m", "airflow"]
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder of one local Airflow and the DAGs it runs."""
+
+    root: Path
+    """`PERANK_HOME`, absolute; tasks get it under the same name."""
+    dags: Path
+    """Folder of DAG files; its `plugins/` are Airflow's plugins."""
+
+    @classmethod
+    def from_environment(cls) -> "Home":
+        """Read `PERANK_HOME` and `PERANK_DAGS`.
+
+        Raises:
+            ConfigError: the DAG folder does not exist.
+        """
+        root = Path(os.environ.get("PERANK_HOME") or "var").absolute()
+        dags = Path(os.environ.get("PERANK_DAGS") or PROJECT / "dags").absolute()
+        if not dags.is_dir():
+            raise ConfigError(
+                f"No DAG folder at {dags}. Run this from a checkout of the project, or set "
+                "PERANK_DAGS to a folder of DAG files."
+            )
+        return cls(root, dags)
+
+    @property
+    def airflow(self) -> Path:
+        return self.root / "airflow"
+
+    @property
+    def database(self) -> Path:
+        return self.airflow / "airflow.db"
+
+    @property
+    def logs(self) -> Path:
+        return self.airflow / "logs"
+
+    @property
+    def running(self) -> Path:
+        return self.airflow / "running.json"
+
+
+def setup(home: Home) -> None:
+    """Make the database and the pools where they are missing; quick when they are there.
+
+    Two processes that do this at once do it one after the other.
+
+    Raises:
+        PerankError: the `airflow` command failed; the message ends in its last lines.
+    """
+    home.logs.mkdir(parents=True, exist_ok=True)
+    with (home.airflow / "setup-lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _migrate(home)
+        _make_pools(home)
+
+
+def _migrate(home: Home) -> None:
+    installed = version("apache-airflow-core")
+    migrated = home.airflow / "migrated-to"
+    if not (home.database.exists() and migrated.exists() and migrated.read_text() == installed):
+        print("Setting up Airflow's database …", flush=True)
+        _airflow_command(home, "db", "migrate")
+        migrated.write_text(installed)
+
+
+def _make_pools(home: Home) -> None:
+    # A task whose pool is missing waits for ever, so a pool that someone deleted comes back;
+    # one that was given more slots stays as it is.
+    with closing(sqlite3.connect(f"{home.database.as_uri()}?mode=ro", uri=True)) as database:
+        present = {name for (name,) in database.execute("SELECT pool FROM slot_pool")}
+    missing = {
+        name: {"slots": 1, "description": description, "include_deferred": False}
+        for name, description in POOLS.items()
+        if name not in present
+    }
+    if missing:
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump(missing, file)
+            file.flush()
+            _airflow_command(home, "pools", "import", file.name)
+
+
+def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, str]:
+    """The environment of Airflow's components and, through them, of every task.
+
+    A user's own `AIRFLOW__…` variables hold, except where they would make this another
+    Airflow, open it to the network or ask for a login.
+    """
+    keys = _secrets(home)
+    env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    defaults = {
+        "AIRFLOW__CORE__PARALLELISM": str(_tasks_side_by_side()),
+        # Asking costs 7 % of a core even when idle; asking more rarely makes tasks wait.
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
+        # A task's supervisor can miss its end and then sleeps for one heartbeat, 5 s by default.
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+        "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "30",
+        # How soon a task is taken up again whose process died.
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
+        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "60",
+        # How long a thread spins while it waits for the others. By default it is so long that two
+        # processes of two threads on two cores can take ten times what one of them takes alone;
+        # so short, it costs a twentieth on a quiet machine.
+        "GOMP_SPINCOUNT": "1000",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_DISABLE": "1",
+    }
+    url = f"http://127.0.0.1:{port}"
+    ours = {
+        "PERANK_HOME": str(home.root),
+        "AIRFLOW_HOME": str(home.airflow),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(home.dags),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(home.dags / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__AUTH_MANAGER": (
+            "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
+        ),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__CORE__FERNET_KEY": keys["fernet_key"],
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home.database}?timeout={LOCK_SECONDS}",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home.logs),
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__BASE_URL": url,
+        "AIRFLOW__API__SECRET_KEY": keys["secret_key"],
+        "AIRFLOW__API_AUTH__JWT_SECRET": keys["jwt_secret"],
+        "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": str(schedule),
+        # Tasks talk to the API server on loopback, never through a proxy.
+        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost"])),
+    }
+    return defaults | env | ours
+
+
+# They would name another configuration file or another DAG folder.
+_NOT_INHERITED = {"AIRFLOW_CONFIG", "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"}
+
+
+def _tasks_side_by_side() -> int:
+    """Cores / threads of a task: tasks that fight for cores are ten times slower, not equal."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, cores // Settings.from_environment().threads)
+
+
+def _secrets(home: Home) -> dict[str, str]:
+    path = home.airflow / "secrets.json"
+    if not path.exists():
+        home.airflow.mkdir(parents=True, exist_ok=True)
+        keys = {
+            "fernet_key": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            "secret_key": secrets.token_urlsafe(64),
+            "jwt_secret": secrets.token_urlsafe(64),
+        }
+        with suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                json.dump(keys, file)
+    stored: dict[str, str] = json.loads(path.read_text())
+    return stored
+
+
+def _airflow_command(home: Home, *arguments: str) -> None:
+    done = subprocess.run(
+        [*AIRFLOW, *arguments],
+        env=environment(home, port=0),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        tail = "\n".join(done.stdout.splitlines()[-TAIL_LINES:])
+        raise PerankError(
+            f"`airflow {' '.join(arguments)}` failed with exit status {done.returncode}. Its last "
+            f"lines:\n{tail}\nIf {home.airflow} is damaged, move it away: results are not in it."
+        )

@@ -1,0 +1,122 @@
+"""`perank compare`: two runs side by side, in a terminal.
+
+In: two names of results, or two TREC run files with a qrels file. Out: a table of measures with
+intervals and tests, what was different, and the queries that lost and gained most.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from perank_tasks.errors import ConfigError
+
+if TYPE_CHECKING:
+    from perank_tasks.warehouse.comparison import Comparison
+
+BAR = 24
+"""Characters of the longest bar."""
+
+
+def compare(
+    run_a: Annotated[
+        str,
+        typer.Argument(help="DATE[/arm[/collection]], EXPERIMENT/CELL, or a TREC run file."),
+    ],
+    run_b: Annotated[str, typer.Argument(help="The same: what is compared with it.")],
+    qrels: Annotated[Path | None, typer.Option(help="Judgements of two TREC run files.")] = None,
+    relevance_level: Annotated[
+        int, typer.Option(min=1, help="Least relevant grade of binary measures; 2 for TREC DL.")
+    ] = 1,
+    measure: Annotated[str, typer.Option(help="The measure shown by query.")] = "nDCG@10",
+    queries: Annotated[int, typer.Option(min=0, help="How many queries of either end.")] = 10,
+    png: Annotated[Path | None, typer.Option(help="Draw every query's change here.")] = None,
+) -> None:
+    """Compare two runs: means, a test, and every query's gain or loss.
+
+    RUN_A and RUN_B are results of the warehouse, 2026-01-30 and 2026-01-31 or
+    2026-01-31/bm25 and 2026-01-31/perank, cells of experiments such as "window/window 20" and
+    "window/window 100", or TREC run files from anywhere with --qrels.
+    """
+    from perank_tasks.artifacts.store import Store
+    from perank_tasks.settings import Settings
+    from perank_tasks.warehouse.comparison import compare as compare_sides
+    from perank_tasks.warehouse.comparison import plot_queries, side_of_file, sides_of
+    from perank_tasks.warehouse.database import reading
+
+    if qrels:
+        sides = [side_of_file(Path(run), qrels, relevance_level) for run in (run_a, run_b)]
+        found = compare_sides([(sides[0], sides[1])], measure)
+    else:
+        for run in (run_a, run_b):
+            if Path(run).is_file():
+                raise ConfigError(f"{run} is a file: name its judgements with --qrels FILE.")
+        settings = Settings.from_environment()
+        with reading(settings.warehouse) as warehouse:
+            pairs = sides_of(warehouse, run_a, run_b)
+            found = compare_sides(pairs, measure, warehouse, Store(settings.root))
+
+    out = Console()
+    for comparison in found:
+        _print_measures(out, comparison)
+        if comparison.different:
+            out.print(f"Different: {escape(', '.join(comparison.different))}", highlight=False)
+        _print_queries(out, comparison, measure, queries)
+    tests = found[0].tests
+    out.print(
+        f"[dim]p: paired randomisation test; Holm's correction over {tests} tests; "
+        "interval: 95% of the difference, Student's t[/]"
+    )
+    if png:
+        for comparison in found:
+            name = comparison.b.run.arm if comparison.b.run and len(found) > 1 else ""
+            path = png.with_stem(f"{png.stem}-{name}") if name else png
+            plot_queries(comparison, measure, path)
+            out.print(f"{path}", highlight=False, soft_wrap=True)
+
+
+def _print_measures(out: Console, comparison: "Comparison") -> None:
+    title = f"{comparison.b.name} against {comparison.a.name}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("measure", no_wrap=True)
+    for heading in ("A", "B", "B - A", "interval", "p", "Holm", "better", "worse"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in comparison.measures:
+        table.add_row(
+            row.measure,
+            f"{row.a:.4f}",
+            f"{row.b:.4f}",
+            f"{row.delta:+.4f}",
+            f"{row.interval.low:+.3f} {row.interval.high:+.3f}",
+            "–" if row.p is None else f"{row.p:.4f}",
+            "–" if row.p_holm is None else f"{row.p_holm:.4f}",
+            str(row.better),
+            str(row.worse),
+        )
+    out.print(table)
+
+
+def _print_queries(out: Console, comparison: "Comparison", measure: str, most: int) -> None:
+    changed = [query for query in comparison.queries if query.delta]
+    losses = [query for query in changed if query.delta < 0][:most]
+    gains = [query for query in reversed(changed) if query.delta > 0][:most]
+    longest = max((abs(query.delta) for query in changed), default=1.0)
+    for heading, queries in (("lost", losses), ("gained", gains)):
+        if not queries:
+            continue
+        out.print(f"\n{measure} {heading} most:")
+        width = max(len(query.query_id) for query in queries)
+        for query in queries:
+            bar = "█" * max(1, round(BAR * abs(query.delta) / longest))
+            colour = "red" if query.delta < 0 else "blue"
+            out.print(
+                f"  {escape(query.query_id):{width}}  {query.a:.3f} → {query.b:.3f}  "
+                f"{query.delta:+.3f}  overlap {query.drift.overlap_10:.1f}  [{colour}]{bar}[/]",
+                highlight=False,
+                soft_wrap=True,
+            )
+    out.print()

@@ -1,0 +1,104 @@
+"""`perank sql`: ask the result tables, once or in a loop; read-only.
+
+In: a statement, a file with one, or lines typed into `--shell`. Out: a table in a terminal,
+CSV in a pipe. Every answer is from one whole night: a shell opens the published copy anew
+for each statement, so that it also sees the night that was loaded meanwhile.
+"""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+from rich.console import Console
+
+from perank_tasks.errors import ConfigError, PerankError, WarehouseError
+from perank_tasks.settings import Settings
+
+HELP = """\
+End a statement with a semicolon. Tables and views: SHOW TABLES;  columns: DESCRIBE runs;
+.help this text, .quit or Ctrl-D to leave."""
+
+
+def sql(
+    statement: Annotated[str | None, typer.Argument(help="A SELECT statement.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A file with one, as in sql/examples.")] = None,
+    shell: Annotated[
+        bool, typer.Option("--shell", help="Ask one statement after another.")
+    ] = False,
+) -> None:
+    """Ask the result tables, read-only; never in the way of a running night.
+
+    In a terminal the answer is a table, in a pipe or a file it is CSV.
+    """
+    if (statement is not None) + (file is not None) + shell != 1:
+        raise ConfigError(
+            'Give one statement, or --file with one, or --shell: perank sql "FROM latest_runs"'
+        )
+    if file is not None and not file.is_file():
+        raise ConfigError(f"{file} is not a file; examples are in sql/examples.")
+    if shell:
+        _shell()
+    else:
+        _answer(file.read_text() if file else statement or "")
+
+
+def _answer(text: str) -> None:
+    import duckdb
+
+    from perank_tasks.warehouse.database import reading
+
+    out = Console()
+    with reading(Settings.from_environment().warehouse) as warehouse:
+        try:
+            result = cast(duckdb.DuckDBPyRelation | None, warehouse.sql(text))
+            if result is None:
+                return
+            if out.is_terminal:
+                result.show(max_width=out.width, max_rows=200)
+                return
+            writer = csv.writer(sys.stdout)
+            writer.writerow(result.columns)
+            writer.writerows(result.fetchall())
+        except duckdb.Error as error:
+            raise WarehouseError(str(error)) from error
+
+
+def _shell() -> None:
+    """Read statements until the end of input; what is wrong with one is said, not fatal."""
+    interactive = sys.stdin.isatty()
+    if interactive:
+        import readline  # noqa: F401  (importing it gives input() history and editing)
+
+        print(f"{Settings.from_environment().published_warehouse}, read-only\n{HELP}")
+    lines: list[str] = []
+    while True:
+        try:
+            line = input(("perank> " if not lines else "   ...> ") if interactive else "")
+        except EOFError:
+            break
+        except KeyboardInterrupt:
+            print()
+            lines = []
+            continue
+        if not lines and line.strip() in (".quit", ".exit"):
+            return
+        if not lines and line.strip() == ".help":
+            print(HELP)
+        elif line.strip() or lines:
+            lines.append(line)
+            if line.rstrip().endswith(";"):
+                _try("\n".join(lines))
+                lines = []
+    if lines:
+        _try("\n".join(lines))
+    elif interactive:
+        print()
+
+
+def _try(text: str) -> None:
+    try:
+        _answer(text)
+    except PerankError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)

@@ -1,0 +1,86 @@
+"""`perank withdraw`: declare a snapshot bad, and take its results out of the tables."""
+
+from datetime import date
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from perank_tasks.artifacts.store import Store
+from perank_tasks.errors import ConfigError
+from perank_tasks.settings import Settings
+from perank_tasks.warehouse.withdrawals import (
+    Withdrawal,
+    all_withdrawals,
+    record_withdrawal,
+    take_back,
+)
+
+out = Console()
+
+
+def withdraw(
+    snapshot: Annotated[
+        str | None,
+        typer.Argument(help="snapshots/COLLECTION/KEY, as the column `snapshot` of `runs` has it."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Who withdraws it.")] = "",
+    reason: Annotated[str, typer.Option(help="What is wrong with it.")] = "",
+    undo: Annotated[bool, typer.Option("--undo", help="Take the withdrawal back.")] = False,
+    every: Annotated[bool, typer.Option("--list", help="List what has been withdrawn.")] = False,
+) -> None:
+    """Withdraw a bad snapshot: no night uses it any more, and its results leave the tables.
+
+    The warehouse is made again from Parquet without the results of that snapshot, so that later
+    nights are judged without them; their pages go. Nights whose results went are listed, to be run
+    again once the collection's files are right.
+    """
+    settings = Settings.from_environment()
+    store = Store(settings.root)
+    if every:
+        for withdrawal in all_withdrawals(store):
+            _print(_line(withdrawal))
+        return
+    if snapshot is None:
+        raise ConfigError("Name a snapshot to withdraw, or see what has been with --list.")
+    # A shell leaves a line's carriage return, as in CSV, in what it puts in.
+    snapshot = snapshot.strip()
+
+    from perank_tasks.warehouse.rebuild import rebuild
+
+    before = _nights(settings)
+    done = take_back(store, snapshot) if undo else record_withdrawal(store, snapshot, name, reason)
+    if before is not None:
+        rebuild(settings.warehouse, store, allow_empty=True)
+    after = _nights(settings)
+    _print(f"{'taken back: ' * undo}{_line(done)}")
+    collection = snapshot.split("/")[1]
+    changed = sorted((before or set()) ^ (after or set()))
+    for run_date, _ in changed:
+        settings.page(collection, run_date).unlink(missing_ok=True)
+    for run_date in sorted({day for day, _ in changed}):
+        _print(f"{run_date}: {'back in' if undo else 'out of'} the tables")
+    if changed and not undo:
+        out.print("[dim]next: put the collection right, then run these nights again[/]")
+    elif changed:
+        out.print("[dim]next: perank report --html --all makes the nights' pages again[/]")
+
+
+def _nights(settings: Settings) -> set[tuple[date, str]] | None:
+    """(date, arm) of every result in the tables; None where there are none yet."""
+    from perank_tasks.warehouse.database import reading
+
+    if not settings.published_warehouse.is_file():
+        return None
+    with reading(settings.warehouse) as warehouse:
+        rows = warehouse.execute("SELECT run_date, collection || ' ' || arm_hash FROM runs")
+        return set(rows.fetchall())
+
+
+def _line(withdrawal: Withdrawal) -> str:
+    when, said = withdrawal.moment[:10], withdrawal.reason
+    return f"{withdrawal.snapshot}  {when}  {withdrawal.name}: {said}"
+
+
+def _print(text: str) -> None:
+    out.print(text, highlight=False, soft_wrap=True, markup=False)

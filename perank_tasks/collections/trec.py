@@ -1,0 +1,192 @@
+"""TREC run and qrels files, in and out, as trec_eval reads them.
+
+    run     query_id Q0 passage_id rank score tag      white space between, best first
+    qrels   query_id 0  passage_id grade [text_hash]   grade: an integer, may be negative
+
+Identifiers hold no white space. A run is read by its scores alone, as trec_eval does: the
+rank column is checked to be a number and otherwise ignored. The fifth qrels column is ours
+and optional: the `text_hash` of the passage that was judged. `cut -f1-4` takes it off.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from perank_tasks.artifacts.storage.s3_path import AnyPath
+from perank_tasks.collections.records import Judgement, RunLine
+from perank_tasks.errors import RunFileError
+from perank_tasks.support.files import replacing
+
+RUN_LINE = "query_id Q0 passage_id rank score tag"
+QRELS_LINE = "query_id 0 passage_id grade"
+
+
+def read_run(path: AnyPath) -> list[RunLine]:
+    """Lines of a TREC run in the file's order; blank lines are passed over.
+
+    Raises:
+        RunFileError: the file is missing, unreadable, empty, has a malformed line or a
+            (query, passage) pair twice.
+    """
+    lines: list[RunLine] = []
+    seen: dict[tuple[str, str], int] = {}
+    for number, fields in _fields(path):
+        if len(fields) != 6:
+            raise _malformed(path, number, f"6 columns, {RUN_LINE}", f"{len(fields)}: {fields}")
+        query_id, _, passage_id, rank, score_text, _ = fields
+        if not _is_number(rank):
+            raise _malformed(path, number, "a number in column 4, the rank", repr(rank))
+        score = _number(score_text)
+        if not math.isfinite(score):
+            raise _malformed(
+                path, number, "a finite number in column 5, the score", repr(score_text)
+            )
+        _note_pair(path, seen, query_id, passage_id, number)
+        lines.append(RunLine(query_id, passage_id, score))
+    if not lines:
+        raise RunFileError(f"{path}: the run is empty; expected lines of the form {RUN_LINE}")
+    return lines
+
+
+def write_run(path: Path, lines: Iterable[RunLine], tag: str) -> None:
+    """Write a TREC run that every tool sorts into exactly the order given, whole or not at all.
+
+    `lines` come query by query, best first, as they are to be ranked. Scores are written in
+    full precision; where one does not fall below the one before it, in the single precision
+    that trec_eval reads, the next lower single-precision number is written instead.
+
+    Raises:
+        RunFileError: a query's lines are not together, a pair comes twice, a score is not
+            finite in single precision, or an identifier or the tag is empty or holds white
+            space. Nothing is written then.
+        StorageError: the file cannot be written.
+    """
+    _check_token(path, "the tag", tag)
+    written: list[str] = []
+    seen: dict[tuple[str, str], int] = {}
+    queries: set[str] = set()
+    current, rank, last = None, 0, np.float32(np.inf)
+    for number, line in enumerate(lines, 1):
+        _check_token(path, "query_id", line.query_id)
+        _check_token(path, "passage_id", line.passage_id)
+        _note_pair(path, seen, line.query_id, line.passage_id, number)
+        if line.query_id != current:
+            if line.query_id in queries:
+                raise RunFileError(
+                    f"{path}, line {number}: query {line.query_id!r} comes a second time after "
+                    "others; give all lines of a query together"
+                )
+            queries.add(line.query_id)
+            current, rank, last = line.query_id, 0, np.float32(np.inf)
+        score = float(line.score)
+        with np.errstate(over="ignore"):
+            single = np.float32(score)
+        if np.isfinite(single) and single >= last:
+            single = np.nextafter(last, np.float32(-np.inf))
+            score = float(single)
+        if not np.isfinite(single):
+            raise _malformed(path, number, "a score finite in single precision", repr(score))
+        rank, last = rank + 1, single
+        written.append(f"{line.query_id} Q0 {line.passage_id} {rank} {score!r} {tag}\n")
+    with replacing(path, "Give another place and run the same command again.") as temporary:
+        temporary.write_text("".join(written), encoding="utf-8", newline="\n")
+
+
+def read_qrels(path: AnyPath, *, hashed: bool = False) -> list[Judgement]:
+    """Lines of a TREC qrels file in the file's order; an empty file holds no judgement.
+
+    With `hashed`, every line must have the fifth column.
+
+    Raises:
+        RunFileError: the file is missing or unreadable, has a malformed line or judges a
+            (query, passage) pair twice.
+    """
+    least, expected = 4, f"4 columns, {QRELS_LINE} (and perhaps a text_hash)"
+    if hashed:
+        least, expected = 5, f"5 columns, {QRELS_LINE} text_hash"
+    judgements: list[Judgement] = []
+    seen: dict[tuple[str, str], int] = {}
+    for number, fields in _fields(path):
+        if not least <= len(fields) <= 5:
+            raise _malformed(path, number, expected, f"{len(fields)}: {fields}")
+        query_id, _, passage_id, grade, *hashes = fields
+        try:
+            relevance = int(grade)
+        except ValueError:
+            found = repr(grade)
+            raise _malformed(path, number, "an integer in column 4, the grade", found) from None
+        _note_pair(path, seen, query_id, passage_id, number)
+        text_hash = hashes[0] if hashes else None
+        judgements.append(Judgement(query_id, passage_id, relevance, text_hash))
+    return judgements
+
+
+def write_qrels(path: Path, judgements: Iterable[Judgement]) -> None:
+    """Write judgements as they come, tab-separated, with `text_hash` where it is known.
+
+    Raises:
+        RunFileError: a pair comes twice, or an identifier is empty or holds white space.
+            Nothing is written then.
+    """
+    written: list[str] = []
+    seen: dict[tuple[str, str], int] = {}
+    for number, judgement in enumerate(judgements, 1):
+        _check_token(path, "query_id", judgement.query_id)
+        _check_token(path, "passage_id", judgement.passage_id)
+        _note_pair(path, seen, judgement.query_id, judgement.passage_id, number)
+        columns = [judgement.query_id, "0", judgement.passage_id, str(judgement.relevance)]
+        if judgement.text_hash:
+            columns.append(judgement.text_hash)
+        written.append("\t".join(columns) + "\n")
+    path.write_text("".join(written), encoding="utf-8", newline="\n")
+
+
+def _fields(path: AnyPath) -> Iterator[tuple[int, list[str]]]:
+    """Line numbers, from 1, and columns of the lines that are not blank."""
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                try:
+                    fields = raw.decode("utf-8-sig" if number == 1 else "utf-8").split()
+                except UnicodeDecodeError as error:
+                    raise _malformed(path, number, "UTF-8 text", str(error)) from None
+                if fields:
+                    yield number, fields
+    except OSError as error:
+        raise RunFileError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _note_pair(
+    path: AnyPath, seen: dict[tuple[str, str], int], query_id: str, passage_id: str, number: int
+) -> None:
+    first = seen.setdefault((query_id, passage_id), number)
+    if first != number:
+        raise RunFileError(
+            f"{path}, line {number}: query {query_id!r} and passage {passage_id!r} are on "
+            f"line {first} already; keep one of the two"
+        )
+
+
+def _check_token(path: Path, what: str, token: str) -> None:
+    if not token or len(token.split()) != 1 or token != token.strip():
+        raise RunFileError(
+            f"{path}: {what} {token!r} cannot be written to a TREC file, whose columns are "
+            "separated by white space; use identifiers without any"
+        )
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _is_number(text: str) -> bool:
+    return not math.isnan(_number(text))
+
+
+def _malformed(path: AnyPath, number: int, expected: str, found: str) -> RunFileError:
+    return RunFileError(f"{path}, line {number}: expected {expected}; found {found}")

@@ -1,0 +1,1 @@
+"""Models: finding, unpacking and cutting them; encoders; vectors; what ships with the package."""

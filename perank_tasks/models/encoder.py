@@ -1,0 +1,177 @@
+"""The checkpoint's own embedder: in, texts; out, vectors as its projector expects them.
+
+Tokens are cut at `max_length`, pooled by the checkpoint's rule and L2-normalised: float32
+(n, embedding_size). Weights inside the checkpoint win over those found by name.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from perank_tasks.errors import CheckpointError, ConfigError
+from perank_tasks.models.encoder_spec import EncoderSpec
+from perank_tasks.models.find import resolve_model
+from perank_tasks.models.products import replace_linears
+from perank_tasks.models.variants import ModelVariant, architecture_code
+from perank_tasks.support.text import clean_text
+
+REFERENCE_MAX_LENGTH = 512
+"""Tokens of a passage that the PE-Rank reference encodes at inference."""
+
+
+class Encoder:
+    """The embedder of a checkpoint, on `device` in float32.
+
+    Args:
+        spec: what the checkpoint says of it.
+        weights: its tensors by name, where they are inside the checkpoint.
+        owner: the checkpoint, for messages.
+        cache: folder for models that have to be unpacked, see `resolve_model`.
+        trust_remote_code: run the encoder's own Python code, where its repository has some.
+
+    Raises:
+        CheckpointError: it needs remote code that was not opted in to, its weights do not fit
+            its configuration, or its width is not the checkpoint's embedding size.
+        ConfigError: it cannot be found.
+    """
+
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        weights: dict[str, Tensor] | None,
+        *,
+        owner: str,
+        cache: Path,
+        device: torch.device,
+        trust_remote_code: bool = False,
+    ) -> None:
+        folder = _config_folder(spec, owner, cache)
+        code = architecture_code(folder / "config.json")
+        needs_code = code is not None
+        if needs_code and not trust_remote_code:
+            raise CheckpointError(
+                f"encoder {spec.name!r} of checkpoint {owner!r} is Python code from its "
+                f"own repository ({code}), which is not run unless you ask. Either pass "
+                f"trust_remote_code=True, if you trust it, or rank from embeddings that were made "
+                f"elsewhere: the LLM and the projector need no such code"
+            )
+        # With remote code its files are fetched by transformers, from where the name says.
+        source = spec.name if needs_code and spec.folder is None else folder
+        options = {"trust_remote_code": trust_remote_code and needs_code}
+        self._tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        if weights is None:
+            self._model = AutoModel.from_pretrained(source, dtype=torch.float32, **options)
+        else:
+            config = AutoConfig.from_pretrained(source, **options)
+            self._model = AutoModel.from_config(config, dtype=torch.float32, **options)
+            _load_inside(self._model, weights, spec.name, owner)
+        variant = ModelVariant.parse(spec.name)
+        width = (variant.dimensions if variant else None) or self._model.config.hidden_size
+        if width != spec.embedding_size:
+            raise CheckpointError(
+                f"checkpoint {owner!r}: embedding_size is {spec.embedding_size}, "
+                f"but the encoder {spec.name!r} makes vectors of {width}. Name the encoder "
+                f"that the projector was trained with"
+            )
+        self._model.to(device).eval()
+        replace_linears(self._model)
+        self._device = device
+        self._pooling = spec.pooling
+        self._width = width
+        self._max_positions = getattr(self._model.config, "max_position_embeddings", None)
+        self.max_length = _own_max_length(folder, self._max_positions)
+
+    @torch.inference_mode()
+    def encode(
+        self, texts: Sequence[str], *, max_length: int | None, batch_size: int
+    ) -> np.ndarray:
+        """Embed texts: (len(texts), embedding_size) float32, L2-normalised, in order.
+
+        Raises:
+            ConfigError: `max_length` is more than the encoder's positions, or not positive.
+        """
+        max_length = self.max_length if max_length is None else max_length
+        limit = self._max_positions or max_length
+        if not 1 <= max_length <= limit or batch_size < 1:
+            raise ConfigError(
+                f"max_length must be from 1 to the encoder's {limit} tokens and batch_size 1 or "
+                f"more, found {max_length} and {batch_size}"
+            )
+        cleaned = [clean_text(text) for text in texts]
+        by_length = sorted(range(len(cleaned)), key=lambda i: len(cleaned[i]))
+        embeddings = np.empty((len(cleaned), self._width), np.float32)
+        for first in range(0, len(by_length), batch_size):
+            batch = by_length[first : first + batch_size]
+            inputs = self._tokenizer(
+                [cleaned[i] for i in batch],
+                max_length=max_length,
+                truncation=True,
+                padding=True,
+                return_tensors="pt",
+            ).to(self._device)
+            states = self._model(**inputs).last_hidden_state
+            pooled = _pool(states, inputs["attention_mask"], self._pooling)[:, : self._width]
+            embeddings[batch] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
+        return embeddings
+
+
+def _own_max_length(folder: Path, positions: int | None) -> int:
+    """Tokens to cut at: a sentence-transformers model's own, else the reference's."""
+    settings = folder / "sentence_bert_config.json"
+    if settings.is_file():
+        found = json.loads(settings.read_text(encoding="utf-8")).get("max_seq_length")
+        if found is None:  # newer ones leave it to the tokenizer
+            tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+            found = tokenizer["model_max_length"]
+        return min(int(found), positions or int(found))
+    return min(REFERENCE_MAX_LENGTH, positions or REFERENCE_MAX_LENGTH)
+
+
+def _pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """Token states (B, L, d) and mask (B, L) -> one vector a text, (B, d)."""
+    if pooling == "mean":
+        weights = mask[..., None].to(states.dtype)
+        return (states * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+    positions = torch.arange(mask.shape[1], device=mask.device) * mask
+    rows = torch.arange(len(states), device=states.device)
+    if pooling == "last_token":
+        return states[rows, positions.argmax(1)]
+    return states[rows, mask.argmax(1)]
+
+
+def _config_folder(spec: EncoderSpec, owner: str, cache: Path) -> Path:
+    """Where the encoder's config.json and tokenizer lie."""
+    try:
+        folder = spec.folder or resolve_model(spec.name, cache=cache).folder
+    except ConfigError as error:
+        raise ConfigError(
+            f"the encoder of checkpoint {owner!r} cannot be found: {error}. Ranking from "
+            f"embeddings that were made elsewhere needs no encoder"
+        ) from error
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} has no config.json: it is no encoder in Hugging Face form")
+    return folder
+
+
+def _load_inside(
+    model: torch.nn.Module, weights: dict[str, Tensor], name_of_encoder: str, owner: str
+) -> None:
+    expected = model.state_dict()
+    for name, tensor in expected.items():
+        found = weights.get(name)
+        # The pooler is a head that no pooling rule here reads; many encoders are saved without.
+        if found is None and name.startswith("pooler."):
+            continue
+        if found is None or found.shape != tensor.shape:
+            is_wrong = "missing" if found is None else f"of shape {tuple(found.shape)}"
+            raise CheckpointError(
+                f"checkpoint {owner!r}: tensor 'model.encoder.encoder.{name}' is {is_wrong}, "
+                f"expected shape {tuple(tensor.shape)} by the configuration of encoder "
+                f"{name_of_encoder!r}. Use the encoder that the checkpoint was saved with"
+            )
+    model.load_state_dict({k: v for k, v in weights.items() if k in expected}, strict=False)

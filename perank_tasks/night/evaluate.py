@@ -1,0 +1,214 @@
+"""Evaluate: the measures of every arm, and all rows of the night, as Parquet.
+
+In: the night's rankings; snapshot, candidates and embeddings are found through their
+manifests. Out: the artifact `results/<collection>/<key>` with exactly the rows that the
+warehouse will hold (`schemas.RESULT_TABLES`): loading is copying, and the warehouse can be
+made again from these files alone. They are held against `sql/checks/` before they count.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from datetime import UTC, datetime
+from typing import Any
+
+from perank_tasks.artifacts.store import Artifact, Manifest, Store, artifact_key
+from perank_tasks.config import Arm, Night
+from perank_tasks.night.snapshot import read_queries, snapshot_date
+from perank_tasks.regression.measures import MEASURES, evaluate_run
+from perank_tasks.schemas import RESULT_TABLES, rows_to_table
+from perank_tasks.settings import Settings
+from perank_tasks.support.meter import WORK
+from perank_tasks.warehouse.quality import check_night
+
+Rows = dict[str, list[tuple]]
+"""{result table: rows in the order of its columns}"""
+
+
+def evaluate(night: Night, rankings: dict[str, str]) -> str:
+    """Measure every arm's ranking and publish the night's rows; returns the reference.
+
+    Raises:
+        QualityError: the rows contradict themselves; `sql/checks/` says what is checked.
+    """
+    store = Store(Settings.from_environment().root)
+    key = artifact_key(
+        date=night.run_date,
+        fingerprint=night.fingerprint_hash,
+        rankings=rankings,
+        measures=MEASURES,
+        max_unranked=night.options.max_unranked,
+    )
+    results = store.artifact("results", night.collection_name, key)
+    if results.is_published:
+        return results.reference
+
+    rows: Rows = defaultdict(list)
+    opened = {arm.hash: store.open(rankings[arm.hash]) for arm in night.arms}
+    for arm in night.arms:
+        for table, new in arm_rows(night, arm, store, opened[arm.hash]).items():
+            rows[table] += new
+    tables = {t: rows_to_table(rows[t], schema) for t, schema in RESULT_TABLES.items()}
+    inputs = [artifact.manifest.inputs for artifact in opened.values()]
+    candidates = store.open(inputs[0]["candidates"]).read("candidates")
+    embeddings = sorted({i["embeddings"] for i in inputs if "embeddings" in i})
+    check_night(tables, candidates, map(store.open, embeddings))
+    for table, schema in RESULT_TABLES.items():
+        results.write_part(table, tables[table], schema)
+    return results.publish(
+        expected=dict.fromkeys(RESULT_TABLES, 1),
+        inputs={f"rankings {arm}": reference for arm, reference in rankings.items()},
+        config={"measures": MEASURES},
+        counts={table: len(new) for table, new in rows.items()},
+        provenance=night.fingerprint,
+    )
+
+
+def arm_rows(night: Night, arm: Arm, store: Store, rankings: Artifact) -> Rows:
+    """All rows of one arm: what the tables will hold of its rankings."""
+    inputs = rankings.manifest.inputs
+    candidates = store.open(inputs["candidates"])
+    snapshot = store.open(candidates.manifest.inputs["snapshot"])
+    ranking = rankings.read("rankings").to_pylist()
+    status = rankings.read("queries").to_pylist()
+
+    queries = dict(read_queries(night, snapshot.reference))
+    qrels: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in snapshot.read("qrels").to_pylist():
+        if row["query_id"] in queries:
+            qrels[row["query_id"]][row["passage_id"]] = row["relevance"]
+    run: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in ranking:
+        # Ranks, not scores: what is measured is the order that the table shows, ties included.
+        run[row["query_id"]][row["passage_id"]] = -row["rank"]
+    level = snapshot.manifest.config["relevance_level"]
+    values = evaluate_run(run, qrels, level)
+
+    key = (night.run_date, night.collection_name, arm.name, arm.hash)
+    unranked = sum(row["unranked_reason"] is not None for row in status)
+    incomplete = unranked > night.options.max_unranked * len(queries)
+    counts = snapshot.manifest.counts
+    return {
+        "runs": [
+            (
+                *key,
+                "incomplete" if incomplete else "complete",
+                _ranking_hash(ranking),
+                snapshot.reference,
+                snapshot_date(snapshot),
+                night.fingerprint_hash,
+                counts["passages"],
+                len(queries),
+                len(qrels),
+                unranked,
+                sum(row["query_was_cut"] for row in status),
+                counts["stale_judgements"],
+                counts["unknown_judgements"],
+                json.dumps(arm.model_dump(mode="json"), sort_keys=True),
+                datetime.now(UTC).replace(tzinfo=None),
+            )
+        ],
+        "measures": [
+            (*key, measure, sum(by_query.values()) / len(by_query), len(by_query))
+            for measure, by_query in values.items()
+            if by_query
+        ],
+        "query_measures": [
+            (*key, query_id, measure, value)
+            for measure, by_query in values.items()
+            for query_id, value in by_query.items()
+        ],
+        "rankings": [(*key, *row.values()) for row in ranking],
+        "efficiency": [
+            (*key, stage, *_efficiency(manifest.counts["stats"]))
+            for stage, manifest in _stages(store, rankings, candidates, snapshot).items()
+        ],
+        "provenance": [
+            (*key, name, str(value))
+            for name, value in {
+                **night.fingerprint,
+                **{f"artifact.{name}": reference for name, reference in inputs.items()},
+                "artifact.rankings": rankings.reference,
+                "artifact.snapshot": snapshot.reference,
+                "collection.spec": night.collection,
+                "collection.relevance_level": level,
+                **_contents(snapshot),
+                "queries.markers_defused": sum(row["markers_defused"] for row in status),
+                **_embedder(store, inputs),
+                **_promotion(night, arm),
+                **{
+                    f"model.{name}": value
+                    for name, value in rankings.manifest.counts["model"].items()
+                },
+            }.items()
+        ],
+    }
+
+
+def _stages(
+    store: Store, rankings: Artifact, candidates: Artifact, snapshot: Artifact
+) -> dict[str, Manifest]:
+    """The manifests of everything this arm's ranking took, in order."""
+    used = {"snapshot": snapshot.manifest}
+    inputs = (rankings.manifest.inputs, candidates.manifest.inputs)
+    # Of the arm, else of the first stage alone.
+    if embeddings := next((i["embeddings"] for i in inputs if "embeddings" in i), None):
+        used["embed"] = store.open(embeddings).manifest
+    if index := candidates.manifest.inputs.get("index"):
+        used["index"] = store.open(index).manifest
+    return used | {"retrieve": candidates.manifest, "rerank": rankings.manifest}
+
+
+def _efficiency(stats: dict[str, Any]) -> tuple:
+    rate = stats["items"] / stats["seconds"] if stats["seconds"] else None
+    return (
+        stats["device"],
+        stats["seconds"],
+        stats["items"],
+        rate,
+        stats["tokens_in"],
+        stats["decode_steps"],
+        stats["peak_memory_bytes"],
+        stats["numbers_repaired"],
+        *(stats[name] for name in WORK),
+    )
+
+
+def _embedder(store: Store, inputs: dict[str, str]) -> dict[str, str]:
+    if "embeddings" not in inputs:
+        return {}
+    identity = store.open(inputs["embeddings"]).manifest.config["embedder"]
+    return {f"embedder.{name}": str(value) for name, value in identity.items()}
+
+
+def _promotion(night: Night, arm: Arm) -> dict[str, str]:
+    """Who made the arm's checkpoint champion, since when and why."""
+    if night.promotion is None or night.promotion.checkpoint != arm.checkpoint:
+        return {}
+    act = night.promotion.model_dump(mode="json", exclude={"checkpoint"})
+    return {f"promotion.{name.removeprefix('promotion_')}": value for name, value in act.items()}
+
+
+def _contents(snapshot: Artifact) -> dict[str, str]:
+    """How many passages, queries and judgements there are, and a hash of each in order."""
+    contents = {}
+    for table, columns in (
+        ("passages", ["passage_id", "text_hash"]),
+        ("queries", ["query_id", "text"]),
+        ("qrels", ["query_id", "passage_id", "relevance"]),
+    ):
+        digest = hashlib.sha256()
+        rows = 0
+        for batch in snapshot.dataset(table).to_batches(columns=columns, batch_size=65_536):
+            digest.update(json.dumps(batch.to_pydict()).encode())
+            rows += batch.num_rows
+        contents[f"collection.{table}"] = str(rows)
+        contents[f"collection.{table}_hash"] = digest.hexdigest()[:16]
+    return contents
+
+
+def _ranking_hash(ranking: list[dict[str, Any]]) -> str:
+    digest = hashlib.sha256()
+    for row in ranking:
+        digest.update(f"{row['query_id']}\t{row['rank']}\t{row['passage_id']}\n".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,394 @@
+"""Index: BM25 over a snapshot's passages.
+
+In: a snapshot. Out: the artifact `indexes/<collection>/<key>`: the table `passages` (the
+ids in index order) and the folder `bm25`, as bm25s saves it. Title and text are indexed
+as one field. Lucene's BM25 formula; k1 and b are options of the night.
+
+A collection of more than `PASSAGES_A_SHARD` passages is indexed in shards, contiguous ranges of
+it, each an artifact as above; the index is then a manifest that names them. Every shard scores by
+the statistics of the whole collection, so that ranking the shards' best is ranking the whole:
+
+    count_terms (a shard) → gather_terms → index_shard (a shard) → publish_index
+
+What is counted is the artifact `terms/<collection>/<key>`, which k1 and b do not touch: `passages`
+(id and length), `terms` and `postings` of each shard, and `vocabulary`, the terms of all.
+"""
+
+import logging
+import math
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import bm25s
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from perank_tasks.artifacts.store import Artifact, Store, artifact_key
+from perank_tasks.config import INDEXED, Night
+from perank_tasks.settings import Settings
+from perank_tasks.support.analysis import ANALYZER, analyze
+from perank_tasks.support.meter import Meter, total
+from perank_tasks.support.progress import progress
+from perank_tasks.support.streams import rows_between
+
+# bm25s prints its debugging messages unless told otherwise.
+logging.getLogger("bm25s").setLevel(logging.WARNING)
+
+PASSAGES_A_SHARD = 200_000
+"""Of passages of 60 words, some 400 MB while they are indexed."""
+
+TOKENS_A_BLOCK = 1 << 20
+"""Tokens that are counted at once."""
+
+_IDS = pa.schema([pa.field("passage_id", pa.string(), nullable=False)])
+_LENGTHS = _IDS.append(pa.field("tokens", pa.int32(), nullable=False))
+_TERMS = pa.schema(
+    [
+        pa.field("term", pa.string(), nullable=False),
+        pa.field("passages", pa.int64(), nullable=False),  # that have it
+    ]
+)
+# Term after term as in the shard's `terms`, passages ascending.
+_POSTINGS = pa.schema(
+    [
+        pa.field("passage", pa.int32(), nullable=False),  # from 0, within the shard
+        pa.field("count", pa.int32(), nullable=False),
+    ]
+)
+
+
+def plan_index(night: Night, snapshot: str) -> list[int]:
+    """The shards to index: none where the first stage does not search an index."""
+    if night.options.first_stage not in INDEXED:
+        return []
+    return list(range(_shards(Store(Settings.from_environment().root), snapshot)))
+
+
+def count_terms(night: Night, snapshot: str, shard: int) -> dict[str, int]:
+    """Count one shard's terms; returns how many passages and tokens it has."""
+    store = Store(Settings.from_environment().root)
+    shards = _shards(store, snapshot)
+    terms = _terms(store, night, snapshot, shards)
+    indexed = _index(store, night, snapshot, shards).use()
+    if indexed or terms.use() or terms.has_part("postings", shard):
+        return {"passages": 0, "tokens": 0}
+
+    meter = Meter()
+    source = store.open(snapshot)
+    passages = source.manifest.counts["passages"]
+    counted = _count(source, *(passages * s // shards for s in (shard, shard + 1)))
+    meter.items = len(counted.ids)
+    counts = {"passages": len(counted.ids), "tokens": int(counted.lengths.sum())}
+    lengths = pa.table([counted.ids, counted.lengths], schema=_LENGTHS)
+    terms.write_part("passages", lengths, _LENGTHS, shard=shard)
+    rows = pa.table([counted.terms, np.diff(counted.starts)], schema=_TERMS)
+    terms.write_part("terms", rows, _TERMS, shard=shard)
+    # Written last: its presence says that the shard is done.
+    postings = pa.table([counted.passages, counted.counts], schema=_POSTINGS)
+    terms.write_part(
+        "postings", postings, _POSTINGS, shard=shard, stats=lambda: meter.stats() | counts
+    )
+    return counts
+
+
+def gather_terms(night: Night, snapshot: str) -> str | None:
+    """Sum what the shards counted; returns the reference, None where there is nothing to index."""
+    store = Store(Settings.from_environment().root)
+    shards = plan_index(night, snapshot)
+    if not shards or _index(store, night, snapshot, len(shards)).use():
+        return None
+    terms = _terms(store, night, snapshot, len(shards))
+    if terms.use():
+        return terms.reference
+    vocabulary = _TERMS.empty_table()
+    for shard in shards:
+        both = pa.concat_tables([vocabulary, terms.read("terms", shard=shard)])
+        summed = both.group_by("term").aggregate([("passages", "sum")])
+        vocabulary = pa.table([summed["term"], summed["passages_sum"]], schema=_TERMS)
+    terms.write_part("vocabulary", vocabulary, _TERMS)
+    stats = [terms.part_stats("postings", shard) for shard in shards]
+    return terms.publish(
+        expected={**dict.fromkeys(("passages", "terms", "postings"), len(shards)), "vocabulary": 1},
+        inputs={"snapshot": snapshot},
+        config={"analyzer": ANALYZER},
+        counts={
+            "passages": sum(s["passages"] for s in stats),
+            "tokens": sum(s["tokens"] for s in stats),
+            "terms": len(vocabulary),
+            "stats": total(stats),
+        },
+        provenance=night.fingerprint,
+    )
+
+
+def index_shard(night: Night, snapshot: str, terms: str | None, shard: int) -> str:
+    """Score one shard's postings by the whole collection's statistics; returns its reference.
+
+    Args:
+        terms: what `gather_terms` returned; None where the index is there already.
+    """
+    store = Store(Settings.from_environment().root)
+    shards = _shards(store, snapshot)
+    index = _index(store, night, snapshot, shards, shard)
+    if index.use():
+        return index.reference
+
+    meter = Meter()
+    assert terms is not None
+    counted = store.open(terms)
+    counts = counted.manifest.counts
+    own = counted.read("terms", shard=shard)
+    postings = counted.read("postings", shard=shard)
+    passages = counted.read("passages", shard=shard)
+    starts = np.concatenate([[0], np.cumsum(own["passages"].to_numpy())])
+    bm25 = _scored(
+        night,
+        frequencies=_frequencies(counted, own["term"]),
+        starts=starts,
+        passages=postings["passage"].to_numpy(),
+        counts=postings["count"].to_numpy(),
+        lengths=passages["tokens"].to_numpy(),
+        collection_passages=counts["passages"],
+        collection_tokens=counts["tokens"],
+    )
+    # The last one is what bm25s itself puts there, for queries without a term.
+    vocabulary = [*own["term"].to_pylist(), ""]
+    bm25.vocab_dict = {term: number for number, term in enumerate(vocabulary)}
+
+    draft = store.draft("indexes", night.collection_name)
+    try:
+        draft.write_part("passages", passages.select(["passage_id"]), _IDS)
+        with draft.writing("bm25") as folder:
+            bm25.save(folder)
+        counting = counted.part_stats("postings", shard)
+        return draft.publish(
+            key=index.reference.rpartition("/")[2],
+            expected={"passages": 1},
+            inputs={"snapshot": snapshot, "terms": terms},
+            config=_config(night, shards, shard),
+            counts={
+                "passages": len(passages),
+                "terms": len(own),
+                "stats": total([counting, meter.stats()]),
+            },
+            provenance=night.fingerprint,
+        )
+    except BaseException:
+        draft.discard()
+        raise
+
+
+def publish_index(night: Night, snapshot: str) -> str | None:
+    """Publish the index once its shards are; returns the reference, None where there is none."""
+    if night.options.first_stage not in INDEXED:
+        return None
+    store = Store(Settings.from_environment().root)
+    shards = _shards(store, snapshot)
+    index = _index(store, night, snapshot, shards)
+    if shards == 1 or index.use():
+        return store.open(index.reference).reference
+    parts = [store.open(_index(store, night, snapshot, shards, s).reference) for s in range(shards)]
+    counts = [part.manifest.counts for part in parts]
+    return index.publish(
+        expected={},
+        inputs={
+            "snapshot": snapshot,
+            **{f"shard {number:04d}": part.reference for number, part in enumerate(parts)},
+        },
+        config=_config(night, shards),
+        counts={
+            "passages": sum(c["passages"] for c in counts),
+            "stats": total(c["stats"] for c in counts),
+        },
+        provenance=night.fingerprint,
+    )
+
+
+def build_index(night: Night, snapshot: str) -> str | None:
+    """All of the above, one after the other; returns what `publish_index` does."""
+    shards = plan_index(night, snapshot)
+    for shard in shards:
+        count_terms(night, snapshot, shard)
+    terms = gather_terms(night, snapshot)
+    for shard in shards:
+        index_shard(night, snapshot, terms, shard)
+    return publish_index(night, snapshot)
+
+
+def shards_of(index: Artifact) -> list[Artifact]:
+    """An index's shards in the passages' order; itself where it has none."""
+    inputs = sorted((n, r) for n, r in index.manifest.inputs.items() if n.startswith("shard "))
+    return [index.store.open(reference) for _, reference in inputs] or [index]
+
+
+class Searcher:
+    """A loaded index, or a shard of one. Memory-mapped: several processes share one copy."""
+
+    def __init__(self, index: Artifact):
+        self.passage_ids = index.read("passages")["passage_id"].combine_chunks()
+        # An empty file cannot be mapped.
+        self.bm25 = None
+        if index.manifest.counts.get("terms", 1):
+            self.bm25 = bm25s.BM25.load(str(index.local("bm25")), mmap=True)
+
+    def search(self, query: str, depth: int) -> list[tuple[str, float]]:
+        """The best passages with a score above 0, best first; ties to the earlier passage.
+
+        Returns at most `depth` pairs (passage id, BM25 score): fewer, or none, where fewer
+        passages share a term with the query.
+        """
+        if self.bm25 is None:
+            return []
+        tokens = [token for token in analyze(query) if token in self.bm25.vocab_dict]
+        if not tokens:
+            return []
+        scores = self.bm25.get_scores(tokens)
+        found = np.flatnonzero(scores > 0)
+        if len(found) > depth:
+            # Everything at or above the depth-th score, so that a tie there is not cut blindly.
+            least = np.partition(scores[found], -depth)[-depth]
+            found = found[scores[found] >= least]
+        best = found[np.argsort(-scores[found], kind="stable")][:depth]
+        ids = self.passage_ids.take(pa.array(best)).to_pylist()
+        return list(zip(ids, scores[best].astype(float).tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """Terms of some passages. Posting i of term t is number `starts[t] + i`."""
+
+    ids: pa.Array  # (n,) passage ids
+    lengths: np.ndarray  # (n,) int32, tokens
+    terms: pa.Array  # (t,) strings
+    starts: np.ndarray  # (t + 1,) int64
+    passages: np.ndarray  # (p,) int32, from 0, ascending within a term
+    counts: np.ndarray  # (p,) int32
+
+
+def _count(snapshot: Artifact, first: int, last: int) -> _Counted:
+    """Count the terms of the passages numbered `first` to `last - 1`."""
+    numbers: dict[str, int] = {}
+    ids, lengths = [pa.array([], pa.string())], array("i")
+    blocks = [_unique(np.empty(0, np.int32), np.empty(0, np.int32), 0)]
+    tokens, begun = array("i"), 0
+    for batch in _read(snapshot, first, last):
+        ids.append(batch["passage_id"])
+        pairs = zip(batch["title"].to_pylist(), batch["text"].to_pylist(), strict=True)
+        for title, text in pairs:
+            terms = analyze(f"{title or ''}\n{text}")
+            tokens.extend(numbers.setdefault(term, len(numbers)) for term in terms)
+            lengths.append(len(terms))
+        if len(tokens) >= TOKENS_A_BLOCK:
+            blocks.append(_unique(np.array(tokens), np.array(lengths[begun:]), begun))
+            tokens, begun = array("i"), len(lengths)
+    blocks.append(_unique(np.array(tokens), np.array(lengths[begun:]), begun))
+    term, passage, count = (np.concatenate(columns) for columns in zip(*blocks, strict=True))
+    # Stable: the blocks are in the passages' order, and so are a term's postings then.
+    order = np.argsort(term, kind="stable")
+    starts = np.searchsorted(term, np.arange(len(numbers) + 1), sorter=order)
+    return _Counted(
+        ids=pa.concat_arrays(ids),
+        lengths=np.array(lengths),
+        terms=pa.array(list(numbers), pa.string()),
+        starts=starts,
+        passages=passage[order],
+        counts=count[order],
+    )
+
+
+def _read(snapshot: Artifact, first: int, last: int) -> Iterator[pa.RecordBatch]:
+    columns = ["passage_id", "title", "text"]
+    with progress("indexing", last - first, "passages") as advance:
+        for batch in rows_between(snapshot.dataset("passages"), columns, first, last):
+            yield batch
+            advance(batch.num_rows)
+
+
+def _unique(
+    tokens: np.ndarray, lengths: np.ndarray, first: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(term, passage, count) of tokens that are written passage after passage, by term."""
+    passage = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
+    pairs, counts = np.unique(tokens.astype(np.int64) << 32 | passage, return_counts=True)
+    return (
+        (pairs >> 32).astype(np.int32),
+        (pairs & 0xFFFFFFFF).astype(np.int32) + np.int32(first),
+        counts.astype(np.int32),
+    )
+
+
+def _frequencies(counted: Artifact, own: pa.ChunkedArray) -> np.ndarray:
+    """In how many passages of the whole collection each of these terms is."""
+    vocabulary = counted.read("vocabulary")
+    places = pc.index_in(own, value_set=vocabulary["term"].combine_chunks())
+    return vocabulary["passages"].take(places).to_numpy()
+
+
+def _scored(
+    night: Night,
+    *,
+    frequencies: np.ndarray,
+    starts: np.ndarray,
+    passages: np.ndarray,
+    counts: np.ndarray,
+    lengths: np.ndarray,
+    collection_passages: int,
+    collection_tokens: int,
+) -> bm25s.BM25:
+    """A shard's index as bm25s makes one, but by the statistics of the whole collection.
+
+    The formula and the order of its operations are those of bm25s' method `lucene`, in double
+    precision and then rounded: over one shard the scores are its own to the last bit.
+    """
+    k1, b = night.options.k1, night.options.b
+    seen, of_seen = np.unique(frequencies, return_inverse=True)
+    idf = [math.log(1 + (collection_passages - n + 0.5) / (n + 0.5)) for n in seen.tolist()]
+    average = collection_tokens / max(collection_passages, 1)
+    norm = k1 * ((1 - b) + b * lengths / (average or 1.0))
+    weights = np.repeat(np.array(idf, np.float32)[of_seen], np.diff(starts))
+    data = weights * (counts / (norm[passages] + counts))
+    bm25 = bm25s.BM25(k1=k1, b=b, method="lucene")
+    bm25.nonoccurrence_array = None
+    bm25.scores = {
+        "data": data.astype(np.float32),
+        "indices": passages,
+        "indptr": starts,
+        "num_docs": len(lengths),
+    }
+    return bm25
+
+
+def _config(night: Night, shards: int, shard: int | None = None) -> dict[str, Any]:
+    """What makes the scores what they are, and which part of the collection it is."""
+    config = {
+        "analyzer": ANALYZER,
+        "method": "lucene",
+        "k1": night.options.k1,
+        "b": night.options.b,
+    }
+    if shards > 1:
+        config["shards"] = shards
+        if shard is not None:
+            config["shard"] = shard
+    return config
+
+
+def _shards(store: Store, snapshot: str) -> int:
+    passages = store.open(snapshot).manifest.counts["passages"]
+    return max(1, math.ceil(passages / PASSAGES_A_SHARD))
+
+
+def _index(
+    store: Store, night: Night, snapshot: str, shards: int, shard: int | None = None
+) -> Artifact:
+    """The whole index, or one shard of it, published or not."""
+    key = artifact_key(snapshot=snapshot, **_config(night, shards, shard))
+    return store.artifact("indexes", night.collection_name, key)
+
+
+def _terms(store: Store, night: Night, snapshot: str, shards: int) -> Artifact:
+    key = artifact_key(snapshot=snapshot, analyzer=ANALYZER, shards=shards)
+    return store.artifact("terms", night.collection_name, key)

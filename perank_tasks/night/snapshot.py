@@ -1,0 +1,157 @@
+"""Snapshot: a collection as of the night's date, as Parquet.
+
+In: the collection. Out: the artifact `snapshots/<collection>/<key>` with the tables
+`passages`, `queries`, `qrels` and, where the collection brings a first-stage run, `run`.
+The key is a hash of the content and, where there is one, of the `dt=` folder's date, so an
+unchanged collection is one snapshot for ever and whatever was made from it is found again.
+
+Judgements: one whose text hash is not that of the passage it names is *stale*; it is
+counted and left out, since the text it judged is not here. One without a hash that names
+a passage outside the collection is *unknown*; it is counted and kept, since trec_eval
+counts it among what could have been found.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from datetime import date
+from itertools import islice
+
+import pyarrow as pa
+
+from perank_tasks.artifacts.store import Artifact, Store, artifact_key
+from perank_tasks.collections.records import CollectionData, Judgement, Passage
+from perank_tasks.collections.spec import open_collection
+from perank_tasks.config import Night
+from perank_tasks.errors import CollectionError
+from perank_tasks.schemas import GIVEN_RUN, PASSAGES, QRELS, QUERIES, rows_to_table
+from perank_tasks.settings import Settings
+from perank_tasks.support.meter import Meter
+from perank_tasks.support.streams import rows_with
+from perank_tasks.support.text import contents, text_hash
+from perank_tasks.warehouse.withdrawals import refuse_withdrawn
+
+ROWS_A_BATCH = 4096
+
+
+def take_snapshot(night: Night) -> str:
+    """Read the night's collection as of its date and return the snapshot's reference.
+
+    Raises:
+        CollectionError: a file is missing, empty or malformed, there are no passages or no
+            queries, or these very contents have been withdrawn. Nothing is published then.
+    """
+    store = Store(Settings.from_environment().root)
+    meter = Meter()
+    data = open_collection(night.collection).load(as_of=night.run_date)
+    draft = store.draft("snapshots", data.name)
+    try:
+        writer = _Writer(draft, data)
+        meter.items = writer.write()
+        key = artifact_key(content=writer.digest.hexdigest(), date=data.snapshot_date)
+        refuse_withdrawn(store, f"snapshots/{data.name}/{key}")
+        return draft.publish(
+            key=key,
+            expected=dict.fromkeys(writer.tables, 1),
+            inputs={},
+            config={"spec": night.collection, "relevance_level": data.relevance_level},
+            counts={
+                **writer.counts,
+                "snapshot_date": data.snapshot_date.isoformat() if data.snapshot_date else None,
+                "stats": meter.stats(),
+            },
+            provenance=night.fingerprint,
+        )
+    except BaseException:
+        draft.discard()
+        raise
+
+
+def read_queries(night: Night, snapshot: str) -> list[tuple[str, str]]:
+    """The queries of a night as (id, text), in the collection's order, cut by `query_limit`."""
+    store = Store(Settings.from_environment().root)
+    table = store.open(snapshot).read("queries")
+    rows = zip(table["query_id"].to_pylist(), table["text"].to_pylist(), strict=True)
+    return list(islice(rows, night.options.query_limit))
+
+
+def read_texts(snapshot: Artifact, ids: set[str]) -> dict[str, str]:
+    """What an embedder or an LLM reads of the given passages, as {id: text}; absent ids are
+    absent."""
+    names = ["passage_id", "title", "text"]
+    texts: dict[str, str] = {}
+    for batch in rows_with(snapshot.dataset("passages"), names, "passage_id", ids):
+        columns = (batch[name].to_pylist() for name in names)
+        for passage_id, title, text in zip(*columns, strict=True):
+            texts[passage_id] = contents(title, text)
+    return texts
+
+
+def snapshot_date(snapshot: Artifact) -> date | None:
+    """The date of the `dt=` folder a snapshot was read from; None where there are no dates."""
+    value = snapshot.manifest.counts["snapshot_date"]
+    return date.fromisoformat(value) if value else None
+
+
+class _Writer:
+    """Streams a collection into a draft, hashing and counting on the way."""
+
+    def __init__(self, draft: Artifact, data: CollectionData):
+        self.draft = draft
+        self.data = data
+        self.digest = hashlib.sha256()
+        self.tables = ["passages", "queries", "qrels", *(["run"] if data.run else [])]
+        self.counts: dict[str, int] = {}
+        # text hash of each passage that a judgement names, once it has been seen
+        self._judged: dict[str, str | None] = {j.passage_id: None for j in data.judgements}
+
+    def write(self) -> int:
+        """Write every table; returns the number of passages."""
+        data = self.data
+        passages = self._write("passages", PASSAGES, self._passages(data.passages))
+        queries = self._write("queries", QUERIES, self._queries())
+        if not passages or not queries:
+            raise CollectionError(
+                f"Collection {data.name} has {passages} passages and {queries} queries; "
+                "a night needs at least one of each. Look at the collection's files."
+            )
+        qrels = self._write("qrels", QRELS, self._qrels(data.judgements))
+        if data.run:
+            rows = ((line.query_id, line.passage_id, line.score) for line in data.run)
+            self._write("run", GIVEN_RUN, rows)
+        # The level changes what the judgements mean, so it is content.
+        self.digest.update(f"relevance_level={data.relevance_level}".encode())
+        self.counts |= {"passages": passages, "queries": queries, "judgements": qrels}
+        return passages
+
+    def _write(self, table: str, schema: pa.Schema, rows: Iterable[tuple]) -> int:
+        self.digest.update(table.encode())
+        return self.draft.write_part(table, self._batches(rows, schema), schema)
+
+    def _batches(self, rows: Iterable[tuple], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        rows = iter(rows)
+        while chunk := list(islice(rows, ROWS_A_BATCH)):
+            for row in chunk:
+                self.digest.update(repr(row).encode("utf-8", "backslashreplace"))
+            yield from rows_to_table(chunk, schema).to_batches()
+
+    def _passages(self, passages: Iterable[Passage]) -> Iterator[tuple]:
+        for passage in passages:
+            name = text_hash(passage.title, passage.text)
+            if passage.passage_id in self._judged:
+                self._judged[passage.passage_id] = name
+            yield passage.passage_id, passage.title, passage.text, name, list(passage.aliases)
+
+    def _queries(self) -> Iterator[tuple]:
+        for query in self.data.queries:
+            yield query.query_id, query.text
+
+    def _qrels(self, judgements: list[Judgement]) -> Iterator[tuple]:
+        stale = unknown = 0
+        for judgement in judgements:
+            here = self._judged[judgement.passage_id]
+            if judgement.text_hash is not None and judgement.text_hash != here:
+                stale += 1
+                continue
+            unknown += here is None
+            yield judgement.query_id, judgement.passage_id, judgement.relevance
+        self.counts |= {"stale_judgements": stale, "unknown_judgements": unknown}

@@ -1,0 +1,32 @@
+"""Verdict: one word for the night and one line for each arm, in the log.
+
+In: the loaded warehouse. Out: what `warehouse.night_verdict` makes of this night.
+"""
+
+import logging
+
+from perank_tasks.artifacts.store import Store
+from perank_tasks.config import Night
+from perank_tasks.settings import Settings
+from perank_tasks.warehouse.database import reading
+from perank_tasks.warehouse.night_verdict import NightVerdict, judge
+
+log = logging.getLogger(__name__)
+
+
+def verdict(night: Night) -> NightVerdict:
+    """The night's verdict, over the arms that it was to run."""
+    settings = Settings.from_environment()
+    with reading(settings.warehouse) as warehouse:
+        found = judge(
+            warehouse,
+            Store(settings.root),
+            night.run_date,
+            night.collection_name,
+            {arm.hash: arm.name for arm in night.arms},
+            night.options.baseline,
+        )
+    for arm in found["arms"]:
+        log.info("%s: %s", arm["arm"], arm["text"])
+    log.info("%s", found["text"])
+    return found

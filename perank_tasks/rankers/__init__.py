@@ -1,0 +1,1 @@
+"""Rankers: what kinds of thing an arm can be."""

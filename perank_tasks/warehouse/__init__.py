@@ -1,0 +1,1 @@
+"""The warehouse: DuckDB over Parquet, decisions, verdicts of nights, comparisons."""

@@ -1,0 +1,178 @@
+"""Attribution: what was different between two runs, in words, and which stage it shows in.
+
+In: the facts recorded of two runs (the view `run_facts`), their snapshots where they are
+still there, and the verdicts of the control arms. Out: phrases for a person, the likeliest
+cause of changed results first.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from perank_tasks.artifacts.store import Artifact, Store
+from perank_tasks.regression.ladder import Verdict
+from perank_tasks.warehouse.nights import Run
+
+Facts = Mapping[str, str]
+
+_CONTENTS = {"passages": "passages", "queries": "queries", "qrels": "judgements"}
+_SETTINGS_OF_FILES = {
+    "arm.checkpoint_hash": "the checkpoint's files",
+    "arm.embedder_hash": "the embedder's files or precision",
+}
+_MACHINE = {
+    "device": "device",
+    "accelerators": "accelerators",
+    "processor": "processor",
+    "threads": "threads",
+    "cores": "cores",
+    "platform": "platform",
+    "python": "Python",
+}
+_CONSEQUENCES = ("queries.", "embedder.", "arm.name", "commit")
+"""Facts that follow from others, or change without changing anything."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How one table of a snapshot differs from an earlier one's."""
+
+    table: str
+    added: int
+    removed: int
+    changed: int
+
+    def __str__(self) -> str:
+        counts = (("added", self.added), ("removed", self.removed), ("changed", self.changed))
+        parts = ", ".join(f"{n:,} {what}" for what, n in counts if n)
+        return f"{_CONTENTS[self.table]}: {parts or 'in another order'}"
+
+
+def facts_of(connection: duckdb.DuckDBPyConnection, run: Run) -> dict[str, str]:
+    """Everything recorded of how a run came about."""
+    rows = connection.execute(
+        "SELECT key, value FROM run_facts WHERE run_date = ? AND collection = ? AND arm_hash = ?",
+        [run.run_date, run.collection, run.arm_hash],
+    ).fetchall()
+    return dict(rows)
+
+
+def snapshot_of(connection: duckdb.DuckDBPyConnection, store: Store, run: Run) -> Artifact | None:
+    """The run's snapshot; None where it has been removed."""
+    row = connection.execute(
+        "SELECT snapshot FROM runs WHERE run_date = ? AND collection = ? AND arm_hash = ?",
+        [run.run_date, run.collection, run.arm_hash],
+    ).fetchone()
+    assert row
+    snapshot = Artifact(store, row[0])
+    return snapshot if snapshot.is_published else None
+
+
+def explain(
+    connection: duckdb.DuckDBPyConnection, store: Store, before: Run, now: Run
+) -> list[str]:
+    """What was different between two runs, in words; empty where nothing was."""
+    old, new = facts_of(connection, before), facts_of(connection, now)
+    was, is_now = (snapshot_of(connection, store, run) for run in (before, now))
+    differences = {}
+    if was and is_now:
+        for table in _CONTENTS:
+            if _differs(old, new, f"collection.{table}_hash"):
+                differences[table] = compare_snapshots(was, is_now, table)
+    return in_words(old, new, differences)
+
+
+def in_words(
+    before: Facts, now: Facts, differences: Mapping[str, Difference] | None = None
+) -> list[str]:
+    """The same from the facts alone, with counts of what changed where they are known."""
+    phrases = []
+    for table, name in _CONTENTS.items():
+        if _differs(before, now, f"collection.{table}_hash"):
+            counts = _arrow(before, now, f"collection.{table}")
+            known = (differences or {}).get(table)
+            phrases.append(str(known) if known else f"{name} changed ({counts})")
+    changed = {key for key in before.keys() | now.keys() if _differs(before, now, key)}
+    if "collection.relevance_level" in changed:
+        arrow = _arrow(before, now, "collection.relevance_level")
+        phrases.append(f"relevance level {arrow}")
+    for key in sorted(k for k in changed if k.startswith("arm.")):
+        if key in _SETTINGS_OF_FILES:
+            # A new name says more than a new hash.
+            if key.removesuffix("_hash") not in changed:
+                phrases.append(_SETTINGS_OF_FILES[key])
+        elif not key.startswith(_CONSEQUENCES):
+            phrases.append(f"setting {key.removeprefix('arm.')}: {_arrow(before, now, key)}")
+            if key == "arm.checkpoint" and "promotion.id" in now:
+                phrases[-1] += " (promoted as of {}, {}: {})".format(
+                    *(now[f"promotion.{what}"] for what in ("as_of", "name", "reason"))
+                )
+    if "code" in changed:
+        commits = _arrow(before, now, "commit")
+        phrases.append(f"perank's code (commit {commits})")
+    for key in sorted(k for k in changed if k.startswith("library.")):
+        phrases.append(f"{key.removeprefix('library.')} {_arrow(before, now, key)}")
+    for key, name in _MACHINE.items():
+        if key in changed:
+            phrases.append(f"{name} {_arrow(before, now, key)}")
+    return phrases
+
+
+def compare_snapshots(before: Artifact, now: Artifact, table: str) -> Difference:
+    """Count what was added, removed and changed in one table of a snapshot."""
+    keys, value = {
+        "passages": (["passage_id"], "text_hash"),
+        "queries": (["query_id"], "text"),
+        "qrels": (["query_id", "passage_id"], "relevance"),
+    }[table]
+    old, new = (_named(snapshot.read(table, [*keys, value])) for snapshot in (before, now))
+    common = old.keys() & new.keys()
+    return Difference(
+        table,
+        added=len(new.keys() - common),
+        removed=len(old.keys() - common),
+        changed=sum(old[key] != new[key] for key in common),
+    )
+
+
+def which_stage(words: Mapping[str, str], against: Mapping[str, str | None]) -> str | None:
+    """What the control arms say of where a change comes from.
+
+    Args:
+        words: {arm: verdict} of one night.
+        against: {arm: date of the night it was judged by}. Arms of which one has been accepted
+            anew and another has not are judged by different nights, and say nothing of each other.
+
+    Returns:
+        A sentence, or None where no arm moved or no control arm was run.
+    """
+    still = (Verdict.FIRST, Verdict.IDENTICAL)
+    moved = {arm for arm, word in words.items() if word not in still and against.get(arm)}
+    baselines = {against[arm] for arm in moved}
+    words = {arm: word for arm, word in words.items() if against.get(arm) in baselines}
+    if len(baselines) != 1 or "bm25" not in words:
+        return None
+    if "bm25" in moved:
+        return "BM25 moved: it is the data or the first stage"
+    if "cosine" in moved:
+        return "cosine moved and BM25 did not: it is the embeddings"
+    if "cosine" in words and "perank" in moved:
+        if "llm-off" in words and "llm-off" not in moved:
+            return "BM25, cosine and the residual alone did not move: it is the LLM"
+        return "BM25 and cosine did not move: it is the reranker"
+    return f"BM25 did not move: it is what comes after the first stage, in {', '.join(moved)}"
+
+
+def _named(rows: pa.Table) -> dict[tuple, object]:
+    return {tuple(key): value for *key, value in zip(*(c.to_pylist() for c in rows), strict=True)}
+
+
+def _differs(before: Facts, now: Facts, key: str) -> bool:
+    return before.get(key) != now.get(key)
+
+
+def _arrow(before: Facts, now: Facts, key: str) -> str:
+    old, new = before.get(key, "none"), now.get(key, "none")
+    return old if old == new else f"{old} → {new}"

@@ -1,0 +1,297 @@
+"""Comparison: two runs, measure by measure and query by query, with a test.
+
+In: two results of the warehouse, or two TREC runs with judgements from anywhere. Out: a
+`Comparison`: means, differences, intervals, a paired randomisation test with Holm's
+correction over all that is compared at once, and what every query gained or lost.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+
+from perank_tasks.artifacts.store import Store
+from perank_tasks.errors import ConfigError
+from perank_tasks.regression.drift import Drift, compare_rankings
+from perank_tasks.regression.statistics import (
+    Band,
+    effect_size,
+    holm,
+    mean_interval,
+    randomisation_test,
+)
+from perank_tasks.warehouse.attribution import explain
+from perank_tasks.warehouse.cell_names import CellName, FoundCell
+from perank_tasks.warehouse.derive import NO_QUALITY
+from perank_tasks.warehouse.nights import Run, read_rankings
+from perank_tasks.warehouse.run_names import RunName
+
+Scores = Mapping[str, Mapping[str, float]]
+"""{query id: {passage id: score}}, best first."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two runs."""
+
+    name: str
+    values: Mapping[str, Mapping[str, float]]
+    """{measure: {query id: value}}"""
+    rankings: Scores
+    run: Run | None = None
+    """Its row in the warehouse, where it is from there."""
+
+
+@dataclass(frozen=True)
+class MeasureComparison:
+    """One measure over the queries that both runs have."""
+
+    measure: str
+    queries: int
+    a: float
+    b: float
+    interval: Band
+    """Of the difference b - a."""
+    better: int
+    worse: int
+    p: float | None
+    """None for measures that say nothing of quality."""
+    p_holm: float | None
+    effect: float | None = None
+    """Mean difference over the differences' standard deviation; None where it was not kept, or
+    all differences are alike."""
+
+    @property
+    def delta(self) -> float:
+        return self.b - self.a
+
+
+@dataclass(frozen=True)
+class QueryComparison:
+    """One query: its values by the measure that is plotted, and how far its ranking moved."""
+
+    query_id: str
+    a: float
+    b: float
+    drift: Drift
+
+    @property
+    def delta(self) -> float:
+        return self.b - self.a
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs side by side."""
+
+    a: Side
+    b: Side
+    measures: list[MeasureComparison]
+    queries: list[QueryComparison]
+    """The one that lost most first."""
+    tests: int
+    """How many tests Holm's correction was over."""
+    different: list[str]
+    """What was different, in words, where that was recorded."""
+
+
+def sides_of(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> list[tuple[Side, Side]]:
+    """The pairs of results that two names mean.
+
+    Two nights pair arm by arm; where both names say an arm, those two; where one does, the
+    other's is the same arm. A cell of an experiment pairs with another one, or with one result.
+
+    Raises:
+        ConfigError: a name means nothing, or no arm is in both.
+    """
+    cells = [CellName.parse(text) for text in (a, b)]
+    if any(cells):
+        one, other = (
+            _named(connection, text, cell) for text, cell in zip((a, b), cells, strict=True)
+        )
+        return [(one, other)]
+    name_a, name_b = RunName.parse(a), RunName.parse(b)
+    runs_a, runs_b = name_a.find(connection), name_b.find(connection)
+    both_named = name_a.arm and name_b.arm
+    pairs = []
+    for run in runs_a:
+        others = [other for other in runs_b if both_named or other.arm == run.arm]
+        # Of two configurations of an arm, the same one where it is there.
+        others.sort(key=lambda other: other.arm_hash != run.arm_hash)
+        pairs += [(run, other) for other in others[:1]]
+    if not pairs:
+        raise ConfigError(
+            f"{a} has {', '.join(run.arm for run in runs_a)} and {b} has "
+            f"{', '.join(run.arm for run in runs_b)}: no arm is in both. Name an arm on either "
+            "side, as in 2026-01-31/bm25 2026-01-31/perank."
+        )
+    return [(_side(connection, one), _side(connection, other)) for one, other in pairs]
+
+
+def _named(connection: duckdb.DuckDBPyConnection, text: str, cell: CellName | None) -> Side:
+    """The one cell or result of that name."""
+    if cell:
+        return _cell_side(connection, cell.find(connection))
+    runs = RunName.parse(text).find(connection)
+    if len(runs) > 1:
+        raise ConfigError(
+            f"{text} has {', '.join(run.arm for run in runs)}; say which of them to hold the cell "
+            f"against, as in {runs[0].run_date}/{runs[0].arm}."
+        )
+    return _side(connection, runs[0])
+
+
+def side_of_file(path: Path, qrels: Path, relevance_level: int) -> Side:
+    """A TREC run, measured by a qrels file.
+
+    Raises:
+        RunFileError: a file has a line that cannot be read.
+    """
+    from perank_tasks.collections import trec
+    from perank_tasks.regression.measures import evaluate_run
+
+    run: dict[str, dict[str, float]] = {}
+    for line in trec.read_run(path):
+        run.setdefault(line.query_id, {})[line.passage_id] = line.score
+    grades: dict[str, dict[str, int]] = {}
+    for judgement in trec.read_qrels(qrels):
+        grades.setdefault(judgement.query_id, {})[judgement.passage_id] = judgement.relevance
+    ranked = {
+        query: dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
+        for query, found in run.items()
+    }
+    return Side(path.name, evaluate_run(run, grades, relevance_level), ranked)
+
+
+def compare(
+    pairs: Sequence[tuple[Side, Side]],
+    measure: str,
+    connection: duckdb.DuckDBPyConnection | None = None,
+    store: Store | None = None,
+) -> list[Comparison]:
+    """Compare pairs of runs; the correction is over all of them.
+
+    Args:
+        measure: whose values by query are given.
+        connection: with the store, where what was different between results is looked up.
+
+    Raises:
+        ConfigError: two runs have no judged query or not that measure in common.
+    """
+    rows: list[list[MeasureComparison]] = []
+    p_values: list[float] = []
+    for a, b in pairs:
+        compared = [_compare_measure(a, b, name) for name in a.values if name in b.values]
+        rows.append([row for row in compared if row])
+        if measure not in [row.measure for row in rows[-1]]:
+            raise ConfigError(
+                f"{a.name} and {b.name} have no {measure} of any query in common; they have "
+                f"{', '.join(row.measure for row in rows[-1]) or 'no measure at all'}."
+            )
+        p_values += [row.p for row in rows[-1] if row.p is not None]
+    corrected = iter(holm(np.array(p_values)).tolist())
+    return [
+        Comparison(
+            a,
+            b,
+            [
+                MeasureComparison(
+                    **{**vars(row), "p_holm": next(corrected) if row.p is not None else None}
+                )
+                for row in measures
+            ],
+            _compare_queries(a, b, measure),
+            len(p_values),
+            explain(connection, store, a.run, b.run)
+            if connection and store and a.run and b.run
+            else [],
+        )
+        for (a, b), measures in zip(pairs, rows, strict=True)
+    ]
+
+
+def plot_queries(comparison: Comparison, measure: str, path: Path) -> None:
+    """Draw what every query gained or lost, the largest loss on the left, as an image file."""
+    from matplotlib.figure import Figure
+
+    deltas = np.array([query.delta for query in comparison.queries])
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
+    colours = np.where(deltas < 0, "#c0392b", "#2471a3")
+    axes.bar(np.arange(len(deltas)), deltas, width=1.0, color=colours)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.axhline(deltas.mean(), color="#555555", linewidth=0.8, linestyle="--", label="mean")
+    axes.set_title(f"{comparison.b.name} against {comparison.a.name}, {len(deltas)} queries")
+    axes.set_xlabel("queries, largest loss first")
+    axes.set_ylabel(f"difference of {measure}")
+    axes.margins(x=0.01)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def _side(connection: duckdb.DuckDBPyConnection, run: Run) -> Side:
+    values: dict[str, dict[str, float]] = {}
+    for measure, query_id, value in connection.execute(
+        "SELECT measure, query_id, value FROM query_measures WHERE run_date = ? "
+        "AND collection = ? AND arm_hash = ? ORDER BY ALL",
+        [run.run_date, run.collection, run.arm_hash],
+    ).fetchall():
+        values.setdefault(measure, {})[query_id] = value
+    return Side(f"{run.run_date}/{run.arm}", values, read_rankings(connection, run), run)
+
+
+def _cell_side(connection: duckdb.DuckDBPyConnection, cell: FoundCell) -> Side:
+    key = [cell.experiment, cell.run_date, cell.cell_hash]
+    where = "WHERE experiment = ? AND run_date = ? AND cell_hash = ?"
+    values: dict[str, dict[str, float]] = {}
+    for measure, query_id, value in connection.execute(
+        "SELECT measure, query_id, value FROM experiment_query_measures " + where + " ORDER BY ALL",
+        key,
+    ).fetchall():
+        values.setdefault(measure, {})[query_id] = value
+    rankings: dict[str, dict[str, float]] = {}
+    for query_id, passage_id, score in connection.execute(
+        "SELECT query_id, passage_id, score FROM experiment_rankings "
+        + where
+        + " ORDER BY query_id, rank",
+        key,
+    ).fetchall():
+        rankings.setdefault(query_id, {})[passage_id] = score
+    return Side(f"{cell.experiment}/{cell.cell}", values, rankings)
+
+
+def _compare_measure(a: Side, b: Side, measure: str) -> MeasureComparison | None:
+    common = sorted(a.values[measure].keys() & b.values[measure].keys())
+    if not common:
+        return None
+    one, other = (np.array([side.values[measure][q] for q in common]) for side in (a, b))
+    differences = other - one
+    p = None if measure in NO_QUALITY else float(randomisation_test(differences[:, None])[0])
+    return MeasureComparison(
+        measure,
+        queries=len(common),
+        a=float(one.mean()),
+        b=float(other.mean()),
+        interval=mean_interval(differences),
+        better=int(np.sum(differences > 0)),
+        worse=int(np.sum(differences < 0)),
+        p=p,
+        p_holm=None,
+        effect=effect_size(differences),
+    )
+
+
+def _compare_queries(a: Side, b: Side, measure: str) -> list[QueryComparison]:
+    old, new = a.values[measure], b.values[measure]
+    queries = [
+        QueryComparison(
+            query,
+            old[query],
+            new[query],
+            compare_rankings(a.rankings.get(query, {}), b.rankings.get(query, {})),
+        )
+        for query in sorted(old.keys() & new.keys())
+    ]
+    return sorted(queries, key=lambda query: (query.delta, query.drift.overlap_10, query.query_id))

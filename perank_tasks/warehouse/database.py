@@ -1,0 +1,287 @@
+"""The warehouse: DuckDB files that are a view of the published Parquet.
+
+`writer.duckdb` is the loader's own. After every load a copy replaces `perank.duckdb` in
+one step, and that is what readers open: they never block the loader, and never see half
+a night. Statements are in `sql/`; values are bound or come as registered Arrow tables.
+`perank_tasks.warehouse.derive` fills the derived tables in the same transaction.
+"""
+
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from perank_tasks.artifacts.store import Artifact, Store
+from perank_tasks.errors import ConfigError, StorageError, WarehouseError
+from perank_tasks.schemas import EXPERIMENT_TABLES, RESULT_TABLES
+from perank_tasks.warehouse.acceptances import publish_acceptance
+from perank_tasks.warehouse.derive import VERSION, derive, derive_all
+from perank_tasks.warehouse.load_log import collection_of, keys_of, record_experiment, record_load
+from perank_tasks.warehouse.sql_files import sql_folder
+
+LOCK_PATIENCE_S = 60.0
+
+
+def load_results(
+    folder: Path,
+    results: Artifact,
+    patience_s: float = LOCK_PATIENCE_S,
+    acceptance: pa.Table | None = None,
+) -> dict[str, int]:
+    """Put a night's rows into the warehouse, replacing rows of the same key, and publish it.
+
+    Verdicts and drift of the night's date and of all later ones are derived again in the same
+    transaction.
+
+    Args:
+        folder: the warehouse folder; made where it is missing.
+        results: an artifact with the tables of `schemas.RESULT_TABLES`.
+        patience_s: how long to wait for another process that holds the writer's file.
+        acceptance: of this night, a row of `schemas.BASELINES`, to take effect with it.
+
+    Returns:
+        {table: rows loaded}.
+
+    Raises:
+        WarehouseError: another process holds the file, or it is not a warehouse.
+        StorageError: the folder cannot be written.
+    """
+    with writing(folder, patience_s) as connection:
+        counts = insert_results(connection, results)
+        if acceptance is not None:
+            insert_acceptances(connection, publish_acceptance(results.store, acceptance))
+        loaded = {date.fromisoformat(day) for day, _ in keys_of(results)}
+        derive(connection, collection_of(results.reference), min(loaded), loaded)
+        # Before the commit: the log may know more than the tables, never less.
+        record_load(results)
+    return counts
+
+
+def load_acceptance(
+    folder: Path, store: Store, acceptance: pa.Table, patience_s: float = LOCK_PATIENCE_S
+) -> None:
+    """Write an acceptance down, load it, and judge the dates it holds for again.
+
+    Args:
+        acceptance: one row of `schemas.BASELINES`.
+
+    Raises:
+        WarehouseError: as `load_results`.
+        ConfigError: what it accepts is not in the warehouse, or is incomplete.
+    """
+    (act,) = acceptance.to_pylist()
+    with writing(folder, patience_s) as connection:
+        _check_is_there(connection, act)
+        insert_acceptances(connection, publish_acceptance(store, acceptance))
+        derive(connection, act["collection"], act["as_of"], set())
+
+
+def insert_results(connection: duckdb.DuckDBPyConnection, results: Artifact) -> dict[str, int]:
+    """Replace the rows of the same keys by those of an artifact; derives nothing.
+
+    DuckDB reads the files as a stream, so a night need not fit into memory.
+    """
+    tables = {table: results.dataset(table) for table in RESULT_TABLES}
+    for table, rows in tables.items():
+        connection.register(f"incoming_{table}", rows)
+    for statement in sorted((sql_folder() / "load").glob("*.sql")):
+        connection.execute(statement.read_text())
+    return {table: rows.count_rows() for table, rows in tables.items()}
+
+
+def load_experiment(
+    folder: Path, results: Artifact, patience_s: float = LOCK_PATIENCE_S
+) -> dict[str, int]:
+    """Put an experiment's rows into the warehouse, replacing those of the same name and date.
+
+    Args:
+        results: an artifact with the tables of `schemas.EXPERIMENT_TABLES`.
+
+    Returns:
+        {table: rows loaded}.
+
+    Raises:
+        WarehouseError, StorageError: as `load_results`.
+    """
+    with writing(folder, patience_s) as connection:
+        counts = insert_experiment(connection, results)
+        record_experiment(results)
+    return counts
+
+
+def insert_experiment(connection: duckdb.DuckDBPyConnection, results: Artifact) -> dict[str, int]:
+    """Replace the rows of an experiment of the same name and date."""
+    tables = {table: results.dataset(table) for table in EXPERIMENT_TABLES}
+    for table, rows in tables.items():
+        connection.register(f"incoming_{table}", rows)
+    for statement in sorted((sql_folder() / "load_experiment").glob("*.sql")):
+        connection.execute(statement.read_text())
+    return {table: rows.count_rows() for table, rows in tables.items()}
+
+
+def insert_acceptances(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
+    """Append acceptances; one that is there already stays as it is."""
+    connection.register("incoming_baselines", rows)
+    connection.execute("INSERT OR IGNORE INTO baselines BY NAME SELECT * FROM incoming_baselines")
+
+
+def _check_is_there(connection: duckdb.DuckDBPyConnection, act: dict[str, Any]) -> None:
+    statuses = connection.execute(
+        "SELECT status FROM runs "
+        "WHERE run_date = $1 AND collection = $2 AND arm = coalesce($3, arm)",
+        [act["run_date"], act["collection"], act["arm"]],
+    ).fetchall()
+    if ("complete",) not in statuses:
+        name = "/".join(str(act[k]) for k in ("run_date", "arm", "collection") if act[k])
+        raise ConfigError(
+            f"{name} is {'incomplete' if statuses else 'not in the warehouse'} and cannot be "
+            'accepted. See what there is: perank sql "SELECT run_date, collection, arm, status '
+            'FROM runs"'
+        )
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A read-only connection to the published copy.
+
+    Raises:
+        WarehouseError: there is none yet, or it cannot be read.
+    """
+    path = folder / "perank.duckdb"
+    if not path.is_file():
+        raise WarehouseError(
+            f"There is no warehouse at {path} yet. Run a night first (`make nightly`, or "
+            "`perank nightly`), or set PERANK_HOME to where one ran."
+        )
+    try:
+        connection = duckdb.connect(str(path), read_only=True)
+    except duckdb.Error as error:
+        raise WarehouseError(f"{path} cannot be opened: {error}") from error
+    with connection:
+        yield connection
+
+
+def dicts(result: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """A result's rows by column name."""
+    columns = [column[0] for column in result.description or []]
+    return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+
+
+@contextmanager
+def writing(folder: Path, patience_s: float) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The writer's connection, migrated, in a transaction; publishes the copy when it succeeds."""
+    with locked(folder, patience_s) as deadline:
+        writer = folder / "writer.duckdb"
+        with _connect(writer, deadline) as connection:
+            _migrate(connection)
+            try:
+                connection.begin()
+                _define(connection)
+                yield connection
+                if connection.execute("FROM derivation").fetchall() != [(VERSION,)]:
+                    derive_all(connection)
+                connection.commit()
+            except duckdb.Error as error:
+                raise WarehouseError(
+                    f"The rows could not be loaded and the warehouse is as it was: {error}"
+                ) from error
+            connection.execute("CHECKPOINT")
+        publish(writer)
+
+
+@contextmanager
+def locked(folder: Path, patience_s: float) -> Iterator[float]:
+    """Be the only writer of a warehouse folder; yields until when to wait for its file."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "writer.lock").open("w")
+    except OSError as error:
+        raise StorageError(
+            f"The warehouse folder {folder} cannot be written: {error.strerror}. "
+            "Make it writable or set PERANK_WAREHOUSE."
+        ) from error
+    with lock:
+        deadline = time.monotonic() + patience_s
+        _lock(lock.fileno(), folder / "writer.duckdb", deadline)
+        yield deadline
+
+
+def _lock(descriptor: int, writer: Path, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise WarehouseError(
+                    f"Another perank process is loading into {writer}. Wait for it to finish, "
+                    "then load again; the night's Parquet results are safe."
+                ) from None
+            time.sleep(0.2)
+
+
+def _connect(writer: Path, deadline: float) -> duckdb.DuckDBPyConnection:
+    while True:
+        try:
+            return duckdb.connect(str(writer))
+        except duckdb.IOException as error:
+            if "lock" not in str(error).lower():
+                raise WarehouseError(
+                    f"{writer} cannot be opened as a DuckDB database: {error}. Move it away; "
+                    "`perank warehouse rebuild` makes a new one from Parquet."
+                ) from error
+            if time.monotonic() >= deadline:
+                raise WarehouseError(
+                    f"Another process holds {writer}, the loader's own file: {error}. Close it, "
+                    f"read {writer.with_name('perank.duckdb')} instead, and load again; the "
+                    "night's Parquet results are safe."
+                ) from None
+            time.sleep(0.2)
+
+
+def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
+    """Apply the schema files that this database has not seen, all or none."""
+    connection.begin()
+    connection.execute("CREATE TABLE IF NOT EXISTS schema_versions (version VARCHAR PRIMARY KEY)")
+    done = {version for (version,) in connection.execute("FROM schema_versions").fetchall()}
+    files = {file.stem: file for file in sorted((sql_folder() / "schema").glob("*.sql"))}
+    if unknown := done - files.keys():
+        connection.rollback()
+        raise WarehouseError(
+            f"The warehouse was written by a newer perank (schema {', '.join(sorted(unknown))}). "
+            "Use that version, or another PERANK_WAREHOUSE folder."
+        )
+    for version, file in files.items():
+        if version not in done:
+            connection.execute(file.read_text())
+            connection.execute("INSERT INTO schema_versions VALUES (?)", [version])
+    connection.commit()
+
+
+def _define(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make every view and then every macro, which may read views, anew."""
+    for folder in ("views", "macros"):
+        for file in sorted((sql_folder() / folder).glob("*.sql")):
+            connection.execute(file.read_text())
+
+
+def publish(writer: Path) -> None:
+    """Replace the readers' copy by the writer's file, in one step."""
+    published = writer.with_name("perank.duckdb")
+    temporary = published.with_name(f".{published.name}.tmp")
+    try:
+        shutil.copyfile(writer, temporary)
+        temporary.replace(published)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(
+            f"The rows are loaded, but the copy for readers could not be written to {published}: "
+            f"{error.strerror}. Free space and load again."
+        ) from error

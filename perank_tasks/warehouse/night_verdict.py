@@ -1,0 +1,189 @@
+"""One word for a night and one line for each arm, in plain sentences.
+
+In: the loaded warehouse, whose derived tables hold what every result is against the night
+accepted as of its date (`perank_tasks/regression/ladder.py` defines the words). Out: the
+words, and in plain sentences what they rest on and what was different. Where the night's
+options name another baseline, the same is worked out against that one and not kept.
+"""
+
+from datetime import date
+from typing import Any, TypedDict
+
+import duckdb
+
+from perank_tasks.artifacts.store import Store
+from perank_tasks.regression.ladder import Verdict, worst
+from perank_tasks.schemas import DERIVED_TABLES
+from perank_tasks.warehouse.attribution import explain, which_stage
+from perank_tasks.warehouse.database import dicts
+from perank_tasks.warehouse.derive import OVERLAP, drift_rows, judge_against
+from perank_tasks.warehouse.nights import Nights, Run
+
+
+class ArmVerdict(TypedDict):
+    """One arm: its name, its word, the date of the night it was judged by, if there was one, and
+    what the word rests on: `text` is all of it in one line."""
+
+    arm: str
+    arm_hash: str
+    verdict: str
+    against: str | None
+    because: str
+    different: list[str]
+    costs: list[str]
+    text: str
+
+
+class NightVerdict(TypedDict):
+    """The night's word, what the control arms say, and the arms."""
+
+    verdict: str
+    text: str
+    arms: list[ArmVerdict]
+
+
+def judge(
+    warehouse: duckdb.DuckDBPyConnection,
+    store: Store,
+    run_date: date,
+    collection: str,
+    arms: dict[str, str],
+    baseline: str = "accepted",
+) -> NightVerdict:
+    """The verdict of one night in words.
+
+    Args:
+        arms: {arm hash: name} of what the night was to have; one without rows is incomplete.
+        baseline: accepted, previous, or a date.
+    """
+    nights = Nights(warehouse, collection)
+    runs = {run.arm_hash: run for run in nights.of(run_date)}
+    verdicts, drift = _rows(warehouse, nights, run_date, baseline)
+    costs = dicts(
+        warehouse.execute(
+            "FROM cost_verdicts WHERE run_date = ? AND collection = ?", [run_date, collection]
+        )
+    )
+    found: list[ArmVerdict] = []
+    for arm_hash, name in arms.items():
+        rows = [row for row in verdicts if row["arm_hash"] == arm_hash]
+        word, because, different = Verdict.INCOMPLETE, "incomplete: it has no results", []
+        against = rows[0]["baseline_date"] if rows else None
+        if rows:
+            word = worst([row["verdict"] for row in rows])
+            moved = [row for row in drift if row["arm_hash"] == arm_hash]
+            because = _describe(word, rows, moved)
+            different = _causes(warehouse, store, nights, runs[arm_hash], rows[0])
+        unusual = [_cost(row) for row in costs if row["arm_hash"] == arm_hash and _is_unusual(row)]
+        parts = [because, f"different: {', '.join(different)}" if different else "", *unusual]
+        found.append(
+            {
+                "arm": name,
+                "arm_hash": arm_hash,
+                "verdict": str(word),
+                "against": against and against.isoformat(),
+                "because": because,
+                "different": different,
+                "costs": unusual,
+                "text": "; ".join(part for part in parts if part),
+            }
+        )
+    return _night(found)
+
+
+def stage_of(arms: list[ArmVerdict]) -> str | None:
+    """What the control arms of a night say of where a change comes from."""
+    against = {arm["arm"]: arm["against"] for arm in arms}
+    return which_stage({arm["arm"]: arm["verdict"] for arm in arms}, against)
+
+
+def _night(arms: list[ArmVerdict]) -> NightVerdict:
+    word = worst([arm["verdict"] for arm in arms])
+    text = f"{word} ({', '.join(a['arm'] for a in arms if a['verdict'] == word)})"
+    stage = stage_of(arms)
+    return {"verdict": str(word), "text": f"{text}; {stage}" if stage else text, "arms": arms}
+
+
+def _rows(
+    warehouse: duckdb.DuckDBPyConnection, nights: Nights, run_date: date, baseline: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of `verdicts` and of `drift` for one night, kept or worked out."""
+    if baseline == "accepted":
+        where = "WHERE run_date = ? AND collection = ?"
+        parameters = [run_date, nights.collection]
+        verdicts = dicts(warehouse.execute(f"FROM verdicts {where}", parameters))
+        return verdicts, dicts(warehouse.execute(f"FROM drift {where}", parameters))
+    judged = judge_against(warehouse, nights.collection, run_date, baseline)
+    pairs = {row.run: row.baseline.run for row in judged if row.baseline.run}
+    moved = [row for run, before in pairs.items() for row in drift_rows(warehouse, run, before)]
+    return (
+        [_named("verdicts", row.as_tuple()) for row in judged],
+        [_named("drift", row) for row in moved],
+    )
+
+
+def _named(table: str, row: tuple) -> dict[str, Any]:
+    return dict(zip(DERIVED_TABLES[table].names, row, strict=True))
+
+
+def _describe(word: Verdict, rows: list[dict[str, Any]], drift: list[dict[str, Any]]) -> str:
+    """What one arm's word rests on."""
+    if word == Verdict.FIRST:
+        return "first result, nothing to compare with"
+    if word == Verdict.INCOMPLETE:
+        lacking = next(row for row in rows if row["verdict"] == word)
+        if lacking["reason"] == "unranked":
+            return "incomplete: too many queries kept their first-stage order"
+        return f"incomplete: only {lacking['queries']} of the baseline's judged queries are there"
+    since = f"{word} since {rows[0]['baseline_date']} ({rows[0]['baseline_kind']})"
+    if word == Verdict.IDENTICAL:
+        return since
+    worst_rows = [row for row in rows if row["verdict"] == word and row["measure"] != OVERLAP]
+    changed = [row for row in worst_rows if row["delta"]]
+    changed.sort(key=lambda row: (row["measure"] != "nDCG@10", -abs(row["delta"])))
+    parts = [since, *(_measure(row) for row in changed[:1])]
+    if len(changed) > 1:
+        parts.append(f"so {', '.join(row['measure'] for row in changed[1:])}")
+    other = sum(row["changed_top_10"] for row in drift)
+    overlap = sum(row["overlap_10"] for row in drift) / max(len(drift), 1)
+    parts.append(f"{other} of {len(drift)} queries have another top 10 (overlap {overlap:.2f})")
+    return ": ".join([parts[0], "; ".join(parts[1:])])
+
+
+def _measure(row: dict[str, Any]) -> str:
+    text = f"{row['measure']} {row['delta']:+.4f} [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
+    text += f", {row['better']} queries better, {row['worse']} worse"
+    if row["p"] is not None and row["tests"]:
+        text += f", p {row['p']:.2g}, {row['p_holm']:.2g} over {row['tests']} tests"
+    why = {
+        "band": "outside the noise band {band_low:+.4f} … {band_high:+.4f}",
+        "trend": "small drops that add up",
+        "standing": "as the night before",
+    }.get(row["reason"] or "")
+    return f"{text}, {why.format(**row)}" if why else text
+
+
+def _causes(
+    warehouse: duckdb.DuckDBPyConnection,
+    store: Store,
+    nights: Nights,
+    run: Run,
+    row: dict[str, Any],
+) -> list[str]:
+    """What was different from the baseline, in words."""
+    name = row["baseline_date"], row["baseline_arm_hash"]
+    before = next((r for r in nights.runs if (r.run_date, r.arm_hash) == name), None)
+    return explain(warehouse, store, before, run) if before else []
+
+
+def _is_unusual(cost: dict[str, Any]) -> bool:
+    return cost["verdict"] not in ("first", "usual")
+
+
+def _cost(row: dict[str, Any]) -> str:
+    numbers = (row["value"], row["band_low"], row["band_high"])
+    if row["quantity"] == "peak memory":
+        value, low, high = (f"{n / 1024**3:.2f} GiB" for n in numbers)
+    else:
+        value, low, high = (f"{n:,.2f}" for n in numbers)
+    return f"{row['verdict']}: {row['quantity']} {value}, usual {low} to {high}"

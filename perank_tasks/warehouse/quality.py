@@ -1,0 +1,79 @@
+"""Quality: what must be true of a night before it counts.
+
+In: a night's rows, candidates and embeddings. Out: nothing, or a `QualityError` with the list
+of what is wrong. Each rule is a file in `sql/checks/`: a query over the result tables, and
+`candidates` (query_id, passage_id) and `vectors` (id, norm), that finds nothing in a sound night.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from perank_tasks.artifacts.store import Artifact
+from perank_tasks.errors import QualityError
+from perank_tasks.schemas import rows_to_table
+from perank_tasks.support.streams import rows_with
+from perank_tasks.warehouse.sql_files import sql_folder
+
+LISTED = 20
+"""Problems that a message names; the rest is counted."""
+
+_VECTORS = pa.schema([pa.field("id", pa.string()), pa.field("norm", pa.float64())])
+
+
+def check_night(
+    tables: Mapping[str, pa.Table],
+    candidates: pa.Table,
+    embeddings: Iterable[Artifact],
+    leave_out: Collection[str] = (),
+) -> None:
+    """Hold a night against every check.
+
+    Args:
+        tables: of `schemas.RESULT_TABLES`.
+        candidates: what the first stage found, one row a query and passage.
+        embeddings: the artifacts whose vectors the night ranked by.
+        leave_out: names of checks' files, without ending, that do not hold for these rows.
+
+    Raises:
+        QualityError: lists what is wrong, check by check.
+    """
+    problems: list[str] = []
+    with duckdb.connect() as connection:
+        for name, rows in tables.items():
+            connection.register(name, rows)
+        connection.register("candidates", candidates)
+        connection.register("vectors", _norms(candidates, embeddings))
+        for check in sorted((sql_folder() / "checks").glob("*.sql")):
+            if check.stem in leave_out:
+                continue
+            found = connection.execute(check.read_text()).fetchall()
+            problems += sorted(problem for (problem,) in found)
+    if problems:
+        more = len(problems) - LISTED
+        lines = [*problems[:LISTED], *([f"and {more} more"] if more > 0 else [])]
+        raise QualityError(
+            "The night's results contradict themselves and were not published; what was loaded "
+            "before is as it was:\n  " + "\n  ".join(lines) + "\nRemove the artifacts concerned "
+            "and run the night again; if it comes back, report it."
+        )
+
+
+def _norms(candidates: pa.Table, embeddings: Iterable[Artifact]) -> pa.Table:
+    """The lengths of the vectors of candidates and queries."""
+    wanted = {
+        "passages": set(candidates["passage_id"].to_pylist()),
+        "queries": set(candidates["query_id"].to_pylist()),
+    }
+    rows: list[tuple[str, float]] = []
+    for artifact in embeddings:
+        for table, ids in wanted.items():
+            for batch in rows_with(artifact.dataset(table), ["id", "embedding"], "id", ids):
+                width = batch.schema.field("embedding").type.list_size
+                flat = batch["embedding"].flatten().to_numpy(zero_copy_only=False)
+                matrix = flat.astype(np.float64).reshape(-1, width)
+                norms = np.linalg.norm(matrix, axis=1).tolist()
+                rows += zip(batch["id"].to_pylist(), norms, strict=True)
+    return rows_to_table(rows, _VECTORS)

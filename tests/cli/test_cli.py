@@ -1,0 +1,201 @@
+"""The command line as a person types it: real processes, real files."""
+
+import csv
+import io
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from perank_tasks.collections.records import RunLine
+from perank_tasks.collections.trec import read_run, write_run
+from perank_tasks.settings import Settings
+from tests.small import GOLDEN, TOPICS, some_passages, write_collection
+
+
+def perank(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "perank_tasks.cli.main", *arguments], capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> list[str]:
+    """A night of seconds: a small collection and the golden checkpoint."""
+    return [
+        *("--collection", write_collection(tmp_path / "topics")),
+        *("--checkpoint", str(GOLDEN), "--embedder", f"checkpoint:{GOLDEN}"),
+        *("--run-date", "2026-01-31"),
+    ]
+
+
+def test_a_night_ends_with_its_table_and_a_query_that_works(
+    options: list[str], tmp_path: Path
+) -> None:
+    done = perank("nightly", *options)
+    assert done.returncode == 0, done.stderr
+    assert "topics, night of 2026-01-31" in done.stdout
+    for heading in ("nDCG@10", "MRR@10", "recall@100", "judged@10", "seconds", "passages"):
+        assert heading in done.stdout
+    assert "perank: first result, nothing to compare with" in done.stdout
+    assert perank("report").stdout == done.stdout
+
+    qrels = [("q-other", "flea-0", 0), ("q-other", "thai-7", 1)]
+    other = write_collection(tmp_path / "other", queries={"q-other": "flea life"}, qrels=qrels)
+    assert perank("nightly", *options, "--collection", other, "--arms", "bm25").returncode == 0
+    command = next(line for line in done.stdout.splitlines() if line.startswith("Try:"))
+    answer = perank(*shlex.split(command.removeprefix("Try:"))[1:])
+    rows = list(csv.DictReader(io.StringIO(answer.stdout)))
+    assert len(rows) == 10
+    assert {row["arm"] for row in rows} <= {"bm25", "cosine", "fusion", "perank"}
+    # The worst of all is a query of the other collection.
+    assert "q-other" not in {row["query_id"] for row in rows}
+
+
+def test_nothing_but_our_own_words_goes_into_a_log(options: list[str]) -> None:
+    done = perank("embed", *options, "--arms", "cosine", "--embedder", "all-minilm-l6-v2")
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_night_that_is_stopped_says_that_it_can_go_on(options: list[str], number: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "perank_tasks.cli.main", "nightly", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    root, deadline = Path(Settings.from_environment().root), time.monotonic() + 120
+    while not list(root.glob("embeddings/*/*/*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Stopped. The same command goes on from what is done." in said
+    assert "Traceback" not in said
+
+
+def test_each_stage_is_a_command_that_finds_what_is_done(options: list[str]) -> None:
+    for stage in ("snapshot", "embed", "index", "retrieve", "rerank", "evaluate"):
+        done = perank(stage, *options, "--arms", "bm25, cosine")
+        assert done.returncode == 0, done.stderr
+        named = re.findall(r"/artifacts/\S+", done.stdout)
+        assert named, done.stdout
+        assert "next: perank " in done.stdout
+    assert "runs: 2" in perank("load", *options, "--arms", "bm25,cosine").stdout
+
+
+def test_help_teaches(options: list[str]) -> None:
+    text = perank("nightly", "--help").stdout
+    for word in ("--window", "--first-stage", "relevance_level", "0.9", "Anserini"):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nightly", "--collection", "pydoc"], "Did you mean pydocs?"),
+        (["nightly", "--checkpoint", "smollm2-minilmm"], "smollm2-minilm"),
+        (["nightly", "--arms", "bm25,cosin"], "arms.1: "),
+        (["nightly", "--collection", "files:/nowhere", "--arms", "bm25"], "/nowhere"),
+        (["embed", "--trust-remote-code", "--collection", "files:/nowhere"], "/nowhere"),
+        (["report"], "There is no warehouse at"),
+        (["report", "--run-date", "yesterday"], "'yesterday' is no date"),
+        (["sql"], "Give one statement"),
+        (["sql", "--file", "nowhere.sql"], "nowhere.sql is not a file"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(arguments: list[str], message: str) -> None:
+    done = perank(*arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_statement_is_an_error_and_the_tables_are_read_only(options: list[str]) -> None:
+    assert perank("nightly", *options, "--arms", "bm25").returncode == 0
+    for statement in ("SELECT nothing FROM nowhere", "DELETE FROM runs"):
+        done = perank("sql", statement)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+    assert perank("sql", "SELECT count(*) AS n FROM runs").stdout.split() == ["n", "1"]
+
+
+def test_judging_goes_round_without_saying_who_found_what(
+    options: list[str], tmp_path: Path
+) -> None:
+    assert perank("nightly", *options, "--arms", "bm25").returncode == 0
+    sheet, grades, qrels = (tmp_path / name for name in ("sheet.jsonl", "grades.tsv", "qrels.tsv"))
+    done = perank("judge", "sheet", str(sheet), "--collection", "topics")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in sheet.read_text().splitlines()]
+    assert set(lines[0]) == {"query_id", "query", "passage_id", "title", "text", "text_hash"}
+    assert {line["query_id"] for line in lines} == {f"q-{topic}" for topic in TOPICS}
+    judged = {("q-flea", "flea-3"), ("q-thai", "thai-0")}
+    assert not judged & {(line["query_id"], line["passage_id"]) for line in lines}
+
+    first = lines[0]
+    grades.write_text(f"{first['query_id']}\t{first['passage_id']}\t2\n")
+    command = ["judge", "record", str(grades), "--sheet", str(sheet), "--qrels", str(qrels)]
+    assert "1 judgements" in perank(*command).stdout
+    fields = [first["query_id"], "0", first["passage_id"], "2", first["text_hash"]]
+    assert qrels.read_text().split() == fields
+
+    grades.write_text("q-flea\tnever-pooled\t3\n")
+    done = perank(*command)
+    assert done.returncode == 1
+    assert "q-flea never-pooled is not on the sheet" in done.stderr
+    assert qrels.read_text().split() == fields
+
+
+def test_a_trec_run_is_reranked_into_another(options: list[str], tmp_path: Path) -> None:
+    passages = [passage["_id"] for passage in some_passages()]
+    given = [RunLine("q-flea", passage, -float(i)) for i, passage in enumerate(passages[:12])]
+    given += [RunLine("q-thai", passage, -float(i)) for i, passage in enumerate(passages[-5:])]
+    write_run(tmp_path / "in.trec", given, "first")
+    files = ["--run", str(tmp_path / "in.trec"), "--out", str(tmp_path / "out.trec")]
+    done = perank("rerank", *options, *files, "--top-k", "10")
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path / 'out.trec'}: 2 queries" in done.stdout
+    ranked = [(line.query_id, line.passage_id) for line in read_run(tmp_path / "out.trec")]
+    before = [(line.query_id, line.passage_id) for line in given]
+    assert sorted(ranked) == sorted(before)
+    assert ranked != before
+
+
+def test_a_run_goes_into_a_new_folder_and_not_over_an_old_one(
+    options: list[str], tmp_path: Path
+) -> None:
+    place = tmp_path / "runs" / "tonight"
+    arms = [*options, "--arms", "bm25"]
+    done = perank("rerank", *arms, "--out", str(place / "out.trec"))
+    assert done.returncode == 0, done.stderr
+    assert read_run(place / "out.trec")
+    assert [file.name for file in place.iterdir()] == ["out.trec"]
+    refused = perank("rerank", *arms, "--out", str(place))
+    assert refused.returncode == 1
+    assert f"{place} is a folder" in refused.stderr
+
+
+def test_several_arms_write_a_run_each(options: list[str], tmp_path: Path) -> None:
+    done = perank("rerank", *options, "--arms", "bm25,cosine", "--out", str(tmp_path / "out.trec"))
+    assert done.returncode == 0, done.stderr
+    assert read_run(tmp_path / "out.trec.bm25")
+    assert read_run(tmp_path / "out.trec.cosine")
+
+
+def test_a_run_that_is_not_there_or_cannot_be_taken(tmp_path: Path) -> None:
+    missing = perank("rerank", "--run", "nowhere.trec", "--out", "out.trec")
+    assert missing.returncode == 1
+    assert "nowhere.trec: no such run file" in missing.stderr
+    (tmp_path / "in.trec").write_text("q Q0 d 1 1.0 t\n")
+    pydocs = perank("rerank", "--run", str(tmp_path / "in.trec"))
+    assert pydocs.returncode == 1
+    assert "takes no run" in pydocs.stderr

@@ -1,0 +1,155 @@
+"""The commands around verdicts, as a person types them: real processes, real tables."""
+
+import json
+import re
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from perank_tasks.settings import Settings
+from perank_tasks.warehouse.database import load_results
+from tests.results import BASE, drop, publish_results
+
+DAYS = [date(2026, 1, day) for day in (1, 2, 3)]
+
+
+def perank(*arguments: str, typed: str | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "perank_tasks.cli.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, input=typed)
+
+
+@pytest.fixture
+def nights() -> Settings:
+    """Three nights of two arms; PE-Rank falls on the second."""
+    settings = Settings.from_environment()
+    for i, (day, delta) in enumerate(zip(DAYS, (0, 0.1, 0.1), strict=True)):
+        arms = {"perank": drop(delta), "bm25": BASE}
+        order = np.roll(range(12), min(i, 1))
+        load_results(settings.warehouse, publish_results(settings.root, day, arms, order=order))
+    return settings
+
+
+def test_pages_are_written_by_command_and_named_in_the_report(nights: Settings) -> None:
+    page = nights.page("c", DAYS[2])
+    assert "Page:" not in perank("report", "--run-date", "2026-01-03").stdout
+    done = perank("report", "--html", "--run-date", "2026-01-03")
+    assert done.stdout == f"{page}\n", done.stderr
+    assert "regression" in page.read_text()
+    assert f"Page:   {page}" in perank("report", "--run-date", "2026-01-03").stdout
+    every = perank("report", "--html", "--all").stdout.split()
+    assert every == [str(nights.page("c", d)) for d in DAYS] + [str(nights.reports / "index.html")]
+
+
+def test_accepting_a_night_turns_the_next_ones_green(nights: Settings) -> None:
+    assert "Verdict: regression (perank)" in perank("report", "--run-date", "2026-01-03").stdout
+    assert "Nothing has been accepted" in perank("baseline", "list").stdout
+    page = Path(perank("report", "--html", "--run-date", "2026-01-03").stdout.strip())
+    badge = re.compile(r'<th>perank</th><td><span class="badge \w+">(.*?)</span>')
+    assert badge.search(page.read_text())[1] == "▼ regression"
+    said = ["--name", "Ada", "--reason", "cheaper model"]
+    done = perank("baseline", "accept", "2026-01-02/perank", *said)
+    assert done.returncode == 0, done.stderr
+    assert f"pages written again: 1, and {nights.reports / 'index.html'}" in done.stdout
+    assert badge.search(page.read_text())[1] == "• identical"
+    assert "c, perank: the night of 2026-01-02 is the baseline as of 2026-01-02" in done.stdout
+    assert "2026-01-02  c/perank" in perank("baseline", "list").stdout
+    words = perank("sql", "SELECT verdict FROM arm_verdicts WHERE arm = 'perank' ORDER BY run_date")
+    assert words.stdout.split() == ["verdict", "first", "acknowledged", "identical"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["baseline", "accept", "yesterday", "--name", "A", "--reason", "b"], "names no run"),
+        (["baseline", "accept", "2026-05-05", "--name", "A", "--reason", "b"], "are no results of"),
+        (["baseline", "accept", "2026-01-02", "--name", "", "--reason", "b"], "a name and a reas"),
+        (["compare", "2026-01-01/perank", "2026-01-02/fusion"], "are no results of 2026-01-02/fus"),
+        (["compare", "2026-01-01", "2026-01-02", "--measure", "ERR"], "have no ERR"),
+        (["sql", "--shell", "FROM runs"], "Give one statement"),
+        (["report", "--all", "--run-date", "2026-01-02"], "leave out --run-date"),
+        (["report", "--html", "--run-date", "2026-05-05"], "No results of 2026-05-05"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_said(nights: Settings, arguments: list[str], message: str) -> None:
+    done = perank(*arguments)
+    assert done.returncode == 1
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_two_nights_are_compared_arm_by_arm(nights: Settings, tmp_path: Path) -> None:
+    done = perank("compare", "2026-01-01", "2026-01-02", "--png", str(tmp_path / "d.png"))
+    assert done.returncode == 0, done.stderr
+    assert "2026-01-02/perank against 2026-01-01/perank" in done.stdout
+    assert "-0.1000" in done.stdout
+    assert "nDCG@10 lost most:" in done.stdout
+    assert "correction over 2 tests" in done.stdout
+    for arm in ("perank", "bm25"):
+        assert (tmp_path / f"d-{arm}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_arms_are_compared(nights: Settings) -> None:
+    done = perank("compare", "2026-01-02/bm25", "2026-01-02/perank/c", "--queries", "3")
+    assert "2026-01-02/perank against 2026-01-02/bm25" in done.stdout
+    assert "setting name" not in done.stdout
+    assert done.stdout.count("overlap") == 3  # losses; nothing was gained by three
+
+
+def test_run_files_from_anywhere_are_compared(tmp_path: Path) -> None:
+    def run(name: str, first: str) -> str:
+        path = tmp_path / name
+        orders = {"good": ["a", "b", "c"], "bad": ["c", "b", "a"]}[first]
+        lines = [f"q{q} Q0 {p} {i} {9 - i} x" for q in range(20) for i, p in enumerate(orders, 1)]
+        path.write_text("\n".join(lines) + "\n")
+        return str(path)
+
+    qrels = tmp_path / "qrels.txt"
+    qrels.write_text("".join(f"q{q} 0 a 1\n" for q in range(20)))
+    done = perank(
+        "compare", run("bad.trec", "bad"), run("good.trec", "good"), "--qrels", str(qrels)
+    )
+    assert done.returncode == 0, done.stderr
+    assert "good.trec against bad.trec" in done.stdout
+    assert "+0.5000" in done.stdout
+    assert "0.0001" in done.stdout
+    done = perank("compare", str(tmp_path / "bad.trec"), str(tmp_path / "good.trec"))
+    assert "name its judgements with --qrels" in done.stderr
+
+
+def test_the_shell_answers_and_outlives_mistakes(nights: Settings) -> None:
+    typed = "SELECT count(*) AS n\nFROM runs;\n.help\nFROM nowhere;\nDELETE FROM runs;\n" + (
+        "SELECT 40 + 2 AS answer"
+    )
+    done = perank("sql", "--shell", typed=typed)
+    assert done.returncode == 0
+    assert done.stdout.split("\n")[:2] == ["n\r", "6\r"] or "n\n6\n" in done.stdout.replace(
+        "\r", ""
+    )
+    assert "answer\n42" in done.stdout.replace("\r", "")
+    assert "End a statement with a semicolon" in done.stdout
+    assert done.stderr.count("WarehouseError") == 2
+    assert perank("sql", "--shell", typed=".quit\nFROM nowhere;\n").stderr == ""
+
+
+def test_the_warehouse_is_made_again(nights: Settings) -> None:
+    before = perank("sql", "FROM verdicts ORDER BY ALL").stdout
+    nights.published_warehouse.unlink()
+    done = perank("warehouse", "rebuild")
+    assert done.returncode == 0, done.stderr
+    assert "made of 3 results" in done.stdout
+    assert perank("sql", "FROM verdicts ORDER BY ALL").stdout == before
+
+
+def test_a_simulation_says_what_it_found_and_draws_it(tmp_path: Path) -> None:
+    few = ["--nights", "10", "--trials", "2", "--curve-trials", "1"]
+    done = perank("simulate", *few, "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert "of 10 unchanged nights" in done.stdout
+    assert "16 tests a night" in done.stdout
+    report = json.loads((tmp_path / "out" / "simulation.json").read_text())
+    assert {"seed", "tests", "false_regression_rate", "curve"} <= report.keys()
+    assert (tmp_path / "out" / "power.png").read_bytes().startswith(b"\x89PNG")

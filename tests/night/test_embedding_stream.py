@@ -1,0 +1,117 @@
+"""Embedding and joining in small blocks: the same rows as at once, nothing embedded twice."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perank_tasks.artifacts.store import Store
+from perank_tasks.night import embed, rerank
+from perank_tasks.night.embed import read_vectors
+from perank_tasks.night.pipeline import run_night
+from perank_tasks.night.snapshot import take_snapshot
+from perank_tasks.perank.embedders import load
+from perank_tasks.settings import Settings
+from tests.small import small_night, some_passages, write_collection
+
+TEXTS = [passage["text"] for passage in some_passages()]
+
+
+def store() -> Store:
+    return Store(Settings.from_environment().root)
+
+
+def collection(folder: Path, texts: list[str]) -> str:
+    passages = [{"_id": f"p{i}", "text": text} for i, text in enumerate(texts)]
+    return write_collection(folder, passages=passages, qrels=[])
+
+
+def embedded(night: Any) -> Any:
+    (reference,) = run_night(night, until="embed")["embed"].values()
+    return store().open(reference)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embed, "TEXTS_A_CALL", 3)
+    monkeypatch.setattr(embed, "ROWS_A_BLOCK", 5)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("shards", [1, 3])
+def test_blocks_keep_order_and_embed_a_text_once(tmp_path: Path, shards: int) -> None:
+    texts = random.Random(1).choices(TEXTS[:20], k=60)
+    night = small_night(collection(tmp_path / "c", texts), arms=["cosine"], shards=shards)
+    artifact = embedded(night)
+    rows = artifact.read("passages")
+    assert rows["id"].to_pylist() == [f"p{i}" for i in range(60)]
+    parts = [texts[60 * s // shards : 60 * (s + 1) // shards] for s in range(shards)]
+    queries = 5
+    assert artifact.manifest.counts["embedded"] == sum(len(set(p)) for p in parts) + queries
+
+    embedder = load(night.embedders[0], Settings.from_environment())
+    vectors = read_vectors(artifact, "passages", {"p0", "p31", "p59"})
+    for name, vector in vectors.items():
+        (alone,) = embedder.encode([texts[int(name[1:])]])
+        assert np.abs(vector - alone).max() < 1e-5
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_vectors_are_taken_over_wherever_their_text_has_gone(tmp_path: Path) -> None:
+    earlier = embedded(small_night(collection(tmp_path / "c", TEXTS), arms=["cosine"], shards=2))
+    of_text = dict(zip(TEXTS, earlier.read("passages")["embedding"].to_pylist(), strict=True))
+    moved = [*TEXTS[1:], "A new text.", TEXTS[3], "Another new text.", "A new text."]
+    random.Random(2).shuffle(moved)
+    night = small_night(
+        collection(tmp_path / "c", moved), arms=["cosine"], shards=1, run_date="2026-02-01"
+    )
+    artifact = embedded(night)
+    assert artifact.manifest.counts["embedded"] == 2
+    rows = artifact.read("passages")["embedding"].to_pylist()
+    for text, vector in zip(moved, rows, strict=True):
+        assert "new" in text or vector == of_text[text]
+    new = [vector for text, vector in zip(moved, rows, strict=True) if text == "A new text."]
+    assert new[0] == new[1]
+
+
+def test_the_rows_of_a_large_shard_are_in_groups(tmp_path: Path) -> None:
+    texts = [f"Passage number {i} is on rice." for i in range(2500)]
+    night = small_night(collection(tmp_path / "c", texts), arms=["cosine"], shards=1)
+    (fragment,) = embedded(night).dataset("passages").get_fragments()
+    assert [group.num_rows for group in fragment.row_groups] == [2048, 452]
+
+
+def test_joins_of_few_candidates_rank_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = {f"q{i}": TEXTS[i % len(TEXTS)] for i in range(70)}
+    spec = write_collection(tmp_path / "c", queries=queries, qrels=[])
+    rankings = []
+    for home, candidates in (("one", 100_000), ("two", 1)):
+        monkeypatch.setenv("PERANK_HOME", str(tmp_path / home))
+        monkeypatch.setattr(rerank, "CANDIDATES_A_JOIN", candidates)
+        night = small_night(spec, passages="both", shards=1)
+        done = run_night(night, until="rerank")["rerank"]
+        rankings.append([store().open(r).read("rankings").to_pylist() for r in done.values()])
+    assert rankings[0] == rankings[1]
+
+
+def test_a_part_that_failed_half_way_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed, "TEXTS_A_CALL", 3)
+    night = small_night(collection(tmp_path / "c", TEXTS), arms=["cosine"], shards=1)
+    snapshot = take_snapshot(night)
+    (work, _) = embed.plan_embedding(night, snapshot)
+    calls = iter(range(3))
+
+    def failing(*args: Any) -> None:
+        if next(calls) == 2:
+            raise MemoryError
+
+    monkeypatch.setattr(embed, "_check", failing)
+    with pytest.raises(MemoryError):
+        embed.embed_shard(night, snapshot, work)
+    assert not list(store().root.glob("embeddings/*/*/*"))
