@@ -1,0 +1,95 @@
+"""The two forms of a list inside reranking: `CandidateList` in, `RankedList` out.
+
+A ranker takes candidate lists and gives ranked ones; so do the engine and its Python API. Between
+Parquet and the GPU nothing else holds a query's candidates.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateList:
+    """One query and its n candidates, best first by the first stage.
+
+    Attributes:
+        query_id: as the collection has it.
+        query: its text.
+        passage_ids: n identifiers.
+        scores: (n,) float64, the first stage's; None where there are none.
+        vectors: (N, d) float32, L2-normalised: the embeddings of the candidates of many lists,
+            shared between these. None where the ranker reads none.
+        rows: (n,) the row of `vectors` of each candidate; None: row i is candidate i's.
+        query_embedding: (d,) float32, L2-normalised.
+        texts: n passages' contents, where the ranker reads texts.
+        grades: n judgements, 0 where nobody judged, for an oracle's order.
+        problem: why the list cannot be ranked, found before any ranker saw it.
+    """
+
+    query_id: str
+    query: str
+    passage_ids: Sequence[str]
+    scores: np.ndarray | None = None
+    vectors: np.ndarray | None = None
+    rows: np.ndarray | None = None
+    query_embedding: np.ndarray | None = None
+    texts: Sequence[str] | None = None
+    grades: Sequence[int] | None = None
+    problem: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.passage_ids)
+
+    @property
+    def embeddings(self) -> np.ndarray | None:
+        """(n, d), the candidates' own rows of `vectors`."""
+        if self.vectors is None or self.rows is None:
+            return self.vectors
+        return self.vectors[self.rows]
+
+
+@dataclass(frozen=True)
+class RankedList:
+    """One query's ranking.
+
+    Attributes:
+        query_id, passage_ids: the candidate list's.
+        order: a permutation of 0..n-1, best first.
+        scores: n, best first, never rising; reciprocal ranks where a ranker has no scores.
+        unranked_reason: why the list keeps its given order; None: it was ranked.
+        query_was_cut: the query was longer than 256 LLM tokens.
+        markers_defused: special tokens and chat markers in texts that were broken by a space.
+        windows, tokens_in, decode_steps: what it took: windows ranked, prompt tokens without
+            padding, passages or tokens put out.
+        numbers_missing, numbers_repeated: what free decoding had to repair.
+    """
+
+    query_id: str
+    passage_ids: Sequence[str]
+    order: list[int]
+    scores: list[float] = field(default_factory=list)
+    unranked_reason: str | None = None
+    query_was_cut: bool = False
+    markers_defused: int = 0
+    windows: int = 0
+    tokens_in: int = 0
+    decode_steps: int = 0
+    numbers_missing: int = 0
+    numbers_repeated: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.scores:
+            object.__setattr__(self, "scores", reciprocal_ranks(len(self.order)))
+
+
+def reciprocal_ranks(n: int) -> list[float]:
+    """1, 1/2, 1/3, …: scores that say no more than the order."""
+    return [1 / rank for rank in range(1, n + 1)]
+
+
+def unranked(candidates: CandidateList, reason: str) -> RankedList:
+    """The list in its given order, and why."""
+    order = list(range(len(candidates)))
+    return RankedList(candidates.query_id, candidates.passage_ids, order, unranked_reason=reason)
