@@ -410,6 +410,8 @@ class Promotion(_Frozen):
 class Night(_Frozen):
     """A planned run: everything a stage needs to know beside its input artifacts."""
 
+    series: str = "nightly"
+    """What its results belong to: `nightly`, or an experiment's name."""
     run_date: date
     collection: str
     """Spec, resolved: never empty, and a folder by its absolute path."""
