@@ -39,8 +39,6 @@ _typer = partial(
     typer.Typer, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 app = _typer(help=__doc__, add_completion=False)
-judge = _typer(help="Judge passages by pooling, blind to the arm.")
-app.add_typer(judge, name="judge")
 bench = _typer(help="Measure the reranking engine and the pipeline on this machine.")
 app.add_typer(bench, name="bench")
 app.add_typer(baseline.app, name="baseline")
@@ -293,40 +291,6 @@ def _write_all_pages(run_date: str | None, collection: str | None) -> None:
         raise ConfigError("--all writes the page of every night; leave out --run-date, or --all.")
     for path in write_all_pages(Settings.from_environment(), collection):
         out.print(str(path), highlight=False, soft_wrap=True)
-
-
-@judge.command("sheet")
-def judge_sheet(
-    path: Annotated[Path, typer.Argument(help="The sheet to write, JSON lines.")],
-    collection: Annotated[str, typer.Option(help="The collection's name.")] = "pydocs",
-    depth: Annotated[int, typer.Option(min=1, help="How deep each arm is pooled.")] = 10,
-) -> None:
-    """Write what is to be judged: every arm's top passages, shuffled, without the arm."""
-    from perank_tasks.cli.judging import write_sheet
-
-    queries, passages = write_sheet(path, collection, depth)
-    out.print(
-        f"{path}: {passages} passages of {queries} queries to judge",
-        highlight=False,
-        soft_wrap=True,
-    )
-    out.print("[dim]next: grade them, then perank judge record GRADES --sheet … --qrels …[/]")
-
-
-@judge.command("record")
-def judge_record(
-    grades: Annotated[list[Path], typer.Argument(help="Lines of query, passage, grade.")],
-    sheet: Annotated[Path, typer.Option(help="The sheet that was judged.")],
-    qrels: Annotated[Path, typer.Option(help="The qrels file to add to.")],
-) -> None:
-    """Add grades to a qrels file, keyed by passage id and by the hash of the text read."""
-    from perank_tasks.cli.judging import record_grades
-
-    out.print(
-        f"{qrels}: {record_grades(grades, sheet, qrels)} judgements",
-        highlight=False,
-        soft_wrap=True,
-    )
 
 
 @bench.command("rerank")

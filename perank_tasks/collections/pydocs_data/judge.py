@@ -1,38 +1,55 @@
 """Judging by pooling: what is still to be judged, and taking the grades in.
 
-In: the warehouse and a night's rankings. Out: a sheet, one JSON line for each passage in
-some arm's first `depth` that nobody has judged yet, without arm, rank or score, shuffled
-within its query. Grades come back as `query_id TAB passage_id TAB grade` and are added,
-with the hash of the text that was read, to a qrels file.
+    python -m perank_tasks.collections.pydocs_data.judge sheet sheet.jsonl
+    python -m perank_tasks.collections.pydocs_data.judge record grades.tsv --sheet sheet.jsonl \\
+        --qrels qrels.tsv
+
+In: the published warehouse (PERANK_HOME says where) and the snapshot that its newest night read.
+Out: a sheet, one JSON line for each passage in some arm's first `depth` that nobody has judged
+yet, without arm, rank or score, shuffled within its query. Grades come back as
+`query_id TAB passage_id TAB grade` and are added, with the hash of the text that was read, to a
+qrels file.
 """
 
+import argparse
 import hashlib
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+import duckdb
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.collections import trec
 from perank_tasks.collections.records import Judgement
-from perank_tasks.errors import RunFileError
+from perank_tasks.errors import PerankError, RunFileError
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse.database import reading
-from perank_tasks.warehouse.sql_files import sql_folder
 
-GRADES = (0, 1, 2, 3)
+GRADES = ("0", "1", "2", "3")
+
+# Every passage in some arm's first $depth of the newest night: no arm, no rank.
+_POOL = """
+SELECT DISTINCT newest.snapshot, query_id, passage_id
+FROM rankings
+INNER JOIN (
+    FROM runs WHERE series = 'nightly' AND collection = $collection
+    QUALIFY run_date = max(run_date) OVER ()
+) AS newest USING (series, run_date, collection, arm_hash)
+WHERE rank <= $depth
+ORDER BY ALL
+"""
 
 
 def write_sheet(path: Path, collection: str, depth: int) -> tuple[int, int]:
     """Write the unjudged pool of a collection's newest night; returns (queries, passages)."""
     settings = Settings.from_environment()
-    with reading(settings.warehouse) as warehouse:
-        statement = (sql_folder() / "report" / "pool.sql").read_text()
-        pool = warehouse.execute(statement, {"collection": collection, "depth": depth}).fetchall()
-    snapshots = {snapshot for snapshot, _, _ in pool}
+    with duckdb.connect(str(settings.published_warehouse), read_only=True) as warehouse:
+        pool = warehouse.execute(_POOL, {"collection": collection, "depth": depth}).fetchall()
     lines = []
-    for reference in snapshots:
+    for reference in {snapshot for snapshot, _, _ in pool}:
         snapshot = Store(settings.root).open(reference)
-        queries = dict(zip(*(c.to_pylist() for c in snapshot.read("queries").columns), strict=True))
+        queries = {row["query_id"]: row["text"] for row in snapshot.read("queries").to_pylist()}
         passages = {row["passage_id"]: row for row in snapshot.read("passages").to_pylist()}
         qrels = snapshot.read("qrels", ["query_id", "passage_id"]).to_pylist()
         judged = {(row["query_id"], row["passage_id"]) for row in qrels}
@@ -86,10 +103,10 @@ def record_grades(grades: Iterable[Path], sheet: Path, qrels: Path) -> int:
 
 def _parse(path: Path, number: int, line: str) -> tuple[str, str, int]:
     fields = line.split("\t")
-    if len(fields) != 3 or fields[2] not in map(str, GRADES):
+    if len(fields) != 3 or fields[2] not in GRADES:
         raise RunFileError(
             f"{path}:{number}: expected query_id TAB passage_id TAB a grade of "
-            f"{', '.join(map(str, GRADES))}; found {line!r}. Nothing was recorded."
+            f"{', '.join(GRADES)}; found {line!r}. Nothing was recorded."
         )
     return fields[0], fields[1], int(fields[2])
 
@@ -97,3 +114,31 @@ def _parse(path: Path, number: int, line: str) -> tuple[str, str, int]:
 def _shuffled(query_id: str, passage_id: str) -> str:
     """An order that has nothing to do with any ranking and is the same for every judge."""
     return hashlib.sha256(f"{query_id}\t{passage_id}".encode()).hexdigest()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one of the two commands."""
+    parser = argparse.ArgumentParser(description="Judge passages by pooling, blind to the arm.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    sheet = commands.add_parser("sheet", help="write what is to be judged")
+    sheet.add_argument("path", type=Path, help="the sheet to write, JSON lines")
+    sheet.add_argument("--collection", default="pydocs", help="the collection's name")
+    sheet.add_argument("--depth", type=int, default=10, help="how deep each arm is pooled")
+    record = commands.add_parser("record", help="add grades to a qrels file")
+    record.add_argument("grades", type=Path, nargs="+", help="lines of query, passage, grade")
+    record.add_argument("--sheet", type=Path, required=True, help="the sheet that was judged")
+    record.add_argument("--qrels", type=Path, required=True, help="the file to add to")
+    chosen = parser.parse_args(arguments)
+    if chosen.command == "sheet":
+        queries, passages = write_sheet(chosen.path, chosen.collection, chosen.depth)
+        print(f"{chosen.path}: {passages} passages of {queries} queries to judge")
+    else:
+        count = record_grades(chosen.grades, chosen.sheet, chosen.qrels)
+        print(f"{chosen.qrels}: {count} judgements")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (PerankError, OSError, duckdb.Error) as error:
+        sys.exit(str(error))
