@@ -30,8 +30,8 @@ def accept(
     from perank_tasks.report.page import write_pages_after
     from perank_tasks.schemas import NIGHTLY
     from perank_tasks.settings import Settings
-    from perank_tasks.warehouse.acceptances import acceptance
     from perank_tasks.warehouse.database import load_acceptance, reading
+    from perank_tasks.warehouse.decisions import acceptance
     from perank_tasks.warehouse.run_names import RunName
 
     settings = Settings.from_environment()

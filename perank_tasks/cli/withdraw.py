@@ -9,7 +9,7 @@ from rich.console import Console
 from perank_tasks.artifacts.store import Store
 from perank_tasks.errors import ConfigError
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse.withdrawals import (
+from perank_tasks.warehouse.decisions import (
     Withdrawal,
     all_withdrawals,
     record_withdrawal,

@@ -8,8 +8,8 @@ again; the night's acceptance, if its options ask for one; then a fresh copy for
 from perank_tasks.artifacts.store import Store
 from perank_tasks.config import Night
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse.acceptances import acceptance_of
 from perank_tasks.warehouse.database import load_results
+from perank_tasks.warehouse.decisions import acceptance_of
 
 
 def load(night: Night, results: str) -> dict[str, int]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
-from perank_tasks.warehouse.withdrawals import withdrawn_snapshots
+from perank_tasks.warehouse.decisions import withdrawn_snapshots
 
 KIND = "loads"
 EXPERIMENT_KIND = "experiment_loads"

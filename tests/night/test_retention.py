@@ -18,8 +18,8 @@ from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.retention import DAY_S, apply_retention
 from perank_tasks.night.snapshot import take_snapshot
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse.acceptances import acceptance
 from perank_tasks.warehouse.database import load_acceptance, reading
+from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.rebuild import rebuild
 from tests.small import small_night, some_passages, write_collection
 

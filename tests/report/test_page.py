@@ -17,8 +17,8 @@ from perank_tasks.night.pipeline import run_night
 from perank_tasks.report.contents import read_page
 from perank_tasks.report.page import render, write_all_pages, write_pages
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse.acceptances import acceptance
 from perank_tasks.warehouse.database import load_acceptance, load_results, reading
+from perank_tasks.warehouse.decisions import acceptance
 from tests.results import BASE, drop, publish_results
 from tests.small import small_night, some_passages, some_queries, write_collection
 

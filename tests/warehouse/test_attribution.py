@@ -21,9 +21,9 @@ from perank_tasks.artifacts.store import Store
 from perank_tasks.night import provenance
 from perank_tasks.night.pipeline import run_night
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse.acceptances import acceptance
 from perank_tasks.warehouse.attribution import ArmWord, which_stage
 from perank_tasks.warehouse.database import load_acceptance
+from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.night_verdict import NightVerdict
 from perank_tasks.warehouse.nights import Run
 from tests.needs import PROJECT

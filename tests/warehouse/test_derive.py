@@ -11,8 +11,8 @@ import pytest
 from perank_tasks.artifacts.store import Store
 from perank_tasks.errors import ConfigError
 from perank_tasks.schemas import DERIVED_TABLES
-from perank_tasks.warehouse.acceptances import acceptance
 from perank_tasks.warehouse.database import dicts, load_acceptance, load_results, reading
+from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.night_verdict import judge
 from tests.results import BASE, drop, publish_results
 

@@ -8,8 +8,8 @@ import pytest
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.errors import ArtifactError, WarehouseError
-from perank_tasks.warehouse.acceptances import acceptance
 from perank_tasks.warehouse.database import load_acceptance, load_experiment, load_results, reading
+from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.rebuild import rebuild
 from tests.results import BASE, drop, publish_experiment, publish_results
 

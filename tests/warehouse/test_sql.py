@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from perank_tasks.schemas import DERIVED_TABLES, EXPERIMENT_TABLES, RESULT_TABLES
-from perank_tasks.warehouse.acceptances import acceptance
 from perank_tasks.warehouse.database import load_experiment, load_results, reading
+from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.sql_files import sql_folder
 from tests.results import BASE, drop, publish_experiment, publish_results
 

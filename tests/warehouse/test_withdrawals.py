@@ -11,8 +11,8 @@ from perank_tasks.errors import ArtifactError, CollectionError, ConfigError
 from perank_tasks.night.pipeline import run_night
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.database import reading
+from perank_tasks.warehouse.decisions import record_withdrawal, take_back
 from perank_tasks.warehouse.rebuild import rebuild
-from perank_tasks.warehouse.withdrawals import record_withdrawal, take_back
 from tests.airflow.comparing import tables
 from tests.small import small_night, some_passages, write_collection
 
