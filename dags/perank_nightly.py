@@ -46,6 +46,7 @@ publish_embeddings = stage("embed.publish_embeddings", **ALSO_OF_NOTHING)
 plan_index = stage("index.plan_index")
 count_terms = stage("index.count_terms")
 gather_terms = stage("index.gather_terms", **ALSO_OF_NOTHING)
+plan_scoring = stage("index.plan_scoring")
 index_shard = stage("index.index_shard")
 publish_index = stage("index.publish_index", **ALSO_OF_NOTHING)
 plan_retrieval = stage("retrieve.plan_retrieval")
@@ -89,7 +90,9 @@ def perank_nightly():
         shards = plan_index(snapshot=snapshot)
         terms = gather_terms(snapshot=snapshot)
         count_terms.partial(snapshot=snapshot).expand(shard=shards) >> terms
-        done = index_shard.partial(snapshot=snapshot, terms=terms).expand(shard=shards)
+        done = index_shard.partial(snapshot=snapshot, terms=terms).expand(
+            work=plan_scoring(snapshot=snapshot)
+        )
         return done >> publish_index(snapshot=snapshot)
 
     @task_group

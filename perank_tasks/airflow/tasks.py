@@ -133,11 +133,12 @@ def plan(**task_options: Any) -> Any:
     @task(task_id=PLAN, **task_options)
     def plan_night() -> dict[str, Any]:
         from perank_tasks.night.plan import plan_night as plan_stage
+        from perank_tasks.night.site import Site
 
         context = get_current_context()
         with _AsAirflowErrors():
             options = parse_conf(dict(context["params"]))
-            return plan_stage(options, run_date_of(context)).to_json()
+            return plan_stage(options, run_date_of(context), Site.from_environment()).to_json()
 
     return plan_night
 
@@ -228,6 +229,10 @@ def _stage(
         if "begun" in wanted:
             start = context["dag_run"].start_date
             inputs["begun"] = start.timestamp() if start else None
+        if "site" in wanted:
+            from perank_tasks.night.site import Site
+
+            inputs["site"] = Site.from_environment()
         begin = time.monotonic()
         about = fields(planned, module.rpartition(".")[2], inputs)
         with bound_contextvars(**about), _AsAirflowErrors():
@@ -272,6 +277,7 @@ def verdict(**task_options: Any) -> Any:
 
     @task(task_id=VERDICT, outlets=[VERDICTS], **task_options)
     def judge_night() -> Any:
+        from perank_tasks.night.site import Site
         from perank_tasks.night.verdict import verdict as verdict_stage
         from perank_tasks.settings import Settings
 
@@ -280,7 +286,7 @@ def verdict(**task_options: Any) -> Any:
         night = Night.from_json(ti.xcom_pull(task_ids=PLAN))
         alerts = AlertOptions.of(dict(context["params"]))
         with bound_contextvars(**fields(night, VERDICT)), _AsAirflowErrors():
-            found = verdict_stage(night)
+            found = verdict_stage(night, Site.from_environment())
             means = figures(Settings.from_environment(), night.run_date, night.collection_name)
         _send_metrics(night, found, means)
         result = {**found, "figures": means}

@@ -6,23 +6,20 @@ too: it first does the stages before it, finding what is done already, so that
 the current folder).
 """
 
-import inspect
 import logging
 import os
 import signal
 import sys
-import types
-from collections.abc import Callable
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from perank_tasks.artifacts.storage import in_words
-from perank_tasks.cli import baseline, checkpoint, parse_date, train, warehouse
+from perank_tasks.cli import baseline, checkpoint, night, parse_date, train, warehouse
 from perank_tasks.cli.compare import compare
 from perank_tasks.cli.experiment import experiment
 from perank_tasks.cli.plan import plan
@@ -30,7 +27,6 @@ from perank_tasks.cli.retention import retention
 from perank_tasks.cli.simulate import simulate
 from perank_tasks.cli.sql import sql
 from perank_tasks.cli.withdraw import withdraw
-from perank_tasks.config import ARM_NAMES, Night, NightOptions
 from perank_tasks.errors import ConfigError, PerankError
 from perank_tasks.support.log_context import ContextFormatter
 
@@ -49,17 +45,6 @@ app.add_typer(train.app, name="train")
 app.add_typer(warehouse.app, name="warehouse")
 out = Console()
 
-_HELP = {
-    "snapshot": "Read the collection as of the date into Parquet.",
-    "embed": "Embed every passage and query that is new.",
-    "index": "Build the BM25 index.",
-    "retrieve": "Find every query's candidates.",
-    "rerank": "Order the candidates by every arm; or with --run and --out: TREC files in and out.",
-    "evaluate": "Measure every arm's ranking.",
-    "load": "Load the night's rows into DuckDB.",
-    "verdict": "Say what each result is against the accepted one.",
-}
-
 
 def _usable_device(name: str) -> str:
     from perank_tasks.perank.engine import device_named
@@ -70,27 +55,6 @@ def _usable_device(name: str) -> str:
 
 # Looked at before models are made, which takes a minute.
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", callback=_usable_device)]
-
-_RUN_FILES = [
-    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-    for name, annotation in {
-        "run": Annotated[
-            Path | None,
-            typer.Option(
-                help="TREC run with the candidates to rerank; the collection (files:FOLDER) has "
-                "their texts and the queries'."
-            ),
-        ],
-        "out_file": Annotated[
-            Path | None,
-            typer.Option(
-                "--out",
-                help="TREC run to write: PE-Rank's, or that of the one arm in --arms; of several, "
-                "one file each, named OUT.ARM.",
-            ),
-        ],
-    }.items()
-]
 
 
 def main() -> None:
@@ -121,131 +85,9 @@ def run(commands: typer.Typer) -> None:
         raise SystemExit(1) from None
 
 
-def _with_night_options(
-    command: Callable[..., None], *own: inspect.Parameter
-) -> Callable[..., None]:
-    """A Typer command whose options are the fields of `NightOptions`, and its own before them."""
-
-    def run(**values: Any) -> None:
-        given = {name: value for name, value in values.items() if value is not None}
-        mine = {parameter.name: given.pop(parameter.name, None) for parameter in own}
-        if "arms" in given:
-            given["arms"] = tuple(arm.strip() for arm in given["arms"].split(","))
-        command(NightOptions.parse(given), **mine)
-
-    parameters = list(own)
-    for name, field in NightOptions.model_fields.items():
-        default = ",".join(field.default) if name == "arms" else field.default
-        help_text = field.description or ""
-        if name == "arms":
-            help_text += " Separated by commas."
-        option = typer.Option(
-            f"--{name.replace('_', '-')}", help=help_text, show_default=default is not None
-        )
-        annotation: Any = Annotated[_option_type(field.annotation) | None, option]
-        parameters.append(
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-            )
-        )
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in parameters}
-    return run
-
-
-def _option_type(annotation: Any) -> type:
-    """Numbers and switches are checked by the command line, all others by `NightOptions`."""
-    kinds = get_args(annotation) if get_origin(annotation) is types.UnionType else (annotation,)
-    return next((kind for kind in kinds if kind in (bool, int, float)), str)
-
-
-def _plan(options: NightOptions) -> Night:
-    from perank_tasks.night.plan import plan_night
-
-    return plan_night(options, datetime.now(UTC).date())
-
-
-def _stage_command(stage: str) -> Callable[[NightOptions], None]:
-    def command(options: NightOptions) -> None:
-        from perank_tasks.night.pipeline import run_night
-
-        _print_stage(stage, run_night(_plan(options), until=stage)[stage])
-
-    return command
-
-
-def _print_stage(stage: str, result: Any) -> None:
-    from perank_tasks.night.pipeline import STAGES
-
-    for line in _lines(result):
-        out.print(line, highlight=False, soft_wrap=True)
-    out.print(f"[dim]next: perank {STAGES[STAGES.index(stage) + 1]}, with the same options[/]")
-
-
-def _rerank(options: NightOptions, run: Path | None, out_file: Path | None) -> None:
-    from perank_tasks.collections.spec import with_run
-    from perank_tasks.night.pipeline import run_night
-    from perank_tasks.night.rerank import write_runs
-    from perank_tasks.settings import Settings
-
-    if run is not None:
-        spec = options.collection or Settings.from_environment().collection
-        changes = {"collection": with_run(spec, run), "first_stage": "given"}
-        options = options.model_copy(update=changes)
-    if out_file is not None and out_file.is_dir():
-        raise ConfigError(f"--out {out_file} is a folder: name the file to write")
-    if out_file is not None and options.arms == ARM_NAMES:
-        options = options.model_copy(update={"arms": ("perank",)})
-    night = _plan(options)
-    rankings = run_night(night, until="rerank")["rerank"]
-    if out_file is None:
-        _print_stage("rerank", rankings)
-        return
-    for path, queries in write_runs(night, rankings, out_file).items():
-        out.print(f"{path}: {queries} queries", highlight=False, soft_wrap=True)
-    out.print("[dim]next: perank nightly, with the same options, measures and compares it[/]")
-
-
-def _lines(result: Any) -> list[str]:
-    """A stage's result in lines: references are shown as folders."""
-    from perank_tasks.artifacts.store import Store
-    from perank_tasks.settings import Settings
-
-    root = Store(Settings.from_environment().root).root
-    if result is None:
-        return ["nothing to do"]
-    if isinstance(result, str):
-        return [str(root / result)]
-    if isinstance(result, dict) and "arms" in result:
-        arms = [f"{arm['arm']}: {arm['text']}" for arm in result["arms"]]
-        return [*arms, result["text"]]
-    if isinstance(result, dict):
-        return [
-            f"{name}: {root / value if isinstance(value, str) else value}"
-            for name, value in result.items()
-        ]
-    return [str(result)]
-
-
-def _nightly(options: NightOptions) -> None:
-    from perank_tasks.night.pipeline import run_night
-    from perank_tasks.report.terminal import print_report
-
-    night = _plan(options)
-    run_night(night)
-    print_report(out, night.run_date, night.collection_name)
-
-
-app.command("nightly", help="Run a whole night and print its report.")(
-    _with_night_options(_nightly)
-)
-for _stage, _text in _HELP.items():
-    if _stage == "rerank":
-        app.command(_stage, help=_text)(_with_night_options(_rerank, *_RUN_FILES))
-    else:
-        app.command(_stage, help=_text)(_with_night_options(_stage_command(_stage)))
-
-
+for name, (command, help_text) in night.COMMANDS.items():
+    app.command(name, help=help_text)(command)
+app.command("arms", help=night.ARMS_HELP)(night.arms)
 app.command()(compare)
 app.command()(experiment)
 app.command()(plan)

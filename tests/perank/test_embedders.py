@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Pooling, Transformer
-from tests.perank.test_encoder import CODE, PREFIX
+from tests.models.test_encoder import CODE, PREFIX
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.config import NightOptions
