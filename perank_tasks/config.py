@@ -25,6 +25,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.config import JsonDict
 from pydantic_core import ErrorDetails
 
 from perank_tasks.errors import ConfigError
@@ -119,10 +120,11 @@ def split_words(words: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield name.strip(), value.strip()
 
 
-_DATA = {"section": "Data"}
-_ARMS = {"section": "Arms"}
-_VERDICT = {"section": "Verdict"}
-_ADVANCED = {"section": "Advanced"}
+# Sections of the form.
+_DATA: JsonDict = {"section": "Data"}
+_ARMS: JsonDict = {"section": "Arms"}
+_VERDICT: JsonDict = {"section": "Verdict"}
+_ADVANCED: JsonDict = {"section": "Advanced"}
 
 
 class NightOptions(Options):

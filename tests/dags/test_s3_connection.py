@@ -20,7 +20,7 @@ from perank_tasks.airflow.tasks import _AsAirflowErrors
 from tests.small import small_night, write_collection
 from pathlib import Path
 with _AsAirflowErrors():
-    from perank_tasks.night.pipeline import run_night
+    from tests.small import run_night
     night = small_night(write_collection(Path(sys.argv[1])), arms=["bm25"])
     print(run_night(night)["evaluate"])
     print(sorted(name for name in os.environ if name.startswith("AWS_")))

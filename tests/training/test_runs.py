@@ -10,7 +10,6 @@ import pytest
 from perank_tasks.artifacts.store import Store
 from perank_tasks.config import DEFAULT_CHECKPOINT, NightOptions
 from perank_tasks.errors import CollectionError, ConfigError, TrainingDataError
-from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.plan import plan_night
 from perank_tasks.perank import PERank
 from perank_tasks.regression.statistics import Band
@@ -30,7 +29,7 @@ from perank_tasks.training.stages.plan import plan_training
 from perank_tasks.training.stages.promote import decide
 from perank_tasks.warehouse import registry
 from perank_tasks.warehouse.comparison import MeasureComparison
-from tests.small import NIGHT, write_collection
+from tests.small import NIGHT, run_night, write_collection
 from tests.training.small_runs import World, make_world
 
 DAY = date.fromisoformat(NIGHT)
