@@ -132,14 +132,19 @@ class Store:
         """What lies in every artifact's folder of a kind, finished or not."""
         return self.storage.contents(kind)
 
-    def draft(self, kind: str, collection: str) -> "Artifact":
+    @contextmanager
+    def draft(self, kind: str, collection: str) -> Iterator["Artifact"]:
         """A nameless artifact, for content whose key is only known once it is written.
 
         It belongs to this process: on S3 it lies on this machine until it is published.
-        `Artifact.publish` names it; `Artifact.discard` removes it.
+        `Artifact.publish` names it; one that the block leaves unpublished is removed.
         """
         reference = f"{kind}/{collection}/.draft-{uuid.uuid4().hex[:12]}"
-        return Artifact(self, reference, self.storage.drafts())
+        draft = Artifact(self, reference, self.storage.drafts())
+        try:
+            yield draft
+        finally:
+            draft.discard()
 
 
 def _storage(root: Path | S3Uri) -> Storage:
@@ -310,7 +315,7 @@ class Artifact:
         Args:
             expected: for each table, how many shards there must be.
             key: what a draft is to be called. It appears whole, in one step; where that
-                artifact is published already, that one stays and the draft goes.
+                artifact is published already, that one stays.
 
         Of two who publish the same at once, one does, and both get its reference.
 
@@ -319,8 +324,6 @@ class Artifact:
         """
         final = self if key is None else self._sibling(key)
         if final.use():
-            if final is not self:
-                self.discard()
             return final.reference
         content: dict[str, Any] = {
             "inputs": inputs,
@@ -331,9 +334,7 @@ class Artifact:
         if self.storage is not final.storage:  # a draft that lies apart
             self._check_parts(expected)
             final.storage.take(self.folder, final.reference)
-            final.publish(expected=expected, **content)
-            self.discard()
-            return final.reference
+            return final.publish(expected=expected, **content)
         sizes = self._check_parts(expected)
         wanted = [(table, shard) for table, shards in expected.items() for shard in range(shards)]
         others = [name for name in sizes if "/" in name]
@@ -348,8 +349,8 @@ class Artifact:
         )
         text = json.dumps(asdict(manifest), indent=1, ensure_ascii=False)
         self.storage.create(self.manifest_key, text.encode())
-        if final is not self and not final.storage.take(self.folder, final.reference):
-            self.discard()
+        if final is not self:
+            final.storage.take(self.folder, final.reference)
         return final.reference
 
     def _check_parts(self, expected: dict[str, int]) -> dict[str, int]:

@@ -177,8 +177,7 @@ def index_shard(
     vocabulary = [*own["term"].to_pylist(), ""]
     bm25.vocab_dict = {term: number for number, term in enumerate(vocabulary)}
 
-    draft = store.draft("indexes", night.collection_name)
-    try:
+    with store.draft("indexes", night.collection_name) as draft:
         draft.write_part("passages", passages.select(["passage_id"]), _IDS)
         with draft.writing("bm25") as folder:
             bm25.save(folder)
@@ -195,9 +194,6 @@ def index_shard(
             },
             provenance=night.fingerprint,
         )
-    except BaseException:
-        draft.discard()
-        raise
 
 
 def publish_index(night: Night, site: Site, snapshot: str) -> dict[str, str]:

@@ -43,8 +43,7 @@ def take_snapshot(night: Night, site: Site) -> str:
     store = site.store
     meter = Meter()
     data = open_collection(night.collection).load(as_of=night.run_date)
-    draft = store.draft("snapshots", data.name)
-    try:
+    with store.draft("snapshots", data.name) as draft:
         writer = _Writer(draft, data)
         meter.items = writer.write()
         key = artifact_key(content=writer.digest.hexdigest(), date=data.snapshot_date)
@@ -61,9 +60,6 @@ def take_snapshot(night: Night, site: Site) -> str:
             },
             provenance=night.fingerprint,
         )
-    except BaseException:
-        draft.discard()
-        raise
 
 
 def read_queries(night: Night, snapshot: Artifact) -> list[tuple[str, str]]:

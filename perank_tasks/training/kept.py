@@ -60,8 +60,7 @@ def keep_training(
         return artifact.reference
     out = Settings.from_environment().cache / "training" / f"{stage}-{key}"
     report = train(out)
-    draft = store.draft(TRAINED, stage)
-    try:
+    with store.draft(TRAINED, stage) as draft:
         with draft.writing(MODEL) as folder:
             shutil.copytree(report["checkpoint"], folder, dirs_exist_ok=True)
         with draft.writing(RUN) as folder:
@@ -77,9 +76,6 @@ def keep_training(
             counts={"report": report | {"checkpoint": MODEL}},
             provenance=provenance,
         )
-    except BaseException:
-        draft.discard()
-        raise
     shutil.rmtree(out, ignore_errors=True)
     return artifact.reference
 

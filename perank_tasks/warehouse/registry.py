@@ -276,8 +276,7 @@ def register(
     final = store.artifact(KIND, name, key)
     if final.use():
         return final.reference
-    draft = store.draft(KIND, name)
-    try:
+    with store.draft(KIND, name) as draft:
         with draft.writing(MODEL) as folder:
             _copy(source, folder)
             if card is not None:
@@ -299,9 +298,6 @@ def register(
             counts=own | counts,
             provenance=provenance,
         )
-    except BaseException:
-        draft.discard()
-        raise
 
 
 def check_name(name: str, shipped: Iterable[str]) -> None:

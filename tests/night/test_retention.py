@@ -162,7 +162,7 @@ def test_results_that_were_replaced_go_with_what_they_were_made_from(tmp_path: P
 
 
 def test_unfinished_folders_go_after_a_day(nights: list[str]) -> None:
-    draft = store().draft("indexes", "topics")
+    draft = store().artifact("indexes", "topics", ".draft-of-a-killed-process")
     with draft.writing("bm25") as folder:
         (folder / "half.npy").write_bytes(b"x" * 1000)
     half = store().artifact("rankings", "topics", "half")

@@ -46,8 +46,7 @@ def build_pool_index(
     bm25 = bm25s.BM25(k1=options.k1, b=options.b, method="lucene")
     bm25.index([analyze(text) for text in table["text"].to_pylist()], show_progress=False)
     meter.items = table.num_rows
-    draft = store.draft(KIND, name)
-    try:
+    with store.draft(KIND, name) as draft:
         draft.write_part("passages", table.select(["passage_id"]), _IDS)
         with draft.writing("bm25") as folder:
             bm25.save(folder)
@@ -59,9 +58,6 @@ def build_pool_index(
             counts={"passages": table.num_rows, "stats": meter.stats()},
             provenance=provenance,
         )
-    except BaseException:
-        draft.discard()
-        raise
 
 
 class FirstStage:

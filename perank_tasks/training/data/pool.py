@@ -107,8 +107,7 @@ def build_pool(
     found = _Distinct()
     for source in sources:
         found.add(store.open(source.snapshot), source.name)
-    draft = store.draft(KIND, name)
-    try:
+    with store.draft(KIND, name) as draft:
         draft.write_part("passages", _passages(store, sources, found), TRAINING_PASSAGES)
         with draft.writing(FOLDER) as folder:
             matrix = None
@@ -129,9 +128,6 @@ def build_pool(
             counts={"passages": len(found.rows), "duplicates": found.read - len(found.rows)},
             provenance=provenance,
         )
-    except BaseException:
-        draft.discard()
-        raise
 
 
 class _Distinct:
@@ -253,8 +249,7 @@ def with_texts(
     for column, values in columns.items():
         place = table.schema.get_field_index(column)
         table = table.set_column(place, table.schema.field(column), pa.array(values, pa.string()))
-    draft = store.draft(KIND, name)
-    try:
+    with store.draft(KIND, name) as draft:
         draft.write_part("passages", table, TRAINING_PASSAGES)
         with draft.writing(FOLDER) as folder:
             new = store.open(vectors).read("texts", ["embedding"])["embedding"]
@@ -270,9 +265,6 @@ def with_texts(
             counts={"passages": table.num_rows, "changed": len(rows)},
             provenance=provenance,
         )
-    except BaseException:
-        draft.discard()
-        raise
 
 
 class Pool:

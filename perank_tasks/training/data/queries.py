@@ -208,8 +208,7 @@ def publish_queries(
     if artifact.use():
         return artifact.reference
     column = store.open(vectors).read("texts", ["embedding"])["embedding"]
-    draft = store.draft(KIND, name)
-    try:
+    with store.draft(KIND, name) as draft:
         draft.write_part("queries", rows_to_table(rows, TRAINING_QUERIES), TRAINING_QUERIES)
         with draft.writing(FOLDER) as folder:
             matrix = create_matrix(folder, len(rows), column.type)
@@ -223,9 +222,6 @@ def publish_queries(
             counts={**counts, "queries": len(rows)},
             provenance=provenance,
         )
-    except BaseException:
-        draft.discard()
-        raise
 
 
 class QuerySet:

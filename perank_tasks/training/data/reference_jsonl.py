@@ -172,8 +172,7 @@ def _make_pool(
         hashes = artifact.read("passages", ["text_hash"])["text_hash"].to_pylist()
         return artifact.reference, {h: row for row, h in enumerate(hashes)}
     rows: dict[str, int] = {}
-    draft = store.draft(POOL_KIND, name)
-    try:
+    with store.draft(POOL_KIND, name) as draft:
         draft.write_part("passages", _passages(path, source, rows), TRAINING_PASSAGES)
         column = draft.read("passages", ["text"], shard=0)["text"]
         vectors = embed_texts(
@@ -189,9 +188,6 @@ def _make_pool(
             counts={"passages": len(rows)},
             provenance=machine,
         )
-    except BaseException:
-        draft.discard()
-        raise
     return reference, rows
 
 
