@@ -9,7 +9,7 @@ that says how the night is, `NightAlert` the notifier that tells people, and `re
 
 Every line that a stage logs carries the night, the stage and the shard. Where Airflow's metrics
 are switched on, a stage's time goes out as `perank.stage`, and the verdict's task sends
-`perank.measure` and `perank.verdict`; `docs/operations.md` has their tags.
+`perank.measure` and `perank.verdict`; `docs/deployment.md` has their tags.
 """
 
 import importlib
