@@ -37,7 +37,7 @@ from perank_tasks.support.progress import progress
 from perank_tasks.warehouse.registry import local
 
 if TYPE_CHECKING:
-    from perank_tasks.perank import RankingOptions, RerankResult
+    from perank_tasks.perank import RankedList, RankingOptions
 
 log = logging.getLogger(__name__)
 
@@ -296,20 +296,20 @@ class _PERankRanker:
 
     def _rank_once(
         self, tasks: list[QueryTask], options: "RankingOptions"
-    ) -> Iterator["RerankResult"]:
+    ) -> Iterator["RankedList"]:
         """Each task's result, its order one of the candidates as the first stage gave them."""
-        from perank_tasks.perank import RerankRequest
+        from perank_tasks.perank import CandidateList
 
         begins = [_begin(task, options) for task in tasks]
         requests = (
-            RerankRequest(
+            CandidateList(
                 task.query_id,
                 task.text,
                 [task.passage_ids[place] for place in begin],
-                None if task.embeddings is None else task.embeddings[begin],
-                task.query_embedding,
-                None if task.texts is None else [task.texts[place] for place in begin],
-                task.scores[begin],
+                scores=task.scores[begin],
+                vectors=None if task.embeddings is None else task.embeddings[begin],
+                query_embedding=task.query_embedding,
+                texts=None if task.texts is None else [task.texts[place] for place in begin],
             )
             for task, begin in zip(tasks, begins, strict=True)
         )
@@ -328,7 +328,7 @@ def _begin(task: QueryTask, options: "RankingOptions") -> list[int]:
     return sorted(places, key=[-grade for grade in task.grades].__getitem__)
 
 
-def _averaged(task: QueryTask, results: Sequence["RerankResult"]) -> Ranked:
+def _averaged(task: QueryTask, results: Sequence["RankedList"]) -> Ranked:
     """One ranking of several, by mean rank; equal ones go as the first stage has them."""
     order = list(results[0].order)
     reason = next((r.unranked_reason for r in results if r.unranked_reason), None)
