@@ -7,7 +7,7 @@ full text              listwise over the passages' texts by the same LLM and eng
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +16,9 @@ import torch
 from perank_tasks.bench.checkpoints import benchmark_checkpoint
 from perank_tasks.bench.hardware import seconds_of
 from perank_tasks.bench.plain import PlainRanker, PlainResult
-from perank_tasks.bench.workload import BenchQuery, Vectors, request
+from perank_tasks.bench.workload import BenchQuery, Vectors, candidate_list
 from perank_tasks.errors import QualityError
-from perank_tasks.perank import PERank, RankingOptions, RerankRequest, RerankResult
+from perank_tasks.perank import CandidateList, PERank, RankedList, RankingOptions
 from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1
 
 
@@ -124,8 +124,8 @@ class Arena:
         engine = self.engines[contender.prompt]
         options = RankingOptions(window=self.window, step=self.step, **contender.options)
         vectors = self.vectors[contender.prompt]
-        requests = [request(q, vectors) for q in queries]
-        return measure_engine(engine, requests, options, contender.name)
+        lists = [candidate_list(q, vectors) for q in queries]
+        return measure_engine(engine, lists, options, contender.name)
 
     def _measure_plain(self, contender: Contender, queries: Sequence[BenchQuery]) -> Measurement:
         results: list[PlainResult] = []
@@ -185,21 +185,21 @@ def load_arena(
 
 
 def measure_engine(
-    engine: PERank, requests: Sequence[RerankRequest], options: RankingOptions, name: str
+    engine: PERank, lists: Sequence[CandidateList], options: RankingOptions, name: str
 ) -> Measurement:
-    """Rank requests together in one call of the engine.
+    """Rank lists together in one call of the engine.
 
     Raises:
         QualityError: one could not be ranked.
     """
-    before = engine.counters.as_dict()
-    results: list[RerankResult] = []
+    before = replace(engine.counters)
+    results: list[RankedList] = []
     seconds = seconds_of(
-        lambda: results.extend(engine.rerank_many(requests, options, batch_queries=len(requests))),
+        lambda: results.extend(engine.rerank_many(lists, options, batch_queries=len(lists))),
         engine.device,
     )
-    after = engine.counters.as_dict()
-    prefill_tokens = int(after["prefill_tokens"] - before["prefill_tokens"])
+    after = engine.counters
+    prefill_tokens = after.prefill_tokens - before.prefill_tokens
     for result in results:
         if result.unranked_reason is not None:
             raise QualityError(
@@ -208,12 +208,12 @@ def measure_engine(
             )
     return Measurement(
         contender=name,
-        queries=[request.query_id for request in requests],
+        queries=[candidates.query_id for candidates in lists],
         orders=[list(result.order) for result in results],
         seconds=seconds,
         tokens_in=sum(result.tokens_in for result in results),
         decode_steps=sum(result.decode_steps for result in results),
         prefill_tokens=prefill_tokens,
         prefill_flops=2 * prefill_tokens * engine.model.llm.parameters(),
-        prefill_seconds=after["prefill_seconds"] - before["prefill_seconds"],
+        prefill_seconds=after.prefill_seconds - before.prefill_seconds,
     )

@@ -19,7 +19,7 @@ from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.plan import plan_night
 from perank_tasks.night.retrieve import read_candidates
 from perank_tasks.night.snapshot import read_queries, read_texts
-from perank_tasks.perank import PERank, RerankRequest
+from perank_tasks.perank import CandidateList, PERank
 from perank_tasks.settings import Settings
 from perank_tasks.support.progress import progress
 
@@ -107,13 +107,13 @@ class Vectors:
         return np.array([self._known[text] for text in texts])
 
 
-def request(query: BenchQuery, vectors: Vectors) -> RerankRequest:
+def candidate_list(query: BenchQuery, vectors: Vectors) -> CandidateList:
     """What the engine ranks: the query's candidates with their embeddings and texts."""
-    return RerankRequest(
+    return CandidateList(
         query_id=query.query_id,
         query=query.text,
         passage_ids=query.passage_ids,
-        embeddings=vectors.of(query.passages),
+        vectors=vectors.of(query.passages),
         query_embedding=vectors.of([query.text])[0],
         texts=query.passages,
     )
@@ -121,7 +121,7 @@ def request(query: BenchQuery, vectors: Vectors) -> RerankRequest:
 
 def synthetic_requests(
     engine: PERank, queries: int, *, candidates: int, seed: int
-) -> Iterator[RerankRequest]:
+) -> Iterator[CandidateList]:
     """Queries of a few words with random unit vectors as candidates, made as they are asked for."""
     width = engine.embedding_size
     ids = [f"d{position}" for position in range(candidates)]
@@ -129,10 +129,10 @@ def synthetic_requests(
         random = np.random.default_rng([seed, number])
         vectors = random.standard_normal((candidates + 1, width), dtype=np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        yield RerankRequest(
+        yield CandidateList(
             query_id=f"q{number}",
             query=" ".join(random.choice(WORDS, size=random.integers(3, 9))),
             passage_ids=ids,
-            embeddings=vectors[1:],
+            vectors=vectors[1:],
             query_embedding=vectors[0],
         )

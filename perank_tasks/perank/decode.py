@@ -11,8 +11,8 @@ All windows of a batch go in lockstep over one key/value cache, one row each.
 
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
@@ -63,21 +63,31 @@ class Decoded:
 
 
 @dataclass
-class Work:
-    """What decoding has cost so far: passes and tokens through the LLM, seconds on the clock.
+class Counters:
+    """What an engine has done since it was made.
 
     `prefill_tokens` are prompt tokens computed, without padding and without those found in the
-    cache; `reused_tokens` those found; `padding_tokens` computed for nothing.
+    cache; `reused_tokens` those found; `padding_tokens` computed for nothing. `load_seconds` went
+    into loading, `tokenise_seconds` into prompts, `rank_seconds` into all of `rerank_many` but the
+    reading of lists.
     """
 
+    queries: int = 0
+    windows: int = 0
     forward_passes: int = 0
     prefill_tokens: int = 0
     reused_tokens: int = 0
     padding_tokens: int = 0
     decode_tokens: int = 0
     flops: int = 0
+    load_seconds: float = 0.0
+    tokenise_seconds: float = 0.0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
+    rank_seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, int | float]:
+        return asdict(self)
 
 
 @dataclass
@@ -92,7 +102,7 @@ class Batch:
     cache: Cache
     cached: list[list[int]]
     windows: Sequence[Window]
-    work: Work
+    counters: Counters
     projected: Tensor = field(init=False)
     """(B, n_max, H)"""
     queries: Tensor | None = field(init=False)
@@ -134,7 +144,7 @@ class Batch:
             hidden.append(self._forward(first, prompts, starts[first:end]))
         for row, window in enumerate(self.windows):
             self.cached[row] = window.keys
-        self.work.prefill_seconds += self._seconds_since(begin)
+        self.counters.prefill_seconds += self._seconds_since(begin)
         return torch.cat(hidden)
 
     def _share_prefix(self) -> None:
@@ -172,25 +182,21 @@ class Batch:
 
     def _count(self, news: list[int], starts: list[int], padded: int) -> None:
         pairs = sum(n * s + n * (n + 1) // 2 for n, s in zip(news, starts, strict=True))
-        self.work.forward_passes += 1
-        self.work.prefill_tokens += sum(news)
-        self.work.reused_tokens += sum(starts)
-        self.work.padding_tokens += padded * len(news) - sum(news)
-        self.work.flops += self.model.llm.flops(sum(news), pairs)
-
-    def decoder(self, steps: int) -> "Decoder":
-        """What feeds one token at a time to every row, `steps` times at most."""
-        return Decoder(self, steps)
+        self.counters.forward_passes += 1
+        self.counters.prefill_tokens += sum(news)
+        self.counters.reused_tokens += sum(starts)
+        self.counters.padding_tokens += padded * len(news) - sum(news)
+        self.counters.flops += self.model.llm.flops(sum(news), pairs)
 
     def count_decoding(self, steps: int, begin: float) -> None:
         """Note that `steps` tokens were fed to every row since the clock showed `begin`."""
         rows = len(self.windows)
         prompts = sum(len(window.keys) for window in self.windows)
         pairs = steps * prompts + rows * steps * (steps + 1) // 2
-        self.work.forward_passes += steps
-        self.work.decode_tokens += steps * rows
-        self.work.flops += self.model.llm.flops(steps * rows, pairs)
-        self.work.decode_seconds += self._seconds_since(begin)
+        self.counters.forward_passes += steps
+        self.counters.decode_tokens += steps * rows
+        self.counters.flops += self.model.llm.flops(steps * rows, pairs)
+        self.counters.decode_seconds += self._seconds_since(begin)
 
     def _seconds_since(self, begin: float) -> float:
         if self.model.device.type == "cuda":
@@ -258,7 +264,7 @@ def constrained(batch: Batch) -> list[Decoded]:
     finite = torch.ones(len(windows), dtype=torch.bool, device=model.device)
     chosen = torch.zeros(len(windows), max(counts), dtype=torch.long, device=model.device)
     turn = torch.zeros(1, dtype=torch.long, device=model.device)
-    decoder = batch.decoder(max(counts) - 1)
+    decoder = Decoder(batch, max(counts) - 1)
 
     def choose(hidden: Tensor) -> None:
         logits = model.logits(hidden, projected, bias)
@@ -303,7 +309,7 @@ def free(
     head: Tensor,
     *,
     max_tokens: Callable[[int], int],
-    stop: Sequence[int],
+    stop: Collection[int],
     read: Callable[[list[int]], str],
 ) -> list[Decoded]:
     """Rank by greedy generation over the whole vocabulary.
@@ -321,7 +327,7 @@ def free(
     limits = [max_tokens(len(window.projected)) for window in batch.windows]
     written: list[list[int]] = [[] for _ in batch.windows]
     going = set(range(len(batch.windows)))
-    decoder = batch.decoder(max(limits))
+    decoder = Decoder(batch, max(limits))
     steps = 0
 
     def write(hidden: Tensor) -> None:

@@ -56,6 +56,7 @@ class RankingModel:
         dtype: torch.dtype,
     ) -> None:
         self.device, self.dtype = device, dtype
+        self.embedding_size = embedding_size
         self.residual, self.score_residual = residual, score_residual
         self.llm = Llm(llm, body, device=device, dtype=dtype)
         with torch.device("meta"):

@@ -221,6 +221,7 @@ class PromptBuilder:
             )
         self.template = template
         self.form = form
+        self._numbers = numbers
         self._has_passage_slots = form != "text"
         self._pieces = template.pieces(form, query_token=query_token, numbers=numbers)
         # An answer in numbers does not begin with the query, and texts alone hold no embedding.
@@ -288,6 +289,23 @@ class PromptBuilder:
                 f"the chat template drops or repeats part of the message"
             )
         return Prompt(ids, slots, query_slots[0] if query_slots else None)
+
+    def answer_tokens(self, passages: int) -> int:
+        """Tokens that a window's answer takes at most: a whole ranking in numbers and some to
+        spare, or an embedding a passage."""
+        if not self._numbers:
+            return passages
+        answer = " > ".join(f"[{number}]" for number in range(1, passages + 1))
+        return len(self._tokenizer(answer, add_special_tokens=False)["input_ids"]) + 8
+
+    @property
+    def stop_tokens(self) -> set[int]:
+        """What ends an answer in numbers."""
+        return {self._tokenizer.eos_token_id, self._tokenizer.pad_token_id} - {None}
+
+    def read_answer(self, tokens: list[int]) -> str:
+        """The text of an answer in numbers."""
+        return str(self._tokenizer.decode(tokens))
 
     def _prepare(self, text: str, max_tokens: int) -> PreparedText:
         text, defused = _defuse(text, self._marker_pattern)

@@ -87,24 +87,24 @@ class Judged:
     def _measure(
         self, ranker: "PERank", options: "RankingOptions", queries: Collection[str] | None
     ) -> Values:
-        from perank_tasks.perank import RerankRequest
+        from perank_tasks.perank import CandidateList
 
         wanted = [q for q in self.queries if queries is None or q[0] in queries]
         run: dict[str, dict[str, float]] = {}
         with progress(f"measuring on {self.night.collection_name}", len(wanted), "queries") as tell:
             for tasks in self._tasks(wanted):
-                requests = [
-                    RerankRequest(
+                lists = [
+                    CandidateList(
                         task.query_id,
                         task.text,
                         task.passage_ids,
-                        task.embeddings,
-                        task.query_embedding,
                         scores=task.scores,
+                        vectors=task.embeddings,
+                        query_embedding=task.query_embedding,
                     )
                     for task in tasks
                 ]
-                for task, result in zip(tasks, ranker.rerank_many(requests, options), strict=True):
+                for task, result in zip(tasks, ranker.rerank_many(lists, options), strict=True):
                     if reason := task.problem or result.unranked_reason:
                         raise QualityError(
                             f"query {task.query_id} of {self.night.collection_name} cannot be "

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from perank_tasks.errors import TrainingError
 from perank_tasks.models.find import content_hash
-from perank_tasks.perank import PERank, RankingOptions, RerankRequest
+from perank_tasks.perank import CandidateList, PERank, RankingOptions
 from perank_tasks.perank.checkpoint import Checkpoint, load_tokenizer
 from perank_tasks.perank.prompt import TEMPLATES, PromptBuilder
 from perank_tasks.training import losses
@@ -240,20 +240,20 @@ def agreement(engine: PERank, lists: Sequence[RankingExample]) -> list[float]:
     of n passages its first is worth n, its last 1."""
     window = max(2, *(len(example.ranking) for example in lists))
     options = RankingOptions(window=window, step=window)
-    requests = (
-        RerankRequest(
+    candidates = (
+        CandidateList(
             example.query_id,
             example.query,
             example.passage_ids,
-            example.embeddings,
-            example.query_embedding,
             scores=example.scores,
+            vectors=example.embeddings,
+            query_embedding=example.query_embedding,
         )
         for example in lists
     )
     discounts = 1 / np.log2(np.arange(10) + 2)
     found = []
-    for example, result in zip(lists, engine.rerank_many(requests, options), strict=True):
+    for example, result in zip(lists, engine.rerank_many(candidates, options), strict=True):
         n = len(example.ranking)
         worth = np.empty(n)
         worth[example.ranking] = np.arange(n, 0, -1)

@@ -7,7 +7,6 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 import perank_tasks
@@ -70,7 +69,10 @@ class Trace:
 
 def traced(folder: Path, run: Iterable[str] = ("perank",)) -> list[str]:
     """The files that one query and one passage's embedding come through, of a second night."""
-    passages = [PASSAGE, *({"_id": f"p{i}", "text": f"Text number {i} of zebra."} for i in range(9))]
+    passages = [
+        PASSAGE,
+        *({"_id": f"p{i}", "text": f"Text number {i} of zebra."} for i in range(9)),
+    ]
     spec = write_collection(
         folder, passages=passages, queries={QUERY: TEXT}, qrels=[(QUERY, "p-zebra", 1)]
     )

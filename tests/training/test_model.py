@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from perank_tasks.perank import PERank, RankingOptions, RerankRequest
+from perank_tasks.perank import CandidateList, PERank, RankingOptions
 from perank_tasks.perank.checkpoint import load_checkpoint
 from perank_tasks.training.examples import RankingExample
 from perank_tasks.training.model import RankingTrainee
@@ -52,14 +52,14 @@ def engine_steps(
 
     engine.model.logits = recording  # type: ignore[method-assign]
     try:
-        request = RerankRequest(
+        request = CandidateList(
             example.query_id,
             example.query,
             example.passage_ids,
-            example.embeddings,
-            example.query_embedding,
-            example.texts,
-            example.scores,
+            scores=example.scores,
+            vectors=example.embeddings,
+            query_embedding=example.query_embedding,
+            texts=example.texts,
         )
         options = RankingOptions(passages=passages)  # type: ignore[arg-type]
         result = next(engine.rerank_many([request], options))

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from perank_tasks.errors import ConfigError
-from perank_tasks.perank import PERank, RerankRequest
+from perank_tasks.perank import CandidateList, PERank
 from perank_tasks.perank.checkpoint import load_checkpoint
 from perank_tasks.perank.checkpoint_files import TensorFiles
 from perank_tasks.training.rank import learn_to_rank
@@ -128,8 +128,12 @@ def test_a_start_is_a_checkpoint_that_ranks(
     engine = PERank.from_pretrained(tmp_path / "start", cache=cache, device="cpu")
     for example in some_lists(5):
         assert example.query_embedding is not None
-        request = RerankRequest(
-            "q", example.query, example.passage_ids, example.embeddings, example.query_embedding
+        request = CandidateList(
+            "q",
+            example.query,
+            example.passage_ids,
+            vectors=example.embeddings,
+            query_embedding=example.query_embedding,
         )
         order = next(engine.rerank_many([request])).order
         by_cosine = np.argsort(-example.embeddings @ example.query_embedding).tolist()
