@@ -87,7 +87,7 @@ class RunNotes:
         from airflow.models.xcom import XComModel
         from sqlalchemy.orm import object_session
 
-        from perank_tasks.airflow.tasks import NOTE, VERDICT
+        from perank_tasks.airflow.verdict import NOTE, VERDICT
 
         session = object_session(dag_run)
         if session is None:
