@@ -52,8 +52,8 @@ def params(*options: type[BaseModel], sections: Sequence[str] = ()) -> dict[str,
     """
     schemas = {
         name: schema
-        for kind in options
-        for name, schema in kind.model_json_schema()["properties"].items()
+        for options_class in options
+        for name, schema in options_class.model_json_schema()["properties"].items()
     }
     return params_of(schemas, sections)
 

@@ -113,5 +113,8 @@ def test_the_form_describes_every_option(dag: dict[str, Any]) -> None:
     assert params["run_date"]["format"] == "date"
     assert params["on_regression"]["enum"] == ["alert", "fail"]
     assert params["alert_to"]["value"] == ["log"]
+    sections = [p.get("section", "") for p in params.values()]
+    order = ["", "Data", "Arms", "Verdict", "Alerts", "Advanced"]
+    assert sections == sorted(sections, key=order.index)
     assert (params["alert_to"]["section"], params["alert_to"]["title"]) == ("Alerts", "Alert")
     assert params["arms"]["value"] == ["bm25", "cosine", "fusion", "perank", "llm-off"]

@@ -44,7 +44,7 @@ def nightly(home: Home, conf: dict[str, Any]) -> int:
     """Run the nightly DAG, then print the report of that very night.
 
     Raises:
-        ConfigError: `conf` is no night's options, which is said before Airflow starts.
+        ConfigError: `conf` is not valid; Airflow has not been started.
     """
     parse_conf(conf)
     night = run_dag(NIGHTLY, conf, home, result_of=PLAN)

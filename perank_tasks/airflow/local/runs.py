@@ -8,6 +8,7 @@ switched off, so that unpausing a DAG to run it never starts a missed night as w
 joins a running `ui`. It puts the DAG's pause switch back where the user left it.
 """
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -16,7 +17,6 @@ from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 
 from perank_tasks.airflow.local.api import ALL, Api
@@ -162,17 +162,15 @@ def _unpaused(running: Running, dag: dict[str, Any]) -> Iterator[None]:
 
 def _follow(running: Running, run: str, tasks: list[str]) -> tuple[str, list[dict[str, Any]]]:
     """Show the tasks until the run ends; its state and its task instances."""
-    console, printer = Console(), Printer()
-    queued_until: float | None = time.monotonic() + QUEUED_SECONDS
-    terminal = console.is_terminal
-    with Live(console=console, auto_refresh=False) if terminal else nullcontext() as live:
+    printer, begin, is_queued = Printer(), time.monotonic(), False
+    with Live(auto_refresh=False) if sys.stdout.isatty() else nullcontext() as live:
         while True:
             running.check()
             state = (running.api.call("GET", run) or {}).get("state")
             if state is None:
                 raise PerankError(f"The run at {running.api.url}{run} was deleted while it ran.")
-            instances = running.api.call("GET", f"{run}/taskInstances", params=ALL)
-            instances = instances["task_instances"]
+            answer = running.api.call("GET", f"{run}/taskInstances", params=ALL)
+            instances = answer["task_instances"]
             progress = [
                 Progress.of(task, [i for i in instances if i["task_id"] == task]) for task in tasks
             ]
@@ -180,9 +178,9 @@ def _follow(running: Running, run: str, tasks: list[str]) -> tuple[str, list[dic
                 live.update("\n".join(f"  {task}{task.time}" for task in progress), refresh=True)
             else:
                 printer.show(progress, time.monotonic())
-            if state == "queued" and queued_until and time.monotonic() > queued_until:
-                console.print("Still queued: another run of this DAG goes first.")
-                queued_until = None
+            if state == "queued" and not is_queued and time.monotonic() > begin + QUEUED_SECONDS:
+                print("Still queued: another run of this DAG goes first.", flush=True)
+                is_queued = True
             if state in ("success", "failed"):
                 return state, instances
             time.sleep(POLL_SECONDS)
@@ -256,8 +254,8 @@ def _failure(home: Home, dag_id: str, run_id: str, instances: list[dict[str, Any
     failed = [instance for instance in instances if instance["state"] == "failed"]
     parts = [f"{dag_id} failed (run {run_id})."]
     if not failed:
-        parts[0] += (
-            "\nNo task failed: the run was ended from outside or ran out of time. See "
+        parts.append(
+            "No task failed: the run was ended from outside or ran out of time. See "
             f"{home.logs / 'scheduler.log'}."
         )
     for instance in failed[:3]:
