@@ -1,7 +1,7 @@
 """A night, its arms and its options: validated, hashed, and small enough to travel as JSON.
 
 `NightOptions` is what a person sets for a night; its field descriptions are also the help of the
-command line and of the Airflow form, which asks for `AlertOptions` as well. `Arm` is one complete
+command line and of the Airflow form. `Arm` is one complete
 configuration that ranks; its hash names it in every table. `Night` is a planned run: options, date,
 arms and the fingerprint of what will compute it.
 
@@ -15,13 +15,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     model_validator,
 )
@@ -225,33 +224,6 @@ class NightOptions(Options):
         return self
 
 
-class AlertOptions(Options):
-    """What an Airflow run does about its verdict; results do not depend on it."""
-
-    on_regression: Literal["alert", "fail"] = Field(
-        "alert",
-        description="What a regression does: alert, the run succeeds; fail, the verdict task "
-        "fails, without a retry and after the night's data is loaded.",
-        json_schema_extra=_VERDICT,
-    )
-    alert_to: tuple[Annotated[str, StringConstraints(pattern=r"^[\w.\-]+$")], ...] = Field(
-        ("log",),
-        description="Who is alerted, once, to a night that is suspect, incomplete or a regression: "
-        "log, or ids of Airflow connections of the types slackwebhook, smtp and http. Empty: "
-        "nobody.",
-        json_schema_extra=_VERDICT,
-    )
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Self:
-        """Those among a run's parameters, whatever the others are.
-
-        Raises:
-            ConfigError: as `parse`.
-        """
-        return cls.parse({name: values[name] for name in cls.model_fields if name in values})
-
-
 class RetentionOptions(Options):
     """Which artifacts are kept."""
 
@@ -266,18 +238,6 @@ class RetentionOptions(Options):
         ge=1,
         description="Nights of each collection that stay with all that they were made from, and "
         "snapshots, embeddings and indexes of each configuration, however old.",
-    )
-
-
-def parse_conf(values: dict[str, Any]) -> NightOptions:
-    """What an Airflow run is to run, by its parameters; those about alerts are checked as well.
-
-    Raises:
-        ConfigError: as `NightOptions.parse`.
-    """
-    AlertOptions.of(values)
-    return NightOptions.parse(
-        {name: value for name, value in values.items() if name not in AlertOptions.model_fields}
     )
 
 
