@@ -12,10 +12,11 @@ All windows of a batch go in lockstep over one key/value cache, one row each.
 import re
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from perank_tasks.perank.llm import Cache
 from perank_tasks.perank.model import RankingModel
@@ -90,43 +91,44 @@ class Counters:
         return asdict(self)
 
 
-@dataclass
 class Batch:
     """Windows on their way through the LLM: the first rows of a cache, one row each.
 
     `cached[row]` are the keys of what the cache's row holds from an earlier batch; only what
     differs from there on is computed.
+
+    Attributes:
+        projected: (B, n_max, H).
+        queries: projected, (B, H); None where prompts and model read none.
+        scores: (B, n_max), the first stage's; None where the model reads none.
+        lengths: (B,), tokens of each prompt.
+        available: (B, n_max), whether there is such a passage.
     """
 
-    model: RankingModel
-    cache: Cache
-    cached: list[list[int]]
-    windows: Sequence[Window]
-    counters: Counters
-    projected: Tensor = field(init=False)
-    """(B, n_max, H)"""
-    queries: Tensor | None = field(init=False)
-    """(B, H)"""
-    scores: Tensor | None = field(init=False)
-    """(B, n_max), the first stage's."""
-    lengths: Tensor = field(init=False)
-    """(B,), tokens of each prompt."""
-    available: Tensor = field(init=False)
-    """(B, n_max), whether there is such a passage."""
-
-    def __post_init__(self) -> None:
-        device = self.model.device
-        self.projected = torch.nn.utils.rnn.pad_sequence(
-            [window.projected for window in self.windows], batch_first=True
-        )
-        given = [w.projected_query for w in self.windows if w.projected_query is not None]
-        self.queries = torch.stack(given) if given else None
-        scores = [window.scores for window in self.windows if window.scores is not None]
-        self.scores = torch.nn.utils.rnn.pad_sequence(scores, batch_first=True) if scores else None
-        self.lengths = torch.tensor([len(w.keys) for w in self.windows], device=device)
-        sizes = torch.tensor([len(w.projected) for w in self.windows], device=device)
-        places = torch.arange(self.projected.shape[1], device=device)
+    def __init__(
+        self,
+        model: RankingModel,
+        cache: Cache,
+        cached: list[list[int]],
+        windows: Sequence[Window],
+        counters: Counters,
+    ) -> None:
+        self.model, self.cache, self.cached = model, cache, cached
+        self.windows, self.counters = windows, counters
+        projected = [window.projected for window in windows]
+        self.projected = pad_sequence(projected, batch_first=True)
+        queries = [w.projected_query for w in windows if w.projected_query is not None]
+        self.queries = torch.stack(queries) if queries else None
+        scores = [window.scores for window in windows if window.scores is not None]
+        self.scores = pad_sequence(scores, batch_first=True) if scores else None
+        self.lengths = torch.tensor([len(w.keys) for w in windows], device=model.device)
+        sizes = torch.tensor([len(passages) for passages in projected], device=model.device)
+        places = torch.arange(self.projected.shape[1], device=model.device)
         self.available = places[None] < sizes[:, None]
+
+    def bias(self) -> Tensor | None:
+        """The residual's share of the logits, (B, n_max); None for a model without."""
+        return self.model.bias(self.projected, self.queries, self.scores)
 
     @torch.inference_mode()
     def prefill(self) -> Tensor:
@@ -259,7 +261,7 @@ def constrained(batch: Batch) -> list[Decoded]:
     model, windows, projected = batch.model, batch.windows, batch.projected
     counts = [min(len(window.projected) - 1, window.outputs) for window in windows]
     rows = torch.arange(len(windows), device=model.device)
-    bias = model.bias(projected, batch.queries, batch.scores)
+    bias = batch.bias()
     available = batch.available.clone()
     finite = torch.ones(len(windows), dtype=torch.bool, device=model.device)
     chosen = torch.zeros(len(windows), max(counts), dtype=torch.long, device=model.device)
@@ -290,9 +292,7 @@ def first_step(batch: Batch) -> list[Decoded]:
     """Rank by the first step's logits. Equal logits go to the earlier passage."""
     hidden = batch.prefill()
     begin = time.perf_counter()
-    logits = batch.model.logits(
-        hidden, batch.projected, batch.model.bias(batch.projected, batch.queries, batch.scores)
-    )
+    logits = batch.model.logits(hidden, batch.projected, batch.bias())
     finite = (torch.isfinite(logits) | ~batch.available).all(1).tolist()
     logits = logits.masked_fill(~batch.available, -torch.inf)
     orders = logits.sort(dim=1, descending=True, stable=True).indices.tolist()

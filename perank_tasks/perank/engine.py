@@ -71,22 +71,11 @@ class PERank:
         self.checkpoint_hash = checkpoint.hash
         self.encoder: EncoderSpec = checkpoint.encoder
         self.counters = Counters()
-        self.model = RankingModel(
-            checkpoint.llm,
-            checkpoint.body,
-            checkpoint.projector,
-            projector_type=checkpoint.projector_type,
-            embedding_size=checkpoint.embedding_size,
-            residual=checkpoint.residual,
-            score_residual=checkpoint.score_residual,
-            device=device,
-            dtype=dtype,
-        )
+        self.model = RankingModel(checkpoint, device=device, dtype=dtype)
         self._tokenizer = tokenizer
         self._checkpoint = checkpoint
         self._cache_folder = cache
         self._trust_remote_code = trust_remote_code
-        self._own_encoder: Encoder | None = None
         self._builders: dict[tuple[str, bool], PromptBuilder] = {}
         load = functools.partial(load_head, checkpoint)
         self._rounds = Rounds(self.model, self.counters, load)
@@ -197,16 +186,18 @@ class PERank:
             ConfigError: it cannot be found, or `max_length` is more than it can read.
         """
         with self._lock:  # its tokenizer is not for two at once
-            if self._own_encoder is None:
-                self._own_encoder = Encoder(
-                    self._checkpoint.encoder,
-                    self._checkpoint.encoder_weights,
-                    owner=self._checkpoint.name,
-                    cache=self._cache_folder,
-                    device=self.model.device,
-                    trust_remote_code=self._trust_remote_code,
-                )
             return self._own_encoder.encode(texts, max_length=max_length, batch_size=batch_size)
+
+    @functools.cached_property
+    def _own_encoder(self) -> Encoder:
+        return Encoder(
+            self._checkpoint.encoder,
+            self._checkpoint.encoder_weights,
+            owner=self._checkpoint.name,
+            cache=self._cache_folder,
+            device=self.model.device,
+            trust_remote_code=self._trust_remote_code,
+        )
 
     def prompts(self, options: RankingOptions) -> PromptBuilder:
         """What makes the prompts of a ranking with these options."""
@@ -268,14 +259,13 @@ class PERank:
         if embeddings is not None and len(embeddings) != count:
             raise ConfigError(f"{len(embeddings)} embeddings for {count} passages")
         if options.passages != "text":
-            if embeddings is None:
-                embeddings = self.encode(passages or [])
+            embeddings = self.encode(passages or []) if embeddings is None else embeddings
             if query_embedding is None and self.needs_query_embedding:
                 query_embedding = self.encode([query])[0]
         candidates = CandidateList(
-            query_id="",
-            query=query,
-            passage_ids=[str(position) for position in range(count)],
+            "",
+            query,
+            [str(position) for position in range(count)],
             scores=scores,
             vectors=embeddings,
             query_embedding=query_embedding,

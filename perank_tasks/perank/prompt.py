@@ -239,17 +239,9 @@ class PromptBuilder:
         self._marker_pattern = _marker_pattern([*added, *tokenizer.all_special_tokens])
         self._chat_template = tokenizer.chat_template or DEFAULT_CHAT_TEMPLATE
         self._structure: dict[int, list[int]] = {}
-        self.hash = hashlib.sha256(
-            json.dumps(
-                [
-                    template.name,
-                    *(self._pieces if template.answer else self._pieces[:-1]),
-                    self._chat_template,
-                    MAX_QUERY_TOKENS,
-                    *([] if form == "embeddings" else [MAX_PASSAGE_TOKENS]),
-                ]
-            ).encode()
-        ).hexdigest()[:16]
+        rules = [MAX_QUERY_TOKENS, MAX_PASSAGE_TOKENS]
+        hashed = json.dumps([template.name, *self._pieces, self._chat_template, *rules])
+        self.hash = hashlib.sha256(hashed.encode()).hexdigest()[:16]
 
     def prepare(self, query: str) -> PreparedText:
         """Clean a query, break the markers in it, and keep its first 256 tokens."""

@@ -23,7 +23,7 @@ from perank_tasks.models.find import EMBEDDED_MODELS, find_model, resolve_model
 from perank_tasks.perank.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from perank_tasks.perank.checkpoint_config import PerankConfig
 from perank_tasks.perank.checkpoint_files import TensorFiles, read_json, setting
-from perank_tasks.perank.model import build_projector, orthonormal_columns
+from perank_tasks.perank.projector import build_projector, orthonormal_columns
 from perank_tasks.perank.prompt import COMPACT_V1
 from perank_tasks.training.copying import components_within_lists, copying_attention
 from perank_tasks.training.examples import AlignmentExample, RankingExample

@@ -12,7 +12,7 @@ from perank_tasks.config import DEFAULT_CHECKPOINT as NAME
 from perank_tasks.models.find import EMBEDDER, resolve_model
 from perank_tasks.perank import CandidateList, PERank, RankingOptions
 from perank_tasks.perank.checkpoint_config import SHIPPED
-from perank_tasks.perank.model import orthonormal_columns
+from perank_tasks.perank.projector import orthonormal_columns
 
 PASSAGES = [
     "Prenatal care includes check-ups, screening tests and advice during pregnancy.",
