@@ -147,7 +147,7 @@ def write_runs(night: Night, rankings: dict[str, str], path: Path) -> dict[Path,
 
     Raises:
         StorageError: a file cannot be written.
-        RunFileError: an identifier holds white space, which the format cannot carry.
+        CollectionError: an identifier holds white space, which the format cannot carry.
     """
     store = Store(Settings.from_environment().root)
     written = {}
