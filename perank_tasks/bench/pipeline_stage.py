@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from perank_tasks.artifacts.store import Store, artifact_key
-from perank_tasks.collections.files import read_passages, read_queries_tsv
+from perank_tasks.collections.formats import read_passages, read_queries
 from perank_tasks.config import Night
 from perank_tasks.night.provenance import fingerprint
 from perank_tasks.settings import Settings
@@ -198,7 +198,7 @@ def _by_hand(job: Job) -> Outcome:
     import Stemmer
 
     texts = [passage.text for passage in read_passages(job.folder / "passages.jsonl")]
-    queries = [query.text for query in read_queries_tsv(job.folder / "queries.tsv")]
+    queries = [query.text for query in read_queries(job.folder / "queries.tsv")]
     stemmer = Stemmer.Stemmer("english")
 
     def tokens(of: list[str]) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from perank_tasks.artifacts.store import Store
 from perank_tasks.collections import trec
 from perank_tasks.collections.records import Judgement
-from perank_tasks.errors import RunFileError
+from perank_tasks.errors import CollectionError
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.database import reading
 from perank_tasks.warehouse.sql_files import sql_folder
@@ -61,7 +61,7 @@ def record_grades(grades: Iterable[Path], sheet: Path, qrels: Path) -> int:
         How many judgements the file holds now.
 
     Raises:
-        RunFileError: a line is malformed, names what the sheet does not hold, or is twice.
+        CollectionError: a line is malformed, names what the sheet does not hold, or is twice.
     """
     entries = (json.loads(line) for line in sheet.read_text().splitlines())
     hashes = {(entry["query_id"], entry["passage_id"]): entry["text_hash"] for entry in entries}
@@ -73,7 +73,7 @@ def record_grades(grades: Iterable[Path], sheet: Path, qrels: Path) -> int:
             query_id, passage_id, grade = _parse(path, number, line)
             pair = query_id, passage_id
             if pair not in hashes or pair in new:
-                raise RunFileError(
+                raise CollectionError(
                     f"{path}:{number}: {query_id} {passage_id} is "
                     f"{'graded twice' if pair in new else f'not on the sheet {sheet}'}. "
                     "Nothing was recorded."
@@ -87,7 +87,7 @@ def record_grades(grades: Iterable[Path], sheet: Path, qrels: Path) -> int:
 def _parse(path: Path, number: int, line: str) -> tuple[str, str, int]:
     fields = line.split("\t")
     if len(fields) != 3 or fields[2] not in map(str, GRADES):
-        raise RunFileError(
+        raise CollectionError(
             f"{path}:{number}: expected query_id TAB passage_id TAB a grade of "
             f"{', '.join(map(str, GRADES))}; found {line!r}. Nothing was recorded."
         )

@@ -144,7 +144,7 @@ def write_runs(night: Night, store: Store, rankings: dict[str, str], path: Path)
 
     Raises:
         StorageError: a file cannot be written.
-        RunFileError: an identifier holds white space, which the format cannot carry.
+        CollectionError: an identifier holds white space, which the format cannot carry.
     """
     written = {}
     for arm_hash, reference in rankings.items():

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
-from perank_tasks.collections.files import read_queries
+from perank_tasks.collections.formats import read_queries
 from perank_tasks.collections.records import Query
 from perank_tasks.config import stable_hash
 from perank_tasks.errors import TrainingDataError

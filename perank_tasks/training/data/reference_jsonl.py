@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
-from perank_tasks.collections.files import Record, json_records
+from perank_tasks.collections.lines import Record, json_records
 from perank_tasks.errors import CollectionError, TrainingDataError
 from perank_tasks.models.find import file_sha256
 from perank_tasks.night.provenance import fingerprint

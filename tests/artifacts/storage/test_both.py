@@ -163,10 +163,8 @@ def test_folders_are_listed_with_what_is_in_them(store: Store) -> None:
 def test_a_damaged_or_missing_file_is_named(store: Store) -> None:
     artifact = store.artifact("kind", "c", "k")
     publish(artifact, 1, 2)
-    store.storage.discard("kind/c/k/nothing")
-    with store.storage.scratch("kind/c/k/x") as scratch:
-        scratch.write_text('{"parts": ')
-        store.storage.put(scratch, f"kind/c/k/{MANIFEST}")
+    with store.storage.writing(f"kind/c/k/{MANIFEST}") as file:
+        file.write_text('{"parts": ')
     with pytest.raises(ArtifactError, match=r"kind/c/k/manifest\.json cannot be read"):
         _ = store.artifact("kind", "c", "k").manifest
     with pytest.raises(ArtifactError, match=r"kind/c/k/manifest\.json cannot be read"):

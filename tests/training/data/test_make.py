@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from perank_tasks.rankers.baselines import fusion
 
-from perank_tasks.collections.pydocs import DATA, read_queries
+from perank_tasks.collections.formats import read_queries
+from perank_tasks.collections.pydocs import DATA
 from perank_tasks.errors import ConfigError, TrainingDataError
 from perank_tasks.perank.embedders import load
 from perank_tasks.settings import Settings

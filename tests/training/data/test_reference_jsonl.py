@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perank_tasks.collections.pydocs import DATA, read_queries
+from perank_tasks.collections.formats import read_queries
+from perank_tasks.collections.pydocs import DATA
 from perank_tasks.errors import TrainingDataError
 from perank_tasks.perank.embedders import load
 from perank_tasks.perank.prompt import RELEASED_V1
