@@ -9,7 +9,6 @@ import pytest
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Pooling, Transformer
-from tests.perank.test_encoder import CODE, PREFIX
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.config import NightOptions
@@ -21,6 +20,7 @@ from perank_tasks.night.plan import plan_night
 from perank_tasks.perank import PERank
 from perank_tasks.perank.embedders import identify, load
 from perank_tasks.settings import Settings
+from tests.models.test_encoder import CODE, PREFIX
 from tests.perank.tiny import edit_config, write_own
 from tests.small import GOLDEN, NIGHT, TOPICS, small_night, write_collection
 
