@@ -100,7 +100,7 @@ class Results:
     def ratios(self) -> dict[str, float]:
         """How many times as fast the stages are as what they are compared with."""
         ratios = {
-            f"{stage} / {by_hand}, {size:,} passages": (
+            f"{stage} / bm25s by hand, {size:,} passages": (
                 measured[by_hand]["seconds"] / measured[stage]["seconds"]
             )
             for size, measured in self.sizes.items()
