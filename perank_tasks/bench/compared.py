@@ -13,7 +13,7 @@ import bm25s
 import numpy as np
 import Stemmer
 
-from perank_tasks.collections.files import read_passages, read_queries_tsv
+from perank_tasks.collections.formats import read_passages, read_queries
 from perank_tasks.config import Night
 from perank_tasks.models.find import resolve_model
 from perank_tasks.night.embed import TEXTS_A_CALL
@@ -45,7 +45,7 @@ def measure_bm25s(night: Night, site: Site, corpus: Path) -> dict[str, Measured]
     """bm25s as its documentation shows it: tokenize, index, retrieve."""
     (first_stage,) = night.first_stages.values()
     texts = [passage.text for passage in read_passages(corpus / "passages.jsonl")]
-    queries = [query.text for query in read_queries_tsv(corpus / "queries.tsv")]
+    queries = [query.text for query in read_queries(corpus / "queries.tsv")]
     stemmer = Stemmer.Stemmer("english")
     bm25 = bm25s.BM25(k1=first_stage.k1, b=first_stage.b, method="lucene")
     depth = min(first_stage.depth, len(texts))
