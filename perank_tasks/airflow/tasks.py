@@ -92,7 +92,7 @@ def retention_params() -> dict[str, Param]:
 
 def training_params() -> dict[str, Param]:
     """The form of a training run: its own options, its data's, and both stages'."""
-    from perank_tasks.training.options import form
+    from perank_tasks.training.run_options import form
 
     return {name: _param(schema) for name, schema in form().items()}
 
@@ -161,7 +161,7 @@ def plan_training(**task_options: Any) -> Any:
 
     @task(task_id=TRAINING_PLAN, **task_options)
     def plan_run() -> dict[str, Any]:
-        from perank_tasks.training.stages.plan import plan_training as plan_stage
+        from perank_tasks.training.stages.plan_run import plan_training as plan_stage
 
         context = get_current_context()
         with _AsAirflowErrors():
@@ -174,7 +174,7 @@ def training_stage(path: str, **task_options: Any) -> Any:
     """As `stage`, of a function below `perank_tasks.training.stages`."""
 
     def training(value: dict[str, Any]) -> Any:
-        from perank_tasks.training.options import Training
+        from perank_tasks.training.run_options import Training
 
         return Training.from_json(value)
 

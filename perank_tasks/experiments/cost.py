@@ -32,7 +32,7 @@ from perank_tasks.perank.windows import schedule
 from perank_tasks.settings import Settings
 from perank_tasks.support.text import contents
 from perank_tasks.training.recipe import StageRecipe
-from perank_tasks.training.stages.plan import plan_training
+from perank_tasks.training.stages.plan_run import plan_training
 from perank_tasks.warehouse.registry import local, open_store
 
 log = logging.getLogger(__name__)
