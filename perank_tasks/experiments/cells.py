@@ -81,7 +81,7 @@ def train_checkpoint(plan: ExperimentPlan, training: str) -> Trained:
     """
     from perank_tasks.training.stages.align import align_projector
     from perank_tasks.training.stages.data import make_data
-    from perank_tasks.training.stages.plan import plan_training
+    from perank_tasks.training.stages.plan_run import plan_training
     from perank_tasks.training.stages.rank import learn_to_rank
 
     run = plan_training(plan.trainings()[training], plan.run_date)

@@ -156,7 +156,7 @@ def plan_experiment(experiment: Experiment, run_date: date) -> ExperimentPlan:
 
 
 def _check_trainings(plan: ExperimentPlan) -> None:
-    from perank_tasks.training.stages.plan import plan_training
+    from perank_tasks.training.stages.plan_run import plan_training
 
     smoke = plan.experiment.smoke.get("training", {})
     for training in plan.trainings().values():

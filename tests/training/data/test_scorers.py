@@ -10,7 +10,7 @@ from transformers import BertForSequenceClassification as Classifier
 
 from perank_tasks.errors import ConfigError
 from perank_tasks.settings import Settings
-from perank_tasks.training.data.teachers import (
+from perank_tasks.training.data.scorers import (
     PASSAGE_TOKENS,
     UPR_AFTER,
     UPR_BEFORE,

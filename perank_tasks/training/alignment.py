@@ -7,31 +7,23 @@ in the same evaluation: the same passages, each with another one's embedding.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from perank_tasks.errors import TrainingError
 from perank_tasks.perank.checkpoint import Checkpoint, load_head, load_tokenizer
-from perank_tasks.training.batches import AlignmentBatch, AlignmentCollator
-from perank_tasks.training.examples import AlignmentExample
+from perank_tasks.training.batches import AlignmentBatch, AlignmentCollator, on_device
+from perank_tasks.training.examples import AlignmentExample, drawn
 from perank_tasks.training.losses import IGNORED, reconstruction
 from perank_tasks.training.model import AlignmentTrainee, Weights
 from perank_tasks.training.recipe import AlignRecipe
-from perank_tasks.training.runs import (
-    beginning,
-    close_run,
-    is_main_process,
-    main_process_first,
-    open_run,
-)
 from perank_tasks.training.saving import save_trained
-from perank_tasks.training.start import make_start, open_start
+from perank_tasks.training.start import begin
 from perank_tasks.training.trainer import Task, train
+from perank_tasks.training.training_folder import Run, end_run, is_main_process
 
 BOOTSTRAP_SAMPLES = 10_000
 
@@ -57,27 +49,18 @@ def align(
     recipe: AlignRecipe,
     passages: Sequence[AlignmentExample],
     development: Sequence[AlignmentExample],
-    out: Path,
-    *,
-    cache: Path,
-    threads: int,
-    start: str | Path | None = None,
-    data: dict[str, Any] | None = None,
+    run: Run,
 ) -> dict[str, Any]:
-    """Train a projector to align embeddings with the LLM; what was killed is gone on with.
+    """Train a projector to align embeddings with the LLM; one that was killed is resumed.
 
     Args:
         recipe: how.
         passages: to train on.
         development: others, at least 2, to measure on and to choose the best step by.
-        out: folder of the training, see `runs`.
-        cache: where base models are unpacked.
-        threads: of this process on a CPU.
-        start: a checkpoint to begin with; None: as the recipe says.
-        data: what the examples are, for the record: references, counts, terms.
+        run: where, and from what.
 
     Returns:
-        The report, which is also in `out/report.json`; `checkpoint` in it is the result's folder.
+        The report, which is also in the folder's `report.json`; `checkpoint` in it is the result.
 
     Raises:
         ConfigError: a start or base model that does not exist or does not fit.
@@ -90,72 +73,52 @@ def align(
             f"alignment needs passages to train on and 2 or more others to measure on, found "
             f"{len(passages)} and {len(development)}: make data with more of them"
         )
-    identity = {
-        "stage": "align",
-        "recipe": recipe.model_dump(mode="json"),
-        "start": str(start) if start else None,
-        "data": data or {},
-        "examples": [len(passages), len(development)],
-    }
-    with main_process_first():
-        done = open_run(out, identity)
-        if done is not None:
-            return done
-        if start is None and not (out / "start" / "config.json").is_file():
-            with beginning(out):
-                make_start(out / "start", recipe, passages, passages[0].embedding.size, cache=cache)
-    begun = open_start(start or out / "start", recipe, cache=cache)
+    identity = run.identity(recipe, len(passages), len(development))
+    begun = begin(run, recipe, identity, passages, passages[0].embedding.size)
+    if not isinstance(begun, Checkpoint):
+        return begun
     collate = _collator(begun, recipe)
-    measured = [
-        development[int(i)]
-        for i in np.random.default_rng(recipe.seed).permutation(len(development))
-    ][: recipe.eval_examples]
+    measured = drawn(development, recipe)
     model = AlignmentTrainee(begun, recipe, load_head(begun))
-    before = reconstruction_of(model, measured, collate, recipe)
 
     def measure(trained: AlignmentTrainee) -> dict[str, float]:
-        found = reconstruction_of(trained, measured, collate, recipe)
-        return {"loss": found.loss, "control": found.control}
+        now = reconstruction_of(trained, measured, collate, recipe)
+        return {"loss": now.loss, "control": now.control}
 
-    outcome = train(
-        model,
-        Task(
-            name="alignment",
-            examples=passages,
-            collate=collate,
-            loss=_loss,
-            measure=measure,
-            select_by="loss",
-            greater_is_better=False,
-            length=lambda example: len(example.text),
-            learning_rates={},
-        ),
-        recipe,
-        out,
-        threads=threads,
+    task = Task(
+        name="alignment",
+        examples=passages,
+        collate=collate,
+        loss=lambda logits, batch: (reconstruction(logits, batch["targets"]), {}),
+        measure=measure,
+        select_by="loss",
+        greater_is_better=False,
+        length=lambda example: len(example.text),
+        learning_rates={},
     )
+    before = reconstruction_of(model, measured, collate, recipe)
+    outcome = train(model, task, recipe, run.folder, threads=run.threads)
     after = reconstruction_of(model, measured, collate, recipe)
     report = {
         "stage": "align",
-        "checkpoint": str(out / "checkpoint"),
+        "checkpoint": str(run.checkpoint),
         "recipe_hash": recipe.hash,
         "before": asdict(before),
         "after": asdict(after),
-        **{name: value for name, value in asdict(outcome).items() if name != "rows"},
+        **outcome.report(),
     }
-    if not is_main_process():
-        return report
-    save_trained(
-        out / "checkpoint",
-        begun,
-        _weights(begun, model),
-        layout="perank",
-        storage="float32",
-        description=f"aligned: projector trained for {outcome.kept_step} steps",
-        training={**identity, **{k: report[k] for k in ("before", "after", "steps", "stopped")}},
-        readme=_card(out, recipe, report),
-    )
-    close_run(out, report)
+    if is_main_process():
+        save_trained(
+            run.checkpoint,
+            begun,
+            _weights(begun, model),
+            layout="perank",
+            storage="float32",
+            description=f"aligned: projector trained for {outcome.kept_step} steps",
+            training=identity | {k: report[k] for k in ("before", "after", "steps", "stopped")},
+            readme=_card(run.folder.name, recipe, report),
+        )
+        end_run(run, report)
     return report
 
 
@@ -189,9 +152,9 @@ def reconstruction_of(
                 [torch.from_numpy(np.array(passages[other[i]].embedding)) for i in picked]
             )
             tokens[picked] = (batch["targets"] != IGNORED).sum(1)
-            own[picked] = _nats(model, _on(batch, device))
+            own[picked] = _nats(model, on_device(batch, device))
             batch["embeddings"] = shuffled[:, None].float()
-            control[picked] = _nats(model, _on(batch, device))
+            control[picked] = _nats(model, on_device(batch, device))
     random = np.random.default_rng(recipe.seed)
     drawn = random.integers(0, len(passages), (BOOTSTRAP_SAMPLES, len(passages)))
     gains = (control - own)[drawn].sum(1) / tokens[drawn].sum(1)
@@ -211,21 +174,10 @@ def reconstruction_of(
 def _nats(model: AlignmentTrainee, batch: AlignmentBatch) -> np.ndarray:
     """(B,) each text's negative log likelihood."""
     logits, targets = model(batch), batch["targets"]
-    found = F.cross_entropy(
+    nats = F.cross_entropy(
         logits.float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
     )
-    return found.sum(1).cpu().numpy()
-
-
-def _on(batch: AlignmentBatch, device: torch.device) -> AlignmentBatch:
-    rows: Any = {name: tensor.to(device) for name, tensor in batch["rows"].items()}  # type: ignore[attr-defined]
-    return AlignmentBatch(
-        embeddings=batch["embeddings"].to(device), rows=rows, targets=batch["targets"].to(device)
-    )
-
-
-def _loss(logits: Tensor, batch: AlignmentBatch) -> tuple[Tensor, dict[str, Tensor]]:
-    return reconstruction(logits, batch["targets"]), {}
+    return nats.sum(1).cpu().numpy()
 
 
 def _collator(begun: Checkpoint, recipe: AlignRecipe) -> AlignmentCollator:
@@ -251,10 +203,10 @@ def _weights(begun: Checkpoint, model: AlignmentTrainee) -> Weights:
     )
 
 
-def _card(out: Path, recipe: AlignRecipe, report: dict[str, Any]) -> str:
+def _card(name: str, recipe: AlignRecipe, report: dict[str, Any]) -> str:
     after = report["after"]
     return (
-        f"# {out.name}\n\n"
+        f"# {name}\n\n"
         f"**Aligned, not yet trained to rank**: a projector by which {recipe.base_model} says a "
         f"passage's text from its embedding. Stage 2, `perank train rank --start`, begins here.\n\n"
         f"Reconstruction of {after['passages']} development passages, nats a token: "

@@ -3,7 +3,7 @@
 import pytest
 
 from perank_tasks.errors import ConfigError
-from perank_tasks.training.data.options import DataOptions, parse_scorers
+from perank_tasks.training.data.data_options import DataOptions, parse_scorers
 
 
 @pytest.mark.parametrize(

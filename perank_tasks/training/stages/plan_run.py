@@ -18,8 +18,9 @@ from perank_tasks.night.provenance import fingerprint
 from perank_tasks.perank.checkpoint_config import shipped_checkpoints, summarize_checkpoint
 from perank_tasks.perank.embedders import CHECKPOINT_PREFIX
 from perank_tasks.settings import Settings
-from perank_tasks.training.data.options import DataOptions
-from perank_tasks.training.options import (
+from perank_tasks.training.data.data_options import DataOptions
+from perank_tasks.training.recipe import AlignRecipe, RankRecipe, StageRecipe
+from perank_tasks.training.run_options import (
     ALIGN,
     DATA,
     RANK,
@@ -27,7 +28,6 @@ from perank_tasks.training.options import (
     TrainingOptions,
     parse_options,
 )
-from perank_tasks.training.recipe import AlignRecipe, RankRecipe, StageRecipe
 from perank_tasks.warehouse import registry
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
     """Resolve options into a run.
 
     Args:
-        values: options by name, flat, as `options.form` lists them.
+        values: options by name, flat, as `run_options.form` lists them.
         run_date: the date that holds unless the options name one.
 
     Raises:
@@ -88,13 +88,11 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
         "embedder": embedder,
     }
     ranking_data = DataOptions.parse({**data, "stage": "ranking"})
-    evaluated = filter(None, (development, stop_collection, *ranking_data.evaluation))
+    evaluated = _evaluated(options, ranking_data, development, stop_collection)
     training = Training(
         run_date=day,
         options=options,
-        ranking_data=ranking_data.model_copy(
-            update={"evaluation": tuple(dict.fromkeys(map(absolute_spec, evaluated)))}
-        ),
+        ranking_data=ranking_data.model_copy(update={"evaluation": evaluated}),
         alignment_data=_alignment_data(data) if options.align else None,
         align=align,
         rank=rank,
@@ -110,6 +108,15 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
     summarize_checkpoint(registry.local(champion, store), cache=settings.cache)
     log.info("training %s (%s) against %s", options.name, training.hash, champion)
     return training.model_copy(update={"champion": champion})
+
+
+def _evaluated(options: TrainingOptions, data: DataOptions, *specs: str | None) -> tuple[str, ...]:
+    """The collections of which no query may be trained on."""
+    evaluated = [absolute_spec(spec) for spec in (*specs, *data.evaluation) if spec]
+    if options.folds:  # by fold, a collection's queries are kept apart from themselves
+        trained_on = {absolute_spec(spec) for spec in data.collections}
+        evaluated = [spec for spec in evaluated if spec not in trained_on]
+    return tuple(dict.fromkeys(evaluated))
 
 
 def _alignment_data(data: dict[str, Any]) -> DataOptions:

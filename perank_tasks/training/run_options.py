@@ -9,88 +9,74 @@ value is to hold. `Training` is a planned run and travels between tasks as JSON.
 from collections.abc import Iterable, Mapping
 from datetime import date
 from functools import cached_property
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, Self, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from perank_tasks.config import Options, split_words, stable_hash
 from perank_tasks.errors import ConfigError
-from perank_tasks.training.data.options import DataOptions
+from perank_tasks.training.data.data_options import DataOptions
 from perank_tasks.training.recipe import AlignRecipe, Preset, RankRecipe
-
-PromotionRule = Literal["not-worse", "better", "never"]
-RULE_HELP = {
-    "not-worse": "unless its mean is lower and either the paired test is significant or the loss "
-    "is max_loss or more",
-    "better": "only if its mean is higher and the paired test is significant",
-    "never": "it is registered and no more",
-}
 
 
 class TrainingOptions(Options):
     """What a person may choose for a training run, beside data and recipes."""
 
-    preset: Preset = Field(
-        "tiny",
-        description="Where the recipes begin. paper: 7B models on GPUs, as published; tiny: "
-        "SmolLM2-135M on two cores; feedback: the same with the start, prompt and order that the "
-        "checkpoint that ships has, for lists of a feedback teacher (data_feedback) and without "
-        "alignment (align=false). Every option of a stage that is empty has its value.",
-    )
-    name: str = Field(
-        "trained",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="What the checkpoint is called in the registry.",
-    )
-    run_date: date | None = Field(
-        None,
-        description="The date as of which collections are read, the champion is looked up and a "
-        "promotion holds. Empty: the run's logical date, or today in UTC.",
-    )
-    start: str | None = Field(
-        None,
-        description="The checkpoint to begin with: champion, a name, a folder or a hub id. Empty: "
-        "the recipe's base model with a new projector.",
-    )
-    align: bool = Field(True, description="Whether stage 1 is run before stage 2.")
-    stop_share: float = Field(
-        0.1,
-        ge=0,
-        lt=1,
-        description="Share of the training queries that is held out, to choose the best step and "
-        "to stop early by. 0: the last step is taken, unless there is a stop_collection.",
-    )
-    stop_collection: str | None = Field(
-        None,
-        description="Spec of a judged collection by whose nDCG@10 the best step is chosen instead; "
-        "none of its queries may be trained on. Another one than development, or what it decides "
-        "is flattered.",
-    )
-    development: str | None = Field(
-        None,
-        description="Spec of the judged collection that decides on promotion; none of its queries "
-        "may be trained on. Empty: the deployment's own, PERANK_COLLECTION.",
-    )
-    first_stage: Literal["bm25", "given"] = Field(
-        "bm25", description="Where its candidates come from: bm25, or the run it brings."
-    )
-    depth: int = Field(100, ge=1, le=1000, description="Candidates a query.")
-    window: int = Field(20, ge=2, le=100, description="Passages the LLM ranks at once.")
-    step: int = Field(10, ge=1, le=100, description="How far the window moves.")
-    promotion: PromotionRule = Field(
-        "not-worse",
-        description="When the new checkpoint becomes champion: "
-        + "; ".join(f"{name}: {text}" for name, text in RULE_HELP.items())
-        + ". By nDCG@10 on the development collection, against the champion.",
-    )
-    alpha: float = Field(
-        0.05, gt=0, lt=1, description="Below which p a paired difference is significant."
-    )
-    max_loss: float = Field(
-        0.02,
-        ge=0,
-        description="not-worse: a loss of the mean that is never taken, significant or not.",
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    preset: Preset = "tiny"
+    """Where the recipes begin. paper: 7B models on GPUs, as published; tiny: SmolLM2-135M on two
+    cores; feedback: the same with the start, prompt and order that the checkpoint that ships has,
+    for lists of a feedback teacher (data_feedback) and without alignment (align=false). Every
+    option of a stage that is empty has its value."""
+    name: str = Field("trained", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """What the checkpoint is called in the registry."""
+    run_date: date | None = None
+    """The date as of which collections are read, the champion is looked up and a promotion holds.
+    Empty: the run's logical date, or today in UTC."""
+    start: str | None = None
+    """The checkpoint to begin with: champion, a name, a folder or a hub id. Empty: the recipe's
+    base model with a new projector."""
+    align: bool = True
+    """Whether stage 1 is run before stage 2."""
+    stop_share: float = Field(0.1, ge=0, lt=1)
+    """Share of the training queries that is held out, to choose the best step and to stop early
+    by. 0: the last step is taken, unless there is a stop_collection."""
+    stop_collection: str | None = None
+    """Spec of a judged collection by whose nDCG@10 the best step is chosen instead; none of its
+    queries may be trained on. Another one than development, or what it decides is flattered."""
+    folds: int | None = Field(None, ge=2)
+    """Cross-validation: the training queries are cut into so many folds, queries in the same words
+    together, and those of `fold` are left out. Collections that are trained on may then be
+    evaluation collections, too: measure the checkpoint on the fold's queries. Empty: do not."""
+    fold: int = Field(1, ge=1)
+    """The fold whose queries are left out, from 1."""
+    development: str | None = None
+    """Spec of the judged collection that decides on promotion; none of its queries may be trained
+    on. Empty: the deployment's own, PERANK_COLLECTION."""
+    first_stage: Literal["bm25", "given"] = "bm25"
+    """Where its candidates come from: bm25, or the run it brings."""
+    depth: int = Field(100, ge=1, le=1000)
+    """Candidates a query."""
+    window: int = Field(20, ge=2, le=100)
+    """Passages the LLM ranks at once."""
+    step: int = Field(10, ge=1, le=100)
+    """How far the window moves."""
+    promotion: Literal["not-worse", "better", "never"] = "not-worse"
+    """When the new checkpoint becomes champion. By nDCG@10 on the development collection, against
+    the champion. not-worse: unless its mean is lower and either the paired test is significant or
+    the loss is max_loss or more; better: only if its mean is higher and the paired test is
+    significant; never: it is registered and no more."""
+    alpha: float = Field(0.05, gt=0, lt=1)
+    """Below which p a paired difference is significant."""
+    max_loss: float = Field(0.02, ge=0)
+    """not-worse: a loss of the mean that is never taken, significant or not."""
+
+    @model_validator(mode="after")
+    def _has_that_fold(self) -> Self:
+        if self.folds and self.fold > self.folds:
+            raise ValueError(f"fold is {self.fold}, and there are {self.folds} folds")
+        return self
 
 
 DATA, ALIGN, RANK = "data", "align", "rank"
@@ -149,17 +135,6 @@ class Training(BaseModel):
         return cls.model_validate(value)
 
 
-def labelled(training: Training) -> Training:
-    """The run, allowed to train on judged queries of its own development collection.
-
-    For cross-validation, where each is measured by what was not trained on it; queries of the
-    collection that ships stay out.
-    """
-    data = training.ranking_data.model_dump() | {"judgements": True, "evaluation": ()}
-    ranking = DataOptions.parse(data)
-    return training.model_copy(update={"ranking_data": ranking})
-
-
 def form() -> dict[str, dict[str, Any]]:
     """Every option of a run by name: its JSON schema with default, description and section."""
     fields = _schemas(TrainingOptions)
@@ -172,7 +147,11 @@ def form() -> dict[str, dict[str, Any]]:
 
 
 def _schemas(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
-    return dict(options.model_json_schema()["properties"])
+    schemas = options.model_json_schema()["properties"]
+    return {
+        name: {**schema, "description": " ".join(schema["description"].split())}
+        for name, schema in schemas.items()
+    }
 
 
 def _may_be_empty(schema: dict[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from perank_tasks.night.pipeline import GOES_ON
-from perank_tasks.training.options import Training
+from perank_tasks.night.pipeline import RESUMES
+from perank_tasks.training.run_options import Training
 from perank_tasks.training.stages.align import align_projector
 from perank_tasks.training.stages.data import make_data
 from perank_tasks.training.stages.evaluate import evaluate_checkpoint
@@ -20,16 +20,17 @@ def run_training(training: Training) -> dict[str, Any]:
     """Run every stage; returns what each returned, by its name."""
     done: dict[str, Any] = {}
     try:
-        for stage, result in _stages(training):
+        for stage, result in stages(training):
             done[stage] = result
             log.info("%s: %s", stage, result)
     except (KeyboardInterrupt, SystemExit):
-        log.warning(GOES_ON)
+        log.warning(RESUMES)
         raise
     return done
 
 
-def _stages(training: Training) -> Iterator[tuple[str, Any]]:
+def stages(training: Training) -> Iterator[tuple[str, Any]]:
+    """Run stage after stage: its name and what it returned."""
     data = make_data(training)
     yield "data", data
     aligned = align_projector(training, data)
