@@ -19,6 +19,7 @@ import pyarrow as pa
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.config import Night, fingerprint_hash
 from perank_tasks.errors import TrainingError
+from perank_tasks.experiments.folds import keep_fold
 from perank_tasks.experiments.plan import Cell, ExperimentPlan, night_of
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night.evaluate import Rows, arm_rows
@@ -215,7 +216,7 @@ def _measure(night: Night, artifact: Artifact, cell: Cell, parts: int) -> None:
     check_night(_tables(rows), candidates.read("candidates"), vectors, leave_out=OF_WHOLE_NIGHTS)
     if parts:
         _add_lengths(rows, rankings, snapshot, parts)
-    tables = _tables(rows)
+    tables = keep_fold(_tables(rows), cell, night, snapshot)
     for table, schema in RESULT_TABLES.items():
         artifact.write_part(table, tables[table], schema)
     artifact.write_part("status", rankings.read("queries"), QUERY_STATUS)
