@@ -73,7 +73,9 @@ def _nights(settings: Settings) -> set[tuple[date, str]] | None:
     if not settings.published_warehouse.is_file():
         return None
     with reading(settings.warehouse) as warehouse:
-        rows = warehouse.execute("SELECT run_date, collection || ' ' || arm_hash FROM runs")
+        rows = warehouse.execute(
+            "SELECT run_date, concat_ws(' ', series, collection, arm_hash) FROM runs"
+        )
         return set(rows.fetchall())
 
 

@@ -19,6 +19,7 @@ from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.errors import ExperimentError
 from perank_tasks.experiments.cells import Outcome, length_measures
 from perank_tasks.experiments.plan import Cell, ExperimentPlan
+from perank_tasks.regression.statistics import effect_size
 from perank_tasks.schemas import EXPERIMENT_TABLES, rows_to_table
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.comparison import Side, compare
@@ -234,15 +235,16 @@ def _tests(plan: ExperimentPlan, values: Mapping[str, Values]) -> list[tuple]:
     if not pairs:
         return []
     key = (experiment.filed_as, plan.run_date)
+    compared = compare(pairs, experiment.measures[0])
+    tests = max(row.tests for found in compared for row in found.measures)
     return [
         (
             *(*key, collection, name, experiment.baseline, row.measure, row.queries),
-            *(row.b, row.a, row.delta, row.interval.low, row.interval.high, row.effect),
-            *(row.better, row.worse, row.p, row.p_holm, found.tests),
+            *(row.b, row.a, row.delta, row.interval.low, row.interval.high),
+            effect_size(row.delta, row.interval, row.queries),
+            *(row.better, row.worse, row.p, row.p_holm, tests),
         )
-        for (collection, name), found in zip(
-            about, compare(pairs, experiment.measures[0]), strict=True
-        )
+        for (collection, name), found in zip(about, compared, strict=True)
         for row in found.measures
         if row.p is not None
     ]

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from perank_tasks.experiments.cost import estimate
 
 from perank_tasks.experiments.contents import read_experiment
-from perank_tasks.experiments.cost import estimate
 from perank_tasks.experiments.options import Experiment, RunOptions, prepared
 from perank_tasks.experiments.page import as_markdown
 from perank_tasks.experiments.pipeline import run_experiment

@@ -1,35 +1,37 @@
--- One line for each result: the worst word over its measures, nDCG@10 against the baseline,
--- and how far its rankings drifted from it.
+-- One line for each result of a night: the worst word over its measures, nDCG@10 against the
+-- baseline, and how far its rankings drifted from it.
 CREATE OR REPLACE VIEW arm_verdicts AS
 WITH words AS (
     SELECT
+        series,
         run_date,
         collection,
         arm,
         arm_hash,
         max(verdict) AS verdict,
-        any_value(baseline_kind) AS baseline_kind,
-        any_value(baseline_date) AS baseline_date,
-        any_value(baseline_arm_hash) AS baseline_arm_hash,
+        any_value(against_kind) AS against_kind,
+        any_value(against_date) AS against_date,
+        any_value(against_arm_hash) AS against_arm_hash,
         max(tests) AS tests
-    FROM verdicts
+    FROM judged
     GROUP BY ALL
 ),
 causes AS (
     -- The measures that have the worst word, those with the largest change first.
     SELECT
-        verdicts.run_date,
-        verdicts.collection,
-        verdicts.arm_hash,
-        list(verdicts.measure ORDER BY abs(verdicts.delta) DESC NULLS LAST, verdicts.measure)
-            AS measures,
-        any_value(verdicts.reason) AS reason
-    FROM verdicts
-    INNER JOIN words USING (run_date, collection, arm_hash, verdict)
+        series,
+        run_date,
+        collection,
+        arm_hash,
+        list(measure ORDER BY abs(delta) DESC NULLS LAST, measure) AS measures,
+        any_value(reason) AS reason
+    FROM judged
+    INNER JOIN words USING (series, run_date, collection, arm_hash, verdict)
     GROUP BY ALL
 ),
 moved AS (
     SELECT
+        series,
         run_date,
         collection,
         arm_hash,
@@ -43,6 +45,7 @@ moved AS (
     GROUP BY ALL
 )
 SELECT
+    series,
     run_date,
     collection,
     words.arm,
@@ -50,9 +53,9 @@ SELECT
     words.verdict,
     causes.measures,
     causes.reason,
-    words.baseline_kind,
-    words.baseline_date,
-    words.baseline_arm_hash,
+    words.against_kind,
+    words.against_date,
+    words.against_arm_hash,
     words.tests,
     ndcg.value AS ndcg_10,
     ndcg.delta AS ndcg_10_delta,
@@ -61,12 +64,13 @@ SELECT
     ndcg.p_holm AS ndcg_10_p_holm,
     ndcg.better AS queries_better,
     ndcg.worse AS queries_worse,
-    moved.* EXCLUDE (run_date, collection, arm_hash)
+    moved.* EXCLUDE (series, run_date, collection, arm_hash)
 FROM words
-INNER JOIN causes USING (run_date, collection, arm_hash)
-LEFT JOIN verdicts AS ndcg
-    ON ndcg.run_date = words.run_date
+INNER JOIN causes USING (series, run_date, collection, arm_hash)
+LEFT JOIN judged AS ndcg
+    ON ndcg.series = words.series
+    AND ndcg.run_date = words.run_date
     AND ndcg.collection = words.collection
     AND ndcg.arm_hash = words.arm_hash
     AND ndcg.measure = 'nDCG@10'
-LEFT JOIN moved USING (run_date, collection, arm_hash);
+LEFT JOIN moved USING (series, run_date, collection, arm_hash);

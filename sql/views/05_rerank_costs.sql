@@ -1,12 +1,13 @@
 -- What reranking cost each result: speed, tokens, memory, and the device they belong to.
 CREATE OR REPLACE VIEW rerank_costs AS
 WITH machine AS (
-    SELECT run_date, collection, arm_hash, string_agg(value, ', ' ORDER BY key) AS name
+    SELECT series, run_date, collection, arm_hash, string_agg(value, ', ' ORDER BY key) AS name
     FROM provenance
     WHERE key IN ('processor', 'accelerators', 'threads')
     GROUP BY ALL
 )
 SELECT
+    series,
     run_date,
     collection,
     efficiency.arm,
@@ -17,5 +18,5 @@ SELECT
     efficiency.tokens_in / nullif(efficiency.items, 0) AS tokens_per_query,
     efficiency.peak_memory_bytes
 FROM efficiency
-LEFT JOIN machine USING (run_date, collection, arm_hash)
+LEFT JOIN machine USING (series, run_date, collection, arm_hash)
 WHERE efficiency.stage = 'rerank';

@@ -2,6 +2,7 @@
 CREATE OR REPLACE VIEW run_summary AS
 WITH wide AS (
     SELECT
+        series,
         run_date,
         collection,
         arm_hash,
@@ -15,18 +16,28 @@ WITH wide AS (
 ),
 cost AS (
     SELECT
-        run_date, collection, arm_hash, device, seconds, items_per_second AS queries_per_second
+        series,
+        run_date,
+        collection,
+        arm_hash,
+        device,
+        seconds,
+        items_per_second AS queries_per_second
     FROM efficiency
     WHERE stage = 'rerank'
 )
 SELECT
+    series,
     run_date,
     collection,
     runs.arm,
     arm_hash,
+    coalesce(
+        runs.config ->> 'ranker', if(runs.arm = 'bm25', 'first-stage', runs.arm)
+    ) AS ranker,
     runs.status,
-    wide.* EXCLUDE (run_date, collection, arm_hash),
-    cost.* EXCLUDE (run_date, collection, arm_hash),
+    wide.* EXCLUDE (series, run_date, collection, arm_hash),
+    cost.* EXCLUDE (series, run_date, collection, arm_hash),
     runs.passages,
     runs.queries,
     runs.judged_queries,
@@ -37,5 +48,5 @@ SELECT
     runs.evaluated_at,
     runs.config
 FROM runs
-LEFT JOIN wide USING (run_date, collection, arm_hash)
-LEFT JOIN cost USING (run_date, collection, arm_hash);
+LEFT JOIN wide USING (series, run_date, collection, arm_hash)
+LEFT JOIN cost USING (series, run_date, collection, arm_hash);

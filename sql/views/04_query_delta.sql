@@ -1,4 +1,4 @@
--- Each query's value beside the one that the same configuration got on its date before.
+-- In the nights, each query's value beside the one that the same configuration got on its date before.
 -- A query that is new, or gone, since then has no delta.
 CREATE OR REPLACE VIEW query_delta AS
 WITH steps AS (
@@ -8,6 +8,7 @@ WITH steps AS (
         arm_hash,
         lag(run_date) OVER (PARTITION BY collection, arm_hash ORDER BY run_date) AS previous_date
     FROM runs
+    WHERE series = 'nightly'
 )
 SELECT
     now.run_date,
@@ -23,8 +24,10 @@ SELECT
 FROM query_measures AS now
 INNER JOIN steps USING (run_date, collection, arm_hash)
 LEFT JOIN query_measures AS before
-    ON before.run_date = steps.previous_date
+    ON before.series = now.series
+    AND before.run_date = steps.previous_date
     AND before.collection = now.collection
     AND before.arm_hash = now.arm_hash
     AND before.query_id = now.query_id
-    AND before.measure = now.measure;
+    AND before.measure = now.measure
+WHERE now.series = 'nightly';
