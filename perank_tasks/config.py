@@ -338,6 +338,7 @@ class Promotion(_Frozen):
 class Night(_Frozen):
     """A planned run: everything a stage needs to know beside its input artifacts."""
 
+    run_date: date
     series: str = NIGHTLY
     """What its results belong to."""
     collection: str
