@@ -39,10 +39,11 @@ audit: $(READY) ## Look for secrets in the files and for known vulnerabilities i
 	@$(PYTHON_IN_VENV) .ci/scan_secrets.py
 	@$(PYTHON_IN_VENV) .ci/audit.py $(ARGS)
 
-lint: $(READY) ## Check format, style and types
+lint: $(READY) ## Check format, style, types and layers
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-cache
 
 format: $(READY) ## Put the code into its format
 	@$(VENV)/bin/ruff format .

@@ -1,63 +1,68 @@
 """# The nightly run
 
-Embeds a collection, retrieves candidates, reranks them by every arm, measures, and loads
-the results into DuckDB, where each is judged against the night accepted as of its date. The
-night's page and the index are written beside the verdict, which may fail its task.
+Embeds a collection, retrieves candidates, reranks them by every arm, measures the rankings, loads
+the results into DuckDB and judges them against the night accepted as of this one's date. The
+night's page is written beside the verdict, whose task a regression may fail.
 
-**Date.** Results are filed under the Param `run_date` if given, else the run's logical
-date, else the day it was due (UTC), and the collection is read as of that date. A second
-run of a date replaces that date's rows and touches nothing else; where code, libraries and
-hardware are the same too, it finds everything done.
+**Date.** Results are filed under the Param `run_date` if given, else the run's logical date, else
+the day it was due (UTC). The collection is read as of that date. A second run of a date replaces
+that date's rows and touches nothing else. Where code, libraries and hardware are the same, it
+reuses all artifacts.
 
-**Pools.** `gpu` for tasks that load a model, `warehouse` for the one that writes DuckDB;
-`make` creates both with one slot.
+**Pools.** `gpu` for tasks that load a model, `warehouse` for the one that writes DuckDB. `make`
+creates both with one slot.
 
-**Queues**, where CeleryExecutor spreads tasks over machines: `gpu` for those that load a model and
-for the plan, which notes the hardware that ranks; `warehouse` for those that read or write the
-DuckDB files of the one worker that has them; all others go to the default queue.
+**Queues**, where CeleryExecutor spreads tasks over machines. `gpu`: tasks that load a model, and
+the plan, which notes the hardware that ranks. `warehouse`: tasks that read or write the DuckDB
+files, which one worker has. All others go to the default queue.
 
-**Alerts.** A night that failed, is incomplete, suspect or a regression is told of, once, to those
-whom the Param `alert_to` names; with `on_regression` set to `fail`, a regression also fails the
-task `verdict`, after everything is loaded.
+**Alerts.** The Param `alert_to` names those who are alerted, once, of a night that failed or is
+suspect, incomplete or a regression. With `on_regression` set to `fail`, a regression also fails
+the task `verdict`, after everything is loaded.
 
-**Backfill** from the UI, or, the last day's hour included,
+**Backfill** from the UI, or by this command. Give the last day with a time: `2026-01-07` alone
+means midnight, before that day's run at 02:00.
 `airflow backfill create --dag-id perank_nightly --from-date 2026-01-01
---to-date 2026-01-07T23:59:00 --reprocess-behavior completed`.
+--to-date 2026-01-07T23:59:00 --reprocess-behavior completed`
 """
 
 from datetime import timedelta
 
 from airflow.sdk import Asset, dag, task_group
 
-from perank_tasks.airflow.tasks import NightAlert, night_params, plan, stage, verdict
+from perank_tasks.airflow.forms import night_params
+from perank_tasks.airflow.notifier import NightAlert
+from perank_tasks.airflow.tasks import NIGHT
+from perank_tasks.airflow.verdict import verdict
 
 MODEL = {"pool": "gpu", "queue": "gpu"}
-# Where no arm needs embeddings, or a given run stands in for BM25, nothing is mapped and Airflow
-# skips the mapped task.
+# Without an arm that needs embeddings, or with a given run instead of BM25, nothing is mapped and
+# Airflow skips the mapped task.
 ALSO_OF_NOTHING = {"trigger_rule": "none_failed"}
 READER = {"queue": "warehouse"}
 WRITER = {"pool": "warehouse", "outlets": [Asset("perank_results")], **READER}
 
-plan_night = plan(queue=MODEL["queue"])
-take_snapshot = stage("snapshot.take_snapshot")
-plan_embedding = stage("embed.plan_embedding")
-embed_shard = stage("embed.embed_shard", **MODEL)
-publish_embeddings = stage("embed.publish_embeddings", **ALSO_OF_NOTHING)
-plan_index = stage("index.plan_index")
-count_terms = stage("index.count_terms")
-gather_terms = stage("index.gather_terms", **ALSO_OF_NOTHING)
-index_shard = stage("index.index_shard")
-publish_index = stage("index.publish_index", **ALSO_OF_NOTHING)
-plan_retrieval = stage("retrieve.plan_retrieval")
-retrieve_shard = stage("retrieve.retrieve_shard")
-publish_candidates = stage("retrieve.publish_candidates")
-plan_reranking = stage("rerank.plan_reranking")
-rerank_shard = stage("rerank.rerank_shard", **MODEL)
-publish_rankings = stage("rerank.publish_rankings")
-evaluate = stage("evaluate.evaluate")
-load = stage("load.load", **WRITER)
-say_verdict = verdict(on_success_callback=NightAlert(), **READER)
-report = stage("report.report", **READER)
+plan_night = NIGHT.plan(queue=MODEL["queue"])
+take_snapshot = NIGHT.stage("snapshot.take_snapshot")
+plan_embedding = NIGHT.stage("embed.plan_embedding")
+embed_shard = NIGHT.stage("embed.embed_shard", **MODEL)
+publish_embeddings = NIGHT.stage("embed.publish_embeddings", **ALSO_OF_NOTHING)
+plan_index = NIGHT.stage("index.plan_index")
+count_terms = NIGHT.stage("index.count_terms")
+gather_terms = NIGHT.stage("index.gather_terms", **ALSO_OF_NOTHING)
+plan_scoring = NIGHT.stage("index.plan_scoring")
+index_shard = NIGHT.stage("index.index_shard")
+publish_index = NIGHT.stage("index.publish_index", **ALSO_OF_NOTHING)
+plan_retrieval = NIGHT.stage("retrieve.plan_retrieval")
+retrieve_shard = NIGHT.stage("retrieve.retrieve_shard")
+publish_candidates = NIGHT.stage("retrieve.publish_candidates")
+plan_reranking = NIGHT.stage("rerank.plan_reranking")
+rerank_shard = NIGHT.stage("rerank.rerank_shard", **MODEL)
+publish_rankings = NIGHT.stage("rerank.publish_rankings")
+evaluate = NIGHT.stage("evaluate.evaluate")
+load = NIGHT.stage("load.load", **WRITER)
+judge_night = verdict(on_success_callback=NightAlert(), **READER)
+report = NIGHT.stage("report.report", **READER)
 
 
 @dag(
@@ -89,7 +94,8 @@ def perank_nightly():
         shards = plan_index(snapshot=snapshot)
         terms = gather_terms(snapshot=snapshot)
         count_terms.partial(snapshot=snapshot).expand(shard=shards) >> terms
-        done = index_shard.partial(snapshot=snapshot, terms=terms).expand(shard=shards)
+        scoring = plan_scoring(snapshot=snapshot)
+        done = index_shard.partial(snapshot=snapshot, terms=terms).expand(work=scoring)
         return done >> publish_index(snapshot=snapshot)
 
     @task_group
@@ -110,7 +116,7 @@ def perank_nightly():
     candidates = retrieve(index=index(), embeddings=embeddings)
     rankings = rerank(candidates=candidates, embeddings=embeddings)
     results = evaluate(rankings=rankings)
-    load(results=results) >> [say_verdict(), report()]
+    load(results=results) >> [judge_night(), report()]
 
 
 perank_nightly()

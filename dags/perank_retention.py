@@ -1,9 +1,9 @@
 """# Retention
 
-Removes old artifacts that nothing needs any more, every Sunday, and says in its log what went and
-how much. Results, acceptances and the tables in DuckDB stay; so does all that kept nights were
-made from. `perank_tasks/night/retention.py` has the policy, the form its numbers;
-`perank retention` does the same in a shell.
+Removes old artifacts that nothing needs any more, every Sunday, and logs which and how much.
+Results, acceptances and the tables in DuckDB stay, and so do the inputs of kept nights. The policy
+is in `perank_tasks/night/retention.py`, its numbers are in the form. `perank retention` does the
+same in a shell.
 
 **Pool.** `warehouse`: never beside the task that loads a night.
 """
@@ -12,7 +12,8 @@ from datetime import timedelta
 
 from airflow.sdk import dag
 
-from perank_tasks.airflow.tasks import retention, retention_params
+from perank_tasks.airflow.forms import retention_params
+from perank_tasks.airflow.tasks import retention
 
 apply_retention = retention(pool="warehouse")
 

@@ -1,19 +1,19 @@
 """# Training
 
-Makes training data of collections, aligns a projector, learns to rank, evaluates what came out on
-the development collection beside the current champion, registers it, and promotes it if it is not
-worse. The next night that asks for `champion`, as nights do by default, ranks by what was promoted.
+Makes training data from collections, aligns a projector, learns to rank, evaluates the new
+checkpoint beside the champion on the development collection, registers it, and promotes it if it is
+not worse. The next night that asks for `champion`, as nights do by default, ranks with it.
 
-**Date.** Collections are read, the champion is looked up and a promotion holds as of the Param
-`run_date` if given, else of the run's logical date, else of the day it was due (UTC): nights of
-earlier dates, backfilled later, rank by whichever was champion then.
+**Date.** The Param `run_date` if given, else the run's logical date, else the day it was due (UTC).
+As of that date collections are read, the champion is looked up and a promotion holds. Nights of
+earlier dates, backfilled later, rank with the champion of their own date.
 
-**Options.** `preset` sets every hyper-parameter of both stages; whatever `align_…` and `rank_…`
-are filled in replace it.
+**Options.** `preset` sets every hyper-parameter of both stages. Those `align_…` and `rank_…` that
+are filled in replace its values.
 
-**Again.** Every task finds what is done, so a run that was killed goes on when it is started again
-with the same Params, training from its last saved step if it is on the same machine. A run that is
-repeated trains nothing, registers nothing and promotes nothing a second time.
+**Again.** Every task reuses what is done. A run that was killed is resumed by starting it again
+with the same Params: training resumes from its last saved step if it is on the same machine. A run
+that is repeated trains, registers and promotes nothing a second time.
 
 **Pool.** `gpu`: one task at a time that loads a model. Several GPUs: train by `accelerate launch`
 as docs/training.md says, and register the result.
@@ -23,17 +23,18 @@ from datetime import timedelta
 
 from airflow.sdk import dag
 
-from perank_tasks.airflow.tasks import plan_training, training_params, training_stage
+from perank_tasks.airflow.forms import training_params
+from perank_tasks.airflow.tasks import TRAINING
 
 MODEL = {"pool": "gpu", "queue": "gpu"}
 
-plan_run = plan_training(queue=MODEL["queue"])
-make_data = training_stage("data.make_data", **MODEL)
-align_projector = training_stage("align.align_projector", **MODEL)
-learn_to_rank = training_stage("rank.learn_to_rank", **MODEL)
-evaluate_checkpoint = training_stage("evaluate.evaluate_checkpoint", **MODEL)
-register_checkpoint = training_stage("register.register_checkpoint")
-promote_checkpoint = training_stage("promote.promote_checkpoint")
+plan_training = TRAINING.plan(queue=MODEL["queue"])
+make_data = TRAINING.stage("data.make_data", **MODEL)
+align_projector = TRAINING.stage("align.align_projector", **MODEL)
+learn_to_rank = TRAINING.stage("rank.learn_to_rank", **MODEL)
+evaluate_checkpoint = TRAINING.stage("evaluate.evaluate_checkpoint", **MODEL)
+register_checkpoint = TRAINING.stage("register.register_checkpoint")
+promote_checkpoint = TRAINING.stage("promote.promote_checkpoint")
 
 
 @dag(
@@ -47,7 +48,7 @@ promote_checkpoint = training_stage("promote.promote_checkpoint")
 )
 def perank_train():
     data = make_data()
-    plan_run() >> data
+    plan_training() >> data
 
     aligned = align_projector(data=data)
     trained = learn_to_rank(data=data, aligned=aligned)

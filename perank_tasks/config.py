@@ -1,10 +1,12 @@
-"""What is run: the options of a night and the arms they make, validated and hashed.
+"""A night, its arms and its options: validated, hashed, and small enough to travel as JSON.
 
-`NightOptions` is what a person sets; its field descriptions are also the help of the
-command line and of the Airflow form, which asks for `AlertOptions` as well. `Arm` is one full
-configuration whose results stand side by side; its hash is its name in every table. `Night` is
-a planned run: options, date, arms and the fingerprint of what will compute it; it travels
-between tasks as JSON.
+`NightOptions` is what a person sets for a night; its field descriptions are also the help of the
+command line and of the Airflow form. `Arm` is one complete
+configuration that ranks; its hash names it in every table. `Night` is a planned run: options, date,
+arms and the fingerprint of what will compute it.
+
+What an arm may be set to is its ranker's business (`rankers/`) and its first stage's
+(`night/arms.py`), where the file that declares arms is read.
 """
 
 import hashlib
@@ -13,59 +15,30 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     model_validator,
 )
+from pydantic.config import JsonDict
 from pydantic_core import ErrorDetails
 
 from perank_tasks.errors import ConfigError
-from perank_tasks.models.vectors import Transform
-from perank_tasks.perank.options import (
-    DECODING_HELP,
-    ORDER_HELP,
-    PASSAGES_HELP,
-    Decoding,
-    InitialOrder,
-    PassageForm,
-    RankingOptions,
-)
 
-ArmName = Literal["bm25", "cosine", "fusion", "perank", "llm-off"]
-ARM_NAMES: tuple[ArmName, ...] = get_args(ArmName)
-LLM_OFF: ArmName = "llm-off"
-CHECKPOINT_ARMS: frozenset[ArmName] = frozenset({"perank", LLM_OFF})
-"""Arms that rank by a checkpoint."""
-ARM_HELP = {
-    "bm25": "the first stage's own order",
-    "cosine": "cosine similarity of query and passage embeddings",
-    "fusion": "cosine + fusion_weight x first-stage score",
-    "perank": "PE-Rank: listwise reranking by an LLM that sees one embedding a passage",
-    "llm-off": "the same checkpoint with its LLM switched off: its residual alone, if it has one",
-}
-
-FirstStage = Literal["bm25", "given", "dense", "hybrid"]
-FIRST_STAGE_HELP = {
-    "bm25": "over the whole collection",
-    "given": "the run file of the collection",
-    "dense": "exact search by the embedder's cosine over the whole collection",
-    "hybrid": "reciprocal-rank fusion of bm25 and dense, each to the depth of the list",
-}
-INDEXED: frozenset[FirstStage] = frozenset({"bm25", "hybrid"})
-"""First stages that search a BM25 index."""
-DENSE: frozenset[FirstStage] = frozenset({"dense", "hybrid"})
-"""First stages that search embeddings."""
+NIGHTLY = "nightly"
+"""The series of the nights that are judged against each other; any other is an experiment's."""
 
 DEFAULT_EMBEDDER = "all-minilm-l6-v2"
 DEFAULT_CHECKPOINT = "smollm2-minilm"
 CHAMPION = "champion"
 """What stands for the checkpoint promoted as of a night's date (`warehouse.registry`)."""
+
+FirstStageKind = Literal["bm25", "given", "dense", "hybrid"]
+Precision = Literal["float32", "float16"]
 
 
 def stable_hash(value: Any) -> str:
@@ -79,10 +52,6 @@ def fingerprint_hash(fingerprint: Mapping[str, str]) -> str:
     return stable_hash({k: v for k, v in fingerprint.items() if k != "commit"})
 
 
-def _choices(help_texts: dict[str, str]) -> str:
-    return "; ".join(f"{name}: {text}" for name, text in help_texts.items()) + "."
-
-
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -91,8 +60,11 @@ class Options(_Frozen):
     """What a person may choose: checked where it is made, with errors that name the option."""
 
     @classmethod
-    def parse(cls, values: dict[str, Any]) -> Self:
+    def parse(cls, values: Mapping[str, Any], where: str = "These options") -> Self:
         """Validate values from a command line, a form or a file.
+
+        Args:
+            where: whose options they are, for the message.
 
         Raises:
             ConfigError: names each field, the value it got and what it accepts.
@@ -108,7 +80,30 @@ class Options(_Frozen):
                 for item in items
                 if item["loc"] not in lists - {()}
             ]
-            raise ConfigError("These options are not valid:\n" + "\n".join(lines)) from None
+            raise ConfigError(f"{where} are not valid:\n" + "\n".join(lines)) from None
+
+
+def _explained(item: ErrorDetails, options: list[str]) -> str:
+    """One line on an option that is wrong, with the names closest to it."""
+    where = ".".join(str(part) for part in item["loc"]) or "options"
+    value = f" (found {item['input']!r})" if item["loc"] else ""
+    message = item["msg"].removeprefix("Value error, ")
+    name, known = item["input"], re.findall(r"'([^']*)'", item.get("ctx", {}).get("expected", ""))
+    if item["type"] == "extra_forbidden":
+        message = "there is no such option"
+        name, known = where, options
+    return f"  {where}: {message}{value}{did_you_mean(str(name), known)}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint at the known names closest to one that is not known; empty where none is close."""
+    close = get_close_matches(name, list(known))
+    return f". Did you mean {' or '.join(close)}?" if close else ""
+
+
+def choices(help_texts: Mapping[str, str]) -> str:
+    """Names and what they mean, in one line of help."""
+    return "; ".join(f"{name}: {text}" for name, text in help_texts.items()) + "."
 
 
 def split_words(words: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -124,8 +119,15 @@ def split_words(words: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield name.strip(), value.strip()
 
 
+# Sections of the form.
+_DATA: JsonDict = {"section": "Data"}
+_ARMS: JsonDict = {"section": "Arms"}
+_VERDICT: JsonDict = {"section": "Verdict"}
+_ADVANCED: JsonDict = {"section": "Advanced"}
+
+
 class NightOptions(Options):
-    """What a person may choose for a night."""
+    """What a person may choose for a night; how an arm ranks is in the file of arms."""
 
     collection: str | None = Field(
         None,
@@ -133,98 +135,36 @@ class NightOptions(Options):
         "TREC layout; options as in files:/folder?name=dl19&run=bm25.trec&relevance_level=2); or "
         "ir_datasets:beir/scifact/test, any id of that library. "
         "Empty: the deployment's own, PERANK_COLLECTION.",
+        json_schema_extra=_DATA,
     )
     run_date: date | None = Field(
         None,
         description="The date the results are filed under, and as of which the collection is read. "
         "Empty: the run's logical date, or today in UTC.",
-    )
-    arms: tuple[ArmName, ...] = Field(
-        ARM_NAMES,
-        min_length=1,
-        description="What to compare: " + _choices(ARM_HELP),
-    )
-    first_stage: FirstStage = Field(
-        "bm25", description="Where candidates come from: " + _choices(FIRST_STAGE_HELP)
-    )
-    depth: int = Field(100, ge=1, le=1000, description="Candidates a query.")
-    rrf_k: int = Field(
-        60,
-        ge=1,
-        description="hybrid: what is added to a rank before its reciprocal is taken (60 as Cormack "
-        "et al., SIGIR 2009).",
-    )
-    k1: float = Field(0.9, ge=0, le=10, description="BM25's term saturation (0.9 as Anserini).")
-    b: float = Field(0.4, ge=0, le=1, description="BM25's length normalisation (0.4 as Anserini).")
-    embedder: str = Field(
-        DEFAULT_EMBEDDER,
-        description="Embedder of the cosine and fusion arms, and of dense and hybrid first "
-        "stages: an embedded name, a folder or a hub id. PE-Rank uses its checkpoint's own.",
-    )
-    trust_remote_code: bool = Field(
-        False,
-        description="Run Python code that an embedder's or an encoder's repository brings (as "
-        "JinaBERT's does), with all your rights: only if you trust its author.",
-    )
-    embedding_precision: Literal["float32", "float16"] = Field(
-        "float32", description="How embeddings are kept: float16 takes half the space."
-    )
-    embedding_transform: str | None = Field(
-        None,
-        description="What passages' vectors are put through before they are searched or ranked, "
-        "to see what smaller ones would do: dims:128, float16, int8, binary or noise:0.5, joined "
-        "by +. Empty: nothing.",
-    )
-    fusion_weight: float = Field(
-        0.03, ge=0, description="Weight of the first-stage score beside the cosine in fusion."
-    )
-    checkpoint: str = Field(
-        CHAMPION,
-        description="PE-Rank checkpoint. champion: the one promoted as of the night's date, or "
-        f"{DEFAULT_CHECKPOINT} where none was. Otherwise the name of a shipped or a registered "
-        "one, or a folder in the published or in our own layout.",
-    )
-    window: int = Field(20, ge=2, le=100, description="Passages the LLM ranks at once.")
-    step: int = Field(10, ge=1, le=100, description="How far the window moves; at most the window.")
-    decoding: Decoding = Field(
-        "constrained",
-        description="How PE-Rank puts out a window's order: " + _choices(DECODING_HELP),
-    )
-    top_k: int | None = Field(
-        None,
-        ge=1,
-        description="Only so many first places need to be exact: constrained decoding then stops "
-        "a window early (10 is about twice as fast to decode). Empty: all.",
-    )
-    passages: PassageForm = Field(
-        "embeddings", description="What PE-Rank reads of a passage: " + _choices(PASSAGES_HELP)
-    )
-    passes: int = Field(
-        1, ge=1, le=10, description="How often the window goes over the whole list."
-    )
-    initial_order: InitialOrder = Field(
-        "given", description="The order that PE-Rank starts from: " + _choices(ORDER_HELP)
-    )
-    order_seed: int = Field(0, ge=0, description="Seed of a random initial order.")
-    orders: int = Field(
-        1,
-        ge=1,
-        le=64,
-        description="Initial orders that PE-Rank ranks from, the one above and shuffled ones, to "
-        "sort by the mean rank over all of them; that many times the work.",
-    )
-    shards: int = Field(
-        2, ge=1, le=512, description="Parts that embedding, retrieval and reranking are split into."
+        json_schema_extra=_DATA,
     )
     query_limit: int | None = Field(
-        None, ge=1, description="Only the first so many queries, for a smoke run. Empty: all."
+        None,
+        ge=1,
+        description="Only the first so many queries, for a smoke run. Empty: all.",
+        json_schema_extra=_DATA,
     )
-    max_unranked: float = Field(
-        0.02,
-        ge=0,
-        le=1,
-        description="Share of queries that may keep their first-stage order because they could not "
-        "be ranked, before the night is marked incomplete.",
+    arms_file: str | None = Field(
+        None,
+        description="TOML file that declares first stages and arms. Empty: the deployment's own, "
+        "PERANK_ARMS, or the one that comes with the package.",
+        json_schema_extra=_ARMS,
+    )
+    arms: tuple[str, ...] = Field(
+        (),
+        description="Which of the declared arms to run. Empty: all.",
+        json_schema_extra=_ARMS,
+    )
+    set: tuple[str, ...] = Field(
+        (),
+        description="Changes of what the file declares: perank.window=50, first-stage=given, "
+        "first-stages.bm25.k1=1.2.",
+        json_schema_extra=_ARMS,
     )
     baseline: str = Field(
         "accepted",
@@ -232,76 +172,56 @@ class NightOptions(Options):
         description="What the verdict compares with: accepted, the night accepted as of this one's "
         "date; previous, the night before; or a date as YYYY-MM-DD. The tables always hold the "
         "verdict against the accepted night.",
+        json_schema_extra=_VERDICT,
     )
     accept: str | None = Field(
         None,
         min_length=1,
         description="Accept this night as the baseline of later ones, and the reason. "
         "Empty: do not.",
+        json_schema_extra=_VERDICT,
     )
     accept_name: str | None = Field(
-        None, min_length=1, description="Who accepts, where accept gives a reason."
+        None,
+        min_length=1,
+        description="Who accepts, where accept gives a reason.",
+        json_schema_extra=_VERDICT,
+    )
+    shards: int = Field(
+        2,
+        ge=1,
+        le=512,
+        description="Parts that embedding, retrieval and reranking are split into.",
+        json_schema_extra=_ADVANCED,
+    )
+    max_unranked: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Share of queries that may keep their first-stage order because they could not "
+        "be ranked, before the night is marked incomplete.",
+        json_schema_extra=_ADVANCED,
     )
 
-    @property
-    def transform(self) -> Transform | None:
-        """What passages' vectors are put through; ConfigError where it is malformed."""
-        return Transform.parse(self.embedding_transform) if self.embedding_transform else None
-
-    @property
-    def ranking(self) -> RankingOptions:
-        """What of these options is PE-Rank's; ConfigError where they exclude each other."""
-        return RankingOptions(
-            window=self.window,
-            step=self.step,
-            decoding=self.decoding,
-            top_k=self.top_k,
-            passages=self.passages,
-            passes=self.passes,
-            initial_order=self.initial_order,
-            seed=self.order_seed,
-        )
-
     @model_validator(mode="after")
-    def _options_fit_together(self) -> "NightOptions":
-        try:
-            _ = self.ranking, self.transform
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
+    def _arms_once(self) -> Self:
         if len(set(self.arms)) != len(self.arms):
             raise ValueError(f"arms names one twice: {', '.join(self.arms)}")
+        return self
+
+    @model_validator(mode="after")
+    def _baseline_is_a_date(self) -> Self:
         if self.baseline not in ("accepted", "previous"):
             date.fromisoformat(self.baseline)
+        return self
+
+    @model_validator(mode="after")
+    def _accept_has_a_name(self) -> Self:
         if bool(self.accept) != bool(self.accept_name):
             raise ValueError(
                 "accept is the reason and accept_name the person; give both, or neither"
             )
         return self
-
-
-class AlertOptions(Options):
-    """What an Airflow run does about its verdict; results do not depend on it."""
-
-    on_regression: Literal["alert", "fail"] = Field(
-        "alert",
-        description="What a regression does: alert, the run succeeds; fail, the verdict task "
-        "fails, without a retry and after the night's data is loaded.",
-    )
-    alert_to: tuple[Annotated[str, StringConstraints(pattern=r"^[\w.\-]+$")], ...] = Field(
-        ("log",),
-        description="Who is told, once, of a night that is suspect, incomplete or a regression: "
-        "log, or ids of Airflow connections of the types slackwebhook, smtp and http. Empty: "
-        "nobody.",
-    )
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Self:
-        """Those among a run's parameters, whatever the others are.
-
-        Raises:
-            ConfigError: as `parse`.
-        """
-        return cls.parse({name: values[name] for name in cls.model_fields if name in values})
 
 
 class RetentionOptions(Options):
@@ -321,80 +241,88 @@ class RetentionOptions(Options):
     )
 
 
-def parse_conf(values: dict[str, Any]) -> NightOptions:
-    """What an Airflow run is to run, by its parameters; those about alerts are checked as well.
+class Embedding(_Frozen):
+    """Whose vectors of passages and queries are read, and how they are kept."""
 
-    Raises:
-        ConfigError: as `NightOptions.parse`.
-    """
-    AlertOptions.of(values)
-    return NightOptions.parse(
-        {name: value for name, value in values.items() if name not in AlertOptions.model_fields}
-    )
+    identity: dict[str, str | int]
+    """What the embedder is by name and content (`embedders.identify`); part of artifacts' keys."""
+    precision: Precision = "float32"
+    trust_remote_code: bool = False
 
-
-def _explained(item: ErrorDetails, options: list[str]) -> str:
-    """One line on an option that is wrong, with the names closest to it."""
-    where = ".".join(str(part) for part in item["loc"]) or "options"
-    found = f" (found {item['input']!r})" if item["loc"] else ""
-    said = item["msg"].removeprefix("Value error, ")
-    name, known = item["input"], re.findall(r"'([^']*)'", item.get("ctx", {}).get("expected", ""))
-    if item["type"] == "extra_forbidden":
-        said = "there is no such option"
-        name, known = where, options
-    close = get_close_matches(str(name), known)
-    hint = f". Did you mean {' or '.join(close)}?" if close else ""
-    return f"  {where}: {said}{found}{hint}"
-
-
-def first_stage_name(
-    options: NightOptions, run: str | None, embedder_hash: str | None = None
-) -> str:
-    """The first stage with its parameters, in one line.
-
-    Args:
-        run: the name of the collection's run, where that is asked for.
-        embedder_hash: of the embedder that is searched by, where one is.
-    """
-    bm25 = f"bm25 k1={options.k1:g} b={options.b:g}"
-    dense = f"dense {options.embedder} {embedder_hash}"
-    if options.embedding_transform:
-        dense += f" {options.embedding_transform}"
-    return {
-        "given": f"given {run}",
-        "bm25": bm25,
-        "dense": dense,
-        "hybrid": f"rrf k={options.rrf_k} of {bm25} and {dense}",
-    }[options.first_stage]
-
-
-class Arm(_Frozen):
-    """One full configuration. Fields that do not apply to its kind are None."""
-
-    name: ArmName
-    first_stage: str
-    """`bm25 k1=0.9 b=0.4`, or `given bm25.trec`."""
-    depth: int
-    query_limit: int | None = None
-    embedder: str | None = None
-    embedder_hash: str | None = None
-    """Of the embedder's files and the precision its vectors are kept in."""
-    fusion_weight: float | None = None
-    checkpoint: str | None = None
-    checkpoint_hash: str | None = None
-    prompt: str | None = None
-    ranking: RankingOptions | None = None
-    transform: str | None = None
-    """What the passages' vectors are put through; None: nothing."""
-    orders: int | None = None
-    """Initial orders that are averaged over; None: one."""
+    @property
+    def name(self) -> str:
+        """The embedder's name."""
+        return str(self.identity["name"])
 
     @property
     def hash(self) -> str:
-        """Ten hex digits that name this configuration in every table."""
-        # Fields that came later are left out where they say nothing: names stay what they were.
-        later = {name for name in ("transform", "orders") if getattr(self, name) is None}
-        return stable_hash(self.model_dump(mode="json", exclude=later))[:10]
+        """Sixteen hex digits over the embedder's content and the precision."""
+        return stable_hash({**self.identity, "precision": self.precision})
+
+
+class FirstStage(_Frozen):
+    """Where candidates come from, resolved. Fields that its kind does not read are None."""
+
+    name: str
+    kind: FirstStageKind
+    depth: int
+    """Candidates a query, at most."""
+    k1: float | None = None
+    b: float | None = None
+    rrf_k: int | None = None
+    run: str | None = None
+    """The name of the collection's run, where that is the first stage."""
+    embedding: Embedding | None = None
+    transform: str | None = None
+    """What passages' vectors are put through before they are searched; None: nothing."""
+
+    @property
+    def bm25(self) -> str | None:
+        """Names the BM25 index it searches; None where it searches none."""
+        return None if self.k1 is None else f"bm25 k1={self.k1:g} b={self.b:g}"
+
+    @property
+    def hash(self) -> str:
+        """Ten hex digits over everything but the name."""
+        return stable_hash(self.model_dump(mode="json", exclude={"name"}))[:10]
+
+    def settings(self) -> dict[str, Any]:
+        """What it is set to, flat; what its kind does not read is left out."""
+        values = self.model_dump(mode="json", exclude={"name", "embedding"}, exclude_none=True)
+        if self.embedding:
+            values |= {"embedder": self.embedding.name, "embedder_hash": self.embedding.hash}
+        return values
+
+
+class Arm(_Frozen):
+    """One complete configuration that ranks: first stage, ranker, the ranker's own options."""
+
+    name: str
+    ranker: str
+    first_stage: FirstStage
+    depth: int
+    """Candidates of a list that are ranked, the first ones."""
+    options: dict[str, Any]
+    """The ranker's own, resolved; `rankers.RANKERS[ranker]` parses them."""
+    identity: dict[str, Any] = Field(default_factory=dict)
+    """What names the content of the ranker's models: a checkpoint's hash, say."""
+    embedding: Embedding | None = None
+    """Whose vectors it reads; None: it reads none."""
+    query_limit: int | None = None
+
+    @property
+    def hash(self) -> str:
+        """Ten hex digits that name this configuration in every table, whatever it is called."""
+        return stable_hash(self.settings())[:10]
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that makes its rankings what they are, flat, by short names."""
+        embedder = {}
+        if self.embedding:
+            embedder = {"embedder": self.embedding.name, "embedder_hash": self.embedding.hash}
+        first_stage = {f"first_stage.{k}": v for k, v in self.first_stage.settings().items()}
+        own = {"ranker": self.ranker, "depth": self.depth, "query_limit": self.query_limit}
+        return {**first_stage, **self.options, **embedder, **self.identity, **own}
 
 
 class Promotion(_Frozen):
@@ -410,9 +338,9 @@ class Promotion(_Frozen):
 class Night(_Frozen):
     """A planned run: everything a stage needs to know beside its input artifacts."""
 
-    series: str = "nightly"
-    """What its results belong to: `nightly`, or an experiment's name."""
     run_date: date
+    series: str = NIGHTLY
+    """What its results belong to."""
     collection: str
     """Spec, resolved: never empty, and a folder by its absolute path."""
     collection_name: str
@@ -421,7 +349,8 @@ class Night(_Frozen):
     fingerprint: dict[str, str]
     """Code, libraries and hardware that compute this night (`provenance.fingerprint`)."""
     promotion: Promotion | None = None
-    """What made its checkpoint champion; None where none was promoted or another was asked for."""
+    """What made a checkpoint of its arms champion; None where no arm asks for the champion, or
+    none was promoted."""
 
     @property
     def subject(self) -> dict[str, str]:
@@ -434,20 +363,29 @@ class Night(_Frozen):
         return fingerprint_hash(self.fingerprint)
 
     @property
-    def first_stage(self) -> str:
-        """The first stage in one line, the same for every arm."""
-        return self.arms[0].first_stage
+    def filed_under(self) -> date | None:
+        """The date in its artifacts' keys: what an experiment computed is reused on any date."""
+        return self.run_date if self.series == NIGHTLY else None
 
     @property
-    def searched_by(self) -> str | None:
-        """The embedder whose vectors the first stage searches; None where it searches none."""
-        return self.options.embedder if self.options.first_stage in DENSE else None
+    def first_stages(self) -> dict[str, FirstStage]:
+        """Every first stage that an arm starts from, once, by its hash."""
+        return {arm.first_stage.hash: arm.first_stage for arm in self.arms}
 
     @property
-    def embedders(self) -> tuple[str, ...]:
-        """Every embedder that the first stage or an arm of this night needs, once."""
-        needed = (self.searched_by, *(arm.embedder for arm in self.arms))
-        return tuple(dict.fromkeys(name for name in needed if name))
+    def indexes(self) -> dict[str, tuple[float, float]]:
+        """k1 and b of every BM25 index that a first stage searches, by `FirstStage.bm25`."""
+        stages = self.first_stages.values()
+        return {
+            s.bm25: (s.k1, s.b) for s in stages if s.bm25 and s.k1 is not None and s.b is not None
+        }
+
+    @property
+    def embeddings(self) -> dict[str, Embedding]:
+        """Every embedding that a first stage or an arm reads, once, by its hash."""
+        read = [stage.embedding for stage in self.first_stages.values()]
+        read += [arm.embedding for arm in self.arms]
+        return {embedding.hash: embedding for embedding in read if embedding}
 
     def arm(self, arm_hash: str) -> Arm:
         """The arm of this night with that hash; KeyError where there is none."""

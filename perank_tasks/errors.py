@@ -15,7 +15,7 @@ class ConfigError(PerankError):
 
 
 class CollectionError(PerankError):
-    """A collection's files are missing, unreadable or contradict themselves."""
+    """Files of a collection, runs and qrels too, are missing, unreadable or contradictory."""
 
 
 class ArtifactError(PerankError):
@@ -44,10 +44,6 @@ class ExperimentError(PerankError):
 
 class DeviceMemoryError(PerankError):
     """Not even the smallest piece of work fits into the memory of the GPU or the machine."""
-
-
-class RunFileError(PerankError):
-    """A TREC run or qrels file has a line that cannot be read."""
 
 
 class TrainingDataError(PerankError):

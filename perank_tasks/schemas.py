@@ -108,8 +108,15 @@ TRAINING_PASSAGES = pa.schema(
         pa.field("passage_id", pa.string(), nullable=False),
         pa.field("text", pa.string(), nullable=False),  # as embedders and LLMs read it
         pa.field("text_hash", pa.string(), nullable=False),
-        # `collection/passage_id` of every passage that has this text.
-        pa.field("sources", pa.list_(pa.string()), nullable=False),
+    ]
+)
+
+# Where the passages of each collection are among these.
+TRAINING_SOURCES = pa.schema(
+    [
+        pa.field("collection", pa.string(), nullable=False),
+        pa.field("passage_id", pa.string(), nullable=False),
+        pa.field("passage_row", pa.int64(), nullable=False),
     ]
 )
 
@@ -237,35 +244,6 @@ CURVES = pa.schema(
         pa.field("step", pa.int64(), nullable=False),
         pa.field("name", pa.string(), nullable=False),
         pa.field("value", pa.float64(), nullable=False),
-    ]
-)
-
-# What a checkpoint and those beside it get on a judged collection, query by query.
-CHECKPOINT_SCORES = pa.schema(
-    [
-        pa.field("arm", pa.string(), nullable=False),
-        pa.field("query_id", pa.string(), nullable=False),
-        pa.field("measure", pa.string(), nullable=False),
-        pa.field("value", pa.float64(), nullable=False),
-    ]
-)
-
-# One row a measure and pair of arms: b against a, paired by query.
-CHECKPOINT_TESTS = pa.schema(
-    [
-        pa.field("a", pa.string(), nullable=False),
-        pa.field("b", pa.string(), nullable=False),
-        pa.field("measure", pa.string(), nullable=False),
-        pa.field("queries", pa.int32(), nullable=False),
-        pa.field("mean_a", pa.float64(), nullable=False),
-        pa.field("mean_b", pa.float64(), nullable=False),
-        pa.field("delta", pa.float64(), nullable=False),
-        pa.field("ci_low", pa.float64(), nullable=False),
-        pa.field("ci_high", pa.float64(), nullable=False),
-        pa.field("better", pa.int32(), nullable=False),
-        pa.field("worse", pa.int32(), nullable=False),
-        pa.field("p", pa.float64()),  # null: the measure says nothing of quality
-        pa.field("p_holm", pa.float64()),
     ]
 )
 

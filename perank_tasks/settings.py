@@ -12,6 +12,7 @@ imported. What is *run* is `config.py`'s business; nothing here changes a result
 | `PERANK_BENCHMARKS` | `$PERANK_HOME/benchmarks`      | results of `perank bench`              |
 | `PERANK_REPORTS`    | `$PERANK_HOME/reports`         | the nights' pages                      |
 | `PERANK_COLLECTION` | `pydocs`                       | the collection when none is asked for  |
+| `PERANK_ARMS`       | the package's own              | TOML file that declares a night's arms |
 | `PERANK_THREADS`    | all cores of this process      | threads of one task                    |
 | `PERANK_AWS_CONN_ID`| the standard chain of AWS      | Airflow connection to reach S3 by      |
 """
@@ -43,6 +44,8 @@ class Settings:
     """Spec of the collection used when a run names none."""
     threads: int
     """Threads one task may use. With n tasks side by side: cores / n."""
+    arms: str | None = None
+    """TOML file of first stages and arms; None: the one that comes with the package."""
     aws_conn_id: str | None = None
     """The Airflow connection by which tasks reach S3; None: the standard chain."""
 
@@ -72,6 +75,7 @@ class Settings:
             reports=_folder("PERANK_REPORTS", home / "reports"),
             collection=os.environ.get("PERANK_COLLECTION") or "pydocs",
             threads=_threads(),
+            arms=os.environ.get("PERANK_ARMS") or None,
             aws_conn_id=os.environ.get("PERANK_AWS_CONN_ID") or None,
         )
 

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from perank_tasks.config import Night, NightOptions
+from perank_tasks.night import pipeline
+from perank_tasks.night.arms import ArmsFile
 from perank_tasks.night.plan import plan_night
+from perank_tasks.night.site import Site
 
 GOLDEN = Path(__file__).parent / "golden" / "pe-rank-mistral-tiny"
 NIGHT = "2026-01-31"
@@ -77,18 +80,73 @@ def write_collection(
     return f"files:{folder}?run=given.trec"
 
 
-def small_night(spec: str, **options: Any) -> Night:
-    """A night over a small collection by the golden checkpoint, for every arm."""
-    values = {
-        "collection": spec,
-        "run_date": NIGHT,
-        "checkpoint": str(GOLDEN),
-        "embedder": f"checkpoint:{GOLDEN}",
-        **options,
-    }
-    parsed = NightOptions.parse(values)
+def small_arms(
+    *,
+    checkpoint: str = str(GOLDEN),
+    embedder: str = f"checkpoint:{GOLDEN}",
+    first_stage: str = "bm25",
+    depth: int = 100,
+    embedding: Mapping[str, Any] | None = None,
+    bm25: Mapping[str, Any] | None = None,
+    fusion_weight: float = 0.03,
+    **perank: Any,
+) -> ArmsFile:
+    """The built-in five arms over the golden checkpoint, and first stages of every kind.
+
+    Args:
+        embedding: precision and transform of whatever reads embeddings.
+        bm25: k1 and b.
+        perank: what the arm `perank` is set to.
+    """
+    vectors, terms = dict(embedding or {}), dict(bm25 or {})
+    search = {"embedder": embedder, **vectors, "depth": depth}
+    return ArmsFile.of(
+        {
+            "first-stage": first_stage,
+            "first-stages": {
+                "bm25": {"kind": "bm25", "depth": depth, **terms},
+                "given": {"kind": "given", "depth": depth},
+                "dense": {"kind": "dense", **search},
+                "hybrid": {"kind": "hybrid", **search, **terms},
+            },
+            "arms": {
+                "bm25": {"ranker": "first-stage"},
+                "cosine": {"ranker": "cosine", "embedder": embedder, **vectors},
+                "fusion": {
+                    "ranker": "fusion",
+                    "embedder": embedder,
+                    "weight": fusion_weight,
+                    **vectors,
+                },
+                "perank": {"ranker": "perank", "checkpoint": checkpoint, **vectors, **perank},
+                "llm-off": {
+                    "ranker": "perank",
+                    "checkpoint": checkpoint,
+                    "decoding": "residual",
+                    **vectors,
+                },
+            },
+        },
+        "small arms",
+    )
+
+
+def small_night(spec: str, *, site: Site | None = None, **options: Any) -> Night:
+    """A night over a small collection by the golden checkpoint, for every arm.
+
+    Args:
+        options: of the night by their names; all others are for `small_arms`.
+    """
+    of_night = {name: options.pop(name) for name in [*options] if name in NightOptions.model_fields}
+    parsed = NightOptions.parse({"collection": spec, "run_date": NIGHT, **of_night})
     assert parsed.run_date
-    return plan_night(parsed, parsed.run_date)
+    site = site or Site.from_environment()
+    return plan_night(parsed, parsed.run_date, site, arms=small_arms(**options))
+
+
+def run_night(night: Night, *, site: Site | None = None, **options: Any) -> dict[str, Any]:
+    """`pipeline.run_night` at the site that the test's environment names."""
+    return pipeline.run_night(night, site or Site.from_environment(), **options)
 
 
 def small_embedder(folder: Path) -> str:

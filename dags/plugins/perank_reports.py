@@ -1,7 +1,7 @@
 """Airflow plugin: the nights' pages at `/perank/`, and each night's verdict as its run's note.
 
-In: the reports folder (`PERANK_REPORTS`), and what the verdict task left in its XComs. Out: pages
-for whoever may see the DAG's runs, read only; a note on every run of the nightly DAG that ended.
+In: the reports folder (`PERANK_REPORTS`), and the verdict task's XComs. Out: pages, read only, for
+whoever may see the DAG's runs; a note on every run of the nightly DAG that ended.
 
 Notes: Airflow loads this file in every one of its processes, so it imports little at the top.
 """
@@ -32,7 +32,7 @@ HEADERS = {
 
 @functools.cache
 def _pages() -> Any:
-    """The application that serves them, made at its first request."""
+    """The application that serves the pages, made at its first request."""
     from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
     from airflow.api_fastapi.core_api.security import requires_access_dag
     from airflow.configuration import conf
@@ -52,8 +52,8 @@ def _pages() -> Any:
         if "text/html" not in request.headers.get("accept", ""):
             return await http_exception_handler(request, error)
         base = (conf.get("api", "base_url", fallback=None) or "").rstrip("/")
-        asked = urlencode({"next": str(request.url)})
-        return RedirectResponse(f"{base}/api/v2/auth/login?{asked}", 303)
+        query = urlencode({"next": str(request.url)})
+        return RedirectResponse(f"{base}/api/v2/auth/login?{query}", 303)
 
     @app.get("/{path:path}", dependencies=[Depends(may_read)])
     def read(path: str) -> FileResponse:
@@ -87,16 +87,16 @@ class RunNotes:
         from airflow.models.xcom import XComModel
         from sqlalchemy.orm import object_session
 
-        from perank_tasks.airflow.tasks import NOTE, VERDICT
+        from perank_tasks.airflow.verdict import NOTE, VERDICT
 
         session = object_session(dag_run)
         if session is None:
             return
-        left = session.scalar(
+        stored = session.scalar(
             XComModel.get_many(run_id=dag_run.run_id, key=NOTE, task_ids=VERDICT, dag_ids=DAG)
         )
-        lacking = f"{OURS}incomplete{OURS}: the run ended before its verdict"
-        text = XComModel.deserialize_value(left) if left else lacking
+        missing = f"{OURS}incomplete{OURS}: the run ended before its verdict"
+        text = XComModel.deserialize_value(stored) if stored else missing
         if not dag_run.note or dag_run.note.startswith(OURS):
             dag_run.note = text
 

@@ -33,23 +33,23 @@ def figures(settings: Settings, run_date: date, collection: str) -> Figures:
     from perank_tasks.warehouse.database import reading
 
     query = (sql_folder() / "report" / "figures.sql").read_text()
-    found: Figures = defaultdict(dict)
+    means: Figures = defaultdict(dict)
     with reading(settings.warehouse) as warehouse:
         night = {"run_date": run_date, "collection": collection}
         for arm_hash, measure, value in warehouse.execute(query, night).fetchall():
-            found[arm_hash][measure] = value
-    return dict(found)
+            means[arm_hash][measure] = value
+    return dict(means)
 
 
-def note(found: "NightVerdict", means: Figures, address: str) -> str:
-    """The word, the figures of every arm, what their words rest on, and a link to the report."""
+def note(judged: "NightVerdict", means: Figures, address: str) -> str:
+    """The verdict, a link to the report, and every arm's figures, verdict and its reason."""
     lines = [f"| arm | {' | '.join(MEASURES)} | |", "|---|---|---|---|"]
-    for arm in found["arms"]:
+    for arm in judged["arms"]:
         values = means.get(arm["arm_hash"], {})
         cells = [f"{values[m]:.4f}" if m in values else "" for m in MEASURES]
         lines.append(f"| {arm['arm']} | {' | '.join(cells)} | {arm['verdict']} |")
-    text = f"**{found['text']}**\n\n[Report]({address})\n\n" + "\n".join(lines)
-    for arm in found["arms"]:
+    text = f"**{judged['text']}**\n\n[Report]({address})\n\n" + "\n".join(lines)
+    for arm in judged["arms"]:
         line = f"\n\n{arm['arm']}: {arm['text']}"
         if len(text) + len(line) > LONGEST:
             break

@@ -13,7 +13,7 @@ from perank_tasks.models.find import EMBEDDER, LLM, resolve_model
 from perank_tasks.perank.checkpoint import save_checkpoint
 from perank_tasks.perank.checkpoint_config import PerankConfig
 from perank_tasks.perank.checkpoint_files import TensorFiles, read_json
-from perank_tasks.perank.model import orthonormal_columns
+from perank_tasks.perank.projector import orthonormal_columns
 from perank_tasks.perank.prompt import TEMPLATES
 
 SEED = 20240613

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perank_tasks.collections.files import read_passages, read_queries_tsv
+from perank_tasks.collections.formats import read_passages, read_queries
 from perank_tasks.collections.spec import open_collection
 from perank_tasks.errors import CollectionError, StorageError
 
@@ -108,7 +108,7 @@ def _queries(count: int, sentences: list[str], seed: int) -> list[tuple[str, str
         words = (sentences[i].split()[:WORDS_OF_A_QUERY] for i in picks)
         return [(f"q{number}", " ".join(some)) for number, some in enumerate(words)]
     path = folder / "msmarco-queries" / "queries.tsv"
-    found = read_queries_tsv(path)
+    found = read_queries(path)
     if len(found) < count:
         raise CollectionError(
             f"{path} has {len(found)} queries and {count} were asked for; ask for fewer, or unset "

@@ -53,9 +53,10 @@ def show(checkpoint: _Checkpoint) -> None:
     from perank_tasks.settings import Settings
     from perank_tasks.warehouse import registry
 
-    name, _ = registry.resolve(checkpoint, _today())
+    store = registry.open_store()
+    name, _ = registry.resolve(checkpoint, _today(), store)
     folder = find_checkpoint(
-        registry.local(name, registry.open_store()), cache=Settings.from_environment().cache
+        registry.local(name, store), cache=Settings.from_environment().cache
     ).folder
     card = folder / "README.md"
     print(card.read_text(encoding="utf-8") if card.is_file() else f"{folder} has no model card.")

@@ -22,16 +22,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import ir_datasets
 
 from perank_tasks.artifacts.storage.s3_path import to_path
-from perank_tasks.collections.files import read_run
 from perank_tasks.collections.records import CollectionData, Judgement, Passage, Query, RunLine
+from perank_tasks.collections.trec import read_run
 from perank_tasks.errors import CollectionError, ConfigError, PerankError
-from perank_tasks.support.text import clean_text
+from perank_tasks.support.text import clean_text, did_you_mean
 
 SCOREDDOCS = "scoreddocs"
 
@@ -207,5 +206,6 @@ def _level(dataset: Any) -> int:
 def _close(dataset_id: str) -> str:
     known = list(ir_datasets.registry)
     below = [name for name in known if name.startswith(dataset_id)]
-    close = below[:3] or get_close_matches(dataset_id, known, n=3)
-    return f". Did you mean {' or '.join(close)}?" if close else ""
+    if below:
+        return f". Did you mean {' or '.join(below[:3])}?"
+    return did_you_mean(dataset_id, known)

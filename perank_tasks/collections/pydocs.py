@@ -27,9 +27,10 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from perank_tasks.collections import files, trec
-from perank_tasks.collections.records import CollectionData, Judgement, Passage, Query
-from perank_tasks.errors import CollectionError, RunFileError
+from perank_tasks.collections.formats import read_queries
+from perank_tasks.collections.records import CollectionData, Judgement, Passage
+from perank_tasks.collections.trec import read_qrels
+from perank_tasks.errors import CollectionError
 from perank_tasks.support.text import clean_text
 
 DATA = Path(__file__).with_name("pydocs_data")
@@ -71,16 +72,16 @@ class PydocsCollection:
         Raises:
             CollectionError: the documentation cannot be read, or a data file is malformed.
         """
-        found = read_documentation()
+        documentation = read_documentation()
         log.info(
             "pydocs: read %d modules; %d do not import here: %s",
-            found.modules,
-            len(found.skipped),
-            ", ".join(found.skipped),
+            documentation.modules,
+            len(documentation.skipped),
+            ", ".join(documentation.skipped),
         )
         return CollectionData(
             name=self.name,
-            passages=iter(passages(found)),
+            passages=iter(passages(documentation)),
             queries=read_queries(DATA / "queries.tsv"),
             judgements=read_judgements(DATA / "qrels.tsv"),
             relevance_level=RELEVANCE_LEVEL,
@@ -99,19 +100,22 @@ def read_documentation() -> Documentation:
         done = subprocess.run(
             command, capture_output=True, check=True, timeout=READER_TIMEOUT_S, encoding="utf-8"
         )
-        found = json.loads(done.stdout)
+        read = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise CollectionError(
             f"pydocs: reading the documentation of {sys.executable} failed: {error}. "
             f"Run `{' '.join(command)}` to see why"
         ) from error
-    docstrings = [(name, defining, text) for name, defining, text in found["docstrings"]]
-    return Documentation(docstrings, found["topics"], found["modules"], found["skipped"])
+    docstrings = [(name, defining, text) for name, defining, text in read["docstrings"]]
+    return Documentation(docstrings, read["topics"], read["modules"], read["skipped"])
 
 
-def passages(found: Documentation) -> list[Passage]:
+def passages(documentation: Documentation) -> list[Passage]:
     """Docstrings by name, then topics by name; each distinct text once."""
-    return [*docstring_passages(found.docstrings), *topic_passages(found.topics)]
+    return [
+        *docstring_passages(documentation.docstrings),
+        *topic_passages(documentation.topics),
+    ]
 
 
 def docstring_passages(docstrings: Iterable[tuple[str, bool, str]]) -> list[Passage]:
@@ -187,27 +191,13 @@ def sections(text: str) -> Iterator[tuple[str, list[str]]]:
         yield heading, paragraphs
 
 
-def read_queries(path: Path) -> list[Query]:
-    """Queries of a `queries.tsv`: identifier, tab, text.
-
-    Raises:
-        CollectionError: see `perank_tasks.collections.files.read_queries_tsv`.
-    """
-    return files.read_queries_tsv(path)
-
-
 def read_judgements(path: Path) -> list[Judgement]:
     """Judgements of a five-column `qrels.tsv`; none where there is no such file yet.
 
     Raises:
         CollectionError: a line is malformed or lacks the hash of the text that was judged.
     """
-    if not path.exists():
-        return []
-    try:
-        return trec.read_qrels(path, hashed=True)
-    except RunFileError as error:
-        raise CollectionError(str(error)) from error
+    return read_qrels(path, hashed=True) if path.exists() else []
 
 
 def _short_enough(lines: list[str]) -> Iterator[str]:

@@ -9,75 +9,148 @@
 An adapter is one class with `check(as_of)` and `load(as_of)`, picked by the spec's scheme.
 """
 
-from collections.abc import Callable
-from difflib import get_close_matches
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from perank_tasks.artifacts.storage.s3_path import AnyPath, S3Path
+from perank_tasks.artifacts.storage.s3_path import S3Path, to_path
 from perank_tasks.collections.records import Collection
 from perank_tasks.errors import ConfigError
-from perank_tasks.support.s3_uri import SCHEME, S3Uri
+from perank_tasks.support.s3_uri import SCHEME
+from perank_tasks.support.text import did_you_mean
+
+OPTIONS = {
+    "pydocs": [],
+    "files": ["name", "qrels", "run", "relevance_level"],
+    "ir_datasets": ["name", "run", "relevance_level"],
+}
+"""The options of each scheme."""
 
 
-def open_collection(spec: str) -> Collection:
+@dataclass(frozen=True)
+class _Spec:
+    """`scheme`, or `scheme:rest`, and perhaps `?option=value&…`; options are percent-decoded, the
+    rest is taken as it is."""
+
+    text: str
+    scheme: str
+    rest: str
+    options: dict[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> "_Spec":
+        address, _, query = text.partition("?")
+        scheme, _, rest = address.partition(":")
+        pairs = (part.partition("=") for part in query.split("&") if part)
+        return cls(text, scheme, rest, {key: unquote(value) for key, _, value in pairs})
+
+    def check(self) -> None:
+        if self.scheme not in OPTIONS:
+            raise ConfigError(
+                f"collection {self.text!r}: unknown; expected {' or '.join(OPTIONS)}"
+                f"{did_you_mean(self.scheme, OPTIONS)}"
+            )
+        known = OPTIONS[self.scheme]
+        for option, value in self.options.items():
+            if option not in known:
+                raise ConfigError(
+                    f"collection {self.text!r}: unknown option {option!r}; expected "
+                    f"{' or '.join(known) or 'none'}{did_you_mean(option, known)}"
+                )
+            if not value:
+                raise ConfigError(f"collection {self.text!r}: option {option!r} has no value")
+
+    @property
+    def relevance_level(self) -> int | None:
+        level = self.options.get("relevance_level")
+        if level is not None and (not level.isdecimal() or int(level) < 1):
+            raise ConfigError(
+                f"collection {self.text!r}: relevance_level={level}: expected a grade of 1 or more"
+            )
+        return int(level) if level else None
+
+
+def open_collection(text: str) -> Collection:
     """The adapter that a spec names; nothing is read before its `check` or `load`.
-
-    A spec is `scheme`, or `scheme:rest`, and perhaps `?option=value&…`; options are
-    percent-decoded, the rest is taken as it is.
 
     Raises:
         ConfigError: no such scheme or option, or an option's value is invalid.
     """
-    scheme, rest, options = _parts(spec)
-    if scheme not in _ADAPTERS:
-        raise ConfigError(
-            f"collection {spec!r}: unknown; expected {_choices(list(_ADAPTERS))}"
-            f"{_did_you_mean(scheme, list(_ADAPTERS))}"
-        )
-    return _ADAPTERS[scheme](spec, rest, options)
+    spec = _Spec.parse(text)
+    spec.check()
+    if spec.scheme == "files":
+        return _open_files(spec)
+    if spec.scheme == "ir_datasets":
+        return _open_ir_datasets(spec)
+    return _open_pydocs(spec)
 
 
-def absolute_spec(spec: str) -> str:
+def _open_pydocs(spec: _Spec) -> Collection:
+    from perank_tasks.collections.pydocs import PydocsCollection
+
+    if spec.rest:
+        raise ConfigError(f"collection {spec.text!r}: pydocs takes no path; write just pydocs")
+    return PydocsCollection()
+
+
+def _open_files(spec: _Spec) -> Collection:
+    from perank_tasks.collections.files import FilesCollection
+
+    if not spec.rest:
+        raise ConfigError(f"collection {spec.text!r}: expected a folder, as in files:/data/scifact")
+    folder = to_path(spec.rest, f"collection {spec.text!r}")
+    if isinstance(folder, S3Path):
+        own_name = folder.name or folder.uri.bucket
+    else:
+        own_name = folder.resolve().name
+    return FilesCollection(
+        folder=folder,
+        name=spec.options.get("name") or own_name,
+        qrels=spec.options.get("qrels"),
+        run=spec.options.get("run"),
+        relevance_level=spec.relevance_level or 1,
+    )
+
+
+def _open_ir_datasets(spec: _Spec) -> Collection:
+    from perank_tasks.collections.ir_datasets import IrDatasetsCollection
+
+    return IrDatasetsCollection(
+        dataset_id=spec.rest,
+        name=spec.options.get("name") or spec.rest.replace("/", "-"),
+        run=spec.options.get("run"),
+        given_level=spec.relevance_level,
+    )
+
+
+def absolute_spec(text: str) -> str:
     """The spec with its folder's absolute path, so that it means the same everywhere."""
-    scheme, rest, _ = _parts(spec)
-    if scheme != "files" or not rest or rest.startswith(SCHEME):
-        return spec
-    _, question_mark, query = spec.partition("?")
-    return f"files:{Path(rest).expanduser().absolute()}{question_mark}{query}"
+    spec = _Spec.parse(text)
+    if spec.scheme != "files" or not spec.rest or spec.rest.startswith(SCHEME):
+        return text
+    _, question_mark, query = text.partition("?")
+    return f"files:{Path(spec.rest).expanduser().absolute()}{question_mark}{query}"
 
 
-def is_named_by_folder(spec: str) -> bool:
+def is_named_by_folder(text: str) -> bool:
     """Whether a collection takes its name from its folder, for want of `name=`."""
-    scheme, _, options = _parts(spec)
-    return scheme == "files" and "name" not in options
+    spec = _Spec.parse(text)
+    return spec.scheme == "files" and "name" not in spec.options
 
 
-def same_place(spec: str, other: str) -> bool:
+def same_place(text: str, other_text: str) -> bool:
     """Whether two specs name one collection, whatever their options."""
-    scheme, rest, _ = _parts(spec)
-    other_scheme, other_rest, _ = _parts(other)
-    if scheme != other_scheme or scheme != "files":
-        return scheme == other_scheme and rest == other_rest
-    if rest.startswith(SCHEME) or other_rest.startswith(SCHEME):
-        return rest.rstrip("/") == other_rest.rstrip("/")
-    paths = [Path(path).expanduser() for path in (rest, other_rest)]
+    one, other = _Spec.parse(text), _Spec.parse(other_text)
+    if one.scheme != other.scheme or one.scheme != "files":
+        return (one.scheme, one.rest) == (other.scheme, other.rest)
+    if one.rest.startswith(SCHEME) or other.rest.startswith(SCHEME):
+        return one.rest.rstrip("/") == other.rest.rstrip("/")
+    paths = [Path(spec.rest).expanduser() for spec in (one, other)]
     # Of a link that was turned to another folder since then, only the name is still the same.
     return paths[0] == paths[1] or paths[0].resolve() == paths[1].resolve()
 
 
-def _parts(spec: str) -> tuple[str, str, dict[str, str]]:
-    """Scheme, rest and options of a spec."""
-    address, _, query = spec.partition("?")
-    scheme, _, rest = address.partition(":")
-    options = {}
-    for part in filter(None, query.split("&")):
-        key, _, value = part.partition("=")
-        options[key] = unquote(value)
-    return scheme, rest, options
-
-
-def with_run(spec: str, run: Path) -> str:
+def with_run(text: str, run: Path) -> str:
     """The spec of the same collection with another first-stage run.
 
     Raises:
@@ -85,92 +158,11 @@ def with_run(spec: str, run: Path) -> str:
     """
     if not run.is_file():
         raise ConfigError(f"{run}: no such run file")
-    address, _, query = spec.partition("?")
-    if not address.startswith(("files:", "ir_datasets:")):
+    address, _, query = text.partition("?")
+    if "run" not in OPTIONS.get(_Spec.parse(text).scheme, []):
         raise ConfigError(
-            f"collection {spec!r} takes no run: give the folder that holds the run's queries and "
+            f"collection {text!r} takes no run: give the folder that holds the run's queries and "
             f"passages, as in --collection files:/data/scifact"
         )
-    kept = [part for part in query.split("&") if part and not part.startswith("run=")]
-    return f"{address}?{'&'.join([*kept, f'run={quote(str(run.absolute()))}'])}"
-
-
-def _open_pydocs(spec: str, rest: str, options: dict[str, str]) -> Collection:
-    from perank_tasks.collections.pydocs import PydocsCollection
-
-    if rest:
-        raise ConfigError(f"collection {spec!r}: pydocs takes no path; write just pydocs")
-    _check_options(spec, options, [])
-    return PydocsCollection()
-
-
-def _open_files(spec: str, rest: str, options: dict[str, str]) -> Collection:
-    from perank_tasks.collections.files import FilesCollection
-
-    if not rest:
-        raise ConfigError(f"collection {spec!r}: expected a folder, as in files:/data/scifact")
-    _check_options(spec, options, ["name", "qrels", "run", "relevance_level"])
-    folder: AnyPath
-    if rest.startswith(SCHEME):
-        folder = S3Path(S3Uri.parse(rest, f"collection {spec!r}"))
-        own_name = folder.name or folder.uri.bucket
-    else:
-        folder = Path(rest).expanduser()
-        own_name = folder.resolve().name
-    return FilesCollection(
-        folder=folder,
-        name=options.get("name") or own_name,
-        qrels=options.get("qrels"),
-        run=options.get("run"),
-        relevance_level=_relevance_level(spec, options) or 1,
-    )
-
-
-def _open_ir_datasets(spec: str, rest: str, options: dict[str, str]) -> Collection:
-    from perank_tasks.collections.ir_datasets import IrDatasetsCollection
-
-    _check_options(spec, options, ["name", "run", "relevance_level"])
-    return IrDatasetsCollection(
-        dataset_id=rest,
-        name=options.get("name") or rest.replace("/", "-"),
-        run=options.get("run"),
-        given_level=_relevance_level(spec, options),
-    )
-
-
-def _relevance_level(spec: str, options: dict[str, str]) -> int | None:
-    level = options.get("relevance_level")
-    if level is None:
-        return None
-    if not level.isdecimal() or int(level) < 1:
-        raise ConfigError(
-            f"collection {spec!r}: relevance_level={level}: expected a grade of 1 or more"
-        )
-    return int(level)
-
-
-_ADAPTERS: dict[str, Callable[[str, str, dict[str, str]], Collection]] = {
-    "pydocs": _open_pydocs,
-    "files": _open_files,
-    "ir_datasets": _open_ir_datasets,
-}
-
-
-def _check_options(spec: str, options: dict[str, str], known: list[str]) -> None:
-    for option in options:
-        if option not in known:
-            raise ConfigError(
-                f"collection {spec!r}: unknown option {option!r}; expected "
-                f"{_choices(known) or 'none'}{_did_you_mean(option, known)}"
-            )
-        if not options[option]:
-            raise ConfigError(f"collection {spec!r}: option {option!r} has no value")
-
-
-def _choices(names: list[str]) -> str:
-    return " or ".join(names)
-
-
-def _did_you_mean(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, n=3)
-    return f". Did you mean {_choices(close)}?" if close else ""
+    others = [part for part in query.split("&") if part and not part.startswith("run=")]
+    return f"{address}?{'&'.join([*others, f'run={quote(str(run.absolute()))}'])}"

@@ -2,6 +2,7 @@
 
     run     query_id Q0 passage_id rank score tag      white space between, best first
     qrels   query_id 0  passage_id grade [text_hash]   grade: an integer, may be negative
+            or BEIR's three columns between tabs, under their header
 
 Identifiers hold no white space. A run is read by its scores alone, as trec_eval does: the
 rank column is checked to be a number and otherwise ignored. The fifth qrels column is ours
@@ -9,30 +10,36 @@ and optional: the `text_hash` of the passage that was judged. `cut -f1-4` takes 
 """
 
 import math
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from perank_tasks.artifacts.storage.s3_path import AnyPath
+from perank_tasks.collections.lines import shortened, text_lines
 from perank_tasks.collections.records import Judgement, RunLine
-from perank_tasks.errors import RunFileError
+from perank_tasks.errors import CollectionError
 from perank_tasks.support.files import replacing
 
 RUN_LINE = "query_id Q0 passage_id rank score tag"
 QRELS_LINE = "query_id 0 passage_id grade"
+BEIR_HEADER = ["query-id", "corpus-id", "score"]
+
+_INTEGER = re.compile(r"[-+]?\d+")
 
 
 def read_run(path: AnyPath) -> list[RunLine]:
     """Lines of a TREC run in the file's order; blank lines are passed over.
 
     Raises:
-        RunFileError: the file is missing, unreadable, empty, has a malformed line or a
+        CollectionError: the file is missing, unreadable, empty, has a malformed line or a
             (query, passage) pair twice.
     """
     lines: list[RunLine] = []
     seen: dict[tuple[str, str], int] = {}
-    for number, fields in _fields(path):
+    for number, line in text_lines(path):
+        fields = line.split()
         if len(fields) != 6:
             raise _malformed(path, number, f"6 columns, {RUN_LINE}", f"{len(fields)}: {fields}")
         query_id, _, passage_id, rank, score_text, _ = fields
@@ -46,7 +53,7 @@ def read_run(path: AnyPath) -> list[RunLine]:
         _note_pair(path, seen, query_id, passage_id, number)
         lines.append(RunLine(query_id, passage_id, score))
     if not lines:
-        raise RunFileError(f"{path}: the run is empty; expected lines of the form {RUN_LINE}")
+        raise CollectionError(f"{path}: the run is empty; expected lines of the form {RUN_LINE}")
     return lines
 
 
@@ -58,7 +65,7 @@ def write_run(path: Path, lines: Iterable[RunLine], tag: str) -> None:
     that trec_eval reads, the next lower single-precision number is written instead.
 
     Raises:
-        RunFileError: a query's lines are not together, a pair comes twice, a score is not
+        CollectionError: a query's lines are not together, a pair comes twice, a score is not
             finite in single precision, or an identifier or the tag is empty or holds white
             space. Nothing is written then.
         StorageError: the file cannot be written.
@@ -74,7 +81,7 @@ def write_run(path: Path, lines: Iterable[RunLine], tag: str) -> None:
         _note_pair(path, seen, line.query_id, line.passage_id, number)
         if line.query_id != current:
             if line.query_id in queries:
-                raise RunFileError(
+                raise CollectionError(
                     f"{path}, line {number}: query {line.query_id!r} comes a second time after "
                     "others; give all lines of a query together"
                 )
@@ -95,39 +102,56 @@ def write_run(path: Path, lines: Iterable[RunLine], tag: str) -> None:
 
 
 def read_qrels(path: AnyPath, *, hashed: bool = False) -> list[Judgement]:
-    """Lines of a TREC qrels file in the file's order; an empty file holds no judgement.
+    """Lines of a qrels file in the file's order; an empty file holds no judgement.
 
-    With `hashed`, every line must have the fifth column.
+    The first line says whether it is TREC's or BEIR's. With `hashed`, every line must have the
+    fifth column.
 
     Raises:
-        RunFileError: the file is missing or unreadable, has a malformed line or judges a
+        CollectionError: the file is missing or unreadable, has a malformed line or judges a
             (query, passage) pair twice.
     """
+    judgements: list[Judgement] = []
+    seen: dict[tuple[str, str], int] = {}
+    is_beir = False
+    for place, (number, line) in enumerate(text_lines(path)):
+        if place == 0 and line.split() == BEIR_HEADER:
+            is_beir = True
+            continue
+        if is_beir:
+            judgement = _from_beir(path, number, line)
+        else:
+            judgement = _from_trec(path, number, line.split(), hashed)
+        _note_pair(path, seen, judgement.query_id, judgement.passage_id, number)
+        judgements.append(judgement)
+    return judgements
+
+
+def _from_trec(path: AnyPath, number: int, fields: list[str], hashed: bool) -> Judgement:
     least, expected = 4, f"4 columns, {QRELS_LINE} (and perhaps a text_hash)"
     if hashed:
         least, expected = 5, f"5 columns, {QRELS_LINE} text_hash"
-    judgements: list[Judgement] = []
-    seen: dict[tuple[str, str], int] = {}
-    for number, fields in _fields(path):
-        if not least <= len(fields) <= 5:
-            raise _malformed(path, number, expected, f"{len(fields)}: {fields}")
-        query_id, _, passage_id, grade, *hashes = fields
-        try:
-            relevance = int(grade)
-        except ValueError:
-            found = repr(grade)
-            raise _malformed(path, number, "an integer in column 4, the grade", found) from None
-        _note_pair(path, seen, query_id, passage_id, number)
-        text_hash = hashes[0] if hashes else None
-        judgements.append(Judgement(query_id, passage_id, relevance, text_hash))
-    return judgements
+    if not least <= len(fields) <= 5:
+        raise _malformed(path, number, expected, f"{len(fields)}: {fields}")
+    query_id, _, passage_id, grade, *hashes = fields
+    if not _INTEGER.fullmatch(grade):
+        raise _malformed(path, number, "an integer in column 4, the grade", repr(grade))
+    return Judgement(query_id, passage_id, int(grade), hashes[0] if hashes else None)
+
+
+def _from_beir(path: AnyPath, number: int, line: str) -> Judgement:
+    fields = [field.strip() for field in line.split("\t")]
+    if len(fields) != 3 or not _INTEGER.fullmatch(fields[2]):
+        expected = f"{', tab, '.join(BEIR_HEADER)} (an integer)"
+        raise _malformed(path, number, expected, shortened(line))
+    return Judgement(fields[0], fields[1], int(fields[2]))
 
 
 def write_qrels(path: Path, judgements: Iterable[Judgement]) -> None:
     """Write judgements as they come, tab-separated, with `text_hash` where it is known.
 
     Raises:
-        RunFileError: a pair comes twice, or an identifier is empty or holds white space.
+        CollectionError: a pair comes twice, or an identifier is empty or holds white space.
             Nothing is written then.
     """
     written: list[str] = []
@@ -143,27 +167,12 @@ def write_qrels(path: Path, judgements: Iterable[Judgement]) -> None:
     path.write_text("".join(written), encoding="utf-8", newline="\n")
 
 
-def _fields(path: AnyPath) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers, from 1, and columns of the lines that are not blank."""
-    try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                try:
-                    fields = raw.decode("utf-8-sig" if number == 1 else "utf-8").split()
-                except UnicodeDecodeError as error:
-                    raise _malformed(path, number, "UTF-8 text", str(error)) from None
-                if fields:
-                    yield number, fields
-    except OSError as error:
-        raise RunFileError(f"{path}: cannot be read: {error.strerror}") from error
-
-
 def _note_pair(
     path: AnyPath, seen: dict[tuple[str, str], int], query_id: str, passage_id: str, number: int
 ) -> None:
     first = seen.setdefault((query_id, passage_id), number)
     if first != number:
-        raise RunFileError(
+        raise CollectionError(
             f"{path}, line {number}: query {query_id!r} and passage {passage_id!r} are on "
             f"line {first} already; keep one of the two"
         )
@@ -171,7 +180,7 @@ def _note_pair(
 
 def _check_token(path: Path, what: str, token: str) -> None:
     if not token or len(token.split()) != 1 or token != token.strip():
-        raise RunFileError(
+        raise CollectionError(
             f"{path}: {what} {token!r} cannot be written to a TREC file, whose columns are "
             "separated by white space; use identifiers without any"
         )
@@ -188,5 +197,5 @@ def _is_number(text: str) -> bool:
     return not math.isnan(_number(text))
 
 
-def _malformed(path: AnyPath, number: int, expected: str, found: str) -> RunFileError:
-    return RunFileError(f"{path}, line {number}: expected {expected}; found {found}")
+def _malformed(path: AnyPath, number: int, expected: str, found: str) -> CollectionError:
+    return CollectionError(f"{path}, line {number}: expected {expected}; found {found}")

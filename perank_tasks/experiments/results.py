@@ -193,17 +193,17 @@ def _cell(key: tuple[Any, ...], cell: Cell, artifact: Artifact) -> tuple:
 
 
 def mean_over(cells: Iterable[Values]) -> Values:
-    """The mean of several cells, query by query, over the queries that all of them have."""
-    cells = list(cells)
-    mean: Values = {}
-    for measure in cells[0]:
-        if all(measure in cell for cell in cells):
-            common = set.intersection(*(set(cell[measure]) for cell in cells))
-            mean[measure] = {
-                query: float(np.mean([cell[measure][query] for cell in cells]))
-                for query in sorted(common)
-            }
-    return mean
+    """The mean of several cells, query by query, over the cells that have the query: cells of
+    different seeds have all of them, folds of a cross-validation one each."""
+    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for cell in cells:
+        for measure, by_query in cell.items():
+            for query, value in by_query.items():
+                values[measure][query].append(value)
+    return {
+        measure: {query: float(np.mean(by_query[query])) for query in sorted(by_query)}
+        for measure, by_query in values.items()
+    }
 
 
 def _tests(plan: ExperimentPlan, values: Mapping[str, Values]) -> list[tuple]:

@@ -49,7 +49,7 @@ def search(
     Raises:
         EmbeddingError: a query has no embedding.
     """
-    asked = read_vectors(embeddings, "queries", set(queries))
+    asked, vectors_of_queries = read_vectors(embeddings, "queries", queries)
     if absent := [query for query in queries if query not in asked]:
         raise EmbeddingError(
             f"{embeddings.place} has no embedding of {len(absent)} queries, {absent[0]} the first. "
@@ -57,7 +57,7 @@ def search(
         )
     if not queries:
         return {}
-    wanted = np.stack([asked[query] for query in queries])
+    wanted = vectors_of_queries[[asked[query] for query in queries]]
     best = [_Best(depth) for _ in queries]
     dataset = embeddings.dataset("passages")
     with progress("searching", dataset.count_rows(), "passages") as advance:

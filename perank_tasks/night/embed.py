@@ -13,23 +13,22 @@ more than once, and 8 bytes for every row of the shard and of the earlier embedd
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
-from perank_tasks.config import Night
+from perank_tasks.config import Embedding, Night
 from perank_tasks.errors import EmbeddingError
-from perank_tasks.perank.embedders import Embedder, identify, load
+from perank_tasks.night.site import Site
+from perank_tasks.perank.embedders import Embedder, load
 from perank_tasks.schemas import embeddings as embeddings_schema
-from perank_tasks.settings import Settings
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
 from perank_tasks.support.streams import in_groups, rows_at, rows_between, rows_with
 from perank_tasks.support.text import contents, text_hash
-from perank_tasks.warehouse.registry import local
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ ROWS_A_BLOCK = 16_384
 class EmbedShard(TypedDict):
     """One piece of work: a shard of one table for one embedder."""
 
-    embedder: str
+    embedding: str  # Embedding.hash
     table: str  # passages | queries
     shard: int
 
@@ -57,41 +56,43 @@ class _Row(NamedTuple):
     known: int
 
 
-def plan_embedding(night: Night, snapshot: str) -> list[EmbedShard]:
+def plan_embedding(night: Night, site: Site, snapshot: str) -> list[EmbedShard]:
     """The pieces of work for `embed_shard`, all embedders of the night."""
     return [
-        EmbedShard(embedder=embedder, table=table, shard=shard)
-        for embedder in night.embedders
+        EmbedShard(embedding=embedding, table=table, shard=shard)
+        for embedding in night.embeddings
         for table, shards in _shards(night).items()
         for shard in range(shards)
     ]
 
 
-def embed_shard(night: Night, snapshot: str, work: EmbedShard) -> dict[str, int]:
+def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> dict[str, int]:
     """Embed one shard; returns how many texts were embedded and how many vectors reused.
 
     Raises:
         EmbeddingError: the embedder returned something that is no unit vector.
     """
-    settings = Settings.from_environment()
-    store = Store(settings.root)
-    artifact = _artifact(store, night, snapshot, work["embedder"])
+    store, embedding = site.store, night.embeddings[work["embedding"]]
+    artifact = _artifact(store, night, snapshot, embedding)
     if artifact.use() or artifact.has_part(work["table"], work["shard"]):
         return {"embedded": 0, "reused": 0}
 
     meter = Meter()
     source = store.open(snapshot)
-    earlier = _earlier(store, night, work["embedder"])
+    earlier = _earlier(store, night, embedding)
     hashes = _hashes(night, source, work)
     known = _places(hashes, earlier, work["table"])
     new = np.unique(hashes[known < 0])
     counts = {"embedded": len(new), "reused": len(np.unique(hashes)) - len(new)}
-    trust = night.options.trust_remote_code
-    embedder = load(local(work["embedder"], store), settings, trust_remote_code=trust)
+    embedder = load(
+        site.models.local(embedding.name),
+        site.settings,
+        trust_remote_code=embedding.trust_remote_code,
+    )
     meter.device = embedder.device
     meter.items = len(hashes)
 
-    schema = embeddings_schema(embedder.dimension, night.options.embedding_precision)
+    schema = embeddings_schema(embedder.dimension, embedding.precision)
     rows = map(_Row._make, _rows(night, source, work, known))
     with progress(f"embedding {work['table']}", len(new), "texts") as advance:
         encoder = _Encoder(embedder, _repeated(hashes[known < 0]), advance)
@@ -110,20 +111,18 @@ def embed_shard(night: Night, snapshot: str, work: EmbedShard) -> dict[str, int]
     return counts
 
 
-def publish_embeddings(night: Night, snapshot: str) -> dict[str, str]:
-    """Publish each embedder's artifact once its shards are written: {embedder: reference}."""
-    settings = Settings.from_environment()
-    store = Store(settings.root)
+def publish_embeddings(night: Night, site: Site, snapshot: str) -> dict[str, str]:
+    """Publish each artifact once its shards are written: {`Embedding.hash`: reference}."""
     references = {}
-    for embedder in night.embedders:
-        artifact = _artifact(store, night, snapshot, embedder)
+    for name, embedding in night.embeddings.items():
+        artifact = _artifact(site.store, night, snapshot, embedding)
         if not artifact.use():
             shards = _shards(night)
             stats = [artifact.part_stats(table, s) for table, n in shards.items() for s in range(n)]
             artifact.publish(
                 expected=shards,
                 inputs={"snapshot": snapshot},
-                config=_config(store, night, embedder),
+                config=_config(embedding),
                 counts={
                     "embedded": sum(s["embedded"] for s in stats),
                     "reused": sum(s["reused"] for s in stats),
@@ -131,37 +130,39 @@ def publish_embeddings(night: Night, snapshot: str) -> dict[str, str]:
                 },
                 provenance=night.fingerprint,
             )
-        references[embedder] = artifact.reference
+        references[name] = artifact.reference
     return references
 
 
-def read_vectors(artifact: Artifact, table: str, ids: set[str]) -> dict[str, np.ndarray]:
-    """The embeddings of the given ids, as {id: (dimension,) float32}; absent ids are absent.
+def read_vectors(
+    artifact: Artifact, table: str, ids: Collection[str]
+) -> tuple[dict[str, int], np.ndarray]:
+    """The embeddings of the given ids: the row of each id, and the rows, (N, d) float32.
 
-    Row groups that hold none of them are not read.
+    Row groups that hold none of them are not read; absent ids are absent.
     """
-    found: dict[str, np.ndarray] = {}
-    for batch in rows_with(artifact.dataset(table), ["id", "embedding"], "id", ids):
-        found.update(zip(batch["id"].to_pylist(), _matrix(batch["embedding"]), strict=True))
-    return found
+    rows: dict[str, int] = {}
+    width = artifact.dataset(table).schema.field("embedding").type.list_size
+    blocks = [np.empty((0, width), np.float32)]
+    for batch in rows_with(artifact.dataset(table), ["id", "embedding"], "id", set(ids)):
+        first = len(rows)
+        rows |= {name: first + place for place, name in enumerate(batch["id"].to_pylist())}
+        blocks.append(_matrix(batch["embedding"]))
+    return rows, np.concatenate(blocks)
 
 
 def _shards(night: Night) -> dict[str, int]:
     return {"passages": night.options.shards, "queries": 1}
 
 
-def _artifact(store: Store, night: Night, snapshot: str, embedder: str) -> Artifact:
-    key = artifact_key(snapshot=snapshot, shards=_shards(night), **_config(store, night, embedder))
+def _artifact(store: Store, night: Night, snapshot: str, embedding: Embedding) -> Artifact:
+    key = artifact_key(snapshot=snapshot, shards=_shards(night), **_config(embedding))
     return store.artifact("embeddings", night.collection_name, key)
 
 
-def _config(store: Store, night: Night, embedder: str) -> dict[str, Any]:
+def _config(embedding: Embedding) -> dict[str, Any]:
     """What makes the vectors of a text what they are."""
-    return {
-        "embedder": identify(local(embedder, store), Settings.from_environment())
-        | {"name": embedder},
-        "precision": night.options.embedding_precision,
-    }
+    return {"embedder": embedding.identity, "precision": embedding.precision}
 
 
 def _rows(
@@ -211,9 +212,9 @@ def _repeated(hashes: np.ndarray) -> set[str]:
     return {f"{value:016x}" for value in values[counts > 1].tolist()}
 
 
-def _earlier(store: Store, night: Night, embedder: str) -> Artifact | None:
+def _earlier(store: Store, night: Night, embedding: Embedding) -> Artifact | None:
     """The newest published embeddings by the same embedder."""
-    config = _config(store, night, embedder)
+    config = _config(embedding)
     published = store.published("embeddings", night.collection_name)
     return next((e for e in published if e.manifest.config == config), None)
 

@@ -9,28 +9,30 @@ made again from these files alone. They are held against `sql/checks/` before th
 import hashlib
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, Manifest, Store, artifact_key
 from perank_tasks.config import Arm, Night
+from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import read_queries, snapshot_date
 from perank_tasks.regression.measures import MEASURES, evaluate_run
 from perank_tasks.schemas import RESULT_TABLES, keyed_table
-from perank_tasks.settings import Settings
 from perank_tasks.support.meter import WORK
 from perank_tasks.warehouse.quality import check_night
 
 
-def evaluate(night: Night, rankings: dict[str, str]) -> str:
+def evaluate(night: Night, site: Site, rankings: dict[str, str]) -> str:
     """Measure every arm's ranking and publish the night's rows; returns the reference.
 
     Raises:
         QualityError: the rows contradict themselves; `sql/checks/` says what is checked.
     """
-    store = Store(Settings.from_environment().root)
+    store = site.store
     key = artifact_key(
         series=night.series,
         date=night.run_date,
@@ -47,9 +49,8 @@ def evaluate(night: Night, rankings: dict[str, str]) -> str:
     by_arm = [arm_tables(night, arm, store, opened[arm.hash]) for arm in night.arms]
     tables = {table: pa.concat_tables(of[table] for of in by_arm) for table in RESULT_TABLES}
     inputs = [artifact.manifest.inputs for artifact in opened.values()]
-    candidates = store.open(inputs[0]["candidates"]).read("candidates")
     embeddings = sorted({i["embeddings"] for i in inputs if "embeddings" in i})
-    check_night(tables, candidates, map(store.open, embeddings))
+    check_night(tables, _candidates(night, store, opened), map(store.open, embeddings))
     for table, schema in RESULT_TABLES.items():
         results.write_part(table, tables[table], schema)
     return results.publish(
@@ -61,6 +62,17 @@ def evaluate(night: Night, rankings: dict[str, str]) -> str:
     )
 
 
+def _candidates(night: Night, store: Store, rankings: Mapping[str, Artifact]) -> pa.Table:
+    """What each arm was to rank: arm_hash, query_id, passage_id."""
+    tables = []
+    for arm in night.arms:
+        candidates = store.open(rankings[arm.hash].manifest.inputs["candidates"])
+        columns = ["query_id", "passage_id"]
+        table = candidates.read("candidates", columns, pc.field("rank") <= arm.depth)
+        tables.append(table.append_column("arm_hash", pa.array([arm.hash] * len(table))))
+    return pa.concat_tables(tables)
+
+
 def arm_tables(night: Night, arm: Arm, store: Store, rankings: Artifact) -> dict[str, pa.Table]:
     """The rows of one arm, by result table."""
     candidates = store.open(rankings.manifest.inputs["candidates"])
@@ -69,7 +81,7 @@ def arm_tables(night: Night, arm: Arm, store: Store, rankings: Artifact) -> dict
     ranking = ranking_table.to_pylist()
     status = rankings.read("queries").to_pylist()
 
-    queries = dict(read_queries(night, snapshot.reference))
+    queries = dict(read_queries(night, snapshot))
     qrels: dict[str, dict[str, int]] = defaultdict(dict)
     for row in snapshot.read("qrels").to_pylist():
         if row["query_id"] in queries:
@@ -108,7 +120,7 @@ def arm_tables(night: Night, arm: Arm, store: Store, rankings: Artifact) -> dict
                 "cut_queries": sum(row["query_was_cut"] for row in status),
                 "stale_judgements": counts["stale_judgements"],
                 "unknown_judgements": counts["unknown_judgements"],
-                "config": json.dumps(arm.model_dump(mode="json"), sort_keys=True),
+                "config": json.dumps(arm.settings(), sort_keys=True),
                 "evaluated_at": datetime.now(UTC).replace(tzinfo=None),
             }
         ],
@@ -192,7 +204,7 @@ def _embedder(store: Store, inputs: dict[str, str]) -> dict[str, str]:
 
 def _promotion(night: Night, arm: Arm) -> dict[str, str]:
     """Who made the arm's checkpoint champion, since when and why."""
-    if night.promotion is None or night.promotion.checkpoint != arm.checkpoint:
+    if night.promotion is None or night.promotion.checkpoint != arm.options.get("checkpoint"):
         return {}
     act = night.promotion.model_dump(mode="json", exclude={"checkpoint"})
     return {f"promotion.{name.removeprefix('promotion_')}": value for name, value in act.items()}

@@ -2,13 +2,13 @@
 
 In: a snapshot. Out: the artifact `indexes/<collection>/<key>`: the table `passages` (the
 ids in index order) and the folder `bm25`, as bm25s saves it. Title and text are indexed
-as one field. Lucene's BM25 formula; k1 and b are options of the night.
+as one field. Lucene's BM25 formula; k1 and b are the first stage's.
 
 A collection of more than `PASSAGES_A_SHARD` passages is indexed in shards, contiguous ranges of
 it, each an artifact as above; the index is then a manifest that names them. Every shard scores by
 the statistics of the whole collection, so that ranking the shards' best is ranking the whole:
 
-    count_terms (a shard) → gather_terms → index_shard (a shard) → publish_index
+    count_terms (a shard) → gather_terms → index_shard (a shard of an index) → publish_index
 
 What is counted is the artifact `terms/<collection>/<key>`, which k1 and b do not touch: `passages`
 (id and length), `terms` and `postings` of each shard, and `vocabulary`, the terms of all.
@@ -19,7 +19,7 @@ import math
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import bm25s
 import numpy as np
@@ -27,8 +27,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
-from perank_tasks.config import INDEXED, Night
-from perank_tasks.settings import Settings
+from perank_tasks.config import Night
+from perank_tasks.night.site import Site
 from perank_tasks.support.analysis import ANALYZER, analyze
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
@@ -60,20 +60,28 @@ _POSTINGS = pa.schema(
 )
 
 
-def plan_index(night: Night, snapshot: str) -> list[int]:
-    """The shards to index: none where the first stage does not search an index."""
-    if night.options.first_stage not in INDEXED:
-        return []
-    return list(range(_shards(Store(Settings.from_environment().root), snapshot)))
+class IndexShard(TypedDict):
+    """One piece of work: a shard of one index."""
+
+    index: str  # FirstStage.bm25
+    shard: int
 
 
-def count_terms(night: Night, snapshot: str, shard: int) -> dict[str, int]:
+def plan_index(night: Night, site: Site, snapshot: str) -> list[int]:
+    """The shards whose terms are to be counted: none where no first stage searches an index."""
+    return list(range(_shards(site.store, snapshot))) if night.indexes else []
+
+
+def count_terms(night: Night, site: Site, snapshot: str, shard: int) -> dict[str, int]:
     """Count one shard's terms; returns how many passages and tokens it has."""
-    store = Store(Settings.from_environment().root)
+    store = site.store
     shards = _shards(store, snapshot)
     terms = _terms(store, night, snapshot, shards)
-    indexed = _index(store, night, snapshot, shards).use()
-    if indexed or terms.use() or terms.has_part("postings", shard):
+    if (
+        _all_indexed(store, night, snapshot, shards)
+        or terms.use()
+        or terms.has_part("postings", shard)
+    ):
         return {"passages": 0, "tokens": 0}
 
     meter = Meter()
@@ -94,11 +102,11 @@ def count_terms(night: Night, snapshot: str, shard: int) -> dict[str, int]:
     return counts
 
 
-def gather_terms(night: Night, snapshot: str) -> str | None:
+def gather_terms(night: Night, site: Site, snapshot: str) -> str | None:
     """Sum what the shards counted; returns the reference, None where there is nothing to index."""
-    store = Store(Settings.from_environment().root)
-    shards = plan_index(night, snapshot)
-    if not shards or _index(store, night, snapshot, len(shards)).use():
+    store = site.store
+    shards = plan_index(night, site, snapshot)
+    if not shards or _all_indexed(store, night, snapshot, len(shards)):
         return None
     terms = _terms(store, night, snapshot, len(shards))
     if terms.use():
@@ -124,15 +132,25 @@ def gather_terms(night: Night, snapshot: str) -> str | None:
     )
 
 
-def index_shard(night: Night, snapshot: str, terms: str | None, shard: int) -> str:
+def plan_scoring(night: Night, site: Site, snapshot: str) -> list[IndexShard]:
+    """The pieces of work for `index_shard`: every index by every shard."""
+    shards = plan_index(night, site, snapshot)
+    return [IndexShard(index=index, shard=shard) for index in night.indexes for shard in shards]
+
+
+def index_shard(
+    night: Night, site: Site, snapshot: str, terms: str | None, work: IndexShard
+) -> str:
     """Score one shard's postings by the whole collection's statistics; returns its reference.
 
     Args:
         terms: what `gather_terms` returned; None where the index is there already.
     """
-    store = Store(Settings.from_environment().root)
+    store, shard = site.store, work["shard"]
     shards = _shards(store, snapshot)
-    index = _index(store, night, snapshot, shards, shard)
+    k1, b = night.indexes[work["index"]]
+    config = _config(k1, b, shards, shard)
+    index = _index(store, night, snapshot, config)
     if index.use():
         return index.reference
 
@@ -145,7 +163,8 @@ def index_shard(night: Night, snapshot: str, terms: str | None, shard: int) -> s
     passages = counted.read("passages", shard=shard)
     starts = np.concatenate([[0], np.cumsum(own["passages"].to_numpy())])
     bm25 = _scored(
-        night,
+        k1,
+        b,
         frequencies=_frequencies(counted, own["term"]),
         starts=starts,
         passages=postings["passage"].to_numpy(),
@@ -158,8 +177,7 @@ def index_shard(night: Night, snapshot: str, terms: str | None, shard: int) -> s
     vocabulary = [*own["term"].to_pylist(), ""]
     bm25.vocab_dict = {term: number for number, term in enumerate(vocabulary)}
 
-    draft = store.draft("indexes", night.collection_name)
-    try:
+    with store.draft("indexes", night.collection_name) as draft:
         draft.write_part("passages", passages.select(["passage_id"]), _IDS)
         with draft.writing("bm25") as folder:
             bm25.save(folder)
@@ -168,7 +186,7 @@ def index_shard(night: Night, snapshot: str, terms: str | None, shard: int) -> s
             key=index.reference.rpartition("/")[2],
             expected={"passages": 1},
             inputs={"snapshot": snapshot, "terms": terms},
-            config=_config(night, shards, shard),
+            config=config,
             counts={
                 "passages": len(passages),
                 "terms": len(own),
@@ -176,21 +194,24 @@ def index_shard(night: Night, snapshot: str, terms: str | None, shard: int) -> s
             },
             provenance=night.fingerprint,
         )
-    except BaseException:
-        draft.discard()
-        raise
 
 
-def publish_index(night: Night, snapshot: str) -> str | None:
-    """Publish the index once its shards are; returns the reference, None where there is none."""
-    if night.options.first_stage not in INDEXED:
-        return None
-    store = Store(Settings.from_environment().root)
-    shards = _shards(store, snapshot)
-    index = _index(store, night, snapshot, shards)
+def publish_index(night: Night, site: Site, snapshot: str) -> dict[str, str]:
+    """Publish each index once its shards are: {`FirstStage.bm25`: reference}."""
+    shards = _shards(site.store, snapshot) if night.indexes else 0
+    return {
+        name: _publish(night, site.store, snapshot, shards, k1, b)
+        for name, (k1, b) in night.indexes.items()
+    }
+
+
+def _publish(night: Night, store: Store, snapshot: str, shards: int, k1: float, b: float) -> str:
+    config = _config(k1, b, shards)
+    index = _index(store, night, snapshot, config)
     if shards == 1 or index.use():
         return store.open(index.reference).reference
-    parts = [store.open(_index(store, night, snapshot, shards, s).reference) for s in range(shards)]
+    configs = [_config(k1, b, shards, shard) for shard in range(shards)]
+    parts = [store.open(_index(store, night, snapshot, c).reference) for c in configs]
     counts = [part.manifest.counts for part in parts]
     return index.publish(
         expected={},
@@ -198,24 +219,13 @@ def publish_index(night: Night, snapshot: str) -> str | None:
             "snapshot": snapshot,
             **{f"shard {number:04d}": part.reference for number, part in enumerate(parts)},
         },
-        config=_config(night, shards),
+        config=config,
         counts={
             "passages": sum(c["passages"] for c in counts),
             "stats": total(c["stats"] for c in counts),
         },
         provenance=night.fingerprint,
     )
-
-
-def build_index(night: Night, snapshot: str) -> str | None:
-    """All of the above, one after the other; returns what `publish_index` does."""
-    shards = plan_index(night, snapshot)
-    for shard in shards:
-        count_terms(night, snapshot, shard)
-    terms = gather_terms(night, snapshot)
-    for shard in shards:
-        index_shard(night, snapshot, terms, shard)
-    return publish_index(night, snapshot)
 
 
 def shards_of(index: Artifact) -> list[Artifact]:
@@ -328,7 +338,8 @@ def _frequencies(counted: Artifact, own: pa.ChunkedArray) -> np.ndarray:
 
 
 def _scored(
-    night: Night,
+    k1: float,
+    b: float,
     *,
     frequencies: np.ndarray,
     starts: np.ndarray,
@@ -343,7 +354,6 @@ def _scored(
     The formula and the order of its operations are those of bm25s' method `lucene`, in double
     precision and then rounded: over one shard the scores are its own to the last bit.
     """
-    k1, b = night.options.k1, night.options.b
     seen, of_seen = np.unique(frequencies, return_inverse=True)
     idf = [math.log(1 + (collection_passages - n + 0.5) / (n + 0.5)) for n in seen.tolist()]
     average = collection_tokens / max(collection_passages, 1)
@@ -361,14 +371,9 @@ def _scored(
     return bm25
 
 
-def _config(night: Night, shards: int, shard: int | None = None) -> dict[str, Any]:
+def _config(k1: float, b: float, shards: int, shard: int | None = None) -> dict[str, Any]:
     """What makes the scores what they are, and which part of the collection it is."""
-    config = {
-        "analyzer": ANALYZER,
-        "method": "lucene",
-        "k1": night.options.k1,
-        "b": night.options.b,
-    }
+    config: dict[str, Any] = {"analyzer": ANALYZER, "method": "lucene", "k1": k1, "b": b}
     if shards > 1:
         config["shards"] = shards
         if shard is not None:
@@ -381,12 +386,16 @@ def _shards(store: Store, snapshot: str) -> int:
     return max(1, math.ceil(passages / PASSAGES_A_SHARD))
 
 
-def _index(
-    store: Store, night: Night, snapshot: str, shards: int, shard: int | None = None
-) -> Artifact:
+def _index(store: Store, night: Night, snapshot: str, config: dict[str, Any]) -> Artifact:
     """The whole index, or one shard of it, published or not."""
-    key = artifact_key(snapshot=snapshot, **_config(night, shards, shard))
+    key = artifact_key(snapshot=snapshot, **config)
     return store.artifact("indexes", night.collection_name, key)
+
+
+def _all_indexed(store: Store, night: Night, snapshot: str, shards: int) -> bool:
+    """Whether every index is published, and there is nothing to count terms for."""
+    configs = [_config(k1, b, shards) for k1, b in night.indexes.values()]
+    return all(_index(store, night, snapshot, config).use() for config in configs)
 
 
 def _terms(store: Store, night: Night, snapshot: str, shards: int) -> Artifact:

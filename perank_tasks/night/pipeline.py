@@ -1,5 +1,8 @@
-"""A whole night in one process, stage after stage: what `dags/perank_nightly.py` does
-without Airflow, for the command line, notebooks and tests."""
+"""A whole night in one process, stage after stage: what `dags/perank_nightly.py` does without
+Airflow, for the command line, experiments, training, benchmarks and notebooks.
+
+The order of the stages is told here and in the DAG, and nowhere else.
+"""
 
 import inspect
 import logging
@@ -7,14 +10,22 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from perank_tasks.config import Night
+from perank_tasks.config import NIGHTLY, Night
 from perank_tasks.night.embed import embed_shard, plan_embedding, publish_embeddings
 from perank_tasks.night.evaluate import evaluate
-from perank_tasks.night.index import build_index
+from perank_tasks.night.index import (
+    count_terms,
+    gather_terms,
+    index_shard,
+    plan_index,
+    plan_scoring,
+    publish_index,
+)
 from perank_tasks.night.load import load
 from perank_tasks.night.report import report
 from perank_tasks.night.rerank import plan_reranking, publish_rankings, rerank_shard
 from perank_tasks.night.retrieve import plan_retrieval, publish_candidates, retrieve_shard
+from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import take_snapshot
 from perank_tasks.night.verdict import verdict
 from perank_tasks.support.log_context import stage_context
@@ -33,29 +44,33 @@ STAGES = (
     "report",
 )
 
-GOES_ON = "Stopped. The same command goes on from what is done."
+
+RESUMES = "Stopped. The same command resumes from what is done."
 
 
-def run_night(night: Night, until: str = "report", snapshot: str | None = None) -> dict[str, Any]:
+def run_night(
+    night: Night, site: Site, until: str = "report", snapshot: str | None = None
+) -> dict[str, Any]:
     """Run every stage up to and with `until`; returns what each returned, by its name.
 
     Args:
         snapshot: what the first stage would return, where it is known.
     """
-    done: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     try:
-        for stage, result in _stages(night, snapshot):
-            done[stage] = result
+        for stage, result in stages(night, site, snapshot):
+            results[stage] = result
             if stage == until:
                 break
     except (KeyboardInterrupt, SystemExit):
-        log.warning(GOES_ON)
+        log.warning(RESUMES)
         raise
-    return done
+    return results
 
 
-def _stages(night: Night, snapshot: str | None) -> Iterator[tuple[str, Any]]:
-    do = partial(_do, night)
+def stages(night: Night, site: Site, snapshot: str | None = None) -> Iterator[tuple[str, Any]]:
+    """Each stage's name and what it returned, as it ends."""
+    do = partial(_do, night, site)
     snapshot = snapshot or do(take_snapshot)
     yield "snapshot", snapshot
 
@@ -64,7 +79,12 @@ def _stages(night: Night, snapshot: str | None) -> Iterator[tuple[str, Any]]:
     embeddings = do(publish_embeddings, snapshot)
     yield "embed", embeddings
 
-    index = do(build_index, snapshot)
+    for shard in do(plan_index, snapshot):
+        do(count_terms, snapshot, shard)
+    terms = do(gather_terms, snapshot)
+    for postings in do(plan_scoring, snapshot):
+        do(index_shard, snapshot, terms, postings)
+    index = do(publish_index, snapshot)
     yield "index", index
 
     for search in do(plan_retrieval, snapshot, index, embeddings):
@@ -72,20 +92,21 @@ def _stages(night: Night, snapshot: str | None) -> Iterator[tuple[str, Any]]:
     candidates = do(publish_candidates, snapshot, index, embeddings)
     yield "retrieve", candidates
 
-    for queries in do(plan_reranking, candidates):
-        do(rerank_shard, candidates, embeddings, queries)
+    for lists in do(plan_reranking, candidates):
+        do(rerank_shard, candidates, embeddings, lists)
     rankings = do(publish_rankings, candidates, embeddings)
     yield "rerank", rankings
 
     results = do(evaluate, rankings)
     yield "evaluate", results
     yield "load", do(load, results)
-    yield "verdict", do(verdict)
+    if night.series == NIGHTLY:
+        yield "verdict", do(verdict)
     yield "report", do(report)
 
 
-def _do(night: Night, stage: Callable[..., Any], *inputs: Any) -> Any:
+def _do(night: Night, site: Site, stage: Callable[..., Any], *inputs: Any) -> Any:
     """Call a stage's function; its log lines say which night, stage and shard they are about."""
-    named = inspect.signature(stage).bind(night, *inputs).arguments
+    named = inspect.signature(stage).bind(night, site, *inputs).arguments
     with stage_context(night, stage.__module__.rpartition(".")[2], named):
-        return stage(night, *inputs)
+        return stage(night, site, *inputs)

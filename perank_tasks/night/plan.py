@@ -1,4 +1,4 @@
-"""Plan: from a person's options to a night that stages can run.
+"""Plan: from a person's options and a file of arms to a night that stages can run.
 
 Everything that can be refused is refused here, before any work: unknown names, a
 collection or a given run that is not there, a folder that would overwrite the results of
@@ -6,13 +6,13 @@ another of its name, a checkpoint that cannot be read.
 """
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
 import duckdb
 
-from perank_tasks.artifacts.store import Store
+from perank_tasks.collections.records import Collection
 from perank_tasks.collections.spec import (
     absolute_spec,
     is_named_by_folder,
@@ -20,78 +20,194 @@ from perank_tasks.collections.spec import (
     same_place,
 )
 from perank_tasks.config import (
-    CHECKPOINT_ARMS,
-    DENSE,
-    LLM_OFF,
+    CHAMPION,
+    NIGHTLY,
     Arm,
-    ArmName,
+    Embedding,
+    FirstStage,
     Night,
     NightOptions,
     Promotion,
-    first_stage_name,
-    stable_hash,
 )
 from perank_tasks.errors import ConfigError, WarehouseError
+from perank_tasks.night.arms import READ_BY, ArmsFile, DeclaredArm
 from perank_tasks.night.provenance import fingerprint
-from perank_tasks.perank.checkpoint_config import summarize_checkpoint
-from perank_tasks.perank.embedders import CHECKPOINT_PREFIX, check_code, identify
-from perank_tasks.settings import Settings
+from perank_tasks.night.site import Site
+from perank_tasks.perank.embedders import check_code, identify
+from perank_tasks.rankers.interface import EmbeddingOptions
+from perank_tasks.rankers.perank import PERankOptions
 from perank_tasks.warehouse.database import reading
-from perank_tasks.warehouse.registry import local, resolve
+from perank_tasks.warehouse.registry import resolve
 from perank_tasks.warehouse.sql_files import sql_folder
 
 log = logging.getLogger(__name__)
 
 
-def plan_night(options: NightOptions, run_date: date) -> Night:
-    """Resolve the options into a night.
+def plan_night(
+    options: NightOptions,
+    run_date: date,
+    site: Site,
+    *,
+    arms: ArmsFile | None = None,
+    series: str = NIGHTLY,
+) -> Night:
+    """Resolve options and arms into a night.
 
     Args:
         run_date: the date to file results under, unless the options name one.
+        arms: what declares the arms; None: the file that the options or the settings name.
+        series: what the results belong to.
 
     Raises:
         ConfigError: a name is unknown (close ones are offered), a run is asked for and the
-            collection brings none, the collection's name is that of another one, or an
-            embedder brings code that is not trusted.
+            collection brings none, the collection's name is that of another one, two arms are
+            one configuration, or an embedder brings code that is not trusted.
         CollectionError: the collection's files are not there.
         CheckpointError: the checkpoint's configuration cannot be read.
         StorageError: the artifacts' root cannot be reached.
     """
-    settings = Settings.from_environment()
-    Store(settings.root).check()
-    spec = absolute_spec(options.collection or settings.collection)
+    site.store.check()
+    run_date = options.run_date or run_date
+    spec = absolute_spec(options.collection or site.settings.collection)
     collection = open_collection(spec)
-    if options.first_stage == "given" and collection.run is None:
-        raise ConfigError(
-            f"first_stage is 'given', but collection {collection.name} brings no run. "
-            "Name one in the spec (files:/folder?run=FILE), or use first_stage bm25."
-        )
-    collection.check(options.run_date or run_date)
-    _check_name(spec, collection.name, settings)
-    searched = None
-    if options.first_stage in DENSE:
-        searched = _embedder(options.embedder, options, settings)["embedder_hash"]
-    first_stage = first_stage_name(options, collection.run, searched)
-    checkpoint, promotion = _checkpoint(options, options.run_date or run_date)
+    file = arms or ArmsFile.read(options.arms_file or site.settings.arms)
+    resolver = _Resolver(file.change(options.set), collection, run_date, options.query_limit, site)
+    planned = resolver.arms(options.arms)
+    collection.check(run_date)
+    _check_name(spec, collection.name, site)
     night = Night(
-        run_date=options.run_date or run_date,
+        run_date=run_date,
+        series=series,
         collection=spec,
         collection_name=collection.name,
         options=options,
-        arms=tuple(
-            _arm(name, first_stage, checkpoint, options, settings)
-            for name in _possible_arms(options, checkpoint, settings)
-        ),
-        fingerprint=fingerprint(settings.threads),
-        promotion=promotion,
+        arms=tuple(planned),
+        fingerprint=fingerprint(site.settings.threads),
+        promotion=resolver.promotion,
     )
     log.info("night of %s on %s", night.run_date, spec)
     for arm in night.arms:
-        log.info("arm %s %s: %s", arm.name, arm.hash, arm.model_dump_json(exclude_none=True))
+        log.info("arm %s %s: %s", arm.name, arm.hash, arm.settings())
     return night
 
 
-def _check_name(spec: str, name: str, settings: Settings) -> None:
+@dataclass
+class _Resolver:
+    """Makes arms of declarations: names become contents."""
+
+    file: ArmsFile
+    collection: Collection
+    run_date: date
+    query_limit: int | None
+    site: Site
+    promotion: Promotion | None = None
+    _identities: dict[tuple[str, bool], dict[str, str | int]] = field(default_factory=dict)
+
+    def arms(self, names: tuple[str, ...]) -> list[Arm]:
+        """The arms of these names, but for those that cannot be here.
+
+        Raises:
+            ConfigError: none is left, or two are the same.
+        """
+        planned: list[Arm] = []
+        left_out = ""
+        for declared in self.file.select(names):
+            arm = self._arm(declared)
+            if isinstance(arm, str):
+                left_out = f"arm {declared.name} is left out: {arm}"
+                log.info("%s", left_out)
+                continue
+            if twin := next((other for other in planned if other.hash == arm.hash), None):
+                raise ConfigError(
+                    f"{self.file.source}: the arms {twin.name} and {arm.name} are one "
+                    "configuration under two names; change or leave out one of them"
+                )
+            planned.append(arm)
+        if not planned:
+            raise ConfigError(f"No arm can be run. The {left_out}: add another arm.")
+        return planned
+
+    def _arm(self, declared: DeclaredArm) -> Arm | str:
+        """The arm, or why there can be none."""
+        where = f"arm {declared.name}"
+        first_stage = self._first_stage(declared.first_stage, where)
+        depth = declared.depth or first_stage.depth
+        if depth > first_stage.depth:
+            raise ConfigError(
+                f"{self.file.source}, {where}: depth is {depth}, and first stage "
+                f"{first_stage.name} finds {first_stage.depth} passages a query"
+            )
+        options = declared.options
+        if isinstance(options, PERankOptions):
+            options = self._with_checkpoint(options)
+        described = options.describe(self.site.models)
+        if described.impossible:
+            return described.impossible
+        embedding = None
+        transform = {}
+        if described.embedder and isinstance(options, EmbeddingOptions):
+            embedding = self._embedding(described.embedder, options)
+            transform = {"transform": options.transform}
+        elif isinstance(options, EmbeddingOptions):
+            transform = {"transform": None}
+        return Arm(
+            name=declared.name,
+            ranker=declared.ranker,
+            first_stage=first_stage,
+            depth=depth,
+            options=options.model_dump(mode="json") | transform,
+            identity=described.identity,
+            embedding=embedding,
+            query_limit=self.query_limit,
+        )
+
+    def _with_checkpoint(self, options: PERankOptions) -> PERankOptions:
+        """The checkpoint that its name means on this date."""
+        checkpoint, promotion = resolve(options.checkpoint, self.run_date, self.site.store)
+        if options.checkpoint == CHAMPION and promotion and self.promotion is None:
+            self.promotion = promotion
+            log.info(
+                "champion: %s, promoted as of %s by %s: %s",
+                *(checkpoint, promotion.as_of, promotion.name, promotion.reason),
+            )
+        return options.model_copy(update={"checkpoint": checkpoint})
+
+    def _first_stage(self, name: str, of: str) -> FirstStage:
+        options = self.file.first_stage(name, of=of)
+        if options.kind == "given" and self.collection.run is None:
+            raise ConfigError(
+                f"{of} begins with the collection's own run, but collection "
+                f"{self.collection.name} brings none. Name one in the spec "
+                "(files:/folder?run=FILE), or write first-stage=bm25."
+            )
+        reads = READ_BY[options.kind]
+        return FirstStage(
+            name=name,
+            kind=options.kind,
+            depth=options.depth,
+            k1=options.k1 if "k1" in reads else None,
+            b=options.b if "b" in reads else None,
+            rrf_k=options.rrf_k if "rrf_k" in reads else None,
+            run=self.collection.run if options.kind == "given" else None,
+            embedding=self._embedding(options.embedder, options) if "embedder" in reads else None,
+            transform=options.transform if "transform" in reads else None,
+        )
+
+    def _embedding(self, name: str, options: EmbeddingOptions) -> Embedding:
+        """An embedder by name and by content."""
+        trust = options.trust_remote_code
+        if (name, trust) not in self._identities:
+            source, settings = self.site.models.local(name), self.site.settings
+            check_code(source, settings, trust_remote_code=trust)
+            self._identities[name, trust] = {**identify(source, settings), "name": name}
+        return Embedding(
+            identity=self._identities[name, trust],
+            precision=options.precision,
+            trust_remote_code=trust,
+        )
+
+
+def _check_name(spec: str, name: str, site: Site) -> None:
     """Refuse a folder whose name is that of another collection with results.
 
     Raises:
@@ -99,7 +215,7 @@ def _check_name(spec: str, name: str, settings: Settings) -> None:
     """
     if not is_named_by_folder(spec):
         return
-    held = _spec_of_results(name, settings)
+    held = _spec_of_results(name, site)
     if held and not same_place(spec, held):
         options = "&" if "?" in spec else "?"
         raise ConfigError(
@@ -109,107 +225,22 @@ def _check_name(spec: str, name: str, settings: Settings) -> None:
         )
 
 
-def _spec_of_results(name: str, settings: Settings) -> str | None:
+def _spec_of_results(name: str, site: Site) -> str | None:
     """Where the newest results of that name are from; None where that is not known.
 
     Where artifacts are shared, the warehouse may be another worker's: then the snapshots say it.
     """
-    if not settings.published_warehouse.is_file():
-        store = Store(settings.root)
-        if isinstance(store.root, Path):
+    if not site.settings.published_warehouse.is_file():
+        if isinstance(site.store.root, Path):
             return None
-        newest = next(store.published("snapshots", name), None)
+        newest = next(site.store.published("snapshots", name), None)
         return newest.manifest.config["spec"] if newest else None
     query = (sql_folder() / "plan" / "collection_spec.sql").read_text()
     try:
-        with reading(settings.warehouse) as warehouse:
+        with reading(site.settings.warehouse) as warehouse:
             row = warehouse.execute(query, {"collection": name}).fetchone()
     except (WarehouseError, duckdb.Error) as error:
         # The copy for readers is in nobody's way, not even while someone holds it open to write.
         log.warning("not looked whether %s has results of another folder: %s", name, error)
         return None
     return row[0] if row else None
-
-
-def _checkpoint(options: NightOptions, run_date: date) -> tuple[str, Promotion | None]:
-    """The checkpoint that the night's arms rank by, and the decision that made it champion."""
-    if not CHECKPOINT_ARMS & set(options.arms):
-        return options.checkpoint, None
-    checkpoint, promotion = resolve(options.checkpoint, run_date)
-    if promotion:
-        log.info(
-            "champion: %s, promoted as of %s by %s: %s",
-            *(checkpoint, promotion.as_of, promotion.name, promotion.reason),
-        )
-    return checkpoint, promotion
-
-
-def _possible_arms(
-    options: NightOptions, checkpoint: str, settings: Settings
-) -> tuple[ArmName, ...]:
-    """The arms asked for, but for one that this checkpoint cannot have.
-
-    Raises:
-        ConfigError: that one is all there would be.
-    """
-    if LLM_OFF not in options.arms:
-        return options.arms
-    if summarize_checkpoint(
-        local(checkpoint, Store(settings.root)), cache=settings.cache
-    ).has_residual:
-        return options.arms
-    why = f"checkpoint {checkpoint} has no residual, so without its LLM nothing is left to rank by"
-    arms = tuple(name for name in options.arms if name != LLM_OFF)
-    if not arms:
-        raise ConfigError(f"{why}: add another arm than {LLM_OFF}.")
-    log.info("arm %s is left out: %s", LLM_OFF, why)
-    return arms
-
-
-def _arm(
-    name: ArmName, first_stage: str, checkpoint: str, options: NightOptions, settings: Settings
-) -> Arm:
-    arm = Arm(
-        name=name,
-        first_stage=first_stage,
-        depth=options.depth,
-        query_limit=options.query_limit,
-    )
-    if name == "bm25":
-        return arm
-    if name in ("cosine", "fusion"):
-        weight = options.fusion_weight if name == "fusion" else None
-        own = _embedder(options.embedder, options, settings)
-        transform = options.embedding_transform
-        return arm.model_copy(update={**own, "fusion_weight": weight, "transform": transform})
-
-    summary = summarize_checkpoint(local(checkpoint, Store(settings.root)), cache=settings.cache)
-    if summary.layout == "published":
-        # Its encoder's pooling, maximum length and place are the checkpoint's to say.
-        embedder = CHECKPOINT_PREFIX + checkpoint
-    else:
-        embedder = str(summary.encoder.folder or summary.encoder.name)
-    ranking = options.ranking
-    if name == LLM_OFF:
-        ranking = replace(ranking, decoding="residual", passages="embeddings", top_k=None)
-    reads_vectors = ranking.passages != "text"
-    orders = options.orders if ranking.reads_a_prompt and options.orders > 1 else None
-    return arm.model_copy(
-        update={
-            **(_embedder(embedder, options, settings) if reads_vectors else {}),
-            "checkpoint": checkpoint,
-            "checkpoint_hash": summary.hash,
-            "prompt": summary.prompt if ranking.reads_a_prompt else None,
-            "ranking": ranking,
-            "transform": options.embedding_transform if reads_vectors else None,
-            "orders": orders,
-        }
-    )
-
-
-def _embedder(name: str, options: NightOptions, settings: Settings) -> dict[str, str]:
-    """The fields of an arm that name its embedder, by name and by content."""
-    source = local(name, Store(settings.root))
-    check_code(source, settings, trust_remote_code=options.trust_remote_code)
-    content = {**identify(source, settings), "name": name, "precision": options.embedding_precision}
-    return {"embedder": name, "embedder_hash": stable_hash(content)}

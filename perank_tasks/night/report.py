@@ -8,15 +8,15 @@ verdicts and trends depend on this one.
 import logging
 
 from perank_tasks.config import Night
+from perank_tasks.night.site import Site
 from perank_tasks.report.page import write_pages
-from perank_tasks.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-def report(night: Night) -> str:
+def report(night: Night, site: Site) -> str:
     """Write the night's page; returns its path below the reports folder."""
-    settings = Settings.from_environment()
+    settings = site.settings
     path = write_pages(settings, night.run_date, night.collection_name)
     log.info("Page: %s", path)
     return str(path.relative_to(settings.reports))

@@ -18,13 +18,13 @@ from itertools import islice
 
 import pyarrow as pa
 
-from perank_tasks.artifacts.store import Artifact, Store, artifact_key
+from perank_tasks.artifacts.store import Artifact, artifact_key
 from perank_tasks.collections.records import CollectionData, Judgement, Passage
 from perank_tasks.collections.spec import open_collection
 from perank_tasks.config import Night
 from perank_tasks.errors import CollectionError
+from perank_tasks.night.site import Site
 from perank_tasks.schemas import GIVEN_RUN, PASSAGES, QRELS, QUERIES, rows_to_table
-from perank_tasks.settings import Settings
 from perank_tasks.support.meter import Meter
 from perank_tasks.support.streams import rows_with
 from perank_tasks.support.text import contents, text_hash
@@ -33,18 +33,17 @@ from perank_tasks.warehouse.decisions import refuse_withdrawn
 ROWS_A_BATCH = 4096
 
 
-def take_snapshot(night: Night) -> str:
+def take_snapshot(night: Night, site: Site) -> str:
     """Read the night's collection as of its date and return the snapshot's reference.
 
     Raises:
         CollectionError: a file is missing, empty or malformed, there are no passages or no
             queries, or these very contents have been withdrawn. Nothing is published then.
     """
-    store = Store(Settings.from_environment().root)
+    store = site.store
     meter = Meter()
     data = open_collection(night.collection).load(as_of=night.run_date)
-    draft = store.draft("snapshots", data.name)
-    try:
+    with store.draft("snapshots", data.name) as draft:
         writer = _Writer(draft, data)
         meter.items = writer.write()
         key = artifact_key(content=writer.digest.hexdigest(), date=data.snapshot_date)
@@ -61,15 +60,11 @@ def take_snapshot(night: Night) -> str:
             },
             provenance=night.fingerprint,
         )
-    except BaseException:
-        draft.discard()
-        raise
 
 
-def read_queries(night: Night, snapshot: str) -> list[tuple[str, str]]:
+def read_queries(night: Night, snapshot: Artifact) -> list[tuple[str, str]]:
     """The queries of a night as (id, text), in the collection's order, cut by `query_limit`."""
-    store = Store(Settings.from_environment().root)
-    table = store.open(snapshot).read("queries")
+    table = snapshot.read("queries")
     rows = zip(table["query_id"].to_pylist(), table["text"].to_pylist(), strict=True)
     return list(islice(rows, night.options.query_limit))
 

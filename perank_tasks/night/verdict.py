@@ -5,22 +5,20 @@ In: the loaded warehouse. Out: what `warehouse.night_verdict` makes of this nigh
 
 import logging
 
-from perank_tasks.artifacts.store import Store
 from perank_tasks.config import Night
-from perank_tasks.settings import Settings
+from perank_tasks.night.site import Site
 from perank_tasks.warehouse.database import reading
 from perank_tasks.warehouse.night_verdict import NightVerdict, judge
 
 log = logging.getLogger(__name__)
 
 
-def verdict(night: Night) -> NightVerdict:
+def verdict(night: Night, site: Site) -> NightVerdict:
     """The night's verdict, over the arms that it was to run."""
-    settings = Settings.from_environment()
-    with reading(settings.warehouse) as warehouse:
+    with reading(site.settings.warehouse) as warehouse:
         found = judge(
             warehouse,
-            Store(settings.root),
+            site.store,
             night.run_date,
             night.collection_name,
             {arm.hash: arm.name for arm in night.arms},

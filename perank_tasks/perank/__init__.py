@@ -3,35 +3,38 @@
     Liu et al., "Leveraging Passage Embeddings for Efficient Listwise Reranking with Large
     Language Models", WWW 2025, arXiv 2406.14848.
 
-    checkpoint_files   files on disk        -> settings and tensors by name
-    checkpoint_config  a checkpoint's name  -> what it is, checked, without torch
-    checkpoint         a checkpoint's name  -> its weights too
-    prompt             query, n             -> token ids and slots
-    encoder            texts                -> embeddings
-    options            an arm's settings    -> checked
-    llm                embedded tokens      -> hidden states, over a key/value cache
-    model              LLM, projector       -> prompts embedded, logits of passages
-    decode             windows, in a batch  -> their orders
-    windows            list length          -> windows to rank
-    records            what goes into the engine and comes out
-    engine             queries, in a stream -> rankings
+    checkpoint_files    files on disk        -> settings and tensors by name
+    checkpoint_config   a checkpoint's name  -> what it is, checked, without torch
+    checkpoint_adapter  a LoRA adapter       -> an LLM with it merged
+    checkpoint          a checkpoint's name  -> its weights too
+    embedders           an embedder's name   -> what makes embeddings by it
+    options             an arm's settings    -> checked
+    prompt              query, n             -> token ids and slots
+    llm                 embedded tokens      -> hidden states, over a key/value cache
+    model               LLM, projector       -> prompts embedded, logits of passages
+    windows             list length          -> windows to rank
+    decode              windows, in a batch  -> their orders
+    ranking             a CandidateList      -> its windows in turn, a RankedList
+    rounds              lists in progress    -> ranked together, in the memory there is
+    engine              a stream of lists    -> the public API, `PERank`
 
-The names below load torch only when they are first used.
+`PERank`, and torch with it, is loaded when it is first used.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from perank_tasks.perank.options import RankingOptions
+from perank_tasks.support.lists import CandidateList, RankedList
+
 if TYPE_CHECKING:
     from perank_tasks.perank.engine import PERank
-    from perank_tasks.perank.options import RankingOptions
-    from perank_tasks.perank.records import RerankRequest, RerankResult
 
-__all__ = ["PERank", "RankingOptions", "RerankRequest", "RerankResult"]
+__all__ = ["CandidateList", "PERank", "RankedList", "RankingOptions"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from perank_tasks.perank import engine
+    if name == "PERank":
+        from perank_tasks.perank.engine import PERank
 
-        return getattr(engine, name)
+        return PERank
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

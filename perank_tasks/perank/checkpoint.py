@@ -33,9 +33,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import (
-    LlamaConfig,
     LlamaTokenizer,
-    MistralConfig,
     PretrainedConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -63,12 +61,9 @@ from perank_tasks.perank.checkpoint_files import (
     read_pickle,
     setting,
 )
-from perank_tasks.perank.llm import ACTIVATIONS
-from perank_tasks.perank.model import meta_body, projector_shapes
+from perank_tasks.perank.llm import ACTIVATIONS, FAMILIES, meta_body
+from perank_tasks.perank.projector import projector_shapes
 from perank_tasks.support.files import making_folder
-
-BASE_LLMS: dict[str, type[PretrainedConfig]] = {"llama": LlamaConfig, "mistral": MistralConfig}
-
 
 WRITE_REMEDY = "Make room, or name another folder."
 
@@ -204,10 +199,8 @@ def _load_published(found: ResolvedModel, config: dict[str, Any], cache: Path) -
             files.put(more, {plain_name(key): value for key, value in read_pickle(more).items()})
     if (extra := folder / "projector.bin").is_file():
         files.put(extra, {_projector_name(key): value for key, value in read_pickle(extra).items()})
-    ignored = ("model_type", "architectures", "transformers_version", "torch_dtype", "dtype")
     path = folder / "config.json"
-    settings = {key: value for key, value in config.items() if key not in ignored}
-    llm = _llm(path, PUBLISHED_LLMS[config["model_type"]], settings)
+    llm = _llm(path, PUBLISHED_LLMS[config["model_type"]], config)
     body = _body(path, llm, files)
     inside = {}
     if summary.encoder.inside_checkpoint:
@@ -258,11 +251,11 @@ def _load_own(found: ResolvedModel, raw: dict[str, Any], cache: Path) -> Checkpo
 
 def _base_config(path: Path, base: Path, num_layers: int) -> PretrainedConfig:
     config = read_json(base / "config.json")
-    model_type = config.pop("model_type", None)
-    if not isinstance(model_type, str) or model_type not in BASE_LLMS:
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise CheckpointError(
             f"{base / 'config.json'}: model_type is {model_type!r}; a base model must be one of "
-            f"{', '.join(BASE_LLMS)}"
+            f"{', '.join(FAMILIES)}"
         )
     layers = setting(base / "config.json", config, "num_hidden_layers", int)
     if num_layers > layers:
@@ -272,15 +265,15 @@ def _base_config(path: Path, base: Path, num_layers: int) -> PretrainedConfig:
     config["num_hidden_layers"] = num_layers
     if isinstance(config.get("layer_types"), list):
         config["layer_types"] = config["layer_types"][:num_layers]
-    for key in ("architectures", "transformers_version", "torch_dtype", "dtype"):
-        config.pop(key, None)
     return _llm(base / "config.json", model_type, config)
 
 
 def _llm(path: Path, model_type: str, settings: dict[str, Any]) -> PretrainedConfig:
     """The LLM's configuration from `settings`, which were read from `path`."""
+    ignored = ("model_type", "architectures", "transformers_version", "torch_dtype", "dtype")
+    settings = {key: value for key, value in settings.items() if key not in ignored}
     with _building_by(path):
-        llm = BASE_LLMS[model_type](**settings)
+        llm = FAMILIES[model_type].config(**settings)
     if llm.num_hidden_layers < 1:
         raise CheckpointError(
             f"{path}: num_hidden_layers is {llm.num_hidden_layers}, expected 1 or more"

@@ -11,20 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    LlamaForCausalLM,
-    MistralForCausalLM,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import PretrainedConfig
 
 from perank_tasks.errors import CheckpointError
 from perank_tasks.perank.checkpoint_files import read_json, read_tensors
+from perank_tasks.perank.llm import FAMILIES
 
-CAUSAL_LMS: dict[str, type[PreTrainedModel]] = {
-    "llama": LlamaForCausalLM,
-    "mistral": MistralForCausalLM,
-}
 # What peft puts before the names of the model it wraps.
 PEFT_PREFIX = "base_model.model."
 
@@ -100,7 +92,7 @@ def merge_adapter(
     from peft import get_peft_model, set_peft_model_state_dict
 
     with torch.device("meta"):
-        model = CAUSAL_LMS[llm.model_type](llm)
+        model = FAMILIES[llm.model_type].causal_lm(llm)
     # PE-Rank scores no vocabulary, but an adapter may change the head: it gets one to change,
     # of random weights and the adapter's size.
     heads = [value for key, value in adapter.tensors.items() if _is_of_the_heads_size(key)]

@@ -17,9 +17,10 @@ of `PerankConfig`.
 
 import dataclasses
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 from perank_tasks.errors import CheckpointError, ConfigError
 from perank_tasks.models.encoder_spec import EncoderSpec
@@ -238,7 +239,7 @@ def summarize_published(
         has_residual=False,
         encoder=EncoderSpec(
             name=encoder_name,
-            pooling=_pooling(path, config),
+            pooling=_one_of(path, "encoder_pooling", config.get("encoder_pooling"), POOLINGS),
             embedding_size=embedding_size,
             inside_checkpoint=files is not None
             and any(key.startswith(ENCODER_PREFIX) for key in files.files),
@@ -321,28 +322,16 @@ def parse_config(path: Path, raw: dict[str, Any]) -> PerankConfig:
             f"{path}: unknown settings {wrong}, missing settings {missing}; "
             f"expected {sorted(fields)} (required: {sorted(required)})"
         )
-    for key in ("base_model", "encoder", "projector_type", "prompt"):
-        if key in settings:
-            setting(path, settings, key, str)
-    for key in ("num_layers", "embedding_size"):
-        setting(path, settings, key, int)
-    for key in ("query_token", "residual", "score_residual"):
-        if key in settings:
-            setting(path, settings, key, bool)
-    _pooling(path, settings)
+    for key, kind in get_type_hints(PerankConfig).items():
+        if key in settings and kind in (str, int, bool):
+            setting(path, settings, key, kind)
     config = PerankConfig(**settings)
-    if config.prompt not in TEMPLATES:
-        raise CheckpointError(
-            f"{path}: prompt is {config.prompt!r}, expected one of {', '.join(TEMPLATES)}"
-        )
+    _one_of(path, "encoder_pooling", config.encoder_pooling, POOLINGS)
+    _one_of(path, "prompt", config.prompt, TEMPLATES)
+    _one_of(path, "prompt_order", config.prompt_order, get_args(PromptOrder))
     if config.score_residual and not config.residual:
         raise CheckpointError(
             f"{path}: score_residual is true, but residual, which it adds to, is false"
-        )
-    if config.prompt_order not in get_args(PromptOrder):
-        raise CheckpointError(
-            f"{path}: prompt_order is {config.prompt_order!r}, expected one of "
-            f"{', '.join(get_args(PromptOrder))}"
         )
     if config.prompt_order == "residual" and not config.residual:
         raise CheckpointError(
@@ -360,13 +349,10 @@ def _content(base: ResolvedModel) -> str:
     return base.revision or content_hash(base.folder)
 
 
-def _pooling(path: Path, config: dict[str, Any]) -> str:
-    pooling = config.get("encoder_pooling")
-    if pooling not in POOLINGS:
-        raise CheckpointError(
-            f"{path}: encoder_pooling is {pooling!r}, expected one of {', '.join(POOLINGS)}"
-        )
-    return str(pooling)
+def _one_of(path: Path, key: str, value: Any, known: Collection[str]) -> str:
+    if value not in known:
+        raise CheckpointError(f"{path}: {key} is {value!r}, expected one of {', '.join(known)}")
+    return str(value)
 
 
 def _local(folder: Path, name: str) -> Path | None:

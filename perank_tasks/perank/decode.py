@@ -11,11 +11,12 @@ All windows of a batch go in lockstep over one key/value cache, one row each.
 
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from perank_tasks.perank.llm import Cache
 from perank_tasks.perank.model import RankingModel
@@ -63,60 +64,71 @@ class Decoded:
 
 
 @dataclass
-class Work:
-    """What decoding has cost so far: passes and tokens through the LLM, seconds on the clock.
+class Counters:
+    """What an engine has done since it was made.
 
     `prefill_tokens` are prompt tokens computed, without padding and without those found in the
-    cache; `reused_tokens` those found; `padding_tokens` computed for nothing.
+    cache; `reused_tokens` those found; `padding_tokens` computed for nothing. `load_seconds` went
+    into loading, `tokenise_seconds` into prompts, `rank_seconds` into all of `rerank_many` but the
+    reading of lists.
     """
 
+    queries: int = 0
+    windows: int = 0
     forward_passes: int = 0
     prefill_tokens: int = 0
     reused_tokens: int = 0
     padding_tokens: int = 0
     decode_tokens: int = 0
     flops: int = 0
+    load_seconds: float = 0.0
+    tokenise_seconds: float = 0.0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
+    rank_seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, int | float]:
+        return asdict(self)
 
 
-@dataclass
 class Batch:
     """Windows on their way through the LLM: the first rows of a cache, one row each.
 
     `cached[row]` are the keys of what the cache's row holds from an earlier batch; only what
     differs from there on is computed.
+
+    Attributes:
+        projected: (B, n_max, H).
+        queries: projected, (B, H); None where prompts and model read none.
+        scores: (B, n_max), the first stage's; None where the model reads none.
+        lengths: (B,), tokens of each prompt.
+        available: (B, n_max), whether there is such a passage.
     """
 
-    model: RankingModel
-    cache: Cache
-    cached: list[list[int]]
-    windows: Sequence[Window]
-    work: Work
-    projected: Tensor = field(init=False)
-    """(B, n_max, H)"""
-    queries: Tensor | None = field(init=False)
-    """(B, H)"""
-    scores: Tensor | None = field(init=False)
-    """(B, n_max), the first stage's."""
-    lengths: Tensor = field(init=False)
-    """(B,), tokens of each prompt."""
-    available: Tensor = field(init=False)
-    """(B, n_max), whether there is such a passage."""
-
-    def __post_init__(self) -> None:
-        device = self.model.device
-        self.projected = torch.nn.utils.rnn.pad_sequence(
-            [window.projected for window in self.windows], batch_first=True
-        )
-        given = [w.projected_query for w in self.windows if w.projected_query is not None]
-        self.queries = torch.stack(given) if given else None
-        scores = [window.scores for window in self.windows if window.scores is not None]
-        self.scores = torch.nn.utils.rnn.pad_sequence(scores, batch_first=True) if scores else None
-        self.lengths = torch.tensor([len(w.keys) for w in self.windows], device=device)
-        sizes = torch.tensor([len(w.projected) for w in self.windows], device=device)
-        places = torch.arange(self.projected.shape[1], device=device)
+    def __init__(
+        self,
+        model: RankingModel,
+        cache: Cache,
+        cached: list[list[int]],
+        windows: Sequence[Window],
+        counters: Counters,
+    ) -> None:
+        self.model, self.cache, self.cached = model, cache, cached
+        self.windows, self.counters = windows, counters
+        projected = [window.projected for window in windows]
+        self.projected = pad_sequence(projected, batch_first=True)
+        queries = [w.projected_query for w in windows if w.projected_query is not None]
+        self.queries = torch.stack(queries) if queries else None
+        scores = [window.scores for window in windows if window.scores is not None]
+        self.scores = pad_sequence(scores, batch_first=True) if scores else None
+        self.lengths = torch.tensor([len(w.keys) for w in windows], device=model.device)
+        sizes = torch.tensor([len(passages) for passages in projected], device=model.device)
+        places = torch.arange(self.projected.shape[1], device=model.device)
         self.available = places[None] < sizes[:, None]
+
+    def bias(self) -> Tensor | None:
+        """The residual's share of the logits, (B, n_max); None for a model without."""
+        return self.model.bias(self.projected, self.queries, self.scores)
 
     @torch.inference_mode()
     def prefill(self) -> Tensor:
@@ -134,7 +146,7 @@ class Batch:
             hidden.append(self._forward(first, prompts, starts[first:end]))
         for row, window in enumerate(self.windows):
             self.cached[row] = window.keys
-        self.work.prefill_seconds += self._seconds_since(begin)
+        self.counters.prefill_seconds += self._seconds_since(begin)
         return torch.cat(hidden)
 
     def _share_prefix(self) -> None:
@@ -172,25 +184,21 @@ class Batch:
 
     def _count(self, news: list[int], starts: list[int], padded: int) -> None:
         pairs = sum(n * s + n * (n + 1) // 2 for n, s in zip(news, starts, strict=True))
-        self.work.forward_passes += 1
-        self.work.prefill_tokens += sum(news)
-        self.work.reused_tokens += sum(starts)
-        self.work.padding_tokens += padded * len(news) - sum(news)
-        self.work.flops += self.model.llm.flops(sum(news), pairs)
-
-    def decoder(self, steps: int) -> "Decoder":
-        """What feeds one token at a time to every row, `steps` times at most."""
-        return Decoder(self, steps)
+        self.counters.forward_passes += 1
+        self.counters.prefill_tokens += sum(news)
+        self.counters.reused_tokens += sum(starts)
+        self.counters.padding_tokens += padded * len(news) - sum(news)
+        self.counters.flops += self.model.llm.flops(sum(news), pairs)
 
     def count_decoding(self, steps: int, begin: float) -> None:
         """Note that `steps` tokens were fed to every row since the clock showed `begin`."""
         rows = len(self.windows)
         prompts = sum(len(window.keys) for window in self.windows)
         pairs = steps * prompts + rows * steps * (steps + 1) // 2
-        self.work.forward_passes += steps
-        self.work.decode_tokens += steps * rows
-        self.work.flops += self.model.llm.flops(steps * rows, pairs)
-        self.work.decode_seconds += self._seconds_since(begin)
+        self.counters.forward_passes += steps
+        self.counters.decode_tokens += steps * rows
+        self.counters.flops += self.model.llm.flops(steps * rows, pairs)
+        self.counters.decode_seconds += self._seconds_since(begin)
 
     def _seconds_since(self, begin: float) -> float:
         if self.model.device.type == "cuda":
@@ -253,12 +261,12 @@ def constrained(batch: Batch) -> list[Decoded]:
     model, windows, projected = batch.model, batch.windows, batch.projected
     counts = [min(len(window.projected) - 1, window.outputs) for window in windows]
     rows = torch.arange(len(windows), device=model.device)
-    bias = model.bias(projected, batch.queries, batch.scores)
+    bias = batch.bias()
     available = batch.available.clone()
     finite = torch.ones(len(windows), dtype=torch.bool, device=model.device)
     chosen = torch.zeros(len(windows), max(counts), dtype=torch.long, device=model.device)
     turn = torch.zeros(1, dtype=torch.long, device=model.device)
-    decoder = batch.decoder(max(counts) - 1)
+    decoder = Decoder(batch, max(counts) - 1)
 
     def choose(hidden: Tensor) -> None:
         logits = model.logits(hidden, projected, bias)
@@ -284,9 +292,7 @@ def first_step(batch: Batch) -> list[Decoded]:
     """Rank by the first step's logits. Equal logits go to the earlier passage."""
     hidden = batch.prefill()
     begin = time.perf_counter()
-    logits = batch.model.logits(
-        hidden, batch.projected, batch.model.bias(batch.projected, batch.queries, batch.scores)
-    )
+    logits = batch.model.logits(hidden, batch.projected, batch.bias())
     finite = (torch.isfinite(logits) | ~batch.available).all(1).tolist()
     logits = logits.masked_fill(~batch.available, -torch.inf)
     orders = logits.sort(dim=1, descending=True, stable=True).indices.tolist()
@@ -303,7 +309,7 @@ def free(
     head: Tensor,
     *,
     max_tokens: Callable[[int], int],
-    stop: Sequence[int],
+    stop: Collection[int],
     read: Callable[[list[int]], str],
 ) -> list[Decoded]:
     """Rank by greedy generation over the whole vocabulary.
@@ -321,7 +327,7 @@ def free(
     limits = [max_tokens(len(window.projected)) for window in batch.windows]
     written: list[list[int]] = [[] for _ in batch.windows]
     going = set(range(len(batch.windows)))
-    decoder = batch.decoder(max(limits))
+    decoder = Decoder(batch, max(limits))
     steps = 0
 
     def write(hidden: Tensor) -> None:

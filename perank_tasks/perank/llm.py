@@ -7,24 +7,53 @@ own place in the cache, so that a prefix that is already there is not computed a
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PretrainedConfig
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+    MistralConfig,
+    MistralForCausalLM,
+    MistralModel,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.models.mistral.modeling_mistral import MistralRotaryEmbedding
 
 from perank_tasks.models.products import Matrix
 
-_ROTARY: dict[str, Any] = {"llama": LlamaRotaryEmbedding, "mistral": MistralRotaryEmbedding}
+
+class Family(NamedTuple):
+    """What transformers has of a family of LLMs."""
+
+    config: type[PretrainedConfig]
+    body: type[PreTrainedModel]
+    causal_lm: type[PreTrainedModel]
+    rotary: Any
+
+
+FAMILIES = {
+    "llama": Family(LlamaConfig, LlamaModel, LlamaForCausalLM, LlamaRotaryEmbedding),
+    "mistral": Family(MistralConfig, MistralModel, MistralForCausalLM, MistralRotaryEmbedding),
+}
+"""By `model_type`."""
 
 ACTIVATIONS = ("silu", "gelu")
 """What `hidden_act` may be."""
 
 # Tokens that go through the MLP at once on a CPU: what they become there stays in its cache.
 _CPU_MLP_TOKENS = 1024
+
+
+def meta_body(llm: PretrainedConfig) -> PreTrainedModel:
+    """The LLM body without memory behind its tensors: names and shapes only."""
+    with torch.device("meta"):
+        return FAMILIES[llm.model_type].body(llm)
 
 
 class Cache:
@@ -73,6 +102,26 @@ class _Layer:
     down: Matrix
 
 
+class _Weights:
+    """A state dict's tensors, emptied as they are taken over."""
+
+    def __init__(self, tensors: dict[str, Tensor], device: torch.device, dtype: torch.dtype):
+        self._tensors, self._device, self._dtype = tensors, device, dtype
+
+    def take(self, *names: str) -> Tensor | None:
+        """Those of these that there are, in one; None where there are none."""
+        parts = [self._tensors.pop(name) for name in names if name in self._tensors]
+        return torch.cat(parts).to(self._device, self._dtype) if parts else None
+
+    def need(self, *names: str) -> Tensor:
+        """All of these, in one."""
+        return torch.cat([self._tensors.pop(n) for n in names]).to(self._device, self._dtype)
+
+    def matrix(self, name: str) -> Matrix:
+        """A weight and its bias, if it has one."""
+        return Matrix(self.need(f"{name}.weight"), self.take(f"{name}.bias"))
+
+
 class Llm:
     """A Llama or Mistral body on a device.
 
@@ -114,46 +163,37 @@ class Llm:
             getattr(config, "sliding_window", None) or config.max_position_embeddings,
         )
 
-        def take(*names: str) -> Tensor | None:
-            found = [tensors.pop(name) for name in names if name in tensors]
-            return torch.cat(found).to(device, dtype) if found else None
-
-        def need(*names: str) -> Tensor:
-            return torch.cat([tensors.pop(name) for name in names]).to(device, dtype)
-
-        def matrix(name: str) -> Matrix:
-            return Matrix(need(f"{name}.weight"), take(f"{name}.bias"))
-
-        self.embeddings = need("embed_tokens.weight")
-        self.norm = need("norm.weight")
-        self.layers: list[_Layer] = []
-        queries = self.heads * self.head_size
-        for index in range(config.num_hidden_layers):
-            attention, mlp = f"layers.{index}.self_attn", f"layers.{index}.mlp"
-            projections = [f"{attention}.{part}_proj" for part in "qkv"]
-            qkv = need(*(f"{name}.weight" for name in projections))
-            bias = take(*(f"{name}.bias" for name in projections))
-            q_and_kv = None
-            if index == config.num_hidden_layers - 1:
-                q_bias, kv_bias = (None, None) if bias is None else bias.tensor_split([queries])
-                q_and_kv = Matrix(qkv[:queries], q_bias), Matrix(qkv[queries:], kv_bias)
-            self.layers.append(
-                _Layer(
-                    input_norm=need(f"layers.{index}.input_layernorm.weight"),
-                    qkv=Matrix(qkv, bias),
-                    q_and_kv=q_and_kv,
-                    out=matrix(f"{attention}.o_proj"),
-                    mlp_norm=need(f"layers.{index}.post_attention_layernorm.weight"),
-                    # In one, they would be a matrix that is slower on a CPU than two halves.
-                    gate=matrix(f"{mlp}.gate_proj"),
-                    up=matrix(f"{mlp}.up_proj"),
-                    down=matrix(f"{mlp}.down_proj"),
-                )
-            )
+        weights = _Weights(tensors, device, dtype)
+        self.embeddings = weights.need("embed_tokens.weight")
+        self.norm = weights.need("norm.weight")
+        last = config.num_hidden_layers - 1
+        self.layers = [self._layer(weights, i, is_last=i == last) for i in range(last + 1)]
         if tensors:
             raise ValueError(f"tensors that this LLM has no place for: {', '.join(tensors)}")
-        self.rotary = _ROTARY[config.model_type](config=config).to(device)
+        self.rotary = FAMILIES[config.model_type].rotary(config=config).to(device)
         self._cos = self._sin = torch.empty(0, device=device)
+
+    def _layer(self, weights: "_Weights", index: int, *, is_last: bool) -> _Layer:
+        attention, mlp = f"layers.{index}.self_attn", f"layers.{index}.mlp"
+        projections = [f"{attention}.{part}_proj" for part in "qkv"]
+        qkv = weights.need(*(f"{name}.weight" for name in projections))
+        bias = weights.take(*(f"{name}.bias" for name in projections))
+        q_and_kv = None
+        if is_last:
+            queries = self.heads * self.head_size
+            q_bias, kv_bias = (None, None) if bias is None else bias.tensor_split([queries])
+            q_and_kv = Matrix(qkv[:queries], q_bias), Matrix(qkv[queries:], kv_bias)
+        return _Layer(
+            input_norm=weights.need(f"layers.{index}.input_layernorm.weight"),
+            qkv=Matrix(qkv, bias),
+            q_and_kv=q_and_kv,
+            out=weights.matrix(f"{attention}.o_proj"),
+            mlp_norm=weights.need(f"layers.{index}.post_attention_layernorm.weight"),
+            # In one, they would be a matrix that is slower on a CPU than two halves.
+            gate=weights.matrix(f"{mlp}.gate_proj"),
+            up=weights.matrix(f"{mlp}.up_proj"),
+            down=weights.matrix(f"{mlp}.down_proj"),
+        )
 
     def parameters(self) -> int:
         """Weights that every token is multiplied with: all but the token embeddings."""

@@ -9,58 +9,41 @@ H is the LLM's hidden size, d the embedder's, B windows in a batch, n passages (
 sections 3.1 and 3.3; the residual is that of ResRank, arXiv 2604.22180).
 """
 
-import re
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
-from transformers import (
-    LlamaModel,
-    MistralModel,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from torch import Tensor
 
-from perank_tasks.models.products import Linear
+from perank_tasks.perank.checkpoint import Checkpoint
 from perank_tasks.perank.llm import Llm
+from perank_tasks.perank.projector import build_projector
 from perank_tasks.perank.prompt import Prompt
-
-BODIES: dict[str, type[PreTrainedModel]] = {"llama": LlamaModel, "mistral": MistralModel}
 
 
 class RankingModel:
     """LLM body, projector and residual on a device, for ranking only.
 
     Args:
-        llm: configuration of the body, LlamaConfig or MistralConfig.
-        body: tensors of a `LlamaModel` or `MistralModel` of it; emptied as they are taken over.
-        projector: tensors of `build_projector`'s module.
-        projector_type: `linear`, `mlpNx_gelu` or `identity`.
+        checkpoint: what it is; its `body` is emptied as the tensors are taken over.
+        device, dtype: where and in what precision it runs.
+
+    Attributes:
         embedding_size: d.
         residual: (t, b), None for a model without.
         score_residual: s, None for a model that does not read first-stage scores.
-        device, dtype: where and in what precision it runs.
+        llm: the body.
     """
 
-    def __init__(
-        self,
-        llm: PretrainedConfig,
-        body: dict[str, Tensor],
-        projector: dict[str, Tensor],
-        *,
-        projector_type: str,
-        embedding_size: int,
-        residual: tuple[float, float] | None,
-        score_residual: float | None = None,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
-        self.residual, self.score_residual = residual, score_residual
-        self.llm = Llm(llm, body, device=device, dtype=dtype)
+        self.embedding_size = checkpoint.embedding_size
+        self.residual, self.score_residual = checkpoint.residual, checkpoint.score_residual
+        self.llm = Llm(checkpoint.llm, checkpoint.body, device=device, dtype=dtype)
         with torch.device("meta"):
-            self._projector = build_projector(projector_type, embedding_size, llm.hidden_size)
-        placed = {name: tensor.to(device, dtype) for name, tensor in projector.items()}
+            self._projector = build_projector(
+                checkpoint.projector_type, checkpoint.embedding_size, checkpoint.llm.hidden_size
+            )
+        placed = {name: t.to(device, dtype) for name, t in checkpoint.projector.items()}
         self._projector.load_state_dict(placed, strict=True, assign=True)
 
     @torch.inference_mode()
@@ -153,57 +136,3 @@ def _dot(projected: Tensor, vector: Tensor) -> Tensor:
     duplicates of a passage would no longer tie.
     """
     return (projected.float() * vector.float()[:, None]).sum(-1)
-
-
-def build_projector(projector_type: str, embedding_size: int, hidden_size: int) -> nn.Module:
-    """The map from embeddings to the LLM's input space.
-
-    `linear`; `mlpNx_gelu`: Linear(d, H), then N - 1 times GELU, Linear(H, H); `identity`.
-
-    Raises:
-        ValueError: another type, or `identity` between unequal sizes.
-    """
-    if projector_type == "linear":
-        return Linear(embedding_size, hidden_size)
-    if projector_type == "identity":
-        if embedding_size != hidden_size:
-            raise ValueError(
-                f"projector_type 'identity' needs embedding_size equal to the LLM's hidden size "
-                f"{hidden_size}, found {embedding_size}"
-            )
-        return nn.Identity()
-    match = re.fullmatch(r"mlp([1-9])x_gelu", projector_type)
-    if match is None:
-        raise ValueError(
-            f"projector_type is {projector_type!r}, expected 'linear', 'mlpNx_gelu' with N from "
-            f"1 to 9, or 'identity'"
-        )
-    layers: list[nn.Module] = [Linear(embedding_size, hidden_size)]
-    for _ in range(int(match[1]) - 1):
-        layers += [nn.GELU(), Linear(hidden_size, hidden_size)]
-    return nn.Sequential(*layers)
-
-
-def orthonormal_columns(rows: int, columns: int, seed: int) -> Tensor:
-    """A random (rows, columns) matrix with orthonormal columns, float32, by the seed alone: a
-    projector that keeps angles."""
-    generator = torch.Generator().manual_seed(seed)
-    draw = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
-    q, r = torch.linalg.qr(draw)
-    # QR is unique only up to signs; these make the draw uniform, and the same everywhere.
-    return (q * torch.sign(torch.diagonal(r))).float()
-
-
-def projector_shapes(
-    projector_type: str, embedding_size: int, hidden_size: int
-) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the projector's tensors; raises as `build_projector` does."""
-    with torch.device("meta"):
-        projector = build_projector(projector_type, embedding_size, hidden_size)
-    return {name: tuple(tensor.shape) for name, tensor in projector.state_dict().items()}
-
-
-def meta_body(llm: PretrainedConfig) -> PreTrainedModel:
-    """The LLM body without memory behind its tensors: names and shapes only."""
-    with torch.device("meta"):
-        return BODIES[llm.model_type](llm)

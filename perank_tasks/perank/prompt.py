@@ -221,6 +221,7 @@ class PromptBuilder:
             )
         self.template = template
         self.form = form
+        self._numbers = numbers
         self._has_passage_slots = form != "text"
         self._pieces = template.pieces(form, query_token=query_token, numbers=numbers)
         # An answer in numbers does not begin with the query, and texts alone hold no embedding.
@@ -238,17 +239,9 @@ class PromptBuilder:
         self._marker_pattern = _marker_pattern([*added, *tokenizer.all_special_tokens])
         self._chat_template = tokenizer.chat_template or DEFAULT_CHAT_TEMPLATE
         self._structure: dict[int, list[int]] = {}
-        self.hash = hashlib.sha256(
-            json.dumps(
-                [
-                    template.name,
-                    *(self._pieces if template.answer else self._pieces[:-1]),
-                    self._chat_template,
-                    MAX_QUERY_TOKENS,
-                    *([] if form == "embeddings" else [MAX_PASSAGE_TOKENS]),
-                ]
-            ).encode()
-        ).hexdigest()[:16]
+        rules = [MAX_QUERY_TOKENS, MAX_PASSAGE_TOKENS]
+        hashed = json.dumps([template.name, *self._pieces, self._chat_template, *rules])
+        self.hash = hashlib.sha256(hashed.encode()).hexdigest()[:16]
 
     def prepare(self, query: str) -> PreparedText:
         """Clean a query, break the markers in it, and keep its first 256 tokens."""
@@ -288,6 +281,23 @@ class PromptBuilder:
                 f"the chat template drops or repeats part of the message"
             )
         return Prompt(ids, slots, query_slots[0] if query_slots else None)
+
+    def answer_tokens(self, passages: int) -> int:
+        """Tokens that a window's answer takes at most: a whole ranking in numbers and some to
+        spare, or an embedding a passage."""
+        if not self._numbers:
+            return passages
+        answer = " > ".join(f"[{number}]" for number in range(1, passages + 1))
+        return len(self._tokenizer(answer, add_special_tokens=False)["input_ids"]) + 8
+
+    @property
+    def stop_tokens(self) -> set[int]:
+        """What ends an answer in numbers."""
+        return {self._tokenizer.eos_token_id, self._tokenizer.pad_token_id} - {None}
+
+    def read_answer(self, tokens: list[int]) -> str:
+        """The text of an answer in numbers."""
+        return str(self._tokenizer.decode(tokens))
 
     def _prepare(self, text: str, max_tokens: int) -> PreparedText:
         text, defused = _defuse(text, self._marker_pattern)

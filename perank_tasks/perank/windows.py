@@ -10,6 +10,7 @@ import random
 from typing import NamedTuple
 
 from perank_tasks.perank.options import RankingOptions
+from perank_tasks.support.lists import CandidateList
 
 
 class Range(NamedTuple):
@@ -45,18 +46,19 @@ def schedule(candidates: int, options: RankingOptions) -> list[Range]:
     return ranges
 
 
-def initial_order(candidates: int, options: RankingOptions, query_id: str) -> list[int]:
-    """The order that ranking starts from: positions in the given list, 0 to candidates - 1.
+def initial_order(candidates: CandidateList, options: RankingOptions) -> list[int]:
+    """The order that ranking starts from: positions in the given list, 0 to n - 1.
 
-    A random one depends on seed and query id alone, not on the queries ranked beside it. An
-    oracle's is the given one: whoever has judgements has to give passages in their order.
+    A random one depends on seed and query id alone, not on the queries ranked beside it.
     """
-    order = list(range(candidates))
+    order = list(range(len(candidates)))
     if options.initial_order == "inverted":
         order.reverse()
     elif options.initial_order == "random":
-        drawn = hashlib.sha256(f"{options.seed} {query_id}".encode()).digest()
+        drawn = hashlib.sha256(f"{options.seed} {candidates.query_id}".encode()).digest()
         random.Random(drawn).shuffle(order)
+    elif options.initial_order == "oracle" and candidates.grades is not None:
+        order.sort(key=[-grade for grade in candidates.grades].__getitem__)
     return order
 
 

@@ -15,6 +15,8 @@ from perank_tasks.errors import StorageError
 def replacing(path: Path, remedy: str) -> Iterator[Path]:
     """A temporary path that becomes `path` if the block succeeds, else vanishes.
 
+    A block that removes the temporary file leaves `path` as it was.
+
     Args:
         remedy: sentences for `storage_errors`.
     """
@@ -23,9 +25,10 @@ def replacing(path: Path, remedy: str) -> Iterator[Path]:
         with storage_errors(path, remedy):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
-            temporary.replace(path)
+            if temporary.exists():
+                with temporary.open("rb") as stream:
+                    os.fsync(stream.fileno())
+                temporary.replace(path)
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -70,11 +73,14 @@ def storage_errors(path: Path, remedy: str) -> Iterator[None]:
         remedy: what is lost or safe, and what the user is to do; whole sentences.
 
     Raises:
-        StorageError: in place of every OSError.
+        StorageError: in place of every OSError but those of pyarrow that S3 is the cause of:
+            what is being read there is not what cannot be written here.
     """
     try:
         yield
     except OSError as error:
+        if "AWS Error" in str(error):
+            raise
         raise StorageError(
             f"{path} cannot be written: {error.strerror or error}. {remedy}"
         ) from error

@@ -25,6 +25,16 @@ class S3Uri:
     def __truediv__(self, name: str) -> "S3Uri":
         return S3Uri(self.bucket, f"{self.key}/{name}".strip("/"))
 
+    @property
+    def prefix(self) -> str:
+        """What the keys of all objects below it begin with."""
+        return f"{self.key}/" if self.key else ""
+
+    @property
+    def path(self) -> str:
+        """As pyarrow names it: `bucket/key`."""
+        return f"{self.bucket}/{self.key}"
+
     @classmethod
     def parse(cls, text: str, what: str) -> "S3Uri":
         """Read a URI.

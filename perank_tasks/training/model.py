@@ -17,7 +17,8 @@ from transformers.models.llama.modeling_llama import rotate_half
 from perank_tasks.errors import ConfigError
 from perank_tasks.models.products import linear, replace_linears
 from perank_tasks.perank.checkpoint import Checkpoint
-from perank_tasks.perank.model import build_projector, meta_body
+from perank_tasks.perank.llm import meta_body
+from perank_tasks.perank.projector import build_projector
 from perank_tasks.training.batches import AlignmentBatch, RankingBatch, Rows
 from perank_tasks.training.recipe import RankRecipe, StageRecipe
 

@@ -163,7 +163,7 @@ def side_of_file(path: Path, qrels: Path, relevance_level: int) -> Side:
     """A TREC run, measured by a qrels file.
 
     Raises:
-        RunFileError: a file has a line that cannot be read.
+        CollectionError: a file has a line that cannot be read.
     """
     from perank_tasks.collections import trec
     from perank_tasks.regression.measures import evaluate_run

@@ -2,7 +2,8 @@
 
 In: a night's rows, candidates and embeddings. Out: nothing, or a `QualityError` with the list
 of what is wrong. Each rule is a file in `sql/checks/`: a query over the result tables, and
-`candidates` (query_id, passage_id) and `vectors` (id, norm), that finds nothing in a sound night.
+`candidates` (arm_hash, query_id, passage_id) and `vectors` (id, norm), that finds nothing in a
+sound night.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -33,7 +34,7 @@ def check_night(
 
     Args:
         tables: of `schemas.RESULT_TABLES`.
-        candidates: what the first stage found, one row a query and passage.
+        candidates: what each arm was to rank, one row an arm, query and passage.
         embeddings: the artifacts whose vectors the night ranked by.
         leave_out: names of checks' files, without ending, that do not hold for these rows.
 

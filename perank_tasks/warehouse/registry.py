@@ -44,20 +44,18 @@ def open_store() -> Store:
     return Store(Settings.from_environment().root)
 
 
-def names(store: Store | None = None) -> list[str]:
+def names(store: Store) -> list[str]:
     """The names under which there are registered checkpoints."""
-    return (store or open_store()).collections(KIND)
+    return store.collections(KIND)
 
 
-def registered(store: Store | None = None) -> list[Artifact]:
+def registered(store: Store) -> list[Artifact]:
     """Every registered checkpoint, the newest of each name first."""
-    store = store or open_store()
     return [artifact for name in names(store) for artifact in store.published(KIND, name)]
 
 
-def find(name: str, store: Store | None = None) -> Artifact | None:
+def find(name: str, store: Store) -> Artifact | None:
     """The checkpoint that an artifact's reference names, or the newest one registered by a name."""
-    store = store or open_store()
     kind, _, rest = name.partition("/")
     if kind in (KIND, TRAINED) and rest.count("/") == 1:
         artifact = Artifact(store, name)
@@ -277,8 +275,7 @@ def register(
     final = store.artifact(KIND, name, key)
     if final.use():
         return final.reference
-    draft = store.draft(KIND, name)
-    try:
+    with store.draft(KIND, name) as draft:
         with draft.writing(MODEL) as folder:
             _copy(source, folder)
             if card is not None:
@@ -300,9 +297,6 @@ def register(
             counts=own | counts,
             provenance=provenance,
         )
-    except BaseException:
-        draft.discard()
-        raise
 
 
 def check_name(name: str, shipped: Iterable[str]) -> None:

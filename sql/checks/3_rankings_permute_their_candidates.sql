@@ -1,4 +1,4 @@
--- Every arm ranks exactly the passages that the first stage found.
+-- Every arm ranks exactly the passages that its first stage found, down to the arm's depth.
 WITH arms AS (
     SELECT arm, arm_hash
     FROM runs
@@ -6,7 +6,7 @@ WITH arms AS (
 wanted AS (
     SELECT arms.arm, arms.arm_hash, candidates.query_id, candidates.passage_id
     FROM arms
-    CROSS JOIN candidates
+    INNER JOIN candidates USING (arm_hash)
 )
 SELECT format('{}: the ranking of query {} is not a permutation of its candidates: {} are missing '
     'and {} do not belong there',

@@ -14,12 +14,17 @@ from tests.airflow.harness import RealAirflow
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An Airflow home with a database and pools, made once for all tests."""
+    """An Airflow home with a database, made once for all tests."""
     root = tmp_path_factory.mktemp("migrated")
     setup(Home(root, root))
-    # It holds absolute paths; Airflow writes it again where it is missing.
-    (root / "airflow" / "airflow.cfg").unlink()
     return root
+
+
+def copy_home(migrated: Path, home: Path) -> None:
+    """Copy a home; its configuration holds absolute paths."""
+    shutil.copytree(migrated, home)
+    config = home / "airflow" / "airflow.cfg"
+    config.write_text(config.read_text().replace(str(migrated), str(home)))
 
 
 @pytest.fixture
@@ -29,7 +34,7 @@ def real_airflow(migrated: Path, tmp_path: Path) -> Iterator[Callable[..., RealA
 
     def make(dags: Path, **env: str) -> RealAirflow:
         home = tmp_path / f"home-{len(made)}"
-        shutil.copytree(migrated, home)
+        copy_home(migrated, home)
         port = os.environ.get("PERANK_PORT", "18080")
         made.append(RealAirflow(home, dags, {"PERANK_PORT": port, **env}))
         return made[-1]

@@ -32,6 +32,7 @@ import psutil
 from perank_tasks.airflow.local.components import stop
 from perank_tasks.airflow.local.home import Home, setup
 from tests.airflow.comparing import Tables, differences, tables
+from tests.airflow.conftest import copy_home
 from tests.airflow.harness import RealAirflow, read_until
 from tests.small import GOLDEN, write_collection
 
@@ -200,11 +201,10 @@ def trials(times: int, seed: int, folder: Path) -> Iterator[tuple[float, Trial]]
     """Disturb a night so often; yields how long an undisturbed one takes, and what happened."""
     migrated = folder / "migrated"
     setup(Home(migrated, migrated))
-    (migrated / "airflow" / "airflow.cfg").unlink(missing_ok=True)
     conf = night_of(folder)
 
     def airflow(name: str) -> RealAirflow:
-        shutil.copytree(migrated, folder / name)
+        copy_home(migrated, folder / name)
         return RealAirflow(folder / name, DAGS, IMPATIENT)
 
     usual = undisturbed(airflow("undisturbed"), conf)

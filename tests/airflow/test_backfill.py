@@ -8,11 +8,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from perank_tasks.night.pipeline import run_night
 from tests.airflow.comparing import differences, tables
 from tests.airflow.harness import Outcome, RealAirflow, interrupt, read_until
 from tests.analyst import analyst_at_work
-from tests.small import small_night, some_passages, write_collection
+from tests.small import run_night, small_night, some_passages, write_collection
 
 DAGS = Path(__file__).parents[2] / "dags"
 NIGHTLY = "perank_nightly"

@@ -1,7 +1,6 @@
 """The local Airflow: runs, failures, interruptions, and nothing left running afterwards."""
 
 import fcntl
-import json
 import os
 import signal
 import sqlite3
@@ -17,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from perank_tasks.airflow.local.__main__ import main
-from perank_tasks.airflow.local.components import orphans, stop
+from perank_tasks.airflow.local.components import members, stop
 from perank_tasks.airflow.local.home import Home, environment
-from perank_tasks.airflow.local.runs import Line, Printer
+from perank_tasks.airflow.local.runs import Printer, Progress
 from perank_tasks.errors import ConfigError
 from tests.airflow.harness import RealAirflow, interrupt, read_until
 
@@ -93,6 +92,10 @@ def test_runs_join_a_running_ui(real_airflow: Callable[..., RealAirflow], tmp_pa
     airflow = real_airflow(dags)
     ui = airflow.start("ui")
     assert "no login" in read_until(ui, "Airflow is at http://127.0.0.1:")
+    keys = airflow.home / "airflow" / "airflow.cfg"
+    assert stat.S_IMODE(keys.stat().st_mode) == 0o600
+    pools = airflow.query("SELECT pool, slots FROM slot_pool ORDER BY pool")
+    assert pools == [("default_pool", 128), ("gpu", 1), ("warehouse", 1)]
 
     failed = airflow.run("probe", {"luck": "bad"})
     assert failed.status == 1
@@ -104,7 +107,7 @@ def test_runs_join_a_running_ui(real_airflow: Callable[..., RealAirflow], tmp_pa
 
     again = airflow.run("probe")
     assert again.status == 0, again.output
-    assert "work: done 3/3" in again.output
+    assert "work: success 3/3" in again.output
     tasks = ["finish", "shards", "work[0]", "work[1]", "work[2]"]
     assert airflow.states("probe") == dict.fromkeys(tasks, "success")
     assert list(airflow.runs("probe").values()) == ["failed", "success"]
@@ -138,13 +141,13 @@ def test_what_a_killed_component_leaves_running_is_found_and_stopped() -> None:
     )
     assert leader.stdout
     child = int(leader.stdout.readline())
-    assert orphans([leader.pid]) == []  # it is there to stop its own
+    assert {process.pid for process in members([leader.pid])} == {leader.pid, child}
     leader.kill()
     leader.wait()
-    left = orphans([leader.pid])
+    left = members([leader.pid])
     assert [process.pid for process in left] == [child]
     stop(left)
-    assert orphans([leader.pid]) == []
+    assert members([leader.pid]) == []
 
 
 def test_environment_is_closed_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,10 +162,7 @@ def test_environment_is_closed_to_others(tmp_path: Path, monkeypatch: pytest.Mon
     assert env["AIRFLOW_HOME"] == str(tmp_path / "airflow")
     assert "AIRFLOW_CONFIG" not in env
     assert env["AIRFLOW__CORE__PARALLELISM"] == "7"
-    keys = tmp_path / "airflow" / "secrets.json"
-    assert stat.S_IMODE(keys.stat().st_mode) == 0o600
-    assert environment(home, port=8080) == env
-    assert env["AIRFLOW__API_AUTH__JWT_SECRET"] == json.loads(keys.read_text())["jwt_secret"]
+    assert not [name for name in env if "SECRET" in name or "FERNET" in name]
 
 
 @pytest.mark.airflow
@@ -233,27 +233,27 @@ def test_a_long_task_says_that_it_is_still_at_it(capsys: pytest.CaptureFixture[s
     printer, begin = Printer(), time.monotonic()
 
     def at(seconds: float, done: int) -> str:
-        lines = [
-            Line("embed", "running", done, 4, seconds),
-            Line("index", "done", 1, 1, 2.0),
-            Line("rerank", "waiting", 0, 0, None),
+        tasks = [
+            Progress("embed", "running", done, 4, seconds),
+            Progress("index", "success", 1, 1, 2.0),
+            Progress("rerank", "waiting", 0, 0, None),
         ]
-        printer.show(lines, begin + seconds)
+        printer.show(tasks, begin + seconds)
         return capsys.readouterr().out
 
-    assert at(1, 0) == "  embed: running 0/4 (1.0 s)\n  index: done (2.0 s)\n"
+    assert at(1, 0) == "  embed: running 0/4 (1.0 s)\n  index: success (2.0 s)\n"
     assert at(29, 0) == ""
-    assert at(32, 0) == "  still at it: embed: running 0/4 (32.0 s)\n"
+    assert at(32, 0) == "  still running: embed: running 0/4 (32.0 s)\n"
     assert at(33, 0) == ""
     assert at(50, 1) == "  embed: running 1/4 (50.0 s)\n"
     assert at(79, 1) == ""
-    assert at(81, 1) == "  still at it: embed: running 1/4 (81.0 s)\n"
+    assert at(81, 1) == "  still running: embed: running 1/4 (81.0 s)\n"
 
 
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)]
 )
-def test_a_night_that_is_stopped_says_that_it_can_go_on(
+def test_a_night_that_is_stopped_says_that_it_can_be_resumed(
     tmp_path: Path, number: int, status: int
 ) -> None:
     airflow = RealAirflow(tmp_path / "home", Path(__file__).parents[2] / "dags")
@@ -266,5 +266,5 @@ def test_a_night_that_is_stopped_says_that_it_can_go_on(
         read_until(process, "Starting Airflow")
         outcome = interrupt(process, number)
     assert outcome.status == status
-    assert "Stopped. The same command goes on from what is done." in outcome.output
+    assert "Stopped. The same command resumes the night." in outcome.output
     assert "Traceback" not in outcome.output

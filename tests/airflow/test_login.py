@@ -14,6 +14,7 @@ import pytest
 
 from perank_tasks.airflow.local.components import stop
 from perank_tasks.airflow.local.home import AIRFLOW, Home, environment
+from tests.airflow.conftest import copy_home
 
 DAGS = Path(__file__).parents[2] / "dags"
 PAGE = "/perank/topics/2026-01-31.html"
@@ -25,14 +26,12 @@ USERS = "ada:admin,vic:viewer,eve:"
 @pytest.fixture(scope="module")
 def client(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """Of an API server with three users and one page."""
-    root = tmp_path_factory.mktemp("login")
+    root = tmp_path_factory.mktemp("login") / "home"
+    copy_home(migrated, root)
     home = Home(root, DAGS)
     page = root / "reports" / PAGE.removeprefix("/perank/")
     page.parent.mkdir(parents=True)
     page.write_text("<p>the page</p>")
-    home.airflow.mkdir()
-    home.logs.mkdir(exist_ok=True)
-    home.database.write_bytes((migrated / "airflow" / "airflow.db").read_bytes())
     passwords = root / "passwords.json"
     passwords.write_text(json.dumps(PASSWORDS))
     port = int(os.environ.get("PERANK_PORT", "18080")) + 1

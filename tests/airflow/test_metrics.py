@@ -12,7 +12,7 @@ SEND = """
 import sys
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics import stats_utils
-from perank_tasks.airflow.tasks import _send_metrics
+from perank_tasks.airflow.verdict import send_metrics
 from tests.small import small_night
 stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=False)
 arms = [
@@ -20,7 +20,7 @@ arms = [
     {"arm": "perank", "arm_hash": "p", "verdict": "regression"},
 ]
 means = {"b": {"nDCG@10": 0.5}, "p": {"nDCG@10": 0.25, "MRR@10": 0.125}}
-_send_metrics(small_night(sys.argv[1]), {"arms": arms}, means)
+send_metrics(small_night(sys.argv[1]), {"arms": arms}, means)
 """
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from perank_tasks.night.pipeline import run_night
 from tests.airflow.harness import RealAirflow, interrupt, read_until, unscheduled
-from tests.small import GOLDEN, TOPICS, small_night, write_collection
+from tests.small import GOLDEN, TOPICS, run_night, small_night, write_collection
 
 DAGS = Path(__file__).parents[2] / "dags"
 

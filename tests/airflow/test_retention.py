@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from perank_tasks.artifacts.store import MANIFEST
-from perank_tasks.night.pipeline import run_night
 from tests.airflow.comparing import differences, tables
 from tests.airflow.harness import RealAirflow, interrupt, read_until, unscheduled
-from tests.small import small_night, some_passages, write_collection
+from tests.small import run_night, small_night, some_passages, write_collection
 
 DAGS = Path(__file__).parents[2] / "dags"
 MONTHS_AGO = time.time() - 100 * 86_400

@@ -105,9 +105,9 @@ def test_a_part_that_vanished_is_named(store: Store) -> None:
 
 def test_a_draft_takes_the_place_that_is_free_and_leaves_a_published_one(store: Store) -> None:
     for value in (1, 2):
-        draft = store.draft("numbers", "c")
-        draft.write_part("n", rows(value), SCHEMA)
-        assert draft.publish(key="k", expected={"n": 1}, **MANIFEST_CONTENT) == "numbers/c/k"
+        with store.draft("numbers", "c") as draft:
+            draft.write_part("n", rows(value), SCHEMA)
+            assert draft.publish(key="k", expected={"n": 1}, **MANIFEST_CONTENT) == "numbers/c/k"
     assert store.open("numbers/c/k").manifest.reference == "numbers/c/k"
     assert store.open("numbers/c/k").read("n")["n"].to_pylist() == [1]
     assert [p.name for p in (store.root / "numbers" / "c").iterdir()] == ["k"]
@@ -191,7 +191,7 @@ def test_what_is_removed_is_gone_at_once_and_never_listed(store: Store) -> None:
         artifact = store.artifact("numbers", "c", key)
         artifact.write_part("n", rows(1), SCHEMA)
         artifact.publish(expected={"n": 1}, **MANIFEST_CONTENT)
-    draft = store.draft("numbers", "c")
+    draft = store.artifact("numbers", "c", ".draft-of-a-killed-process")
     shutil.copytree(store.open("numbers/c/a").folder, draft.folder)
     assert [a.reference for a in store.published("numbers", "c")] == [
         "numbers/c/b",

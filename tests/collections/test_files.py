@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perank_tasks.collections import files
+from perank_tasks.collections import formats
 from perank_tasks.collections.records import CollectionData, Judgement, Passage, Query, RunLine
 from perank_tasks.collections.spec import open_collection
 from perank_tasks.errors import CollectionError
@@ -110,20 +110,20 @@ def test_one_qrels_file_in_the_folder_is_taken_and_several_are_asked_about(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("id_key", "text_key"), zip(files.ID_KEYS, files.TEXT_KEYS * 2, strict=True)
+    ("id_key", "text_key"), zip(formats.ID_KEYS, formats.TEXT_KEYS * 2, strict=True)
 )
 def test_parquet_and_json_agree_under_every_key(tmp_path: Path, id_key: str, text_key: str) -> None:
     rows = [{id_key: str(n), text_key: f"text {n}", "title": None} for n in range(1500)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "passages.parquet")
     write_json(tmp_path / "passages.jsonl.gz", rows)
-    read = list(files.read_passages(tmp_path / "passages.parquet"))
-    assert read == list(files.read_passages(tmp_path / "passages.jsonl.gz"))
+    read = list(formats.read_passages(tmp_path / "passages.parquet"))
+    assert read == list(formats.read_passages(tmp_path / "passages.jsonl.gz"))
     assert read[1499] == Passage("1499", "text 1499")
 
 
 def test_numbers_may_be_identifiers(tmp_path: Path) -> None:
     path = write(tmp_path / "passages.jsonl", '{"id": 7, "contents": "seven"}\n')
-    assert list(files.read_passages(path)) == [Passage("7", "seven")]
+    assert list(formats.read_passages(path)) == [Passage("7", "seven")]
 
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: text.strip() != "")
@@ -136,7 +136,7 @@ def test_text_in_any_script_comes_through(tmp_path: Path, found: list[str], asci
     lines = "".join(json.dumps(row, ensure_ascii=ascii_) + "\n" for row in rows)
     path = write(tmp_path / "passages.jsonl", lines)
     cleaned = [text.replace("\0", "\N{REPLACEMENT CHARACTER}") for text in found]
-    assert [passage.text for passage in files.read_passages(path)] == cleaned
+    assert [passage.text for passage in formats.read_passages(path)] == cleaned
 
 
 def test_nul_and_lone_surrogates_are_replaced_and_line_ends_and_bom_forgiven(
@@ -144,7 +144,7 @@ def test_nul_and_lone_surrogates_are_replaced_and_line_ends_and_bom_forgiven(
 ) -> None:
     line = '\ufeff{"_id": "d1", "text": "a\\u0000b \\ud800 \\ud83d\\ude00 \u2028 ends"}\r\n\r\n'
     path = write(tmp_path / "passages.jsonl", line)
-    assert list(files.read_passages(path)) == [Passage("d1", "a\ufffdb \ufffd 😀 \u2028 ends")]
+    assert list(formats.read_passages(path)) == [Passage("d1", "a\ufffdb \ufffd 😀 \u2028 ends")]
 
 
 def test_the_newest_snapshot_as_of_the_date_is_taken(tmp_path: Path) -> None:
@@ -215,32 +215,32 @@ def test_a_bad_parquet_row_is_named_by_its_row(tmp_path: Path) -> None:
     path = tmp_path / "passages.parquet"
     pq.write_table(pa.Table.from_pylist(rows), path)
     with pytest.raises(CollectionError, match="row 2001: expected an identifier"):
-        list(files.read_passages(path))
+        list(formats.read_passages(path))
     path.write_bytes(b"no parquet")
     with pytest.raises(CollectionError, match="cannot be read as Parquet"):
-        list(files.read_passages(path))
+        list(formats.read_passages(path))
 
 
 def test_a_passage_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
     rows = [{"_id": f"d{n % 900}", "text": "x"} for n in range(1000)]
     path = write_json(tmp_path / "passages.jsonl", rows)
     with pytest.raises(CollectionError, match=r"line 901: passage 'd0' is in .*line 1 already"):
-        list(files.read_passages(path))
+        list(formats.read_passages(path))
 
 
 def test_two_passages_that_only_share_a_hash_are_fine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_hash", len)
+    monkeypatch.setattr(formats, "_hash", len)
     path = write_json(tmp_path / "passages.jsonl", [CAT, DOG])
-    assert len(list(files.read_passages(path))) == 2
+    assert len(list(formats.read_passages(path))) == 2
 
 
 def test_passages_are_streamed(tmp_path: Path) -> None:
     rows = ({"_id": str(n), "text": f"{n} " * 500} for n in range(4000))
     path = write_json(tmp_path / "passages.jsonl", rows)  # 10 MB
     tracemalloc.start()
-    count = sum(1 for _ in files.read_passages(path))
+    count = sum(1 for _ in formats.read_passages(path))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == 4000

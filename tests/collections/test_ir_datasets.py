@@ -15,9 +15,8 @@ from ir_datasets.util import LocalDownload
 from perank_tasks.collections.records import CollectionData, RunLine
 from perank_tasks.collections.spec import open_collection, with_run
 from perank_tasks.errors import CollectionError, ConfigError
-from perank_tasks.night.pipeline import run_night
 from perank_tasks.support.text import REPLACEMENT
-from tests.small import small_night, some_passages, some_qrels, some_queries
+from tests.small import run_night, small_night, some_passages, some_qrels, some_queries
 
 TODAY = date(2025, 1, 31)
 

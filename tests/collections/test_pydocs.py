@@ -157,7 +157,7 @@ def test_a_module_that_this_machine_lacks_is_skipped_and_counted() -> None:
 
 def test_reading_does_not_import_the_library_into_this_process() -> None:
     code = (
-        "import sys; from perank_tasks.collections.spec import pydocs; before = set(sys.modules); "
+        "import sys; from perank_tasks.collections import pydocs; before = set(sys.modules); "
         "pydocs.read_documentation(); "
         "print(sorted(set(sys.modules) - before - {'_locale', 'encodings.ascii'}))"
     )

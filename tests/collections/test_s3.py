@@ -17,11 +17,10 @@ from perank_tasks.artifacts.storage.s3_path import S3Path
 from perank_tasks.collections.files import FilesCollection
 from perank_tasks.collections.spec import absolute_spec, open_collection, same_place
 from perank_tasks.errors import CollectionError, ConfigError, StorageError
-from perank_tasks.night.pipeline import run_night
 from perank_tasks.support.s3_uri import S3Uri
 from tests.conftest import s3_root
 from tests.s3_servers import Rclone, Server
-from tests.small import small_night, some_passages, write_collection
+from tests.small import run_night, small_night, some_passages, write_collection
 
 TODAY = date(2025, 1, 31)
 

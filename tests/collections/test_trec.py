@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from perank_tasks.collections.records import Judgement, RunLine
 from perank_tasks.collections.trec import read_qrels, read_run, write_qrels, write_run
-from perank_tasks.errors import RunFileError
+from perank_tasks.errors import CollectionError
 
 identifiers = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=8)
 scores = st.floats(-1e30, 1e30)
@@ -52,17 +52,17 @@ def test_read_run_keeps_the_order_of_the_file_and_full_precision(tmp_path: Path)
 )
 def test_read_run_names_the_line_that_is_wrong(tmp_path: Path, line: str, complaint: str) -> None:
     run = write(tmp_path / "run.trec", f"q1 Q0 d1 1 0.9 tag\n\n{line}\n")
-    with pytest.raises(RunFileError, match=r"run\.trec, line 3: ") as error:
+    with pytest.raises(CollectionError, match=r"run\.trec, line 3: ") as error:
         read_run(run)
     assert complaint in str(error.value)
 
 
 def test_read_run_refuses_what_is_no_run_at_all(tmp_path: Path) -> None:
-    with pytest.raises(RunFileError, match=r"No such file"):
+    with pytest.raises(CollectionError, match=r"No such file"):
         read_run(tmp_path / "missing.trec")
-    with pytest.raises(RunFileError, match=r"the run is empty"):
+    with pytest.raises(CollectionError, match=r"the run is empty"):
         read_run(write(tmp_path / "empty.trec", "\n"))
-    with pytest.raises(RunFileError, match=r"line 1: expected UTF-8"):
+    with pytest.raises(CollectionError, match=r"line 1: expected UTF-8"):
         read_run(write(tmp_path / "latin.trec", b"q1 Q0 caf\xe9 1 1 t\n"))
 
 
@@ -119,7 +119,7 @@ def test_a_written_run_sorts_into_the_order_given(
 def test_write_run_refuses_what_no_tool_could_read(
     tmp_path: Path, lines: list[tuple[str, str, float]], complaint: str
 ) -> None:
-    with pytest.raises(RunFileError, match=complaint):
+    with pytest.raises(CollectionError, match=complaint):
         write_run(tmp_path / "run.trec", [RunLine(*line) for line in lines], "perank")
     assert not (tmp_path / "run.trec").exists()
 
@@ -143,13 +143,13 @@ def test_read_qrels_takes_negative_grades_and_an_optional_hash(tmp_path: Path) -
     ],
 )
 def test_read_qrels_names_the_line_that_is_wrong(tmp_path: Path, line: str, complaint: str) -> None:
-    with pytest.raises(RunFileError, match=r"qrels\.txt, line 2: ") as error:
+    with pytest.raises(CollectionError, match=r"qrels\.txt, line 2: ") as error:
         read_qrels(write(tmp_path / "qrels.txt", f"q1 0 d1 1\n{line}\n"))
     assert complaint in str(error.value)
 
 
 def test_read_qrels_can_insist_on_the_hash(tmp_path: Path) -> None:
-    with pytest.raises(RunFileError, match=r"line 1: expected 5 columns"):
+    with pytest.raises(CollectionError, match=r"line 1: expected 5 columns"):
         read_qrels(write(tmp_path / "qrels.tsv", "q1 0 d1 1\n"), hashed=True)
 
 
@@ -172,7 +172,7 @@ def test_qrels_come_back_as_they_were_written(tmp_path: Path, written: list[Judg
 
 def test_write_qrels_refuses_a_pair_twice(tmp_path: Path) -> None:
     twice = [Judgement("q1", "d1", 1), Judgement("q1", "d1", 2)]
-    with pytest.raises(RunFileError, match=r"on line 1 already"):
+    with pytest.raises(CollectionError, match=r"on line 1 already"):
         write_qrels(tmp_path / "qrels.tsv", twice)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from perank_tasks import night as stages
-from perank_tasks.config import AlertOptions, NightOptions
+from perank_tasks.airflow.conf import AlertOptions
+from perank_tasks.config import NightOptions
 
 DAGS = Path(__file__).parents[2] / "dags"
 
@@ -112,4 +113,8 @@ def test_the_form_describes_every_option(dag: dict[str, Any]) -> None:
     assert params["run_date"]["format"] == "date"
     assert params["on_regression"]["enum"] == ["alert", "fail"]
     assert params["alert_to"]["value"] == ["log"]
+    sections = [p.get("section", "") for p in params.values()]
+    order = ["", "Data", "Arms", "Verdict", "Alerts", "Advanced"]
+    assert sections == sorted(sections, key=order.index)
+    assert (params["alert_to"]["section"], params["alert_to"]["title"]) == ("Alerts", "Alert")
     assert params["arms"]["value"] == ["bm25", "cosine", "fusion", "perank", "llm-off"]

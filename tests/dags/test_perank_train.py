@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from perank_tasks.training.options import form
+from perank_tasks.training.run_options import form
 from perank_tasks.warehouse import registry
 from tests.small import NIGHT
 from tests.training.small_runs import make_world
@@ -76,15 +76,15 @@ def test_it_runs_when_asked_and_is_light_to_parse(dag: dict[str, Any]) -> None:
 
 def test_data_flows_from_collections_to_a_decision(dag: dict[str, Any]) -> None:
     assert dag["upstream"] == {
-        "plan_run": [],
-        "make_data": ["plan_run"],
+        "plan_training": [],
+        "make_data": ["plan_training"],
         "align_projector": ["make_data"],
         "learn_to_rank": ["align_projector", "make_data"],
         "evaluate_checkpoint": ["learn_to_rank"],
         "register_checkpoint": ["evaluate_checkpoint", "learn_to_rank"],
         "promote_checkpoint": ["evaluate_checkpoint", "register_checkpoint"],
     }
-    light = {"plan_run", "register_checkpoint", "promote_checkpoint"}
+    light = {"plan_training", "register_checkpoint", "promote_checkpoint"}
     assert {task for task, pool in dag["pools"].items() if pool != "gpu"} == light
 
 

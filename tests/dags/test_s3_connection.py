@@ -16,11 +16,11 @@ import logging, os, sys
 logging.basicConfig(level=logging.DEBUG)
 for name in ("botocore", "boto3", "s3transfer", "urllib3"):
     logging.getLogger(name).setLevel(logging.INFO)
-from perank_tasks.airflow.tasks import _AsAirflowErrors
+from perank_tasks.airflow.tasks import errors_for_airflow
 from tests.small import small_night, write_collection
 from pathlib import Path
-with _AsAirflowErrors():
-    from perank_tasks.night.pipeline import run_night
+with errors_for_airflow():
+    from tests.small import run_night
     night = small_night(write_collection(Path(sys.argv[1])), arms=["bm25"])
     print(run_night(night)["evaluate"])
     print(sorted(name for name in os.environ if name.startswith("AWS_")))

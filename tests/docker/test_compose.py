@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from perank_tasks import settings as settings_module
-from perank_tasks.airflow.local import home
+from perank_tasks.airflow.local.components import POOLS
 from tests.docker.composing import DOCKER, compose, settings, variables
 from tests.needs import PROJECT
 
@@ -194,7 +194,7 @@ def test_secrets_are_files_that_are_made_and_that_git_ignores(tmp_path: Path) ->
 
 def test_the_pools_are_those_of_the_local_airflow() -> None:
     pools = json.loads((DOCKER / "pools.json").read_text())
-    assert set(pools) == set(home.POOLS)
+    assert set(pools) == set(POOLS)
     assert {pool["slots"] for pool in pools.values()} == {1}
 
 

@@ -14,13 +14,20 @@ from perank_tasks.experiments.cells import KIND, length_measures, run_cell
 from perank_tasks.experiments.options import Experiment
 from perank_tasks.experiments.pipeline import run_experiment
 from perank_tasks.experiments.plan import ExperimentPlan, plan_experiment
-from perank_tasks.night.pipeline import run_night
 from perank_tasks.regression.measures import evaluate_run
 from perank_tasks.regression.statistics import holm, randomisation_test
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.database import dicts, reading
 from tests.experiments.small_experiments import ORDERS, small_plan, values
-from tests.small import GOLDEN, NIGHT, small_night, some_passages, some_qrels, write_collection
+from tests.small import (
+    GOLDEN,
+    NIGHT,
+    run_night,
+    small_night,
+    some_passages,
+    some_qrels,
+    write_collection,
+)
 
 
 def rows(statement: str) -> list[dict[str, Any]]:

@@ -158,9 +158,10 @@ def test_an_encoders_code_is_run_only_when_asked_for(with_code: Path) -> None:
 
 
 def test_it_ranks_from_an_embedding_artifact_without_its_encoder(
-    with_code: Path, golden_engine: PERank
+    with_code: Path, tmp_path: Path
 ) -> None:
     """The artifact holds what an environment that trusts the code made."""
+    golden_engine = PERank.from_pretrained(GOLDEN, cache=tmp_path, device="cpu")
     vectors = golden_engine.encode(TEXTS)
     store = Store(with_code.parent / "store")
     artifact = store.artifact("embeddings", "tiny", "0123456789abcdef")

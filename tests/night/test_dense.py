@@ -11,10 +11,9 @@ from perank_tasks.errors import ConfigError
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night import dense, index
 from perank_tasks.night.embed import read_vectors
-from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.retrieve import read_candidates
 from perank_tasks.settings import Settings
-from tests.small import small_night, some_passages, some_queries, write_collection
+from tests.small import run_night, small_night, some_passages, some_queries, write_collection
 
 
 def candidates(spec: str, **options: Any) -> dict[str, list[tuple[str, float]]]:
@@ -102,14 +101,14 @@ def test_a_dense_night_ranks_and_its_first_stage_names_the_embedder(tmp_path: Pa
     first, cosine, _ = night.arms
     assert first.first_stage.startswith("dense checkpoint:")
     assert first.first_stage != small_night(spec, arms=["bm25"]).arms[0].first_stage
-    other = small_night(spec, first_stage="dense", embedding_transform="int8")
+    other = small_night(spec, first_stage="dense", embedding={"transform": "int8"})
     assert other.first_stage == first.first_stage + " int8"
     assert other.arms[1].hash != cosine.hash
 
 
 def test_what_is_searched_is_what_the_vectors_were_put_through(tmp_path: Path) -> None:
     spec = write_collection(tmp_path / "c")
-    found = candidates(spec, first_stage="dense", embedding_transform="dims:4+binary")
+    found = candidates(spec, first_stage="dense", embedding={"transform": "dims:4+binary"})
     plain = plain_dense(spec, Transform.parse("dims:4+binary"))
     assert {q: [p for p, _ in ranked] for q, ranked in found.items()} == {
         q: order[:12] for q, order in plain.items()

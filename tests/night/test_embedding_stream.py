@@ -10,11 +10,10 @@ import pytest
 from perank_tasks.artifacts.store import Store
 from perank_tasks.night import embed, rerank
 from perank_tasks.night.embed import read_vectors
-from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.snapshot import take_snapshot
 from perank_tasks.perank.embedders import load
 from perank_tasks.settings import Settings
-from tests.small import small_night, some_passages, write_collection
+from tests.small import run_night, small_night, some_passages, write_collection
 
 TEXTS = [passage["text"] for passage in some_passages()]
 
@@ -51,7 +50,7 @@ def test_blocks_keep_order_and_embed_a_text_once(tmp_path: Path, shards: int) ->
     queries = 5
     assert artifact.manifest.counts["embedded"] == sum(len(set(p)) for p in parts) + queries
 
-    embedder = load(night.embedders[0], Settings.from_environment())
+    embedder = load(next(iter(night.embeddings)), Settings.from_environment())
     vectors = read_vectors(artifact, "passages", {"p0", "p31", "p59"})
     for name, vector in vectors.items():
         (alone,) = embedder.encode([texts[int(name[1:])]])

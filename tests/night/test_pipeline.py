@@ -20,11 +20,10 @@ from perank_tasks.artifacts.store import Store
 from perank_tasks.config import Night
 from perank_tasks.errors import CollectionError, ConfigError, EmbeddingError
 from perank_tasks.night.embed import read_vectors
-from perank_tasks.night.pipeline import run_night
 from perank_tasks.schemas import RESULT_TABLES
 from perank_tasks.settings import Settings
 from tests.analyst import analyst_at_work
-from tests.small import TOPICS, small_night, some_passages, write_collection
+from tests.small import TOPICS, run_night, small_night, some_passages, write_collection
 
 
 @pytest.fixture
@@ -85,9 +84,9 @@ def test_more_shards_than_passages_and_queries_do_no_harm(tmp_path: Path) -> Non
 
 def test_embeddings_of_half_precision_rank_alike_and_are_another_arm(spec: str) -> None:
     run_night(small_night(spec, arms=["cosine"]))
-    night = small_night(spec, arms=["cosine"], embedding_precision="float16")
+    night = small_night(spec, arms=["cosine"], embedding={"precision": "float16"})
     done = run_night(night)
-    artifact = store().open(done["embed"][night.embedders[0]])
+    artifact = store().open(done["embed"][next(iter(night.embeddings))])
     column = artifact.dataset("passages").schema.field("embedding").type
     assert column == pa.list_(pa.float16(), 32)
     halves, full = values("SELECT value FROM measures WHERE measure = 'nDCG@10' ORDER BY arm_hash")
@@ -136,7 +135,7 @@ def test_a_changed_collection_embeds_only_new_texts_and_says_what_changed(tmp_pa
 
     night = small_night(spec, run_date="2026-02-01")
     done = run_night(night)
-    counts = store().open(done["embed"][night.embedders[0]]).manifest.counts
+    counts = store().open(done["embed"][next(iter(night.embeddings))]).manifest.counts
     assert (counts["embedded"], counts["reused"]) == (1, len(passages) - 1 + len(TOPICS))
     bm25 = next(arm for arm in done["verdict"]["arms"] if arm["arm"] == "bm25")
     assert bm25["verdict"] == "suspect"
@@ -235,7 +234,7 @@ def test_one_embedding_that_is_nan_costs_its_queries_and_no_others(spec: str) ->
         column = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
         return table.set_column(2, table.schema.field("embedding"), column)
 
-    _damage_embeddings(night, embeddings[night.embedders[0]], with_nan)
+    _damage_embeddings(night, embeddings[next(iter(night.embeddings))], with_nan)
     run_night(night)
     touched = "SELECT count(DISTINCT query_id) FROM rankings WHERE passage_id = 'flea-0'"
     (expected,) = values(touched)
@@ -252,7 +251,7 @@ def test_embeddings_of_another_width_are_refused(spec: str) -> None:
         flat = pa.array(np.ascontiguousarray(rows[:, :16]).ravel())
         return table.set_column(2, "embedding", pa.FixedSizeListArray.from_arrays(flat, 16))
 
-    _damage_embeddings(night, embeddings[night.embedders[0]], narrower)
+    _damage_embeddings(night, embeddings[next(iter(night.embeddings))], narrower)
     with pytest.raises(EmbeddingError, match=r"16 values each.*expects 32"):
         run_night(night)
 
@@ -381,7 +380,7 @@ def test_every_way_of_ranking_is_an_arm_of_its_own(spec: str, changes: dict[str,
 
 def test_read_vectors_joins_by_id(spec: str) -> None:
     night = small_night(spec)
-    artifact = store().open(run_night(night, until="embed")["embed"][night.embedders[0]])
+    artifact = store().open(run_night(night, until="embed")["embed"][next(iter(night.embeddings))])
     vectors = read_vectors(artifact, "passages", {"thai-7", "flea-0", "absent"})
     assert set(vectors) == {"thai-7", "flea-0"}
     assert all(abs(np.linalg.norm(v) - 1) < 1e-5 for v in vectors.values())
@@ -401,7 +400,7 @@ def test_an_analysts_session_stays_open_through_a_whole_night(spec: str) -> None
 KILLED = """
 import json, sys
 from perank_tasks.config import Night
-from perank_tasks.night.pipeline import run_night
+from tests.small import run_night
 run_night(Night.from_json(json.loads(sys.argv[1])))
 """
 

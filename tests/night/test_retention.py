@@ -14,14 +14,13 @@ from perank_tasks.artifacts.store import MANIFEST, Artifact, Store
 from perank_tasks.cli.main import app
 from perank_tasks.config import RetentionOptions
 from perank_tasks.night.index import build_index
-from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.retention import DAY_S, apply_retention
 from perank_tasks.night.snapshot import take_snapshot
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.database import load_acceptance, reading
 from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.rebuild import rebuild
-from tests.small import small_night, some_passages, write_collection
+from tests.small import run_night, small_night, some_passages, write_collection
 
 POLICY = RetentionOptions(keep_days=30, keep_last=2)
 DAYS = [f"2026-01-0{day}" for day in range(1, 6)]
@@ -163,7 +162,7 @@ def test_results_that_were_replaced_go_with_what_they_were_made_from(tmp_path: P
 
 
 def test_unfinished_folders_go_after_a_day(nights: list[str]) -> None:
-    draft = store().draft("indexes", "topics")
+    draft = store().artifact("indexes", "topics", ".draft-of-a-killed-process")
     with draft.writing("bm25") as folder:
         (folder / "half.npy").write_bytes(b"x" * 1000)
     half = store().artifact("rankings", "topics", "half")

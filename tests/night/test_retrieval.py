@@ -8,10 +8,9 @@ import pytest
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.night.index import Searcher
-from perank_tasks.night.pipeline import run_night
 from perank_tasks.settings import Settings
 from perank_tasks.support.analysis import analyze
-from tests.small import small_night, some_passages, write_collection
+from tests.small import run_night, small_night, some_passages, write_collection
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.cli.main import app
 from perank_tasks.config import Night, RetentionOptions
 from perank_tasks.errors import StorageError
-from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.retention import DAY_S, apply_retention
 from perank_tasks.regression.cost import SPEED
 from perank_tasks.settings import Settings
@@ -28,7 +27,7 @@ from tests.airflow import comparing
 from tests.airflow.comparing import Tables, differences
 from tests.conftest import s3_root
 from tests.s3_servers import Rclone, Server
-from tests.small import small_night, write_collection
+from tests.small import run_night, small_night, write_collection
 
 
 @pytest.fixture
@@ -161,7 +160,7 @@ def test_a_server_killed_in_the_middle_costs_a_retry_and_nothing_else(
 NIGHT = """
 import json, sys
 from perank_tasks.config import Night
-from perank_tasks.night.pipeline import run_night
+from tests.small import run_night
 run_night(Night.from_json(json.loads(sys.argv[1])))
 """
 

@@ -24,12 +24,11 @@ from perank_tasks.night.index import (
     publish_index,
     shards_of,
 )
-from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.retrieve import plan_retrieval, publish_candidates, retrieve_shard
 from perank_tasks.night.snapshot import take_snapshot
 from perank_tasks.settings import Settings
 from perank_tasks.support.analysis import analyze
-from tests.small import small_night, write_collection
+from tests.small import run_night, small_night, write_collection
 
 WORDS = ["rice", "flea", "market", "dogs", "life", "won", "os", "path", "the", "naïve", "12", "x"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from perank_tasks.perank import PERank, RerankRequest
+from perank_tasks.perank import CandidateList, PERank
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "pe-rank-mistral-tiny"
 # What the reference implementation (torch 2.1, transformers 4.37) made of five queries with
@@ -32,16 +32,14 @@ def golden_engine(model_cache: Path) -> PERank:
 
 
 @pytest.fixture(scope="session")
-def golden_requests(golden_engine: PERank) -> list[RerankRequest]:
+def golden_requests(golden_engine: PERank) -> list[CandidateList]:
     """The queries of `REFERENCE`, embedded by the golden checkpoint's own encoder."""
     return [
-        RerankRequest(
+        CandidateList(
             query_id=case["qid"],
             query=case["query"],
             passage_ids=[candidate["docid"] for candidate in case["candidates"]],
-            embeddings=golden_engine.encode(
-                [candidate["text"] for candidate in case["candidates"]]
-            ),
+            vectors=golden_engine.encode([candidate["text"] for candidate in case["candidates"]]),
         )
         for case in REFERENCE
     ]

@@ -13,15 +13,16 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from perank_tasks.errors import ConfigError, DeviceMemoryError
-from perank_tasks.perank import PERank, RankingOptions, RerankRequest, decode
+from perank_tasks.perank import CandidateList, PERank, RankingOptions, decode
 from perank_tasks.perank.checkpoint import load_checkpoint, load_head
 from perank_tasks.perank.llm import Llm
+from perank_tasks.perank.ranking import Ranking
 from tests.perank.conftest import GOLDEN, REFERENCE
 from tests.perank.tiny import EMBEDDING_SIZE, write_own
 
 
 @pytest.fixture(scope="module")
-def with_texts(golden_requests: list[RerankRequest]) -> list[RerankRequest]:
+def with_texts(golden_requests: list[CandidateList]) -> list[CandidateList]:
     """The reference's five lists with the passages' texts."""
     return [
         dataclasses.replace(request, texts=[c["text"] for c in case["candidates"]])
@@ -35,12 +36,14 @@ def own_engine(tmp_path_factory: pytest.TempPathFactory) -> PERank:
     return PERank.from_pretrained(write_own(folder / "ranker"), cache=folder, device="cpu")
 
 
-def random_request(number: int, length: int) -> RerankRequest:
+def random_request(number: int, length: int) -> CandidateList:
     random = np.random.default_rng([number, length])
     vectors = random.normal(size=(length + 1, EMBEDDING_SIZE)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ids = [f"d{position}" for position in range(length)]
-    return RerankRequest(f"q{number}", f"question {number}", ids, vectors[1:], vectors[0])
+    return CandidateList(
+        f"q{number}", f"question {number}", ids, vectors=vectors[1:], query_embedding=vectors[0]
+    )
 
 
 def test_the_first_step_puts_first_what_constrained_decoding_does(own_engine: PERank) -> None:
@@ -88,12 +91,10 @@ def test_the_residual_alone_ranks_as_constrained_decoding_does_without_the_llms_
     alone = RankingOptions(decoding="residual", **options)
     results = list(on.rerank_many(given, alone))
     assert [result.order for result in results] == expected
-    assert [result.order for result in on.rerank_many(given, RankingOptions(**options))] != expected
     assert sum(result.tokens_in + result.decode_steps for result in results) == 0
-    on.counters.reset()
-    list(on.rerank_many(given, alone))
     assert on.counters.forward_passes == on.counters.flops == 0
     assert on.counters.windows == sum(result.windows for result in results) > 0
+    assert [result.order for result in on.rerank_many(given, RankingOptions(**options))] != expected
 
 
 def test_the_residual_alone_needs_one_and_reads_no_text(golden_engine: PERank) -> None:
@@ -106,22 +107,23 @@ def test_the_residual_alone_needs_one_and_reads_no_text(golden_engine: PERank) -
 def test_equal_first_logits_go_to_the_earlier_candidate(own_engine: PERank) -> None:
     request = random_request(1, 12)
     assert request.embeddings is not None
-    same = dataclasses.replace(request, embeddings=np.repeat(request.embeddings[:1], 12, axis=0))
+    same = dataclasses.replace(request, vectors=np.repeat(request.embeddings[:1], 12, axis=0))
     result = next(own_engine.rerank_many([same], RankingOptions(decoding="first-step")))
     assert result.order == list(range(12))
 
 
 @pytest.mark.parametrize("passages", ["embeddings", "both", "text"])
 def test_free_generation_is_transformers_own(
-    golden_engine: PERank, with_texts: list[RerankRequest], tmp_path: Path, passages: Any
+    golden_engine: PERank, with_texts: list[CandidateList], tmp_path: Path, passages: Any
 ) -> None:
     """Token for token, with prompts of several lengths in one batch, until each would stop."""
     options = RankingOptions(decoding="free", passages=passages)
     requests = [r for r in with_texts if 1 < len(r.passage_ids) <= 20]
     windows = []
     for request in requests:
-        ranking = golden_engine._start(request, options)
-        windows.append(golden_engine._window(ranking, options))
+        window = Ranking(golden_engine._method(options), request).window()
+        assert window is not None
+        windows.append(window)
     head = load_head(load_checkpoint(GOLDEN, cache=tmp_path))
     stop = golden_engine._tokenizer.eos_token_id
     written: list[list[int]] = []
@@ -131,7 +133,9 @@ def test_free_generation_is_transformers_own(
         return ""
 
     cache = decode.Cache(golden_engine.model.llm, len(windows), 3000)
-    batch = decode.Batch(golden_engine.model, cache, [[] for _ in windows], windows, decode.Work())
+    batch = decode.Batch(
+        golden_engine.model, cache, [[] for _ in windows], windows, decode.Counters()
+    )
     decode.free(batch, head, max_tokens=lambda size: 2 * size, stop=[stop], read=read)
 
     checkpoint = load_checkpoint(GOLDEN, cache=tmp_path)
@@ -171,7 +175,7 @@ def test_an_answer_in_numbers_is_repaired_and_the_repairs_counted(
 
 
 def test_free_decoding_gives_permutations_and_says_what_it_repaired(
-    golden_engine: PERank, with_texts: list[RerankRequest]
+    golden_engine: PERank, with_texts: list[CandidateList]
 ) -> None:
     for passages in ("embeddings", "both", "text"):
         options = RankingOptions(decoding="free", passages=passages)  # type: ignore[arg-type]
@@ -228,7 +232,7 @@ def test_a_long_passage_keeps_its_first_256_tokens(golden_engine: PERank) -> Non
 
 
 def test_texts_that_are_missing_cost_their_query_only(
-    golden_engine: PERank, with_texts: list[RerankRequest]
+    golden_engine: PERank, with_texts: list[CandidateList]
 ) -> None:
     broken = dataclasses.replace(with_texts[1], texts=None)
     results = list(
@@ -242,7 +246,7 @@ def test_a_second_pass_goes_on_from_the_first(own_engine: PERank) -> None:
     request = random_request(3, 30)
     once = next(own_engine.rerank_many([request]))
     assert request.embeddings is not None
-    again = dataclasses.replace(request, embeddings=request.embeddings[once.order])
+    again = dataclasses.replace(request, vectors=request.embeddings[once.order])
     twice = next(own_engine.rerank_many([again]))
     both = next(own_engine.rerank_many([request], RankingOptions(passes=2)))
     assert both.order == [once.order[position] for position in twice.order]
@@ -253,7 +257,7 @@ def test_a_second_pass_goes_on_from_the_first(own_engine: PERank) -> None:
 def test_an_initial_order_is_where_ranking_starts(own_engine: PERank) -> None:
     request = random_request(4, 30)
     assert request.embeddings is not None
-    turned = dataclasses.replace(request, embeddings=request.embeddings[::-1].copy())
+    turned = dataclasses.replace(request, vectors=request.embeddings[::-1].copy())
     expected = [29 - position for position in next(own_engine.rerank_many([turned])).order]
     inverted = next(own_engine.rerank_many([request], RankingOptions(initial_order="inverted")))
     assert inverted.order == expected
@@ -264,17 +268,17 @@ def test_one_window_over_the_whole_list(own_engine: PERank) -> None:
     assert (result.windows, result.decode_steps) == (1, 59)
 
 
-def test_what_prompts_begin_with_is_computed_once(own_engine: PERank) -> None:
-    own_engine.counters.reset()
-    results = list(own_engine.rerank_many([random_request(number, 100) for number in range(4)]))
-    work = own_engine.counters
+def test_what_prompts_begin_with_is_computed_once(tmp_path: Path) -> None:
+    engine = PERank.from_pretrained(write_own(tmp_path / "ranker"), cache=tmp_path, device="cpu")
+    results = list(engine.rerank_many([random_request(number, 100) for number in range(4)]))
+    work = engine.counters
     asked = sum(result.tokens_in for result in results)
     assert work.prefill_tokens + work.reused_tokens >= asked
     # 9 windows a query, of which 8 begin with the template and the query.
     assert work.reused_tokens > asked / 4
     assert work.decode_tokens == 4 * 9 * 18
     assert (work.queries, work.windows) == (4, 36)
-    llm = own_engine.model.llm
+    llm = engine.model.llm
     assert work.flops > 2 * llm.parameters() * (work.prefill_tokens + work.decode_tokens)
 
 
@@ -300,7 +304,7 @@ def test_out_of_memory_halves_the_batch_and_ranks_the_same(
     exhausted_above(2, monkeypatch)
     assert [result.order for result in engine.rerank_many(given)] == expected
     exhausted_above(0, monkeypatch)
-    engine._cache = None
+    engine._rounds.cache = None
     with pytest.raises(DeviceMemoryError, match="smaller window"):
         list(engine.rerank_many(given))
 
@@ -346,7 +350,7 @@ def test_a_nan_leaves_nothing_behind_for_later_queries(own_engine: PERank) -> No
     good = [random_request(number, 30) for number in range(4)]
     expected = [result.order for result in own_engine.rerank_many(good)]
     assert good[1].embeddings is not None
-    bad = dataclasses.replace(good[1], embeddings=good[1].embeddings * np.float32(3e38))
+    bad = dataclasses.replace(good[1], vectors=good[1].embeddings * np.float32(3e38))
     results = list(own_engine.rerank_many([good[0], bad, good[2], good[3]]))
     assert "not finite" in (results[1].unranked_reason or "")
     assert [results[i].order for i in (0, 2, 3)] == [expected[i] for i in (0, 2, 3)]

@@ -9,20 +9,19 @@ import pytest
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Pooling, Transformer
-from tests.perank.test_encoder import CODE, PREFIX
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.config import NightOptions
 from perank_tasks.errors import ConfigError
 from perank_tasks.models.find import resolve_model
 from perank_tasks.night.embed import read_vectors
-from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.plan import plan_night
 from perank_tasks.perank import PERank
 from perank_tasks.perank.embedders import identify, load
 from perank_tasks.settings import Settings
+from tests.models.test_encoder import CODE, PREFIX
 from tests.perank.tiny import edit_config, write_own
-from tests.small import GOLDEN, NIGHT, TOPICS, small_night, write_collection
+from tests.small import GOLDEN, NIGHT, TOPICS, run_night, small_night, write_collection
 
 TEXTS = list(TOPICS.values())
 
@@ -57,7 +56,9 @@ def test_a_published_checkpoints_encoder_is_always_the_checkpoints(tmp_path: Pat
     assert night.embedders == (f"checkpoint:{ranker}",)
 
     references = run_night(night, until="embed")["embed"]
-    artifact = Store(Settings.from_environment().root).open(references[night.embedders[0]])
+    artifact = Store(Settings.from_environment().root).open(
+        references[next(iter(night.embeddings))]
+    )
     (found,) = read_vectors(artifact, "passages", {"flea-3"}).values()
     text = f"{TOPICS['flea']}, says source number 3."
     (expected,) = PERank.from_pretrained(ranker, cache=tmp_path).encode([text])

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from perank_tasks.errors import ConfigError
-from perank_tasks.perank import PERank, RankingOptions, RerankRequest
+from perank_tasks.perank import CandidateList, PERank, RankingOptions
 from tests.perank.tiny import EMBEDDING_SIZE, write_own
 
 
@@ -26,12 +26,14 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> PERank:
     return PERank.from_pretrained(write_own(folder / "ranker"), cache=folder, device="cpu")
 
 
-def request(number: int, length: int = 12) -> RerankRequest:
+def request(number: int, length: int = 12) -> CandidateList:
     random = np.random.default_rng(number)
     vectors = random.normal(size=(length + 1, EMBEDDING_SIZE)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ids = [f"d{position}" for position in range(length)]
-    return RerankRequest(f"q{number}", f"question {number}", ids, vectors[1:], vectors[0])
+    return CandidateList(
+        f"q{number}", f"question {number}", ids, vectors=vectors[1:], query_embedding=vectors[0]
+    )
 
 
 def with_value(vectors: np.ndarray, value: float) -> np.ndarray:
@@ -43,18 +45,20 @@ def with_value(vectors: np.ndarray, value: float) -> np.ndarray:
 def test_one_bad_query_of_many_keeps_its_order_and_says_why(engine: PERank) -> None:
     good = [request(number) for number in range(8)]
     bad = {
-        1: (replace(good[1], embeddings=with_value(good[1].embeddings, np.nan)), "not finite"),
-        2: (replace(good[2], embeddings=with_value(good[2].embeddings, np.inf)), "not finite"),
-        3: (replace(good[3], embeddings=good[3].embeddings[:, :-1]), "shape (12, 23)"),
-        4: (replace(good[4], embeddings=good[4].embeddings[:-1]), "shape (11, 24)"),
+        1: (replace(good[1], vectors=with_value(good[1].embeddings, np.nan)), "not finite"),
+        2: (replace(good[2], vectors=with_value(good[2].embeddings, np.inf)), "not finite"),
+        3: (replace(good[3], vectors=good[3].embeddings[:, :-1]), "shape (12, 23)"),
+        4: (replace(good[4], vectors=good[4].embeddings[:-1]), "shape (11, 24)"),
         5: (replace(good[5], query_embedding=None), "query's embedding is missing"),
-        9: (replace(good[0], embeddings=[[1.0], [2.0, 3.0]]), "make no array"),
+        9: (replace(good[0], vectors=[[1.0], [2.0, 3.0]]), "make no array"),
         10: (replace(good[0], query=None), "the query is of type NoneType"),
         11: (replace(good[0], query_embedding=np.ones(24, np.int64)), "expected floats"),
         6: (replace(good[6], query_embedding=np.full(24, np.nan, np.float32)), "not finite"),
-        8: (replace(good[0], embeddings=good[0].embeddings.astype(str)), "expected floats"),
+        8: (replace(good[0], vectors=good[0].embeddings.astype(str)), "expected floats"),
+        12: (replace(good[0], rows=np.arange(1, 13)), "rows"),
+        13: (replace(good[0], problem="its shard is lost"), "its shard is lost"),
         # Finite, but its logits overflow.
-        7: (replace(good[7], embeddings=good[7].embeddings * np.float32(3e38)), "logits"),
+        7: (replace(good[7], vectors=good[7].embeddings * np.float32(3e38)), "logits"),
     }
     alone = next(engine.rerank_many([good[0]]))
     results = list(engine.rerank_many([good[0], *(given for given, _ in bad.values())]))
@@ -96,10 +100,18 @@ def test_arrays_may_come_as_lists_or_tensors(engine: PERank) -> None:
     for convert in (np.ndarray.tolist, torch.from_numpy):
         same = replace(
             given,
-            embeddings=convert(given.embeddings),
+            vectors=convert(given.embeddings),
             query_embedding=convert(given.query_embedding),
         )
         assert next(engine.rerank_many([same])) == expected
+
+
+def test_lists_may_share_a_matrix(engine: PERank) -> None:
+    given = [request(number, 30) for number in range(3)]
+    matrix = np.concatenate([candidates.vectors for candidates in given])[::-1].copy()
+    rows = np.arange(90)[::-1].reshape(3, 30)
+    shared = [replace(c, vectors=matrix, rows=r) for c, r in zip(given, rows, strict=True)]
+    assert list(engine.rerank_many(shared)) == list(engine.rerank_many(given))
 
 
 def test_threads_may_share_an_engine(engine: PERank) -> None:
@@ -158,19 +170,17 @@ def test_ten_steps_a_window_leave_the_top_ten_exact(engine: PERank) -> None:
 
 def test_requests_are_read_a_group_at_a_time_and_answered_in_order(engine: PERank) -> None:
     read: list[int] = []
-    done: list[int] = []
 
-    def stream() -> Iterator[RerankRequest]:
+    def stream() -> Iterator[CandidateList]:
         for number in range(10):
             read.append(number)
             yield request(number, 2 + number)
 
-    results = engine.rerank_many(stream(), batch_queries=4, progress=done.append)
+    results = engine.rerank_many(stream(), batch_queries=4)
     assert read == []
     assert next(results).query_id == "q0"
     assert read == [0, 1, 2, 3]
     assert [result.query_id for result in results] == [f"q{number}" for number in range(1, 10)]
-    assert done == [4, 8, 10]
 
 
 def test_the_same_requests_give_the_same_results(engine: PERank) -> None:
@@ -206,7 +216,7 @@ def test_bad_options_are_refused(options: dict[str, Any]) -> None:
 def test_numpys_integers_become_pythons(engine: PERank) -> None:
     options = RankingOptions(top_k=np.int64(5), window=np.int32(10), step=np.int16(5))
     assert next(engine.rerank_many([request(1)], options)).unranked_reason is None
-    json.dumps(engine.counters.as_dict())
+    json.dumps(vars(engine.counters))
 
 
 def test_a_batch_of_none_is_refused_before_anything_is_read(engine: PERank) -> None:

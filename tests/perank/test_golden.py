@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from perank_tasks.perank import PERank, RankingOptions, RerankRequest
+from perank_tasks.perank import CandidateList, PERank, RankingOptions
 from tests.perank.conftest import REFERENCE
 
 
@@ -20,7 +20,7 @@ def test_the_prompt_has_the_references_token_ids(
 
 @pytest.mark.parametrize("batch_queries", [1, 2, 32])
 def test_the_rankings_are_the_references(
-    golden_engine: PERank, golden_requests: list[RerankRequest], batch_queries: int
+    golden_engine: PERank, golden_requests: list[CandidateList], batch_queries: int
 ) -> None:
     results = list(golden_engine.rerank_many(golden_requests, batch_queries=batch_queries))
     rankings = [

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import MistralConfig, MistralForCausalLM
 
 from perank_tasks.errors import CheckpointError, ConfigError
-from perank_tasks.perank import PERank, RankingOptions, RerankRequest
+from perank_tasks.perank import CandidateList, PERank, RankingOptions
 from perank_tasks.perank.checkpoint import load_checkpoint
 from perank_tasks.perank.checkpoint_config import summarize_checkpoint
 from tests.perank.conftest import GOLDEN, REFERENCE
@@ -123,7 +123,7 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def assert_golden(folder: Path, requests: list[RerankRequest]) -> None:
+def assert_golden(folder: Path, requests: list[CandidateList]) -> None:
     """It has the reference's prompts, weights but for rounding, and rankings."""
     engine = PERank.from_pretrained(folder, cache=folder.parent, device="cpu")
     for case in REFERENCE:
@@ -147,7 +147,7 @@ def refused(folder: Path, *parts: str, error: type[Exception] = CheckpointError)
 
 
 def test_a_projector_in_the_base_models_folder(
-    tmp_path: Path, golden_requests: list[RerankRequest]
+    tmp_path: Path, golden_requests: list[CandidateList]
 ) -> None:
     write_base(tmp_path / "ranker")
     write_part(tmp_path / "ranker")
@@ -156,7 +156,7 @@ def test_a_projector_in_the_base_models_folder(
 
 @pytest.mark.parametrize("absolute", [False, True])
 def test_a_projector_that_names_its_base_model(
-    tmp_path: Path, golden_requests: list[RerankRequest], absolute: bool
+    tmp_path: Path, golden_requests: list[CandidateList], absolute: bool
 ) -> None:
     write_base(tmp_path / "base")
     name = str(tmp_path / "base") if absolute else "../base"
@@ -176,7 +176,7 @@ def test_a_projector_that_names_its_base_model(
     ids=["safetensors", "pickle", "rslora", "pattern", "head"],
 )
 def test_a_lora_adapter_is_merged(
-    tmp_path: Path, golden_requests: list[RerankRequest], lora: dict[str, Any]
+    tmp_path: Path, golden_requests: list[CandidateList], lora: dict[str, Any]
 ) -> None:
     folder = write_lora(tmp_path / "ranker", **lora)
     base = load_file(tmp_path / "ranker-base" / "model.safetensors")

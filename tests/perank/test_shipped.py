@@ -10,9 +10,9 @@ import torch
 
 from perank_tasks.config import DEFAULT_CHECKPOINT as NAME
 from perank_tasks.models.find import EMBEDDER, resolve_model
-from perank_tasks.perank import PERank, RankingOptions, RerankRequest
+from perank_tasks.perank import CandidateList, PERank, RankingOptions
 from perank_tasks.perank.checkpoint_config import SHIPPED
-from perank_tasks.perank.model import orthonormal_columns
+from perank_tasks.perank.projector import orthonormal_columns
 
 PASSAGES = [
     "Prenatal care includes check-ups, screening tests and advice during pregnancy.",
@@ -68,7 +68,9 @@ def test_the_llm_reads_the_list_as_a_whole(cache: Path) -> None:
         passages = cosines[:, None] * query + np.sqrt(1 - cosines**2)[:, None] * np.stack(about)
         places = {}
         for decoding in ("constrained", "residual"):
-            request = RerankRequest("q", "a query", list("abcdefghijklmnopq"), passages, query)
+            request = CandidateList(
+                "q", "a query", list("abcdefghijklmnopq"), vectors=passages, query_embedding=query
+            )
             options = RankingOptions(decoding=decoding)  # type: ignore[arg-type]
             order = next(engine.rerank_many([request], options)).order
             places[decoding] = np.mean([order.index(i) for i in range(10, 17)])

@@ -19,7 +19,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from perank_tasks.perank import PERank, RankingOptions, RerankRequest
+from perank_tasks.perank import CandidateList, PERank, RankingOptions
 from tests.perank.conftest import GOLDEN, REFERENCE
 from tests.perank.tiny import EMBEDDING_SIZE, HIDDEN_SIZE, write_own, write_published
 from tests.perank.twin import PASSAGE, Twin
@@ -39,7 +39,7 @@ everywhere = settings(
 
 def engine_orders(
     engine: PERank,
-    requests: Sequence[RerankRequest],
+    requests: Sequence[CandidateList],
     options: RankingOptions,
     *,
     batch_queries: int = 32,
@@ -164,7 +164,7 @@ class Lists:
     top_k: int
     seed: int
 
-    def requests(self, model: Model) -> list[RerankRequest]:
+    def requests(self, model: Model) -> list[CandidateList]:
         with_query = model.own and any(model.settings[key] for key in ("query_token", "residual"))
         return [
             random_request(
@@ -208,7 +208,7 @@ def random_request(
     *,
     with_query: bool,
     with_scores: bool = False,
-) -> RerankRequest:
+) -> CandidateList:
     """Unit vectors at random, one of six of which appears twice, and a query of known words."""
     random = np.random.default_rng(seed)
     vectors = random.normal(size=(length + 1, size)).astype(np.float32)
@@ -216,11 +216,11 @@ def random_request(
     for _ in range(length // 6):
         copy, original = random.integers(1, length + 1, 2)
         vectors[copy] = vectors[original]
-    return RerankRequest(
+    return CandidateList(
         query_id=query_id,
         query=" ".join(random.choice(WORDS, random.integers(0, 12))),
         passage_ids=[f"d{position}" for position in range(length)],
-        embeddings=vectors[1:],
+        vectors=vectors[1:],
         query_embedding=vectors[0] if with_query else None,
         # Beside a logit of the LLM's that is mostly below 10, and with ties.
         scores=random.integers(0, 30, length) / 2 if with_scores else None,
@@ -229,7 +229,7 @@ def random_request(
 
 @pytest.mark.parametrize("case", REFERENCE, ids=lambda case: case["qid"])
 def test_the_twin_itself_ranks_as_the_reference_did(
-    case: dict[str, Any], golden_requests: list[RerankRequest]
+    case: dict[str, Any], golden_requests: list[CandidateList]
 ) -> None:
     twin = Twin(GOLDEN)
     request = golden_requests[REFERENCE.index(case)]
@@ -255,7 +255,7 @@ def test_the_projector_is_its_formula(tmp_path: Path, projector: str) -> None:
 
 
 def compare(
-    folder: Path, requests: Sequence[RerankRequest], lists: Lists, seen: Counter[str]
+    folder: Path, requests: Sequence[CandidateList], lists: Lists, seen: Counter[str]
 ) -> None:
     """Hold the engine, alone and in batches, in full and stopped early, against the twin."""
     engine = PERank.from_pretrained(folder, cache=folder.parent, device="cpu")
@@ -369,9 +369,9 @@ def test_duplicates_tie_and_go_to_the_earlier_candidate(tmp_path: Path, own: boo
     tripled = replace(
         single,
         passage_ids=[f"d{position}" for position in range(3 * n)],
-        embeddings=np.tile(distinct, (3, 1)),
+        vectors=np.tile(distinct, (3, 1)),
     )
-    equal = replace(tripled, embeddings=np.repeat(distinct[:1], 3 * n, axis=0))
+    equal = replace(tripled, vectors=np.repeat(distinct[:1], 3 * n, axis=0))
     for window, step in [(3 * n, 10), (20, 10), (7, 3)]:
         order, unchanged = engine_orders(engine, [tripled, equal], RankingOptions(window, step))
         for passage in range(n):

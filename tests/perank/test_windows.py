@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from perank_tasks.errors import ConfigError
 from perank_tasks.perank.options import RankingOptions
 from perank_tasks.perank.windows import initial_order, schedule
+from perank_tasks.support.lists import CandidateList
 
 
 def reference_loop(candidates: int, window: int, step: int) -> list[tuple[int, int]]:
@@ -66,10 +67,13 @@ def test_every_pass_but_the_last_ranks_all() -> None:
 
 
 def test_the_order_to_start_from() -> None:
-    assert initial_order(4, RankingOptions(), "q") == [0, 1, 2, 3]
-    assert initial_order(4, RankingOptions(initial_order="inverted"), "q") == [3, 2, 1, 0]
-    drawn = initial_order(50, RankingOptions(initial_order="random", seed=3), "q")
+    four = CandidateList("q", "question", "abcd", grades=[0, 2, 0, 1])
+    assert initial_order(four, RankingOptions()) == [0, 1, 2, 3]
+    assert initial_order(four, RankingOptions(initial_order="inverted")) == [3, 2, 1, 0]
+    assert initial_order(four, RankingOptions(initial_order="oracle")) == [1, 3, 0, 2]
+    q, r = (CandidateList(query_id, "question", ["d"] * 50) for query_id in "qr")
+    drawn = initial_order(q, RankingOptions(initial_order="random", seed=3))
     assert sorted(drawn) == list(range(50))
-    assert drawn == initial_order(50, RankingOptions(initial_order="random", seed=3), "q")
-    assert drawn != initial_order(50, RankingOptions(initial_order="random", seed=4), "q")
-    assert drawn != initial_order(50, RankingOptions(initial_order="random", seed=3), "r")
+    assert drawn == initial_order(q, RankingOptions(initial_order="random", seed=3))
+    assert drawn != initial_order(q, RankingOptions(initial_order="random", seed=4))
+    assert drawn != initial_order(r, RankingOptions(initial_order="random", seed=3))

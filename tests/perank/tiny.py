@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaModel, LlamaTokenizer, MistralConfig,
 
 from perank_tasks.perank.checkpoint import save_checkpoint
 from perank_tasks.perank.checkpoint_config import PerankConfig
-from perank_tasks.perank.model import projector_shapes
+from perank_tasks.perank.projector import projector_shapes
 from tests.perank.conftest import GOLDEN
 
 EMBEDDING_SIZE = 24

@@ -13,14 +13,13 @@ import pytest
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.errors import ConfigError, StorageError
-from perank_tasks.night.pipeline import run_night
 from perank_tasks.report.contents import read_page
 from perank_tasks.report.page import render, write_all_pages, write_pages
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.database import load_acceptance, load_results, reading
 from perank_tasks.warehouse.decisions import acceptance
 from tests.results import BASE, drop, publish_results
-from tests.small import small_night, some_passages, some_queries, write_collection
+from tests.small import run_night, small_night, some_passages, some_queries, write_collection
 
 DAYS = [date(2026, 1, day) for day in range(1, 5)]
 EVIL = "<script>alert('perank')</script>"

@@ -6,9 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from perank_tasks.night.pipeline import run_night
 from perank_tasks.support.log_context import ContextFormatter, fields, stage_context
-from tests.small import GOLDEN, small_night, write_collection
+from tests.small import GOLDEN, run_night, small_night, write_collection
 
 
 def test_a_shard_is_named_by_what_it_is_of(tmp_path: Path) -> None:

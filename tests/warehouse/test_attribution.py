@@ -19,7 +19,6 @@ from safetensors.torch import load_file, save_file
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.night import provenance
-from perank_tasks.night.pipeline import run_night
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.attribution import ArmWord, which_stage
 from perank_tasks.warehouse.database import load_acceptance
@@ -27,7 +26,7 @@ from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.night_verdict import NightVerdict
 from perank_tasks.warehouse.nights import Run
 from tests.needs import PROJECT
-from tests.small import GOLDEN, TOPICS, small_night, some_passages, write_collection
+from tests.small import GOLDEN, TOPICS, run_night, small_night, some_passages, write_collection
 
 DAY = date(2026, 1, 1)
 ARMS = ("bm25", "cosine", "perank")
@@ -151,7 +150,7 @@ def test_a_library_that_changed_nothing_else_is_named(
 
 NIGHT = """
 import json, sys
-from perank_tasks.night.pipeline import run_night
+from tests.small import run_night
 from tests.small import small_night
 print(json.dumps(run_night(small_night(**json.loads(sys.argv[1])))["verdict"]))
 """

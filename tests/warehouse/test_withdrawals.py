@@ -8,13 +8,12 @@ import pytest
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.errors import ArtifactError, CollectionError, ConfigError
-from perank_tasks.night.pipeline import run_night
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.database import reading
 from perank_tasks.warehouse.decisions import record_withdrawal, take_back
 from perank_tasks.warehouse.rebuild import rebuild
 from tests.airflow.comparing import tables
-from tests.small import small_night, some_passages, write_collection
+from tests.small import run_night, small_night, some_passages, write_collection
 
 DAYS = ("2026-01-29", "2026-01-30", "2026-01-31")
 

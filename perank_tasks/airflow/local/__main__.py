@@ -1,4 +1,4 @@
-"""The command line: `python -m perank_tasks.airflow.local {setup,ui,nightly,run,airflow}`.
+"""The command line: `python -m perank_tasks.airflow.local {ui,nightly,run,airflow}`.
 
 In: the arguments; `PERANK_HOME`, `PERANK_DAGS`, `PERANK_PORT`. Out: the exit status, 0 for
 success, 1 for what failed or was refused, 130 for Ctrl-C, 128 + the signal for a signal.
@@ -14,10 +14,10 @@ import time
 from types import FrameType
 from typing import Any, NoReturn
 
-from perank_tasks.airflow.local.components import port_of, started
+from perank_tasks.airflow.conf import parse_conf
+from perank_tasks.airflow.local.components import free_port, running_state, started
 from perank_tasks.airflow.local.home import AIRFLOW, Home, environment, setup
 from perank_tasks.airflow.local.runs import run_dag
-from perank_tasks.config import parse_conf
 from perank_tasks.errors import ConfigError, PerankError
 
 NIGHTLY = "perank_nightly"
@@ -25,94 +25,84 @@ PLAN = "plan_night"
 """The DAG's task that returns the night."""
 
 
-def ui(home: Home) -> int:
+def ui(home: Home) -> None:
     """Keep Airflow and its UI running until Ctrl-C or SIGTERM."""
     print("Starting Airflow …", flush=True)
     with started(home, "ui") as running:
         if not running.components:
             until = "" if running.owner == "ui" else ", until the run that started it ends"
             print(f"Airflow is running already: {running.api.url}{until}.", flush=True)
-            return 0
+            return
         print(f"Airflow is at {running.api.url}: no login, this machine only.", flush=True)
         print("Ctrl-C stops it.", flush=True)
         while True:
-            running.check(home)
+            running.check()
             time.sleep(1)
 
 
-def nightly(conf: dict[str, Any], home: Home) -> int:
+def nightly(home: Home, conf: dict[str, Any]) -> int:
     """Run the nightly DAG, then print the report of that very night.
 
     Raises:
-        ConfigError: `conf` is no night's options, which is said before Airflow starts.
+        ConfigError: `conf` is not valid; Airflow has not been started.
     """
     parse_conf(conf)
-    ended = run_dag(NIGHTLY, conf, home, result_of=PLAN)
-    if ended.status:
-        return ended.status
-    night = ended.result
+    night = run_dag(NIGHTLY, conf, home, result_of=PLAN)
     # Without them it would be the night evaluated last, and one that was done before is not.
     which = ["--run-date", night["run_date"], "--collection", night["collection_name"]]
     env = {**os.environ, "PERANK_HOME": str(home.root)}
-    return subprocess.run(
-        [sys.executable, "-m", "perank_tasks.cli.main", "report", *which], env=env, check=False
-    ).returncode
+    report = [sys.executable, "-m", "perank_tasks.cli.main", "report", *which]
+    return subprocess.run(report, env=env, check=False).returncode
 
 
-def airflow(arguments: list[str], home: Home) -> NoReturn:
+def airflow(home: Home, arguments: list[str]) -> NoReturn:
     """Become the `airflow` command of this home: its output and exit status are ours."""
     setup(home)
     sys.stdout.flush()
-    os.execve(AIRFLOW[0], [*AIRFLOW, *arguments], environment(home, port_of(home)))
+    port = running_state(home).get("port") or free_port()
+    os.execve(AIRFLOW[0], [*AIRFLOW, *arguments], environment(home, port))
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """The command line; returns the exit status."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _exit_on_signal)
+    command = arguments[0] if arguments else ""
+    try:
+        # All that follows `airflow` is Airflow's, `--help` included.
+        if command == "airflow":
+            airflow(Home.from_environment(), arguments[1:])
+        options = _parser().parse_args(arguments)
+        home = Home.from_environment()
+        if command == "ui":
+            ui(home)
+        elif command == "nightly":
+            return nightly(home, _conf(options.conf))
+        else:
+            run_dag(options.dag_id, _conf(options.conf), home)
+        return 0
+    except PerankError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stop:
+        resumed = " The same command resumes the night." if command == "nightly" else ""
+        print(f"\nStopped.{resumed}", file=sys.stderr)
+        return stop.args[0] if stop.args else 0 if command == "ui" else 130
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m perank_tasks.airflow.local", description="Airflow on this machine."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("setup", help="make the database and the pools")
     commands.add_parser("ui", help="run Airflow until Ctrl-C")
     night = commands.add_parser("nightly", help="run the nightly DAG, then print its report")
     run = commands.add_parser("run", help="run any DAG once")
     run.add_argument("dag_id")
     for command in (night, run):
         command.add_argument("--conf", default="{}", help="the run's parameters, as JSON")
-    # No prefix marks an option of ours: all that follows is Airflow's, `--help` included.
-    own = commands.add_parser(
-        "airflow",
-        help="run Airflow's own command on this Airflow",
-        add_help=False,
-        prefix_chars="\n",
-    )
-    own.add_argument("arguments", nargs=argparse.REMAINDER)
-    options = parser.parse_args(arguments)
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _exit_on_signal)
-    try:
-        home = Home.from_environment()
-        if options.command == "setup":
-            setup(home)
-            return 0
-        if options.command == "ui":
-            return ui(home)
-        if options.command == "airflow":
-            airflow(options.arguments, home)
-        conf = _conf(options.conf)
-        if options.command == "run":
-            return run_dag(options.dag_id, conf, home).status
-        return nightly(conf, home)
-    except PerankError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    except (KeyboardInterrupt, SystemExit) as stop:
-        goes_on = " The same command goes on from what is done."
-        print(f"\nStopped.{goes_on * (options.command == 'nightly')}", file=sys.stderr)
-        if isinstance(stop, SystemExit):
-            raise
-        return 0 if options.command == "ui" else 130
+    commands.add_parser("airflow", help="run Airflow's own command on this Airflow")
+    return parser
 
 
 def _conf(text: str) -> dict[str, Any]:
@@ -128,8 +118,8 @@ def _conf(text: str) -> dict[str, Any]:
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)
+    raise KeyboardInterrupt(128 + number)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

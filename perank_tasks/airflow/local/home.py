@@ -1,39 +1,29 @@
-"""The folder of one local Airflow: its secrets, its database, its environment.
+"""The folder of one local Airflow, its database, and the environment of all that runs in it.
 
 In: `PERANK_HOME` (default `var`), `PERANK_DAGS` (default the project's `dags/`).
 Out: `$PERANK_HOME/airflow`, which is Airflow's home:
 
     airflow.db       SQLite, migrated once per Airflow version
     migrated-to      that version
-    secrets.json     our own signing and encryption keys, readable by the owner only
+    airflow.cfg      written by Airflow: its keys and secrets, readable by the owner only
     logs/            the components' logs and, by run and task, the tasks' logs
     running.json     who runs here, on which port, with which processes; gone when stopped
     lock, setup-lock held by the process that runs here, by the one that sets it up
 """
 
 import fcntl
-import json
 import os
-import secrets
-import sqlite3
 import subprocess
 import sys
-import tempfile
-from base64 import urlsafe_b64encode
-from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from perank_tasks.airflow.local.logs import TAIL_LINES
+from perank_tasks.airflow.local.logs import tail
 from perank_tasks.errors import ConfigError, PerankError
 from perank_tasks.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[3]
-POOLS = {
-    "gpu": "Reranking: one task at a time, whatever starts it",
-    "warehouse": "The one writer of the DuckDB file",
-}
 LOCK_SECONDS = 120
 """SQLite has one writer at a time, and who waits longer than this for it gives up. Its default is
 5 s, which commands given while a busy machine runs the nights have exceeded."""
@@ -71,10 +61,6 @@ class Home:
         return self.root / "airflow"
 
     @property
-    def database(self) -> Path:
-        return self.airflow / "airflow.db"
-
-    @property
     def logs(self) -> Path:
         return self.airflow / "logs"
 
@@ -84,7 +70,7 @@ class Home:
 
 
 def setup(home: Home) -> None:
-    """Make the database and the pools where they are missing; quick when they are there.
+    """Make the database, or migrate it to the installed Airflow; quick when that is done.
 
     Two processes that do this at once do it one after the other.
 
@@ -92,36 +78,30 @@ def setup(home: Home) -> None:
         PerankError: the `airflow` command failed; the message ends in its last lines.
     """
     home.logs.mkdir(parents=True, exist_ok=True)
+    installed = version("apache-airflow-core")
+    migrated, database = home.airflow / "migrated-to", home.airflow / "airflow.db"
     with (home.airflow / "setup-lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _migrate(home)
-        _make_pools(home)
-
-
-def _migrate(home: Home) -> None:
-    installed = version("apache-airflow-core")
-    migrated = home.airflow / "migrated-to"
-    if not (home.database.exists() and migrated.exists() and migrated.read_text() == installed):
+        if database.exists() and migrated.exists() and migrated.read_text() == installed:
+            return
         print("Setting up Airflow's database …", flush=True)
-        _airflow_command(home, "db", "migrate")
+        log = home.logs / "setup.log"
+        with log.open("w") as output:
+            done = subprocess.run(
+                [*AIRFLOW, "db", "migrate"],
+                env=environment(home, port=0),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        if done.returncode:
+            raise PerankError(
+                f"`airflow db migrate` failed with exit status {done.returncode}. Its log is {log} "
+                f"and ends in:\n{tail(log)}\n"
+                f"If {home.airflow} is damaged, move it away: results are not in it."
+            )
         migrated.write_text(installed)
-
-
-def _make_pools(home: Home) -> None:
-    # A task whose pool is missing waits for ever, so a pool that someone deleted comes back;
-    # one that was given more slots stays as it is.
-    with closing(sqlite3.connect(f"{home.database.as_uri()}?mode=ro", uri=True)) as database:
-        present = {name for (name,) in database.execute("SELECT pool FROM slot_pool")}
-    missing = {
-        name: {"slots": 1, "description": description, "include_deferred": False}
-        for name, description in POOLS.items()
-        if name not in present
-    }
-    if missing:
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            json.dump(missing, file)
-            file.flush()
-            _airflow_command(home, "pools", "import", file.name)
 
 
 def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, str]:
@@ -130,8 +110,9 @@ def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, st
     A user's own `AIRFLOW__…` variables hold, except where they would make this another
     Airflow, open it to the network or ask for a login.
     """
-    keys = _secrets(home)
-    env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    # These two would name another configuration file or another DAG folder.
+    not_ours = {"AIRFLOW_CONFIG", "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"}
+    inherited = {name: value for name, value in os.environ.items() if name not in not_ours}
     defaults = {
         "AIRFLOW__CORE__PARALLELISM": str(_tasks_side_by_side()),
         # Asking costs 7 % of a core even when idle; asking more rarely makes tasks wait.
@@ -139,7 +120,7 @@ def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, st
         # A task's supervisor can miss its end and then sleeps for one heartbeat, 5 s by default.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "30",
-        # How soon a task is taken up again whose process died.
+        # How soon a task is started again whose process died.
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "60",
         # How long a thread spins while it waits for the others. By default it is so long that two
@@ -163,24 +144,21 @@ def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, st
             "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
         ),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-        "AIRFLOW__CORE__FERNET_KEY": keys["fernet_key"],
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home.database}?timeout={LOCK_SECONDS}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": (
+            f"sqlite:///{home.airflow}/airflow.db?timeout={LOCK_SECONDS}"
+        ),
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home.logs),
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__BASE_URL": url,
-        "AIRFLOW__API__SECRET_KEY": keys["secret_key"],
-        "AIRFLOW__API_AUTH__JWT_SECRET": keys["jwt_secret"],
+        # All shards of a task on one page.
+        "AIRFLOW__API__MAXIMUM_PAGE_LIMIT": "100000",
         "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": str(schedule),
         # Tasks talk to the API server on loopback, never through a proxy.
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost"])),
     }
-    return defaults | env | ours
-
-
-# They would name another configuration file or another DAG folder.
-_NOT_INHERITED = {"AIRFLOW_CONFIG", "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"}
+    return defaults | inherited | ours
 
 
 def _tasks_side_by_side() -> int:
@@ -188,38 +166,3 @@ def _tasks_side_by_side() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, cores // Settings.from_environment().threads)
-
-
-def _secrets(home: Home) -> dict[str, str]:
-    path = home.airflow / "secrets.json"
-    if not path.exists():
-        home.airflow.mkdir(parents=True, exist_ok=True)
-        keys = {
-            "fernet_key": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-            "secret_key": secrets.token_urlsafe(64),
-            "jwt_secret": secrets.token_urlsafe(64),
-        }
-        with suppress(FileExistsError):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(keys, file)
-    stored: dict[str, str] = json.loads(path.read_text())
-    return stored
-
-
-def _airflow_command(home: Home, *arguments: str) -> None:
-    done = subprocess.run(
-        [*AIRFLOW, *arguments],
-        env=environment(home, port=0),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        tail = "\n".join(done.stdout.splitlines()[-TAIL_LINES:])
-        raise PerankError(
-            f"`airflow {' '.join(arguments)}` failed with exit status {done.returncode}. Its last "
-            f"lines:\n{tail}\nIf {home.airflow} is damaged, move it away: results are not in it."
-        )

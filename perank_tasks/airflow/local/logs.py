@@ -1,19 +1,19 @@
-"""The last lines of a log, for a person. In: a log file. Out: lines of text."""
+"""The last lines of a log, for a person. In: a log file. Out: text."""
 
 import json
-import os
 from pathlib import Path
 
 TAIL_LINES = 20
 
 
-def tail(log: Path) -> list[str]:
+def tail(log: Path) -> str:
     """The last lines of a log, whether plain or, as tasks write it, one JSON record a line."""
     try:
         records = log.read_text(errors="replace").splitlines()
     except OSError:
-        return ["(no log)"]
-    return [line for record in records for line in _readable(record)][-TAIL_LINES:]
+        return "(no log)"
+    lines = [line for record in records for line in _readable(record)]
+    return "\n".join(lines[-TAIL_LINES:])
 
 
 def _readable(record: str) -> list[str]:
@@ -22,13 +22,11 @@ def _readable(record: str) -> list[str]:
         event = str(entry["event"])
     except (ValueError, KeyError, TypeError):
         return [record]
-    if event.startswith("::"):
+    if event.startswith("::"):  # Airflow's UI folds the lines below it
         return []
     lines = event.splitlines()
     for error in entry.get("error_detail") or []:
-        frames = [
-            f for f in error["frames"] if f"{os.sep}site-packages{os.sep}" not in f["filename"]
-        ]
-        lines += [f"  {f['filename']}:{f['lineno']} in {f['name']}" for f in frames]
+        ours = [f for f in error["frames"] if "site-packages" not in f["filename"]]
+        lines += [f"  {f['filename']}:{f['lineno']} in {f['name']}" for f in ours]
         lines += f"{error['exc_type']}: {error['exc_value']}".splitlines()
     return lines

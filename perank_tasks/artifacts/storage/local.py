@@ -7,25 +7,24 @@ beside the artifacts of its kind and is renamed, too. An artifact's age is its m
 import hashlib
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import TypeVar
 
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from perank_tasks.artifacts.storage import MANIFEST, REMEDY, Contents, File, Stat
+from perank_tasks.artifacts.storage import MANIFEST, REMEDY, File, Stat, Storage
 from perank_tasks.errors import StorageError
 from perank_tasks.support.files import replacing, storage_errors
 
-T = TypeVar("T")
-R = TypeVar("R")
 
-
-class LocalStorage:
+class LocalStorage(Storage):
     """See `perank_tasks.artifacts.storage.Storage`."""
+
+    root: Path
 
     def __init__(self, root: Path):
         self.root = root
@@ -33,18 +32,11 @@ class LocalStorage:
     def check(self) -> None:
         """A folder that is not there yet is made with the first file."""
 
-    def name(self, key: str) -> str:
-        return str(self.root / key)
-
-    def path(self, key: str) -> Path:
-        return self.root / key
-
     def stat(self, key: str) -> Stat | None:
         path = self.root / key
         with suppress(OSError):
             if path.is_file():
-                found = path.stat()
-                return Stat(found.st_size, found.st_mtime)
+                return _stat(path)
         return None
 
     def sha256(self, key: str) -> str:
@@ -52,64 +44,33 @@ class LocalStorage:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def read(self, keys: Sequence[str]) -> list[bytes | None]:
-        return [self._read(key) for key in keys]
+        return [self._read(self.root / key) for key in keys]
 
-    def _read(self, key: str) -> bytes | None:
+    def _read(self, path: Path) -> bytes | None:
         try:
-            return (self.root / key).read_bytes()
+            return path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise StorageError(
-                f"{self.root / key} cannot be read: {error.strerror or error}. Make it readable, "
-                "then run the same command again."
+                f"{path} cannot be read: {error.strerror or error}. Make it readable, then run "
+                "the same command again."
             ) from error
 
     def folders(self, key: str) -> list[str]:
         return sorted(path.name for path in (self.root / key).glob("[!.]*/") if path.is_dir())
 
-    def sizes(self, key: str) -> dict[str, int]:
+    def files(self, key: str) -> Iterator[tuple[str, Stat]]:
         folder = self.root / key
-        return {
-            path.relative_to(folder).as_posix(): path.stat().st_size
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and not path.name.startswith(".")
-        }
+        for path in sorted(folder.rglob("*")):
+            if not path.is_dir():
+                yield path.relative_to(folder).as_posix(), _stat(path)
 
-    def contents(self, kind: str) -> Iterator[Contents]:
-        for folder in self.root.glob(f"{kind}/*/*/"):
-            # Whoever fills a folder renames files in it: one that changes is left out, as young.
-            with suppress(FileNotFoundError):
-                found = [path.stat() for path in (folder, *folder.rglob("*"))]
-                files = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-                is_draft = folder.name.startswith(".")
-                yield Contents(
-                    reference=folder.relative_to(self.root).as_posix(),
-                    bytes=sum(files),
-                    changed_at=max(stat.st_mtime for stat in found),
-                    is_published=not is_draft and (folder / MANIFEST).is_file(),
-                )
-
-    @contextmanager
-    def scratch(self, key: str) -> Iterator[Path]:
-        path = self.root / key
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        try:
-            with storage_errors(path, REMEDY):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                yield temporary
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
-
-    def put(self, scratch: Path, key: str) -> None:
-        with storage_errors(self.root / key, REMEDY):
-            with scratch.open("rb") as stream:
-                os.fsync(stream.fileno())
-            scratch.replace(self.root / key)
+    def writing(self, key: str) -> AbstractContextManager[Path]:
+        return replacing(self.root / key, REMEDY)
 
     def create(self, key: str, content: bytes) -> bool:
-        with replacing(self.root / key, REMEDY) as temporary:
+        with self.writing(key) as temporary:
             temporary.write_bytes(content)
         return True
 
@@ -118,38 +79,32 @@ class LocalStorage:
             os.utime(self.root / key)
 
     def used_at(self, key: str) -> float:
-        with suppress(OSError):
-            return (self.root / key).stat().st_mtime
-        return 0.0
+        stat = self.stat(key)
+        return stat.changed_at if stat else 0.0
 
     def drafts(self) -> "LocalStorage":
         return self
 
-    def take(self, draft: Path, key: str) -> bool:
+    def take(self, draft: Path, key: str) -> None:
         final = self.root / key
         try:
             draft.rename(final)
         except OSError as error:
-            if (final / MANIFEST).is_file():
-                return False
-            raise StorageError(
-                f"{draft} cannot be renamed to {final}: {error.strerror}. "
-                "Nothing was published. Remove what is in the way and run it again."
-            ) from error
-        return True
+            if not (final / MANIFEST).is_file():
+                raise StorageError(
+                    f"{draft} cannot be renamed to {final}: {error.strerror}. "
+                    "Nothing was published. Remove what is in the way and run it again."
+                ) from error
 
     def fetch(self, key: str, files: Sequence[File]) -> Path:
         return self.root / key
 
     def remove(self, key: str) -> None:
         folder = self.root / key
-        gone = folder.with_name(f".draft-{uuid.uuid4().hex[:12]}")
+        hidden = folder.with_name(f".draft-{uuid.uuid4().hex[:12]}")
         with storage_errors(folder, REMEDY):
-            folder.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
-
-    def discard(self, key: str) -> None:
-        shutil.rmtree(self.root / key, ignore_errors=True)
+            folder.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
 
     def parquet(self, keys: Sequence[str]) -> ds.Dataset:
         return ds.dataset([str(self.root / key) for key in keys], format="parquet")
@@ -157,11 +112,11 @@ class LocalStorage:
     def footer(self, key: str) -> pq.FileMetaData:
         return pq.read_metadata(self.root / key)
 
-    def map(self, request: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        return [request(item) for item in items]
 
-    def scanned(self, key: str, scan: Callable[[], T]) -> T:
-        return scan()
-
-    def reading(self, key: str) -> AbstractContextManager[None]:
-        return nullcontext()
+def _stat(path: Path) -> Stat:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        # Whoever fills a folder renames files in it: its contents are young.
+        return Stat(0, time.time())
+    return Stat(stat.st_size, stat.st_mtime)

@@ -11,19 +11,20 @@ A manifest is never written again: use is noted by an empty object `.used` besid
 once an hour. Files that a library must have in a folder are fetched into the cache, into one
 folder for each content, and checked against the manifest's checksums.
 
+boto3 does what changes or looks at single objects, pyarrow what reads Parquet.
+
 Notes: an object carries its own SHA-256 as metadata, so that describing a part costs a HEAD;
 where a server has lost it, the object is read.
 """
 
 import hashlib
-import logging
 import os
 import shutil
+import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -34,14 +35,13 @@ from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
-from perank_tasks.artifacts.storage import MANIFEST, Contents, File, Stat
+from perank_tasks.artifacts.storage import MANIFEST, File, Stat, Storage
 from perank_tasks.artifacts.storage.local import LocalStorage
-from perank_tasks.artifacts.storage.s3_client import S3, has_collided, is_taken, is_unknown, s3
+from perank_tasks.artifacts.storage.s3_client import S3, s3
+from perank_tasks.artifacts.storage.s3_errors import code_of
 from perank_tasks.errors import ArtifactError, StorageError
-from perank_tasks.support.files import storage_errors
+from perank_tasks.support.files import making_folder, storage_errors
 from perank_tasks.support.s3_uri import S3Uri
-
-log = logging.getLogger(__name__)
 
 USED = ".used"
 """Its time says when the artifact was last used."""
@@ -52,11 +52,9 @@ USE_GRAIN_S = 3600.0
 MULTIPART_BYTES = 64 * 2**20
 """Larger files go up in parts of this size: up to 640 GB in the 10,000 parts that S3 allows."""
 
-STALE_DRAFT_S = 86_400.0
-"""A draft that nothing was written to for so long belongs to a process that was killed."""
-
-STALE_FETCH_S = 14 * 86_400.0
-"""A fetched folder that nobody asked for in so long is removed; it can be fetched again."""
+STALE_S = {"drafts/*/*/.draft-*": 86_400.0, "up/*": 86_400.0, "fetched/*/*": 14 * 86_400.0}
+"""After how long what lies in the cache is removed: drafts and files on their way up belong to a
+process that was killed, and what was fetched and not asked for since can be fetched again."""
 
 REQUESTS_AT_ONCE = 16
 
@@ -69,16 +67,18 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class S3Storage:
+class S3Storage(Storage):
     """See `perank_tasks.artifacts.storage.Storage`.
 
     Args:
         cache: local folder for drafts, files on their way up, and fetched ones.
     """
 
+    root: S3Uri
+
     def __init__(self, root: S3Uri, cache: Path):
         self.root = root
-        self.cache = cache
+        self.cache = cache / "s3"
         self._bucket_is_there = False
 
     @property
@@ -90,32 +90,23 @@ class S3Storage:
             self.s3.look(self.root)
         self._bucket_is_there = True
 
-    def name(self, key: str) -> str:
-        return str(self.root / key)
-
-    def path(self, key: str) -> Path:
-        raise StorageError(
-            f"{self.name(key)} is not on this machine. `Artifact.local` fetches what a library "
-            "must have in a folder."
-        )
-
     def stat(self, key: str) -> Stat | None:
-        found = self._head(key)
-        return Stat(found["ContentLength"], found["LastModified"].timestamp()) if found else None
+        head = self._head(key)
+        return Stat(head["ContentLength"], head["LastModified"].timestamp()) if head else None
 
     def _head(self, key: str) -> dict[str, Any] | None:
-        found = self.s3.head(self.root / key)
-        if found is None and not self._bucket_is_there:
+        head = self.s3.head(self.root / key)
+        if head is None and not self._bucket_is_there:
             self.check()  # a bucket that is not there looks like an object that is not
-        return found
+        return head
 
     def sha256(self, key: str) -> str:
-        found = self._head(key)
-        if found is None:
-            raise ArtifactError(f"{self.name(key)} is gone. Run the stage that makes it again.")
-        if known := found.get("Metadata", {}).get("sha256"):
+        head = self._head(key)
+        if head is None:
+            raise ArtifactError(f"{self.root / key} is gone. Run the stage that makes it again.")
+        if known := head.get("Metadata", {}).get("sha256"):
             return str(known)
-        with self.scratch(key) as scratch:
+        with self._scratch(key) as scratch:
             self._download(key, scratch)
             return _sha256(scratch)
 
@@ -123,105 +114,72 @@ class S3Storage:
         return self.map(lambda key: self.s3.get(self.root / key), keys)
 
     def folders(self, key: str) -> list[str]:
-        prefix = f"{(self.root / key).key}/"
-        pages = self._pages(prefix, Delimiter="/")
-        names = [
-            found["Prefix"].removeprefix(prefix).rstrip("/")
-            for page in pages
-            for found in page.get("CommonPrefixes", [])
-        ]
-        return sorted(name for name in names if not name.startswith("."))
+        children = self.s3.children(self.root / key)
+        return [name for name, is_folder in children if is_folder and not name.startswith(".")]
 
-    def sizes(self, key: str) -> dict[str, int]:
-        return {
-            name: size
-            for name, size, _ in self._objects(key)
-            if not PurePosixPath(name).name.startswith(".")
-        }
-
-    def contents(self, kind: str) -> Iterator[Contents]:
-        folders: dict[str, list[tuple[str, int, float]]] = {}
-        for name, size, changed_at in self._objects(kind):
-            collection, _, rest = name.partition("/")
-            key, slash, file = rest.partition("/")
-            if slash:
-                folder = folders.setdefault(f"{kind}/{collection}/{key}", [])
-                folder.append((file, size, changed_at))
-        for reference, files in folders.items():
-            yield Contents(
-                reference=reference,
-                bytes=sum(size for _, size, _ in files),
-                changed_at=max(changed_at for *_, changed_at in files),
-                is_published=any(name == MANIFEST for name, *_ in files),
-            )
-
-    def _objects(self, key: str) -> Iterator[tuple[str, int, float]]:
-        """(name relative to the folder, bytes, time) of every object below it."""
-        prefix = f"{(self.root / key).key}/"
-        for page in self._pages(prefix):
-            for found in page.get("Contents", []):
-                name = found["Key"].removeprefix(prefix)
-                yield name, found["Size"], found["LastModified"].timestamp()
-
-    def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
-        paginator = self.s3.client.get_paginator("list_objects_v2")
-        with self.s3.errors(S3Uri(self.root.bucket, prefix.rstrip("/"))):
-            yield from paginator.paginate(Bucket=self.root.bucket, Prefix=prefix, **options)
+    def files(self, key: str) -> Iterator[tuple[str, Stat]]:
+        prefix = (self.root / key).prefix
+        for page in self.s3.pages(self.root / key):
+            for item in page.get("Contents", []):
+                stat = Stat(item["Size"], item["LastModified"].timestamp())
+                yield item["Key"].removeprefix(prefix), stat
 
     @contextmanager
-    def scratch(self, key: str) -> Iterator[Path]:
-        folder = self._new_folder("up")
-        try:
-            with storage_errors(folder, _REMEDY):
-                folder.mkdir(parents=True)
-                yield folder / PurePosixPath(key).name
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    def writing(self, key: str) -> Iterator[Path]:
+        with self._scratch(key) as scratch:
+            yield scratch
+            if scratch.exists():
+                with self.s3.errors(self.root / key):
+                    self._upload(scratch, key, self.s3.client)
 
-    def put(self, scratch: Path, key: str) -> None:
-        self._upload(scratch, key, self.s3.client)
+    @contextmanager
+    def _scratch(self, key: str) -> Iterator[Path]:
+        """A local file of the same name, which is gone after the block."""
+        self._remove_stale()
+        parent = self.cache / "up"
+        with storage_errors(parent, _REMEDY):
+            parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder:
+                yield Path(folder) / PurePosixPath(key).name
 
     def _upload(self, file: Path, key: str, client: Any) -> None:
-        uri = self.root / key
-        with self.s3.errors(uri):
-            client.upload_file(
-                str(file),
-                uri.bucket,
-                uri.key,
-                ExtraArgs={"Metadata": {"sha256": _sha256(file)}},
-                Config=TransferConfig(
-                    multipart_threshold=MULTIPART_BYTES,
-                    multipart_chunksize=MULTIPART_BYTES,
-                    max_concurrency=4,
-                ),
-            )
+        client.upload_file(
+            str(file),
+            self.root.bucket,
+            (self.root / key).key,
+            ExtraArgs={"Metadata": {"sha256": _sha256(file)}},
+            Config=TransferConfig(
+                multipart_threshold=MULTIPART_BYTES,
+                multipart_chunksize=MULTIPART_BYTES,
+                max_concurrency=4,
+            ),
+        )
 
     def create(self, key: str, content: bytes) -> bool:
         uri = self.root / key
+        return self._create(
+            key, lambda client: client.put_object(Bucket=uri.bucket, Key=uri.key, Body=content)
+        )
 
-        def put(client: Any) -> None:
-            client.put_object(Bucket=uri.bucket, Key=uri.key, Body=content)
-
-        with self.s3.errors(uri):
-            return self._creating(put)
-
-    def _creating(self, put: Callable[[Any], None]) -> bool:
+    def _create(self, key: str, put: Callable[[Any], None]) -> bool:
         """Make an object unless it is there; where a server has no conditions, make it anyway."""
-        for attempt in range(self.s3.attempts):
-            try:
-                put(self.s3.creating)
-            except (ClientError, S3UploadFailedError, StorageError) as error:
-                said = _server_error(error)
-                if is_taken(said):
-                    return False
-                if is_unknown(said):
-                    put(self.s3.client)
+        with self.s3.errors(self.root / key):
+            for attempt in range(self.s3.attempts):
+                try:
+                    put(self.s3.creating)
                     return True
-                if not has_collided(said) or attempt == self.s3.attempts - 1:
-                    raise
+                except (ClientError, S3UploadFailedError) as error:
+                    code = code_of(error)
+                    if code == "PreconditionFailed":
+                        return False
+                    if code in ("NotImplemented", "501"):
+                        put(self.s3.client)
+                        return True
+                    # Another request of its kind was on its way: it is made again.
+                    is_last = attempt == self.s3.attempts - 1
+                    if code != "ConditionalRequestConflict" or is_last:
+                        raise
                 time.sleep(0.1 * 2**attempt)
-            else:
-                return True
         return False
 
     def touch(self, key: str) -> None:
@@ -232,58 +190,46 @@ class S3Storage:
             self.s3.client.put_object(Bucket=marker.bucket, Key=marker.key, Body=b"")
 
     def used_at(self, key: str) -> float:
-        found = self.stat(key)
-        if found is None:
+        stat = self.stat(key)
+        if stat is None:
             return 0.0
-        if time.time() - found.changed_at < USE_GRAIN_S:
-            return found.changed_at
+        if time.time() - stat.changed_at < USE_GRAIN_S:
+            return stat.changed_at
         marker = self.stat(f"{key.removesuffix(MANIFEST)}{USED}")
-        return max(found.changed_at, marker.changed_at if marker else 0.0)
+        return max(stat.changed_at, marker.changed_at if marker else 0.0)
 
     def drafts(self) -> LocalStorage:
-        folder = self.cache / "s3" / "drafts"
-        _forget(folder.glob("*/*/.draft-*"), STALE_DRAFT_S)
-        return LocalStorage(folder)
+        self._remove_stale()
+        return LocalStorage(self.cache / "drafts")
 
-    def take(self, draft: Path, key: str) -> bool:
+    def take(self, draft: Path, key: str) -> None:
         for path in sorted(draft.rglob("*")):
             if path.is_file() and not path.name.startswith("."):
                 name = f"{key}/{path.relative_to(draft).as_posix()}"
                 # One that is there is of somebody who was killed, or publishes the same just now.
-                self._creating(partial(self._upload, path, name))
-        return True
+                self._create(name, partial(self._upload, path, name))
 
     def fetch(self, key: str, files: Sequence[File]) -> Path:
         content = "".join(f"{file.name} {file.sha256}\n" for file in files)
         digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-        folder = self.cache / "s3" / "fetched" / key.replace("/", "_") / digest
-        with storage_errors(folder, _REMEDY):
-            if folder.is_dir():
+        folder = self.cache / "fetched" / key.replace("/", "_") / digest
+        if folder.is_dir():
+            with storage_errors(folder, _REMEDY):
                 os.utime(folder)
-                return folder
-            _forget(folder.parents[1].glob("*/*"), STALE_FETCH_S)
-            scratch = self._new_folder("down")
-            try:
-                scratch.mkdir(parents=True)
-                for file in files:
-                    self._fetch(key, file, scratch / file.name)
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    scratch.rename(folder)
-                except OSError:
-                    if not folder.is_dir():  # else somebody has fetched it meanwhile
-                        raise
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+            return folder
+        self._remove_stale()
+        with making_folder(folder, _REMEDY) as scratch:
+            for file in files:
+                self._fetch(key, file, scratch / file.name)
         return folder
 
     def _fetch(self, key: str, file: File, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         self._download(f"{key}/{file.name}", target)
-        if (found := _sha256(target)) != file.sha256:
+        if (sha256 := _sha256(target)) != file.sha256:
             raise ArtifactError(
-                f"{self.name(key)}/{file.name} is not what its manifest says: expected SHA-256 "
-                f"{file.sha256}, found {found}. Remove {self.name(key)} and run the stage that "
+                f"{self.root / key}/{file.name} is not what its manifest says: expected SHA-256 "
+                f"{file.sha256}, found {sha256}. Remove {self.root / key} and run the stage that "
                 "makes it again."
             )
 
@@ -293,9 +239,9 @@ class S3Storage:
             self.s3.client.download_file(uri.bucket, uri.key, str(target))
 
     def remove(self, key: str) -> None:
-        names = [name for name, *_ in self._objects(key)]
+        names = [name for name, _ in self.files(key)]
         if not names:
-            raise StorageError(f"{self.name(key)} cannot be removed: there is nothing there.")
+            raise StorageError(f"{self.root / key} cannot be removed: there is nothing there.")
         if MANIFEST in names:  # first: from then on there is no artifact
             names.remove(MANIFEST)
             self._delete(f"{key}/{MANIFEST}")
@@ -306,22 +252,15 @@ class S3Storage:
         with self.s3.errors(uri):
             self.s3.client.delete_object(Bucket=uri.bucket, Key=uri.key)
 
-    def discard(self, key: str) -> None:
-        with suppress(StorageError):
-            self.remove(key)
-
     def parquet(self, keys: Sequence[str]) -> ds.Dataset:
         system = self.s3.arrow(self.root.bucket)
-        paths = [f"{self.root.bucket}/{(self.root / key).key}" for key in keys]
-        return self.s3.scanned(
-            self.root / keys[0], lambda: ds.dataset(paths, filesystem=system, format="parquet")
-        )
+        paths = [(self.root / key).path for key in keys]
+        return self.scanned(keys[0], lambda: ds.dataset(paths, filesystem=system, format="parquet"))
 
     def footer(self, key: str) -> pq.FileMetaData:
-        uri = self.root / key
-        system = self.s3.arrow(uri.bucket)
-        return self.s3.scanned(
-            uri, lambda: pq.read_metadata(f"{uri.bucket}/{uri.key}", filesystem=system)
+        system = self.s3.arrow(self.root.bucket)
+        return self.scanned(
+            key, lambda: pq.read_metadata((self.root / key).path, filesystem=system)
         )
 
     def map(self, request: Callable[[T], R], items: Sequence[T]) -> list[R]:
@@ -331,30 +270,13 @@ class S3Storage:
     def scanned(self, key: str, scan: Callable[[], T]) -> T:
         return self.s3.scanned(self.root / key, scan)
 
-    def reading(self, key: str) -> AbstractContextManager[None]:
-        return self.s3.errors(self.root / key)
-
-    def _new_folder(self, what: str) -> Path:
-        parent = self.cache / "s3" / what
-        _forget(parent.glob("*"), STALE_DRAFT_S)
-        return parent / uuid.uuid4().hex[:12]
-
-
-def _forget(folders: Iterable[Path], after_s: float) -> None:
-    """Remove what a killed process has left, or what nobody asked for in long."""
-    for folder in list(folders):
-        with suppress(OSError):
-            changed = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
-            if time.time() - changed > after_s:
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _server_error(error: BaseException) -> BaseException | None:
-    """The server's own error behind ours or upload_file's."""
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, ClientError):
-        seen = seen.__cause__ or seen.__context__
-    return seen
+    def _remove_stale(self) -> None:
+        for pattern, after_s in STALE_S.items():
+            for folder in list(self.cache.glob(pattern)):
+                with suppress(OSError):
+                    changed = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+                    if time.time() - changed > after_s:
+                        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""How S3 is reached: endpoint, region, credentials, timeouts, retries, and errors in words.
+"""How S3 is reached: endpoint, region, credentials, timeouts, retries.
 
 All of it comes from the standard chain (`AWS_*` variables, profiles, roles of the machine), or
 from an `Access` that somebody hands over, as the Airflow adapter does with a connection. Secrets
@@ -12,7 +12,6 @@ they have changed.
 
 import os
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,8 +25,15 @@ import pyarrow.fs as pafs
 from boto3.exceptions import Boto3Error
 from botocore import exceptions as aws
 from botocore.config import Config
-from botocore.parsers import ResponseParserError
 
+from perank_tasks.artifacts.storage.s3_errors import (
+    AGAIN,
+    ERRORS,
+    KEYS,
+    code_of,
+    explain,
+    is_from_pyarrow,
+)
 from perank_tasks.errors import StorageError
 from perank_tasks.support.s3_uri import S3Uri
 
@@ -66,55 +72,48 @@ def s3() -> "S3":
 
 @cache
 def _client(access: Access | None, chain: tuple[tuple[str, str], ...]) -> "S3":
-    return S3(access)
+    try:
+        return S3(access or Access(boto3.Session()))
+    except (aws.BotoCoreError, Boto3Error, ValueError) as error:
+        # The words of the first two name a profile or a file; a URL may hold a password.
+        why = "the endpoint is no URL" if isinstance(error, ValueError) else str(error)
+        raise StorageError(f"S3 cannot be reached as it is set up: {why}. {KEYS}") from error
 
 
 class S3:
     """One way to S3: a client, one that never replaces an object, and pyarrow's file system."""
 
-    def __init__(self, access: Access | None):
-        self.attempts = _attempts()
-        with _setting_errors():
-            self._session = access.session if access else boto3.Session()
-            config = Config(
-                connect_timeout=CONNECT_TIMEOUT_S,
-                read_timeout=READ_TIMEOUT_S,
-                max_pool_connections=CONNECTIONS,
-                retries={"mode": "standard", "total_max_attempts": self.attempts},
-                user_agent_extra="perank",
-            )
-            if access and access.config:
-                config = config.merge(access.config)
-            self._verify = access.verify if access else None
-            options: dict[str, Any] = {"config": config, "verify": self._verify}
-            if access and access.endpoint_url:
-                options["endpoint_url"] = access.endpoint_url
-            self.client = self._session.client("s3", **options)
-            self.creating = self._session.client("s3", **options)
+    def __init__(self, access: Access):
+        value = os.environ.get("AWS_MAX_ATTEMPTS", "")
+        self.attempts = max(int(value), 1) if value.isdigit() else ATTEMPTS
+        config = Config(
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            max_pool_connections=CONNECTIONS,
+            retries={"mode": "standard", "total_max_attempts": self.attempts},
+            user_agent_extra="perank",
+        )
+        options: dict[str, Any] = {
+            "config": config.merge(access.config) if access.config else config,
+            "verify": access.verify,
+            "endpoint_url": access.endpoint_url,
+        }
+        self._session = access.session
+        self._verify = access.verify
+        self.client = self._session.client("s3", **options)
+        self.creating = self._session.client("s3", **options)
         for operation in ("PutObject", "CompleteMultipartUpload"):
             # boto3's upload_file has no argument for it.
             self.creating.meta.events.register(
                 f"provide-client-params.s3.{operation}", _only_where_absent
             )
-        self._lock = threading.Lock()
-        self._arrow: tuple[Any, pafs.S3FileSystem] | None = None
+        self._arrow: dict[Any, pafs.S3FileSystem] = {}
 
     @property
     def endpoint(self) -> str:
         """Where requests go, without anything that could be a secret."""
         parts = urlsplit(self.client.meta.endpoint_url)
         return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
-
-    def in_words(self, error: OSError) -> StorageError | None:
-        """What pyarrow says of a dataset that was scanned outside of `errors`; None: not its."""
-        found = re.search(r"key '(.*?)' in bucket '(.*?)'.*AWS Error", str(error), re.DOTALL)
-        if found is None:
-            return None
-        try:
-            with self.errors(S3Uri(found[2], found[1])):
-                raise error
-        except StorageError as said:
-            return said
 
     @contextmanager
     def errors(self, uri: S3Uri) -> Iterator[None]:
@@ -129,16 +128,43 @@ class S3:
             except Exception as error:
                 # An answer to HEAD has no body that says what is wrong, and pyarrow's words are
                 # its own: a listing of the same place says it.
-                if _is_arrows(error) or (isinstance(error, aws.ClientError) and _is_bare(error)):
+                is_bare = isinstance(error, aws.ClientError) and code_of(error).isdigit()
+                if is_bare or is_from_pyarrow(error):
                     self.look(uri)
                 raise
-        except _ERRORS as error:
-            cause, remedy = _explain(_said_by_the_server(error), self.endpoint)
+        except ERRORS as error:
+            cause, remedy = explain(error, self.endpoint)
             raise StorageError(f"{uri}: {cause}. {remedy}") from error
+
+    def in_words(self, error: OSError) -> StorageError | None:
+        """What pyarrow says of a dataset that was scanned outside of `errors`; None: not its."""
+        place = re.search(r"key '(.*?)' in bucket '(.*?)'.*AWS Error", str(error), re.DOTALL)
+        if place is None:
+            return None
+        try:
+            with self.errors(S3Uri(place[2], place[1])):
+                raise error
+        except StorageError as refusal:
+            return refusal
 
     def look(self, uri: S3Uri) -> None:
         """List one key of a place; raises what is wrong with bucket, rights or endpoint."""
         self.client.list_objects_v2(Bucket=uri.bucket, Prefix=uri.key, MaxKeys=1)
+
+    def pages(self, uri: S3Uri, **options: str) -> Iterator[dict[str, Any]]:
+        """Answers that list what lies below a place."""
+        with self.errors(uri):
+            paginator = self.client.get_paginator("list_objects_v2")
+            yield from paginator.paginate(Bucket=uri.bucket, Prefix=uri.prefix, **options)
+
+    def children(self, uri: S3Uri) -> list[tuple[str, bool]]:
+        """What is directly below a place, in order: its name, and whether it is a folder."""
+        keys: set[str] = set()
+        for page in self.pages(uri, Delimiter="/"):
+            keys.update(item["Key"] for item in page.get("Contents", []))
+            keys.update(item["Prefix"] for item in page.get("CommonPrefixes", []))
+        names = [(key.removeprefix(uri.prefix), key.endswith("/")) for key in sorted(keys)]
+        return [(name.strip("/"), is_folder) for name, is_folder in names if name.strip("/")]
 
     def head(self, uri: S3Uri) -> dict[str, Any] | None:
         """Size, time, ETag and metadata of an object; None where there is none."""
@@ -146,7 +172,7 @@ class S3:
             try:
                 return dict(self.client.head_object(Bucket=uri.bucket, Key=uri.key))
             except aws.ClientError as error:
-                if _code(error) not in ("404", "NoSuchKey"):
+                if code_of(error) not in ("404", "NoSuchKey"):
                     raise
         return None
 
@@ -155,30 +181,27 @@ class S3:
 
         A connection that breaks while the content is read is retried, which boto3 leaves to us.
         """
+        broken = (aws.ResponseStreamingError, aws.IncompleteReadError, aws.ReadTimeoutError)
         with self.errors(uri):
-            try:
-                return self.retried(lambda: self._get(uri, options))
-            except aws.ClientError as error:
-                if _code(error) != "NoSuchKey":
-                    raise
+            for attempt in range(1, self.attempts + 1):
+                try:
+                    return self._get(uri, options)
+                except aws.ClientError as error:
+                    if code_of(error) != "NoSuchKey":
+                        raise
+                    return None
+                except broken:
+                    if attempt == self.attempts:
+                        raise
+                    time.sleep(min(2 ** (attempt - 2), 8))
         return None
 
     def _get(self, uri: S3Uri, options: dict[str, str]) -> bytes:
         answer = self.client.get_object(Bucket=uri.bucket, Key=uri.key, **options)
         if options.get("IfMatch") not in (None, answer["ETag"]):  # a server that ignores it
-            raise StorageError(f"{uri}: the object changed meanwhile. {_AGAIN}")
+            raise StorageError(f"{uri}: the object changed meanwhile. {AGAIN}")
         content: bytes = answer["Body"].read()
         return content
-
-    def retried(self, request: Callable[[], T]) -> T:
-        """Call again where a connection broke after the first bytes of an answer."""
-        broken = (aws.ResponseStreamingError, aws.IncompleteReadError, aws.ReadTimeoutError)
-        for attempt in range(1, self.attempts):
-            try:
-                return request()
-            except broken:
-                time.sleep(min(2 ** (attempt - 2), 8))
-        return request()
 
     def scanned(self, uri: S3Uri, request: Callable[[], T]) -> T:
         """Read by pyarrow, once more where it failed on a server that answers again."""
@@ -186,42 +209,44 @@ class S3:
             try:
                 return request()
             except OSError as error:
-                if not _is_arrows(error):
+                if not is_from_pyarrow(error):
                     raise
                 self.look(uri)
             return request()
 
     def arrow(self, bucket: str) -> pafs.S3FileSystem:
         """pyarrow's file system with the credentials of this moment."""
-        with self.errors(S3Uri(bucket)), self._lock:
-            found = self._session.get_credentials()
-            if found is None:
+        with self.errors(S3Uri(bucket)):
+            credentials = self._session.get_credentials()
+            if credentials is None:
                 raise aws.NoCredentialsError()
-            keys = found.get_frozen_credentials()
-            aws_itself = re.search(r"\.amazonaws\.com(\.cn)?$", self.endpoint)
-            region = self._region(bucket) if aws_itself else self.client.meta.region_name
-            wanted = (keys, region)
-            if self._arrow is None or self._arrow[0] != wanted:
-                style = (self.client.meta.config.s3 or {}).get("addressing_style")
-                if self.client.meta.config.response_checksum_validation == "when_required":
-                    # pyarrow has no argument for it.
-                    os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
-                ca = self._verify or os.environ.get("AWS_CA_BUNDLE")
-                system = pafs.S3FileSystem(
-                    access_key=keys.access_key,
-                    secret_key=keys.secret_key,
-                    session_token=keys.token,
-                    region=region,
-                    scheme=urlsplit(self.endpoint).scheme,
-                    endpoint_override=None if aws_itself else urlsplit(self.endpoint).netloc,
-                    force_virtual_addressing=style == "virtual",
-                    connect_timeout=CONNECT_TIMEOUT_S,
-                    request_timeout=READ_TIMEOUT_S,
-                    retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=self.attempts),
-                    tls_ca_file_path=ca if isinstance(ca, str) else None,
-                )
-                self._arrow = (wanted, system)
-            return self._arrow[1]
+            keys = credentials.get_frozen_credentials()
+            is_aws = re.search(r"\.amazonaws\.com(\.cn)?$", self.endpoint) is not None
+            region = self._region(bucket) if is_aws else self.client.meta.region_name
+            system = self._arrow.get((keys, region)) or self._file_system(keys, region, is_aws)
+            self._arrow = {(keys, region): system}
+            return system
+
+    def _file_system(self, keys: Any, region: str, is_aws: bool) -> pafs.S3FileSystem:
+        config = self.client.meta.config
+        if config.response_checksum_validation == "when_required":
+            # pyarrow has no argument for it.
+            os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
+        certificates = self._verify or os.environ.get("AWS_CA_BUNDLE")
+        endpoint = urlsplit(self.endpoint)
+        return pafs.S3FileSystem(
+            access_key=keys.access_key,
+            secret_key=keys.secret_key,
+            session_token=keys.token,
+            region=region,
+            scheme=endpoint.scheme,
+            endpoint_override=None if is_aws else endpoint.netloc,
+            force_virtual_addressing=(config.s3 or {}).get("addressing_style") == "virtual",
+            connect_timeout=CONNECT_TIMEOUT_S,
+            request_timeout=READ_TIMEOUT_S,
+            retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=self.attempts),
+            tls_ca_file_path=certificates if isinstance(certificates, str) else None,
+        )
 
     def _region(self, bucket: str) -> str:
         """The bucket's own region, which pyarrow, unlike boto3, does not find by itself."""
@@ -231,148 +256,5 @@ class S3:
         return region
 
 
-def is_taken(error: BaseException | None) -> bool:
-    """Whether a creating request was refused because the object is there."""
-    return isinstance(error, aws.ClientError) and _code(error) == "PreconditionFailed"
-
-
-def has_collided(error: BaseException | None) -> bool:
-    """Whether a creating request met another one of its kind, and is to be made again."""
-    return isinstance(error, aws.ClientError) and _code(error) == "ConditionalRequestConflict"
-
-
-def is_unknown(error: BaseException | None) -> bool:
-    """Whether the server says that it cannot create on condition."""
-    return isinstance(error, aws.ClientError) and _code(error) in ("NotImplemented", "501")
-
-
 def _only_where_absent(params: dict[str, Any], **_: Any) -> None:
     params["IfNoneMatch"] = "*"
-
-
-def _attempts() -> int:
-    value = os.environ.get("AWS_MAX_ATTEMPTS", "")
-    return max(int(value), 1) if value.isdigit() else ATTEMPTS
-
-
-def _code(error: aws.ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-_RIGHTS = (
-    "Allow these credentials s3:ListBucket on the bucket and s3:GetObject, s3:PutObject and "
-    "s3:DeleteObject on its objects; docs/storage.md has the policy."
-)
-_KEYS = (
-    "Look at AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, at AWS_PROFILE, or at the connection "
-    "that PERANK_AWS_CONN_ID names."
-)
-_AGAIN = "Run the same command again; finished parts are kept."
-_RENEW = f"Renew it (`aws sso login`, or a new session token), then: {_AGAIN}"
-_ENDPOINT = "Look at AWS_ENDPOINT_URL, or at the connection's endpoint_url."
-
-_CAUSES: dict[str, tuple[str, str]] = {
-    "NoSuchBucket": (
-        "there is no such bucket",
-        "Correct the bucket's name, or make it: aws s3 mb s3://BUCKET.",
-    ),
-    "AccessDenied": ("access is denied", _RIGHTS),
-    "AllAccessDisabled": ("access is disabled", _RIGHTS),
-    "InvalidAccessKeyId": ("the server does not know the access key", _KEYS),
-    "SignatureDoesNotMatch": ("the secret key is not the access key's", _KEYS),
-    "InvalidToken": ("the session token is not valid", _KEYS),
-    "ExpiredToken": ("the session token has expired", _RENEW),
-    "ExpiredTokenException": ("the session token has expired", _RENEW),
-    "TokenRefreshRequired": ("the session token has expired", _RENEW),
-    "RequestTimeTooSkewed": (
-        "this machine's clock and the server's differ too much",
-        "Set the clock (NTP), then run the same command again.",
-    ),
-    "PermanentRedirect": ("the bucket is in another region", "Set AWS_DEFAULT_REGION to it."),
-    "AuthorizationHeaderMalformed": (
-        "the bucket is in another region",
-        "Set AWS_DEFAULT_REGION to it.",
-    ),
-    "SlowDown": ("the server asks for fewer requests", _AGAIN),
-    "ServiceUnavailable": ("the server is overloaded or starting", _AGAIN),
-    "InternalError": ("the server failed", _AGAIN),
-    "NoSuchKey": ("there is no such object", "Run the stage that makes it again."),
-    "PreconditionFailed": ("the object changed meanwhile", _AGAIN),
-    # Of an object that was there a moment ago, and longer.
-    "InvalidRange": ("the object changed meanwhile", _AGAIN),
-}
-
-
-_ERRORS = (
-    aws.BotoCoreError,
-    aws.ClientError,
-    Boto3Error,
-    ResponseParserError,
-    OSError,
-    RecursionError,  # boto3 asks for a bucket's region again and again where all answers redirect
-)
-
-
-@contextmanager
-def _setting_errors() -> Iterator[None]:
-    try:
-        yield
-    except (aws.BotoCoreError, Boto3Error, ValueError) as error:
-        # The words of the first two name a profile or a file; a URL may hold a password.
-        why = "the endpoint is no URL" if isinstance(error, ValueError) else str(error)
-        raise StorageError(f"S3 cannot be reached as it is set up: {why}. {_KEYS}") from error
-
-
-def _said_by_the_server(error: BaseException) -> BaseException:
-    """The reason behind what upload_file says in its own words."""
-    return error.__context__ or error if isinstance(error, Boto3Error) else error
-
-
-def _is_arrows(error: BaseException) -> bool:
-    # Some of boto3's are also OSErrors, by way of another library's.
-    return isinstance(error, OSError) and not isinstance(error, aws.BotoCoreError)
-
-
-def _is_bare(error: aws.ClientError) -> bool:
-    return _code(error).isdigit()
-
-
-def _explain(error: BaseException, endpoint: str) -> tuple[str, str]:
-    """What is wrong and what to do; never the words of a server that may repeat a secret."""
-    if isinstance(error, aws.ClientError):
-        code = _code(error)
-        if code in _CAUSES:
-            cause, remedy = _CAUSES[code]
-            return f"{cause} ({code}, {endpoint})", remedy
-        if code == "403" and error.operation_name.startswith("Head"):
-            return f"access is denied ({endpoint})", _RIGHTS
-        if code.isdigit() and not code.startswith("5"):
-            return f"what answers at {endpoint} is no S3 server (HTTP status {code})", _ENDPOINT
-        return f"{endpoint} refused it: {code}", _AGAIN
-    if isinstance(error, (aws.NoCredentialsError, aws.PartialCredentialsError)):
-        return "there are no credentials", _KEYS
-    if isinstance(
-        error, (aws.UnauthorizedSSOTokenError, aws.SSOTokenLoadError, aws.TokenRetrievalError)
-    ):
-        return "the sign-on's token has expired", _RENEW
-    if isinstance(error, (aws.ProfileNotFound, aws.CredentialRetrievalError)):
-        return f"the credentials cannot be read ({type(error).__name__})", _KEYS
-    if isinstance(error, aws.SSLError):
-        return (
-            f"{endpoint} has a certificate that is not trusted",
-            "Set AWS_CA_BUNDLE to the authority's certificates.",
-        )
-    if isinstance(error, (aws.ResponseStreamingError, aws.IncompleteReadError)):
-        return f"{endpoint} stopped in the middle of an answer", _AGAIN
-    if isinstance(error, (aws.ReadTimeoutError, aws.ConnectionClosedError)):
-        return f"{endpoint} stopped answering", f"See that it runs. {_AGAIN}"
-    if isinstance(error, (aws.HTTPClientError, aws.ConnectionError)):
-        return (
-            f"nothing answers at {endpoint} ({type(error).__name__})",
-            f"See that the server runs and that AWS_ENDPOINT_URL names it. {_AGAIN}",
-        )
-    if isinstance(error, (ResponseParserError, RecursionError)):
-        return f"what answers at {endpoint} is no S3 server", _ENDPOINT
-    if isinstance(error, OSError):
-        return f"{endpoint} broke off while it was read", _AGAIN
-    return f"{type(error).__name__}", _ENDPOINT

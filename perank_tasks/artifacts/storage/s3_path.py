@@ -7,6 +7,7 @@ replaced while it is read is an error, never a mixture.
 
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -26,27 +27,15 @@ def _s3() -> "S3":
     return s3()
 
 
+@dataclass(frozen=True)
 class S3Path:
-    """A file, or all files below a prefix."""
+    """A file, or all files below a prefix. `listed_as_folder` is what a listing has said."""
 
-    def __init__(self, uri: S3Uri, is_dir: bool | None = None):
-        self.uri = uri
-        self._is_dir = is_dir
+    uri: S3Uri
+    listed_as_folder: bool | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return str(self.uri)
-
-    def __repr__(self) -> str:
-        return f"S3Path({self.uri})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, S3Path) and self.uri == other.uri
-
-    def __hash__(self) -> int:
-        return hash(self.uri)
-
-    def __lt__(self, other: "S3Path") -> bool:
-        return str(self) < str(other)
 
     def __truediv__(self, name: str) -> "S3Path":
         return S3Path(self.uri / name)
@@ -68,27 +57,13 @@ class S3Path:
 
     def is_dir(self) -> bool:
         """Whether there is something below it."""
-        if self._is_dir is not None:  # as a listing has said
-            return self._is_dir
-        with _s3().errors(self.uri):
-            found = _s3().client.list_objects_v2(
-                Bucket=self.uri.bucket, Prefix=self._prefix, MaxKeys=1
-            )
-        return "Contents" in found
+        if self.listed_as_folder is not None:
+            return self.listed_as_folder
+        return any("Contents" in page for page in _s3().pages(self.uri))
 
     def iterdir(self) -> Iterator["S3Path"]:
         """Everything directly below; a folder is a name with something below it."""
-        names: set[str] = set()
-        with _s3().errors(self.uri):
-            paginator = _s3().client.get_paginator("list_objects_v2")
-            for page in paginator.paginate(
-                Bucket=self.uri.bucket, Prefix=self._prefix, Delimiter="/"
-            ):
-                names |= {found["Key"] for found in page.get("Contents", [])}
-                names |= {found["Prefix"] for found in page.get("CommonPrefixes", [])}
-        for name in sorted(names):
-            if below := name.removeprefix(self._prefix).strip("/"):
-                yield S3Path(self.uri / below, is_dir=name.endswith("/"))
+        return (S3Path(self.uri / name, is_dir) for name, is_dir in _s3().children(self.uri))
 
     def glob(self, pattern: str) -> Iterator["S3Path"]:
         """Those directly below whose names match."""
@@ -101,10 +76,6 @@ class S3Path:
             StorageError: it is not there, or is replaced while it is read.
         """
         return io.BufferedReader(_Ranges(self.uri), RANGE_BYTES)
-
-    @property
-    def _prefix(self) -> str:
-        return f"{self.uri.key}/" if self.uri.key else ""
 
 
 AnyPath = Path | S3Path
@@ -123,12 +94,12 @@ class _Ranges(io.RawIOBase):
     """An object as a raw file; a `BufferedReader` asks it for one range after another."""
 
     def __init__(self, uri: S3Uri):
-        found = _s3().head(uri)
-        if found is None:
+        head = _s3().head(uri)
+        if head is None:
             raise StorageError(f"{uri}: there is no such object.")
         self._uri = uri
-        self._size: int = found["ContentLength"]
-        self._etag: str = found["ETag"]
+        self._size: int = head["ContentLength"]
+        self._etag: str = head["ETag"]
         self._at = 0
 
     def readable(self) -> bool:

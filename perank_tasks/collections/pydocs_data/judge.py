@@ -23,7 +23,7 @@ import duckdb
 from perank_tasks.artifacts.store import Store
 from perank_tasks.collections import trec
 from perank_tasks.collections.records import Judgement
-from perank_tasks.errors import PerankError, RunFileError
+from perank_tasks.errors import CollectionError, PerankError
 from perank_tasks.settings import Settings
 
 GRADES = ("0", "1", "2", "3")
@@ -78,7 +78,7 @@ def record_grades(grades: Iterable[Path], sheet: Path, qrels: Path) -> int:
         How many judgements the file holds now.
 
     Raises:
-        RunFileError: a line is malformed, names what the sheet does not hold, or is twice.
+        CollectionError: a line is malformed, names what the sheet does not hold, or is twice.
     """
     entries = (json.loads(line) for line in sheet.read_text().splitlines())
     hashes = {(entry["query_id"], entry["passage_id"]): entry["text_hash"] for entry in entries}
@@ -90,7 +90,7 @@ def record_grades(grades: Iterable[Path], sheet: Path, qrels: Path) -> int:
             query_id, passage_id, grade = _parse(path, number, line)
             pair = query_id, passage_id
             if pair not in hashes or pair in new:
-                raise RunFileError(
+                raise CollectionError(
                     f"{path}:{number}: {query_id} {passage_id} is "
                     f"{'graded twice' if pair in new else f'not on the sheet {sheet}'}. "
                     "Nothing was recorded."
@@ -104,7 +104,7 @@ def record_grades(grades: Iterable[Path], sheet: Path, qrels: Path) -> int:
 def _parse(path: Path, number: int, line: str) -> tuple[str, str, int]:
     fields = line.split("\t")
     if len(fields) != 3 or fields[2] not in GRADES:
-        raise RunFileError(
+        raise CollectionError(
             f"{path}:{number}: expected query_id TAB passage_id TAB a grade of "
             f"{', '.join(GRADES)}; found {line!r}. Nothing was recorded."
         )

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from perank_tasks.collections.pydocs import DATA, read_queries
+from perank_tasks.collections.formats import read_queries
+from perank_tasks.collections.pydocs import DATA
 from perank_tasks.collections.records import Query
 from perank_tasks.collections.spec import open_collection
 from perank_tasks.errors import TrainingDataError

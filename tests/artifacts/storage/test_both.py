@@ -93,13 +93,13 @@ def test_a_writer_that_fails_half_way_leaves_nothing(store: Store, tmp_path: Pat
 
 def test_a_draft_gets_its_name_and_leaves_a_published_one(store: Store, tmp_path: Path) -> None:
     for value in (1, 2):
-        draft = store.draft("kind", "c")
-        draft.write_part("t", rows(value), SCHEMA)
-        with draft.writing("library") as folder:
-            (folder / "below").mkdir()
-            (folder / "below" / "data.bin").write_bytes(bytes([value]) * 100)
-            (folder / "index.json").write_text(json.dumps(value))
-        assert draft.publish(key="k", expected={"t": 1}, **CONTENT) == "kind/c/k"
+        with store.draft("kind", "c") as draft:
+            draft.write_part("t", rows(value), SCHEMA)
+            with draft.writing("library") as folder:
+                (folder / "below").mkdir()
+                (folder / "below" / "data.bin").write_bytes(bytes([value]) * 100)
+                (folder / "index.json").write_text(json.dumps(value))
+            assert draft.publish(key="k", expected={"t": 1}, **CONTENT) == "kind/c/k"
     artifact = store.open("kind/c/k")
     assert artifact.read("t")["n"].to_pylist() == [1]
     assert artifact.manifest.reference == "kind/c/k"
@@ -117,10 +117,17 @@ def test_a_draft_gets_its_name_and_leaves_a_published_one(store: Store, tmp_path
     assert not list(tmp_path.rglob(".draft*"))
 
 
-def test_a_discarded_draft_leaves_nothing(store: Store, tmp_path: Path) -> None:
-    draft = store.draft("kind", "c")
-    draft.write_part("t", rows(1), SCHEMA)
-    draft.discard()
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_draft_that_is_not_published_leaves_nothing(
+    store: Store, tmp_path: Path, error: type[BaseException]
+) -> None:
+    def interrupted() -> None:
+        with store.draft("kind", "c") as draft:
+            draft.write_part("t", rows(1), SCHEMA)
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
     assert list(store.contents("kind")) == []
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
@@ -156,10 +163,8 @@ def test_folders_are_listed_with_what_is_in_them(store: Store) -> None:
 def test_a_damaged_or_missing_file_is_named(store: Store) -> None:
     artifact = store.artifact("kind", "c", "k")
     publish(artifact, 1, 2)
-    store.storage.discard("kind/c/k/nothing")
-    with store.storage.scratch("kind/c/k/x") as scratch:
-        scratch.write_text('{"parts": ')
-        store.storage.put(scratch, f"kind/c/k/{MANIFEST}")
+    with store.storage.writing(f"kind/c/k/{MANIFEST}") as file:
+        file.write_text('{"parts": ')
     with pytest.raises(ArtifactError, match=r"kind/c/k/manifest\.json cannot be read"):
         _ = store.artifact("kind", "c", "k").manifest
     with pytest.raises(ArtifactError, match=r"kind/c/k/manifest\.json cannot be read"):
@@ -176,13 +181,13 @@ def test_two_publishers_at_once_end_with_one_artifact(
     failed: list[BaseException] = []
 
     def run(value: int) -> None:
-        draft = store.draft("kind", "c")
-        draft.write_part("t", rows(*[7] * 1000), SCHEMA, stats=lambda: {"who": value})
-        with draft.writing("library") as folder:
-            (folder / "data").write_bytes(b"same" * 1000)
-        together.wait()
         try:
-            references.append(draft.publish(key="k", expected={"t": 1}, **CONTENT))
+            with store.draft("kind", "c") as draft:
+                draft.write_part("t", rows(*[7] * 1000), SCHEMA, stats=lambda: {"who": value})
+                with draft.writing("library") as folder:
+                    (folder / "data").write_bytes(b"same" * 1000)
+                together.wait()
+                references.append(draft.publish(key="k", expected={"t": 1}, **CONTENT))
         except BaseException as error:
             failed.append(error)
 
@@ -247,9 +252,9 @@ def test_any_order_of_steps_leaves_what_a_plain_dictionary_says(
         elif step == "draft":
             if key not in published and here:
                 continue  # its name is taken by an unfinished one
-            draft = store.draft(kind, "c")
-            draft.write_part("t", rows(value), SCHEMA)
-            draft.publish(key=key, expected={"t": 1}, **CONTENT)
+            with store.draft(kind, "c") as draft:
+                draft.write_part("t", rows(value), SCHEMA)
+                draft.publish(key=key, expected={"t": 1}, **CONTENT)
             if key not in published:
                 published[key] = [value]
                 here[0] = value

@@ -1,5 +1,6 @@
 """What only S3 has: refusals in words, conditions, multipart, a cache, a server that goes away."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -42,11 +43,11 @@ def store_of(root: str) -> Store:
 
 
 def published(store: Store, key: str = "k") -> Artifact:
-    draft = store.draft("kind", "c")
-    draft.write_part("t", rows(1, 2, 3), SCHEMA)
-    with draft.writing("library") as folder:
-        (folder / "data").write_bytes(b"x" * 100_000)
-    return store.open(draft.publish(key=key, expected={"t": 1}, **CONTENT))
+    with store.draft("kind", "c") as draft:
+        draft.write_part("t", rows(1, 2, 3), SCHEMA)
+        with draft.writing("library") as folder:
+            (folder / "data").write_bytes(b"x" * 100_000)
+        return store.open(draft.publish(key=key, expected={"t": 1}, **CONTENT))
 
 
 def client() -> Any:
@@ -242,10 +243,9 @@ def test_large_parts_go_up_in_pieces(
     storage = store_of(s3_root(s3_server, monkeypatch)).storage
     monkeypatch.setattr(s3_module, "MULTIPART_BYTES", 5 * 2**20)
     content = os.urandom(2**20) * megabytes + b"end"
-    with storage.scratch("kind/c/k/large") as scratch:
-        scratch.write_bytes(content)
-        storage.put(scratch, "kind/c/k/large")
-        sha256 = s3_module._sha256(scratch)
+    with storage.writing("kind/c/k/large") as file:
+        file.write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
     assert storage.read(["kind/c/k/large"]) == [content]
     assert storage.sha256("kind/c/k/large") == sha256
     folder = tmp_path / "draft"
@@ -297,7 +297,7 @@ def test_what_was_left_behind_and_not_used_is_forgotten(
     store = store_of(s3_root(moto, monkeypatch))
     kept = published(store, "kept").local("library")
     old = published(store, "old").local("library")
-    draft = store.draft("kind", "c")
+    draft = Artifact(store, "kind/c/.draft-of-a-killed-process", store.storage.drafts())
     draft.write_part("t", rows(1), SCHEMA)
     then = time.time() - 30 * 86_400
     for folder in (old, draft.folder):
@@ -379,12 +379,12 @@ from perank_tasks.support.s3_uri import S3Uri
 
 schema = pa.schema([pa.field("n", pa.int64(), nullable=False)])
 store = Store(S3Uri.parse(sys.argv[1], "root"))
-draft = store.draft("kind", "c")
-draft.write_part("t", pa.table({"n": range(1000)}, schema=schema), schema)
-while time.time() < float(sys.argv[2]):
-    time.sleep(0.001)
-content = {"inputs": {}, "config": {}, "counts": {"who": sys.argv[3]}, "provenance": {}}
-print(draft.publish(key="k", expected={"t": 1}, **content))
+with store.draft("kind", "c") as draft:
+    draft.write_part("t", pa.table({"n": range(1000)}, schema=schema), schema)
+    while time.time() < float(sys.argv[2]):
+        time.sleep(0.001)
+    content = {"inputs": {}, "config": {}, "counts": {"who": sys.argv[3]}, "provenance": {}}
+    print(draft.publish(key="k", expected={"t": 1}, **content))
 """
 
 

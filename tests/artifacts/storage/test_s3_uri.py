@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from perank_tasks.artifacts.store import Store
 from perank_tasks.errors import ConfigError
 from perank_tasks.settings import Settings
 from perank_tasks.support.s3_uri import S3Uri
@@ -46,14 +47,14 @@ def test_malformed_roots_are_refused_by_their_name(
 ) -> None:
     monkeypatch.setenv("PERANK_ROOT", text)
     with pytest.raises(ConfigError, match=r"^PERANK_ROOT .*s3://bucket/prefix"):
-        Settings.from_environment()
+        Store(Settings.from_environment().root)
 
 
 def test_keys_in_a_root_are_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     root = "s3://AKIAKEY:wJalrSecret@bucket/prefix"  # not a secret
     monkeypatch.setenv("PERANK_ROOT", root)
     with pytest.raises(ConfigError, match="keys do not belong") as raised:
-        Settings.from_environment()
+        Store(Settings.from_environment().root)
     assert "wJalrSecret" not in str(raised.value)
     assert "AKIAKEY" not in str(raised.value)
 
@@ -69,9 +70,9 @@ def test_what_must_be_on_this_machine_takes_no_uri(
 
 def test_the_root_is_a_folder_or_a_uri(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PERANK_ROOT", str(tmp_path))
-    assert Settings.from_environment().root == tmp_path
+    assert Store(Settings.from_environment().root).root == tmp_path
     monkeypatch.setenv("PERANK_ROOT", "s3://bucket/prefix/")
-    assert Settings.from_environment().root == S3Uri("bucket", "prefix")
+    assert Store(Settings.from_environment().root).root == S3Uri("bucket", "prefix")
     monkeypatch.setenv("PERANK_ROOT", "gs://bucket/prefix")
     with pytest.raises(ConfigError, match=r"begins with 'gs:/'.*a folder or s3://"):
         Settings.from_environment()

@@ -71,5 +71,3 @@ def test_the_local_airflow_listens_on_loopback(tmp_path: Path) -> None:
 
     env = environment(Home(tmp_path, PROJECT / "dags"), 18080)
     assert env["AIRFLOW__API__HOST"] == "127.0.0.1"
-    secrets = tmp_path / "airflow" / "secrets.json"
-    assert secrets.stat().st_mode & 0o077 == 0

@@ -13,11 +13,10 @@ from typing import Any
 import duckdb
 import pytest
 
-from perank_tasks.night.pipeline import run_night
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.database import reading
 from tests.report.test_page import Elements
-from tests.small import TOPICS, small_night, some_passages, some_qrels, some_queries
+from tests.small import TOPICS, run_night, small_night, some_passages, some_qrels, some_queries
 from tests.small import write_collection as write
 
 IDS = (

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perank_tasks.collections.pydocs import DATA, read_queries
+from perank_tasks.collections.formats import read_queries
+from perank_tasks.collections.pydocs import DATA
 from perank_tasks.collections.records import Query
 from perank_tasks.errors import TrainingDataError
 from perank_tasks.training.data.leaks import (

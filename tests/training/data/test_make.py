@@ -5,16 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from perank_tasks.rankers.baselines import fusion
 
-from perank_tasks.collections.pydocs import DATA, read_queries
+from perank_tasks.collections.formats import read_queries
+from perank_tasks.collections.pydocs import DATA
 from perank_tasks.errors import ConfigError, TrainingDataError
 from perank_tasks.perank.embedders import load
-from perank_tasks.rankers.baselines import fusion
 from perank_tasks.settings import Settings
-from perank_tasks.training.data import make, make_training_data, open_alignment, open_ranking
-from perank_tasks.training.data.first_stage import FirstStage
+from perank_tasks.training.data import make
+from perank_tasks.training.data.make import make_training_data
 from perank_tasks.training.data.pool import Pool
-from perank_tasks.training.data.readers import terms
+from perank_tasks.training.data.readers import open_alignment, open_ranking, terms
+from perank_tasks.training.data.scorers import FirstStage
 from tests.small import TOPICS, some_passages, some_qrels, write_collection
 from tests.training.data.small import EMBEDDER, columns, small_lists, small_options, the_store
 
@@ -335,7 +337,7 @@ def test_readers_slice_select_and_survive_pickling(topics: str) -> None:
 
 
 def test_half_precision_halves_the_vectors_and_gives_float32(topics: str) -> None:
-    examples = small_lists(topics, embedding_precision="float16")
+    examples = small_lists(topics, embedding={"precision": "float16"})
     assert examples.pool.vectors.dtype == np.float16
     assert examples[0].embeddings.dtype == np.float32
     assert examples[0].query_embedding is not None

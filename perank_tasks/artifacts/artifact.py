@@ -1,0 +1,341 @@
+"""One artifact: a folder of Parquet parts, written part by part, published, read.
+
+In and out: Arrow tables and batches. `Store` says which artifacts there are.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from perank_tasks.artifacts.manifest import Manifest, Part
+from perank_tasks.artifacts.storage import MANIFEST, REMEDY, File, Storage
+from perank_tasks.errors import ArtifactError, StorageError
+from perank_tasks.support.files import storage_errors
+
+if TYPE_CHECKING:
+    from perank_tasks.artifacts.store import Store
+
+_STATS = b"perank.stats"
+
+
+class Artifact:
+    """One folder of parts. Methods that write leave nothing half-written behind.
+
+    Args:
+        storage: where it lies, if not in the store's own: a draft of an artifact on S3.
+    """
+
+    def __init__(self, store: "Store", reference: str, storage: Storage | None = None):
+        self.store = store
+        self.reference = reference
+        self.storage = storage or store.storage
+        self._manifest: Manifest | None = None
+
+    def __repr__(self) -> str:
+        return f"Artifact({self.reference})"
+
+    @property
+    def folder(self) -> Path:
+        """Where it is on this machine; StorageError where it is not, but on S3."""
+        root = self.storage.root
+        if isinstance(root, Path):
+            return root / self.reference
+        raise StorageError(
+            f"{self.place} is not on this machine. `Artifact.local` fetches what a library must "
+            "have in a folder."
+        )
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return str(self.storage.root / self.reference)
+
+    @property
+    def manifest_key(self) -> str:
+        """The manifest's key in the storage."""
+        return f"{self.reference}/{MANIFEST}"
+
+    @property
+    def is_published(self) -> bool:
+        return self.storage.stat(self.manifest_key) is not None
+
+    @property
+    def used_at(self) -> float:
+        """When it was published or last used, in seconds since 1970; 0 where it is not there.
+
+        On S3, use is noted once an hour at most.
+        """
+        return self.storage.used_at(self.manifest_key)
+
+    def use(self) -> bool:
+        """Whether it is published; if so it counts as used now, and retention leaves it alone."""
+        if not self.is_published:
+            return False
+        self.storage.touch(self.manifest_key)
+        return True
+
+    @property
+    def manifest(self) -> Manifest:
+        """Raises ArtifactError where the manifest is missing or unreadable."""
+        if self._manifest is None:
+            (content,) = self.storage.read([self.manifest_key])
+            if content is None:
+                raise self._unreadable("there is no such file")
+            self._manifest = self.parse(content)
+        return self._manifest
+
+    def parse(self, content: bytes) -> Manifest:
+        """Take the content of its manifest, which never changes.
+
+        Raises:
+            ArtifactError: it is none.
+        """
+        try:
+            self._manifest = Manifest.parse(content)
+        except (ValueError, TypeError, KeyError) as error:
+            raise self._unreadable(error) from error
+        return self._manifest
+
+    def _unreadable(self, why: object) -> ArtifactError:
+        return ArtifactError(
+            f"{self.place}/{MANIFEST} cannot be read ({why}). Remove the folder {self.place} and "
+            "run the stage that makes it again."
+        )
+
+    def has_part(self, table: str, shard: int = 0) -> bool:
+        """Whether that part is there; a part that is there is whole."""
+        return self.storage.stat(self._key(_part(table, shard))) is not None
+
+    def write_part(
+        self,
+        table: str,
+        rows: pa.Table | Iterable[pa.RecordBatch],
+        schema: pa.Schema,
+        *,
+        shard: int = 0,
+        stats: Callable[[], dict[str, Any]] | None = None,
+    ) -> int:
+        """Write one part, whole or not at all, and return its number of rows.
+
+        One that is there is replaced, unless the artifact was published meanwhile.
+
+        Args:
+            rows: a table, or batches, which are streamed.
+            stats: called when the rows are written; its result is kept beside them and
+                ends up in the manifest, so that a resumed run keeps the first timings.
+
+        Raises:
+            StorageError: the storage is full, read-only or gone.
+            ArtifactError: the rows do not fit the schema.
+        """
+        batches = rows.cast(schema).to_batches() if isinstance(rows, pa.Table) else rows
+        count = 0
+        with self.storage.writing(self._key(_part(table, shard))) as file:
+            with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+                for batch in batches:
+                    if not batch.schema.equals(schema):
+                        raise ArtifactError(
+                            f"Rows for {self.reference} do not fit the schema of {table}: expected "
+                            f"{schema.names}, found {batch.schema}"
+                        )
+                    writer.write_batch(batch)
+                    count += batch.num_rows
+                if stats:
+                    writer.add_key_value_metadata({_STATS: json.dumps(stats()).encode()})
+            if self.is_published:
+                file.unlink()
+        return count
+
+    @contextmanager
+    def writing(self, folder: str) -> Iterator[Path]:
+        """A subfolder to fill with files of a library's own format; only in a draft."""
+        path = self.folder / folder
+        with storage_errors(path, REMEDY):
+            path.mkdir(parents=True)
+            yield path
+
+    def local(self, folder: str) -> Path:
+        """A subfolder of a published artifact as one on this machine, fetched if need be.
+
+        Raises:
+            ArtifactError: there is no such subfolder, or a file is not what the manifest says.
+        """
+        files = [file for file in self.manifest.files if file.name.startswith(f"{folder}/")]
+        path = self.storage.fetch(self.reference, files) / folder
+        if not path.is_dir():
+            raise self._lacking(f"folder {folder}")
+        return path
+
+    def publish(
+        self,
+        *,
+        expected: dict[str, int],
+        inputs: dict[str, str],
+        config: dict[str, Any],
+        counts: dict[str, Any],
+        provenance: dict[str, str],
+        key: str | None = None,
+    ) -> str:
+        """Write the manifest and return the reference. Publishing twice changes nothing.
+
+        Args:
+            expected: for each table, how many shards there must be.
+            key: what a draft is to be called. It appears whole, in one step; where that
+                artifact is published already, that one stays.
+
+        Of two who publish the same at once, one does, and both get its reference.
+
+        Raises:
+            ArtifactError: parts are missing; names them.
+        """
+        final = self if key is None else self._sibling(key)
+        if final.use():
+            return final.reference
+        sizes = self._check_parts(expected)
+        content: dict[str, Any] = {
+            "inputs": inputs,
+            "config": config,
+            "counts": counts,
+            "provenance": provenance,
+        }
+        if self.storage is not final.storage:  # a draft that lies apart
+            final.storage.take(self.folder, final.reference)
+            return final.publish(expected=expected, **content)
+        parts = [_part(table, shard) for table, n in expected.items() for shard in range(n)]
+        others = [name for name in sizes if "/" in name]
+        manifest = Manifest(
+            reference=final.reference,
+            created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+            **content,
+            parts=self.storage.map(lambda name: self._describe(name, sizes[name]), parts),
+            files=self.storage.map(
+                lambda name: File(name, sizes[name], self.storage.sha256(self._key(name))), others
+            ),
+        )
+        self.storage.create(self.manifest_key, manifest.encode())
+        if final is not self:
+            final.storage.take(self.folder, final.reference)
+        return final.reference
+
+    def _check_parts(self, expected: dict[str, int]) -> dict[str, int]:
+        """Bytes of every file by its name; ArtifactError where a part is not among them."""
+        sizes = self.storage.sizes(self.reference)
+        parts = [_part(table, shard) for table, n in expected.items() for shard in range(n)]
+        missing = [part.removesuffix(".parquet") for part in parts if part not in sizes]
+        if missing:
+            raise ArtifactError(
+                f"{self.reference} lacks {len(missing)} of {len(parts)} parts: "
+                f"{', '.join(missing[:10])}{' …' if len(missing) > 10 else ''}. "
+                "Run the stage again; the parts that are there are kept."
+            )
+        return sizes
+
+    def _describe(self, name: str, size: int) -> Part:
+        key = self._key(name)
+        footer = self.storage.footer(key)
+        return Part(
+            name=name.removesuffix(".parquet"),
+            rows=footer.num_rows,
+            bytes=size,
+            sha256=self.storage.sha256(key),
+            stats=_stats(footer),
+        )
+
+    def part_stats(self, table: str, shard: int) -> dict[str, Any]:
+        """What the writer of a part measured."""
+        return _stats(self.storage.footer(self._key(_part(table, shard))))
+
+    def read(
+        self,
+        table: str,
+        columns: list[str] | None = None,
+        where: pc.Expression | None = None,
+        shard: int | None = None,
+    ) -> pa.Table:
+        """Rows of one table, parts in order; `shard` for a single part."""
+        data = self.dataset(table, shard)
+        with self._whole():
+            return self.storage.scanned(
+                self.reference, lambda: data.to_table(columns=columns, filter=where)
+            )
+
+    def batches(
+        self,
+        table: str,
+        columns: list[str] | None = None,
+        where: pc.Expression | None = None,
+        shard: int | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """The same rows a batch at a time, for tables that need not fit into memory."""
+        yield from self.dataset(table, shard).to_batches(columns=columns, filter=where)
+
+    def dataset(self, table: str, shard: int | None = None) -> ds.Dataset:
+        """One table as a dataset to scan.
+
+        Raises:
+            ArtifactError: the table or part is not there, or damaged.
+        """
+        if shard is not None:
+            names = [_part(table, shard)]
+            lost = [] if self.has_part(table, shard) else names
+        else:
+            names = [f"{part.name}.parquet" for part in self.manifest.parts_of(table)]
+            sizes = self.storage.sizes(self.reference)
+            lost = [name for name in names if name not in sizes]
+        if lost or not names:
+            raise self._lacking(", ".join(lost) or f"table {table!r}")
+        with self._whole():
+            return self.storage.parquet([self._key(name) for name in names])
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Say of a file that is no Parquet whose it is and what to do."""
+        try:
+            yield
+        except pa.ArrowInvalid as error:
+            raise ArtifactError(
+                f"{self.reference} holds a damaged file: {error}. Remove {self.place} and run the "
+                "night again: it is made again, and everything else is found."
+            ) from error
+
+    def _lacking(self, what: str) -> ArtifactError:
+        return ArtifactError(
+            f"{self.reference} has no {what}. Remove {self.place} and run the stage that makes it "
+            "again."
+        )
+
+    def discard(self) -> None:
+        """Remove the folder and everything in it, if that can be done."""
+        with suppress(StorageError):
+            self.remove()
+
+    def remove(self) -> None:
+        """Remove a published artifact: gone in one step, whoever looks meanwhile.
+
+        Raises:
+            StorageError: the storage refused; the artifact is as it was.
+        """
+        self.storage.remove(self.reference)
+
+    def _sibling(self, key: str) -> "Artifact":
+        return Artifact(self.store, f"{self.reference.rpartition('/')[0]}/{key}")
+
+    def _key(self, name: str) -> str:
+        return f"{self.reference}/{name}"
+
+
+def _part(table: str, shard: int) -> str:
+    """The name of a part's file."""
+    return f"{table}-{shard:04d}.parquet"
+
+
+def _stats(footer: pq.FileMetaData) -> dict[str, Any]:
+    return json.loads((footer.metadata or {}).get(_STATS, b"{}"))

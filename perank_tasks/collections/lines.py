@@ -1,0 +1,104 @@
+"""Rows of a collection's files, one at a time: lines of text, JSON objects, Parquet rows.
+
+In: a path on this machine or on S3; gzip where the name ends in `.gz`. Out: rows and where each
+stands, for messages. Nothing is held but one row, or one batch of a Parquet file.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+from perank_tasks.artifacts.storage.s3_path import AnyPath
+from perank_tasks.errors import CollectionError
+from perank_tasks.support.text import clean_text
+
+PARQUET_BATCH_ROWS = 1024
+
+
+class Record(NamedTuple):
+    """One JSON line or Parquet row, and where it stands: `corpus.jsonl, line 7`."""
+
+    where: str
+    values: dict[str, Any]
+
+
+def text_lines(path: AnyPath) -> Iterator[tuple[int, str]]:
+    """Numbers, from 1, and texts of the lines that are not blank, cleaned, without their ends.
+
+    Raises:
+        CollectionError: the file is missing, unreadable, damaged, or not UTF-8.
+    """
+    number = 0
+    try:
+        with path.open("rb") as stored, _unpacked(path, stored) as file:
+            for number, raw in enumerate(file, 1):
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                if line.strip():
+                    yield number, clean_text(line)
+    except UnicodeDecodeError as error:
+        raise CollectionError(
+            f"{path}, line {number}: expected UTF-8 text; found {error}. Convert the file"
+        ) from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise CollectionError(
+            f"{path}, after line {number}: expected gzip data; found {error}. The file is "
+            "damaged or was cut off: fetch it again"
+        ) from error
+    except OSError as error:
+        raise CollectionError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _unpacked(path: AnyPath, stored: BinaryIO) -> AbstractContextManager[BinaryIO]:
+    if path.suffix == ".gz":
+        return cast("AbstractContextManager[BinaryIO]", gzip.open(stored))
+    return nullcontext(stored)
+
+
+def json_records(path: AnyPath) -> Iterator[Record]:
+    """The objects of a .jsonl or .jsonl.gz file, their strings not cleaned.
+
+    Raises:
+        CollectionError: the file cannot be read, or a line is no JSON object.
+    """
+    for number, line in text_lines(path):
+        where = f"{path}, line {number}"
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise CollectionError(
+                f"{where}: expected one JSON object; found {shortened(line)} ({error}). "
+                "Correct or remove the line"
+            ) from error
+        if not isinstance(values, dict):
+            raise CollectionError(f"{where}: expected one JSON object; found {shortened(line)}")
+        yield Record(where, values)
+
+
+def parquet_records(path: AnyPath, columns: set[str]) -> Iterator[Record]:
+    """The rows of a Parquet file, by those of the columns that it has.
+
+    Raises:
+        CollectionError: it cannot be read.
+    """
+    import pyarrow as pa  # most collections need none, and opening one is to be quick
+    import pyarrow.parquet as pq
+
+    try:
+        source = nullcontext(path) if isinstance(path, Path) else path.open("rb")
+        with source as stored, pq.ParquetFile(stored) as file:
+            names = [name for name in file.schema_arrow.names if name in columns]
+            batches = file.iter_batches(PARQUET_BATCH_ROWS, columns=names)
+            rows = (values for batch in batches for values in batch.to_pylist())
+            for row, values in enumerate(rows, 1):
+                yield Record(f"{path}, row {row}", values)
+    except (pa.ArrowException, OSError) as error:
+        raise CollectionError(f"{path}: cannot be read as Parquet: {error}") from error
+
+
+def shortened(line: str) -> str:
+    """The beginning of a line, quoted, for messages."""
+    return repr(line if len(line) <= 60 else line[:60] + "…")

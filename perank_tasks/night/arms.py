@@ -1,0 +1,267 @@
+"""The file that declares first stages and arms: in, TOML; out, options that are checked.
+
+    first-stage = "bm25"              the first stage of arms that name none
+
+    [first-stages.NAME]
+    kind = "bm25"                     bm25, given, dense or hybrid, and what that reads
+
+    [arms.NAME]
+    ranker = "perank"                 a name in `rankers.RANKERS`
+    first-stage = "bm25"
+    depth = 50                        only the first so many candidates are ranked
+    window = 20                       whatever that ranker may be set to
+
+Keys may be written with hyphens or underscores. `arms.toml` beside this file is the built-in one.
+What the names in it mean on this machine is for `plan` to say.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from perank_tasks.config import (
+    DEFAULT_EMBEDDER,
+    FirstStageKind,
+    choices,
+    did_you_mean,
+    split_words,
+)
+from perank_tasks.errors import ConfigError
+from perank_tasks.rankers import RANKERS
+from perank_tasks.rankers.interface import EmbeddingOptions, RankerOptions
+
+BUILT_IN = Path(__file__).with_name("arms.toml")
+
+FIRST_STAGES = "first-stages"
+FIRST_STAGE = "first-stage"
+ARMS = "arms"
+
+KIND_HELP = {
+    "bm25": "over the whole collection",
+    "given": "the run file of the collection",
+    "dense": "exact search by an embedder's cosine over the whole collection",
+    "hybrid": "reciprocal-rank fusion of bm25 and dense, each to the depth of the list",
+}
+READ_BY = {
+    "bm25": {"k1", "b"},
+    "given": set[str](),
+    "dense": {"embedder", *EmbeddingOptions.model_fields},
+    "hybrid": {"k1", "b", "rrf_k", "embedder", *EmbeddingOptions.model_fields},
+}
+"""What each kind of first stage reads beside its depth."""
+
+
+class FirstStageOptions(EmbeddingOptions):
+    """What a first stage may be set to."""
+
+    kind: FirstStageKind = Field(description="Where candidates come from: " + choices(KIND_HELP))
+    depth: int = Field(100, ge=1, le=1000, description="Candidates a query.")
+    k1: float = Field(0.9, ge=0, le=10, description="BM25's term saturation (0.9 as Anserini).")
+    b: float = Field(0.4, ge=0, le=1, description="BM25's length normalisation (0.4 as Anserini).")
+    rrf_k: int = Field(
+        60,
+        ge=1,
+        description="hybrid: what is added to a rank before its reciprocal is taken (60 as Cormack "
+        "et al., SIGIR 2009).",
+    )
+    embedder: str = Field(
+        DEFAULT_EMBEDDER,
+        description="Whose vectors are searched: an embedded name, a folder or a hub id.",
+    )
+
+    @model_validator(mode="after")
+    def _reads_what_is_set(self) -> Self:
+        unread = self.model_fields_set - {"kind", "depth"} - READ_BY[self.kind]
+        if unread:
+            raise ValueError(
+                f"a first stage of kind {self.kind} reads no {', '.join(sorted(unread))}"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class DeclaredArm:
+    """An arm as the file declares it.
+
+    Attributes:
+        name: what tables call it.
+        first_stage: the name of a declared first stage.
+        ranker: a name in `RANKERS`.
+        depth: how many of its candidates are ranked; None: all.
+        options: what its ranker is set to.
+    """
+
+    name: str
+    first_stage: str
+    ranker: str
+    depth: int | None
+    options: RankerOptions
+
+
+@dataclass(frozen=True)
+class ArmsFile:
+    """A file of arms, not yet checked: tables as TOML has them, keys with hyphens."""
+
+    source: str
+    """Where it is from, for messages."""
+    tables: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: str | Path | None = None) -> "ArmsFile":
+        """Read a file; None: the built-in one.
+
+        Raises:
+            ConfigError: there is no such file, or it is no TOML.
+        """
+        path = BUILT_IN if path is None else Path(path).expanduser()
+        try:
+            return cls.of(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"The file of arms {path} cannot be read: {error}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"The file of arms {path} is no TOML: {error}") from error
+
+    @classmethod
+    def of(cls, tables: Mapping[str, Any], source: str = "the arms given") -> "ArmsFile":
+        """Arms from tables that are read already.
+
+        Raises:
+            ConfigError: a table that is none of a file of arms, or that is no table.
+        """
+        known = (FIRST_STAGE, FIRST_STAGES, ARMS)
+        tables = {key.replace("_", "-"): value for key, value in tables.items()}
+        for key in tables:
+            if key not in known:
+                raise ConfigError(
+                    f"{source}: {key!r} is no part of a file of arms; expected "
+                    f"{', '.join(known)}{did_you_mean(key, known)}"
+                )
+        for group in (FIRST_STAGES, ARMS):
+            declared = tables.setdefault(group, {})
+            if not isinstance(declared, dict) or not all(
+                isinstance(table, dict) for table in declared.values()
+            ):
+                raise ConfigError(f"{source}: {group} holds tables, written as [{group}.NAME]")
+        return cls(source, tables)
+
+    @property
+    def names(self) -> list[str]:
+        """The arms that it declares, in order."""
+        return list(self.tables[ARMS])
+
+    def change(self, words: Iterable[str]) -> "ArmsFile":
+        """The same with other settings.
+
+        Args:
+            words: `ARM.KEY=VALUE`, `first-stages.NAME.KEY=VALUE` or `first-stage=NAME`; a value is
+                read as TOML where it is some, as text where it is none.
+
+        Raises:
+            ConfigError: a word that sets nothing, or the name of no arm and no first stage.
+        """
+        tables = {
+            key: {name: dict(table) for name, table in value.items()}
+            if isinstance(value, dict)
+            else value
+            for key, value in self.tables.items()
+        }
+        for target, text in split_words(words):
+            path, value = target.split("."), _toml_value(text)
+            if path[0].replace("_", "-") == FIRST_STAGE and len(path) == 1:
+                tables[FIRST_STAGE] = value
+                continue
+            group = ARMS
+            if path[0].replace("_", "-") == FIRST_STAGES and len(path) > 1:
+                group, path = FIRST_STAGES, path[1:]
+            name, _, key = ".".join(path).rpartition(".")
+            if name not in tables[group]:
+                known = tables[group] if name else [FIRST_STAGE, *tables[ARMS]]
+                raise ConfigError(
+                    f"{target}={text} sets nothing: {self.source} declares no "
+                    f"{'arm' if group == ARMS else 'first stage'} {name or key!r}"
+                    f"{did_you_mean(name or key, known)}. Write ARM.KEY=VALUE, "
+                    "first-stages.NAME.KEY=VALUE or first-stage=NAME."
+                )
+            tables[group][name] = {
+                k: v
+                for k, v in tables[group][name].items()
+                if k.replace("-", "_") != key.replace("-", "_")
+            } | {key: value}
+        return replace(self, tables=tables)
+
+    def first_stage(self, name: str, *, of: str) -> FirstStageOptions:
+        """A declared first stage, checked.
+
+        Args:
+            of: whose it is, for the message.
+
+        Raises:
+            ConfigError: names file, first stage and key.
+        """
+        declared = self.tables[FIRST_STAGES]
+        if name not in declared:
+            raise ConfigError(
+                f"{self.source}, {of}: there is no first stage {name!r}; declared are "
+                f"{', '.join(declared) or 'none'}{did_you_mean(name, declared)}"
+            )
+        where = f"{self.source}: the settings of first stage {name}"
+        return FirstStageOptions.parse(_underscored(declared[name]), where)
+
+    def select(self, names: Iterable[str] = ()) -> list[DeclaredArm]:
+        """The arms of these names, or all, checked.
+
+        Raises:
+            ConfigError: an arm that is not declared, or that is not valid: names file, arm and key.
+        """
+        declared = self.tables[ARMS]
+        if not declared:
+            raise ConfigError(f"{self.source} declares no arms; write them as [arms.NAME]")
+        for name in (chosen := list(names) or list(declared)):
+            if name not in declared:
+                raise ConfigError(
+                    f"There is no arm {name!r} in {self.source}; declared are "
+                    f"{', '.join(declared)}{did_you_mean(name, declared)}"
+                )
+        return [self._arm(name, _underscored(declared[name])) for name in chosen]
+
+    def _arm(self, name: str, settings: dict[str, Any]) -> DeclaredArm:
+        where = f"{self.source}, arm {name}"
+        ranker = settings.pop("ranker", None)
+        if ranker not in RANKERS:
+            raise ConfigError(
+                f"{where}: ranker is {ranker!r}; expected {', '.join(RANKERS)}"
+                f"{did_you_mean(str(ranker), RANKERS)}"
+            )
+        depth = settings.pop("depth", None)
+        if depth is not None and (not isinstance(depth, int) or depth < 1):
+            raise ConfigError(f"{where}: depth is {depth!r}; expected a whole number of 1 or more")
+        first_stage = settings.pop("first_stage", self.tables.get(FIRST_STAGE))
+        if first_stage is None:
+            raise ConfigError(
+                f"{where} names no first stage, and the file has no first-stage for all"
+            )
+        options = RANKERS[ranker]
+        known = {*options.model_fields, "ranker", "depth", "first_stage"}
+        for key in settings:
+            if key not in known:
+                raise ConfigError(
+                    f"{where}: ranker {ranker} has no setting {key!r}{did_you_mean(key, known)}"
+                )
+        parsed = options.parse(settings, f"{where}: its settings")
+        return DeclaredArm(name, str(first_stage), ranker, depth, parsed)
+
+
+def _underscored(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("-", "_"): value for key, value in table.items()}
+
+
+def _toml_value(text: str) -> Any:
+    """What TOML reads there; the text itself where that is no TOML, as a bare word."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,269 @@
+"""One list on its way through the engine: in, a `CandidateList`; out, window after window, its
+`RankedList`.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perank_tasks.errors import QualityError
+from perank_tasks.perank.decode import Counters, Decoded, Window
+from perank_tasks.perank.model import RankingModel
+from perank_tasks.perank.options import RankingOptions
+from perank_tasks.perank.prompt import Prompt, PromptBuilder
+from perank_tasks.perank.windows import Range, initial_order, schedule
+from perank_tasks.support.lists import CandidateList, RankedList
+
+
+@dataclass(frozen=True)
+class Method:
+    """What ranks the lists of one call, and how.
+
+    `needs_query_embedding`: the model or the prompt reads it. `sorts_by_residual`: windows are
+    put in the order of the residual's logits before they are ranked, if they are.
+    """
+
+    model: RankingModel
+    prompts: PromptBuilder
+    options: RankingOptions
+    counters: Counters
+    needs_query_embedding: bool
+    sorts_by_residual: bool
+
+
+class Ranking:
+    """A list in progress. What is wrong with it becomes its `unranked_reason`.
+
+    Attributes:
+        ranked: the result, as far as it is known.
+        todo: the windows still to be ranked.
+        tokens: that the first window takes in the cache, decoding included.
+        query_length: characters of the query in the prompts.
+    """
+
+    def __init__(self, method: Method, candidates: CandidateList) -> None:
+        self.method, self.candidates = method, candidates
+        self.todo: list[Range] = []
+        self.tokens = self.query_length = 0
+        self.ranked = RankedList(
+            candidates.query_id, candidates.passage_ids, initial_order(candidates, method.options)
+        )
+        self._texts: list[str] = []
+        self._query_embedding: Tensor | None = None
+        self._scores: Tensor | None = None
+        self._residual: list[float] | None = None
+        self._prompts: dict[int | tuple[int, ...], Prompt] = {}
+        try:
+            self._prepare()
+        except QualityError as error:
+            self.fail(str(error))
+
+    def fail(self, reason: str) -> None:
+        """Give the list up: it keeps the order in which it was given."""
+        self.todo = []
+        given = list(range(len(self.candidates)))
+        self.ranked = replace(self.ranked, order=given, unranked_reason=reason)
+
+    def window(self) -> Window | None:
+        """The next window; None at the front, or where its prompt cannot be made."""
+        if not self.todo:
+            return None
+        start, end, outputs = self.todo[0]
+        if self._residual is not None:
+            self._sort_by_residual(start, end)
+        members = self.ranked.order[start:end]
+        try:
+            prompt = self._prompt(members)
+        except QualityError as error:
+            self.fail(str(error))
+            return None
+        keys = list(prompt.input_ids)
+        for slot, member in zip(prompt.passage_slots, members, strict=False):
+            keys[slot] = -2 - member
+        if prompt.query_slot is not None:
+            keys[prompt.query_slot] = -1
+        picked = torch.tensor(members, device=self.method.model.device)
+        return Window(
+            prompt,
+            self._projected[picked],
+            self._query_embedding,
+            keys,
+            outputs,
+            None if self._scores is None else self._scores[picked],
+        )
+
+    def take(self, window: Window, decoded: Decoded) -> None:
+        """Put a window's order back into the list."""
+        start, end, _ = self.todo.pop(0)
+        self._add(
+            windows=1,
+            tokens_in=len(window.prompt.input_ids),
+            decode_steps=decoded.steps,
+            numbers_missing=decoded.missing,
+            numbers_repeated=decoded.repeated,
+        )
+        if not decoded.finite:
+            self.fail(
+                f"logits of the window [{start}, {end}) are not finite: "
+                f"the checkpoint or the embeddings are damaged, or dtype is too narrow"
+            )
+            return
+        members = self.ranked.order[start:end]
+        self.ranked.order[start:end] = [members[position] for position in decoded.order]
+
+    def rank_by_residual(self) -> None:
+        """Rank every window without the LLM."""
+        assert self._residual is not None
+        if not np.isfinite(self._residual).all():
+            self.fail("the residual's logits are not finite: the checkpoint is damaged")
+            return
+        for start, end, _ in self.todo:
+            self._sort_by_residual(start, end)
+        self._add(windows=len(self.todo))
+        self.todo = []
+
+    def _add(self, **counts: int) -> None:
+        """Add to the result's counters."""
+        sums = {name: getattr(self.ranked, name) + count for name, count in counts.items()}
+        self.ranked = replace(self.ranked, **sums)
+
+    def _sort_by_residual(self, start: int, end: int) -> None:
+        """Sort the places [start, end). Equal logits go to the earlier passage."""
+        logits = self._residual
+        assert logits is not None
+        order = self.ranked.order
+        order[start:end] = sorted(order[start:end], key=lambda passage: -logits[passage])
+
+    def _prepare(self) -> None:
+        """Check what was given and put it into the forms that windows are made of."""
+        candidates, options = self.candidates, self.method.options
+        if candidates.problem is not None:
+            raise QualityError(candidates.problem)
+        check_texts("the query", [candidates.query])
+        self._query = self.method.prompts.prepare(candidates.query)
+        self.query_length = len(self._query.text)
+        self.ranked = replace(self.ranked, query_was_cut=self._query.was_cut)
+        self._add(markers_defused=self._query.markers_defused)
+        todo = schedule(len(candidates), options)
+        if not todo:
+            return
+        if options.passages != "embeddings":
+            self._prepare_texts()
+        if options.passages == "text":
+            # Nothing of it is ever read; it says how many passages a window has.
+            self._projected = torch.zeros(len(candidates), 0, device=self.method.model.device)
+        else:
+            self._prepare_embeddings()
+        self.todo = todo
+        if options.reads_a_prompt:
+            start, end, _ = todo[0]
+            prompt = self._prompt(self.ranked.order[start:end])
+            self.tokens = len(prompt.input_ids) + self.method.prompts.answer_tokens(end - start)
+
+    def _prepare_texts(self) -> None:
+        texts = () if self.candidates.texts is None else self.candidates.texts
+        if len(texts) != len(self.candidates):
+            raise QualityError(f"{len(texts)} texts for {len(self.candidates)} passages")
+        check_texts("passage", texts)
+        prepared = [self.method.prompts.prepare_passage(text) for text in texts]
+        self._texts = [text.text for text in prepared]
+        self._add(markers_defused=sum(text.markers_defused for text in prepared))
+
+    def _prepare_embeddings(self) -> None:
+        candidates, model, n = self.candidates, self.method.model, len(self.candidates)
+        size = model.embedding_size
+        if candidates.vectors is None:
+            raise QualityError("the passages' embeddings are missing")
+        try:
+            given = candidates.embeddings
+        except (IndexError, TypeError) as error:
+            raise QualityError(f"the list has rows that its embeddings lack: {error}") from error
+        embeddings = _numbers("embeddings have", given, (n, size))
+        bad = ~np.isfinite(embeddings).all(axis=1)
+        if bad.any():
+            first = candidates.passage_ids[int(bad.argmax())]
+            raise QualityError(
+                f"embeddings of {int(bad.sum())} passages are not finite, first {first!r}"
+            )
+        self._projected = _project(model, embeddings)
+        if model.score_residual is not None:
+            scores = np.zeros(n) if candidates.scores is None else candidates.scores
+            # Whole numbers will do.
+            scores = _numbers("first-stage scores have", scores, (n,), kinds="fiu")
+            if not np.isfinite(scores).all():
+                raise QualityError("first-stage scores are not finite")
+            self._scores = torch.from_numpy(scores.astype(np.float32)).to(model.device)
+        if not self.method.needs_query_embedding:
+            return
+        if candidates.query_embedding is None:
+            raise QualityError("the query's embedding is missing, and this checkpoint needs it")
+        asked = _numbers("the query's embedding has", candidates.query_embedding, (size,))
+        if not np.isfinite(asked).all():
+            raise QualityError("the query's embedding is not finite")
+        self._query_embedding = _project(model, asked[None])[0]
+        if self.method.sorts_by_residual:
+            self._residual = self._residual_logits()
+
+    @torch.inference_mode()
+    def _residual_logits(self) -> list[float]:
+        assert self._query_embedding is not None
+        scores = None if self._scores is None else self._scores[None]
+        bias = self.method.model.bias(self._projected[None], self._query_embedding[None], scores)
+        assert bias is not None
+        return bias[0].tolist()
+
+    def _prompt(self, members: list[int]) -> Prompt:
+        """The prompt of a window; without texts it depends on nothing but its size."""
+        size = len(members)
+        key = tuple(members) if self._texts else size
+        if key in self._prompts:
+            return self._prompts[key]
+        begin = time.perf_counter()
+        texts = [self._texts[member] for member in members] if self._texts else []
+        prompt = self.method.prompts.build(self._query, size, texts)
+        needed, most = len(prompt.input_ids) + size, self.method.model.llm.max_positions
+        if needed > most:
+            raise QualityError(
+                f"a window of {size} passages needs {needed} positions, the LLM has {most}: "
+                f"choose a smaller window"
+            )
+        self._prompts[key] = prompt
+        self.method.counters.tokenise_seconds += time.perf_counter() - begin
+        return prompt
+
+
+def check_texts(what: str, texts: Sequence[Any]) -> None:
+    """Raise a QualityError where one of the texts, which are called `what`, is no text."""
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            which = f"{what} {place}" if what == "passage" else what
+            raise QualityError(f"{which} is of type {type(text).__name__}, expected text")
+
+
+def _numbers(whose: str, given: Any, shape: tuple[int, ...], *, kinds: str = "f") -> np.ndarray:
+    """The array of what was given, of this shape and a dtype of these kinds."""
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged, or a tensor elsewhere
+        raise QualityError(f"{whose} values that make no array: {error}") from error
+    if array.shape != shape:
+        raise QualityError(f"{whose} shape {array.shape}, expected {shape}")
+    if array.dtype.kind not in kinds:
+        raise QualityError(f"{whose} values of type {array.dtype}, expected floats")
+    return array
+
+
+@torch.inference_mode()
+def _project(model: RankingModel, embeddings: np.ndarray) -> Tensor:
+    """(n, d) -> (n, H). Equal rows stay equal to the last bit, so that duplicates tie: each
+    distinct row is projected once."""
+    distinct, inverse = np.unique(
+        np.ascontiguousarray(embeddings, np.float32), axis=0, return_inverse=True
+    )
+    projected = model.project(torch.from_numpy(distinct))
+    return projected[torch.from_numpy(inverse.reshape(-1)).to(projected.device)]

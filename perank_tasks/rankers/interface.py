@@ -1,0 +1,169 @@
+"""What a ranker is: options that say what it needs, and a thing that ranks lists.
+
+A ranker's module has two classes. Its *options* are what an arm may set: they are parsed from the
+file of arms, and `describe` says by content what they mean here: whose embeddings are read, whether
+texts are, which model ranks. Its *ranker* is made by `load` where lists are ranked.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from perank_tasks.config import DEFAULT_EMBEDDER, Options, Precision
+from perank_tasks.errors import ConfigError
+from perank_tasks.models.vectors import Transform
+from perank_tasks.support.lists import CandidateList, RankedList, unranked
+
+
+@dataclass(frozen=True)
+class Models:
+    """Where models are on this machine.
+
+    Attributes:
+        cache: the folder for models that have to be unpacked.
+        local: the folder of a checkpoint that is known by a name; other names are handed back.
+        threads: that one task may use.
+    """
+
+    cache: Path
+    local: Callable[[str], str]
+    threads: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an arm's ranker is and reads, by content.
+
+    Attributes:
+        embedder: whose vectors of passages and query it reads; None: it reads none.
+        texts: whether it reads passages' texts.
+        grades: whether it reads judgements, as an oracle does.
+        identity: what names the content of its models, for the arm's hash.
+        impossible: why there can be no such arm here; None: there can.
+    """
+
+    embedder: str | None = None
+    texts: bool = False
+    grades: bool = False
+    identity: dict[str, Any] = field(default_factory=dict)
+    impossible: str | None = None
+
+
+class Ranker(Protocol):
+    """Something that ranks lists."""
+
+    @property
+    def device(self) -> str:
+        """Where it ranks, as torch names it."""
+
+    @property
+    def embedding_size(self) -> int | None:
+        """The width of vectors that it can read; None: any."""
+
+    def rank(self, lists: Iterable[CandidateList]) -> Iterator[RankedList]:
+        """One ranked list for each that is given, in order; read as results are asked for."""
+        ...
+
+    def description(self) -> dict[str, Any]:
+        """What ranks, for provenance: JSON-ready."""
+        ...
+
+    def work(self) -> dict[str, float]:
+        """What it has done so far, by the names in `meter.WORK`; empty without an LLM."""
+        ...
+
+
+class RankerOptions(Options):
+    """What an arm may set of its ranker."""
+
+    @abstractmethod
+    def describe(self, models: Models) -> Description:
+        """What these options mean on this machine; nothing is loaded.
+
+        Raises:
+            ConfigError, CheckpointError: there is no such model.
+        """
+
+    @abstractmethod
+    def load(self, models: Models) -> Ranker:
+        """The ranker, ready to rank."""
+
+
+class EmbeddingOptions(Options):
+    """What an arm or a first stage that reads embeddings may set of them."""
+
+    precision: Precision = Field(
+        "float32", description="How embeddings are kept: float16 takes half the space."
+    )
+    transform: str | None = Field(
+        None,
+        description="What passages' vectors are put through before they are searched or ranked, "
+        "to see what smaller ones would do: dims:128, float16, int8, binary or noise:0.5, joined "
+        "by +. Empty: nothing.",
+    )
+    trust_remote_code: bool = Field(
+        False,
+        description="Run Python code that an embedder's repository brings (as JinaBERT's does), "
+        "with all your rights: only if you trust its author.",
+    )
+
+    @field_validator("transform")
+    @classmethod
+    def _transform_parses(cls, value: str | None) -> str | None:
+        try:
+            if value:
+                Transform.parse(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return value or None
+
+
+class EmbedderOptions(EmbeddingOptions):
+    """The same, where the embedder is a choice."""
+
+    embedder: str = Field(
+        DEFAULT_EMBEDDER,
+        description="Whose vectors are compared: an embedded name, a folder or a hub id.",
+    )
+
+
+class ScoreRanker:
+    """A ranker that sorts by one score a passage and needs no model: equal scores keep the
+    first stage's order."""
+
+    device: str = "cpu"
+    embedding_size: int | None = None
+
+    def __init__(self, score: Callable[[CandidateList], np.ndarray]):
+        """Args: score: a list's n scores."""
+        self.score = score
+
+    def rank(self, lists: Iterable[CandidateList]) -> Iterator[RankedList]:
+        """As `Ranker.rank`; a list with scores that are not finite is left unranked."""
+        return (by_score(candidates, self.score(candidates)) for candidates in lists)
+
+    def description(self) -> dict[str, Any]:
+        """No model."""
+        return {}
+
+    def work(self) -> dict[str, float]:
+        """No LLM, no work of one."""
+        return {}
+
+
+def by_score(candidates: CandidateList, scores: np.ndarray) -> RankedList:
+    """The list sorted by its scores, (n,), stably; unranked where one is not finite."""
+    if not np.isfinite(scores).all():
+        return unranked(candidates, "its scores are not finite: embeddings or scores hold NaN")
+    order = np.argsort(-scores, kind="stable")
+    return RankedList(
+        candidates.query_id,
+        candidates.passage_ids,
+        order.tolist(),
+        scores[order].astype(float).tolist(),
+    )

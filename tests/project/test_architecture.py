@@ -1,0 +1,105 @@
+"""The page that a newcomer reads first is true: it names the files that a query comes through."""
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+import perank_tasks
+from perank_tasks.artifacts.store import Store
+from perank_tasks.night.embed import read_vectors
+from perank_tasks.settings import Settings
+from tests.needs import PROJECT
+from tests.small import run_night, small_night, write_collection
+
+PACKAGE = Path(perank_tasks.__file__).parent
+PAGE = PROJECT / "docs" / "architecture.md"
+
+QUERY, TEXT = "q-zebra", "does the zebra sleep"
+PASSAGE = {"_id": "p-zebra", "title": "", "text": "A zebra sleeps on its feet."}
+
+LONGEST = 2_000
+"""Items of a container that are looked at."""
+
+
+class Trace:
+    """Files whose functions were given, or gave, the query or the passage's embedding.
+
+    Attributes:
+        files: in the order in which it came there first.
+    """
+
+    def __init__(self, vector: np.ndarray):
+        self.vector = vector
+        self.files: list[str] = []
+
+    def __call__(self, frame: FrameType, event: str, value: Any) -> None:
+        path = frame.f_code.co_filename
+        if event not in ("call", "return") or not path.startswith(str(PACKAGE)):
+            return
+        name = Path(path).relative_to(PACKAGE).as_posix()
+        if name in self.files:
+            return
+        values = frame.f_locals.values() if event == "call" else [value]
+        if any(self._has(value) for value in list(values)):
+            self.files.append(name)
+
+    def _has(self, value: Any, depth: int = 2) -> bool:
+        if isinstance(value, str):
+            return TEXT in value or value == QUERY
+        if isinstance(value, torch.Tensor) and value.dtype == torch.float32:
+            value = value.detach().numpy()
+        if isinstance(value, np.ndarray):
+            same = value.dtype == np.float32 and value.ndim and value.shape[-1] == len(self.vector)
+            return bool(same and (np.abs(value - self.vector).max(-1) < 1e-6).any())
+        if not depth:
+            return False
+        if isinstance(value, Mapping):
+            value = [*value.keys(), *value.values()]
+        elif hasattr(value, "__dataclass_fields__"):
+            value = list(vars(value).values()) if hasattr(value, "__dict__") else []
+        if isinstance(value, list | tuple | set) and len(value) <= LONGEST:
+            return any(self._has(item, depth - 1) for item in value)
+        return False
+
+
+def traced(folder: Path, run: Iterable[str] = ("perank",)) -> list[str]:
+    """The files that one query and one passage's embedding come through, of a second night."""
+    passages = [
+        PASSAGE,
+        *({"_id": f"p{i}", "text": f"Text number {i} of zebra."} for i in range(9)),
+    ]
+    spec = write_collection(
+        folder, passages=passages, queries={QUERY: TEXT}, qrels=[(QUERY, "p-zebra", 1)]
+    )
+    night = small_night(spec, arms=list(run), shards=1)
+    references = run_night(night, until="embed")["embed"]
+    embeddings = Store(Settings.from_environment().root).open(references[next(iter(references))])
+    _, vectors = read_vectors(embeddings, "passages", ["p-zebra"])
+    run_night(night)
+    trace = Trace(vectors[0])
+    sys.setprofile(trace)
+    try:
+        run_night(small_night(spec, arms=list(run), shards=1, run_date="2026-02-01"))
+    finally:
+        sys.setprofile(None)
+    return trace.files
+
+
+def test_the_way_of_a_query_is_on_the_page_and_comes_through_few_files(tmp_path: Path) -> None:
+    files = traced(tmp_path / "zebras")
+    print("\n".join(files))
+    page = PAGE.read_text()
+    assert len(files) <= 20
+    assert [name for name in files if f"`{name}`" not in page] == []
+    assert len(page.splitlines()) <= 80
+
+
+def test_every_file_that_the_page_names_is_there() -> None:
+    names = {word for word in PAGE.read_text().split("`") if word.endswith((".py", "/"))}
+    roots = (PACKAGE, PROJECT, PROJECT / "docs")
+    assert [name for name in names if not any((root / name).exists() for root in roots)] == []
