@@ -19,6 +19,9 @@ from perank_tasks.schemas import (
 )
 from perank_tasks.support.meter import WORK
 
+RANKERS = {"bm25": "first-stage", "llm-off": "perank"}
+"""Of arms that are not called by their ranker's name."""
+
 QUERIES = 24
 BASE = np.random.default_rng(4).uniform(0.3, 0.8, QUERIES)
 JITTER = np.random.default_rng(5).normal(0, 0.05, QUERIES)
@@ -53,7 +56,11 @@ def publish_results(
     """
     by_arm = []
     for arm, values in arms.items():
-        config = json.dumps({"name": arm, "first_stage": (configs or {}).get(arm, "bm25")})
+        ranker = RANKERS.get(arm, arm)
+        settings = {"ranker": ranker, "first_stage.kind": (configs or {}).get(arm, "bm25")}
+        if arm == "llm-off":
+            settings["decoding"] = "residual"
+        config = json.dumps(settings)
         key = {
             "series": series,
             "run_date": run_date,

@@ -179,16 +179,14 @@ class Nights:
 
 
 def _configuration(config: str) -> dict[str, Any]:
-    """What a `Run` holds of its arm's configuration, the JSON in `runs.config`."""
+    """What a `Run` holds of its arm's settings, the JSON in `runs.config`."""
     arm = json.loads(config)
-    name = arm.get("name", "")
-    ranker = arm.get("ranker") or {"bm25": "first-stage"}.get(name, name)
-    if ranker == "perank" and (arm.get("options") or {}).get("decoding") == "residual":
-        ranker = LLM_OFF
+    off = arm["ranker"] == "perank" and arm.get("decoding") == "residual"
+    first_stage = {key: value for key, value in arm.items() if key.startswith("first_stage.")}
     return {
         "query_limit": arm.get("query_limit"),
-        "ranker": ranker,
-        "first_stage": json.dumps(arm.get("first_stage"), sort_keys=True),
+        "ranker": LLM_OFF if off else arm["ranker"],
+        "first_stage": json.dumps(first_stage, sort_keys=True),
     }
 
 
