@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from perank_tasks.config import Options, _choices, split_words, stable_hash
+from perank_tasks.config import Options, choices, split_words, stable_hash
 from perank_tasks.errors import ConfigError
 from perank_tasks.models.find import EMBEDDER, LLM
 from perank_tasks.perank.checkpoint_config import POOLINGS, PromptOrder
@@ -76,7 +76,7 @@ class StageRecipe(Options):
         "linear", description="linear, mlpNx_gelu with N from 1 to 9, or identity; likewise."
     )
     projector_start: ProjectorStart = Field(
-        "ridge", description="Where the projector begins: " + _choices(PROJECTOR_START_HELP)
+        "ridge", description="Where the projector begins: " + choices(PROJECTOR_START_HELP)
     )
     projector_scale: float = Field(
         1.0,
@@ -197,7 +197,7 @@ class RankRecipe(StageRecipe):
     attention_start: AttentionStart = Field(
         "pretrained",
         description="Where the last layer's attention begins, where no checkpoint is started "
-        "from: " + _choices(ATTENTION_START_HELP),
+        "from: " + choices(ATTENTION_START_HELP),
     )
     copying_scale: float = Field(
         16.0, gt=0, description="How loud it copies: times the projected embedding's length."
@@ -225,7 +225,7 @@ class RankRecipe(StageRecipe):
         None, gt=0, description="Of t, b and s. Empty: learning_rate."
     )
     trained_llm: TrainedLlm = Field(
-        "full", description="What of the LLM learns: " + _choices(TRAINED_LLM_HELP)
+        "full", description="What of the LLM learns: " + choices(TRAINED_LLM_HELP)
     )
     train_tokens: bool = Field(
         False, description="Whether the token embeddings learn, too; with trained_llm full."
@@ -241,7 +241,7 @@ class RankRecipe(StageRecipe):
         description="Matrices they are added to, separated by commas.",
     )
     step_weights: StepWeights = Field(
-        "uniform", description="Weights of ListMLE's steps: " + _choices(STEP_WEIGHTS_HELP)
+        "uniform", description="Weights of ListMLE's steps: " + choices(STEP_WEIGHTS_HELP)
     )
     embeddings_weight: float = Field(
         1.0, ge=0, description="Of the ranking loss with embeddings only."
@@ -253,7 +253,7 @@ class RankRecipe(StageRecipe):
         0.0, ge=0, description="Of KL(with texts ‖ embeddings only); needs the branch with texts."
     )
     kl_scaling: KlScaling = Field(
-        "reference", description="What the KL is averaged over: " + _choices(KL_SCALING_HELP)
+        "reference", description="What the KL is averaged over: " + choices(KL_SCALING_HELP)
     )
     max_tokens: int = Field(4096, ge=32, description="Longest prompt; longer lists are refused.")
     select_by: Literal["loss", "top1", "ndcg", "given"] = Field(
