@@ -5,7 +5,7 @@ and in DuckDB (`sql/schema/` creates them there; a test compares the two); then 
 derived from those in DuckDB alone; then the tables of experiments, in Parquet and in DuckDB.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -108,8 +108,15 @@ TRAINING_PASSAGES = pa.schema(
         pa.field("passage_id", pa.string(), nullable=False),
         pa.field("text", pa.string(), nullable=False),  # as embedders and LLMs read it
         pa.field("text_hash", pa.string(), nullable=False),
-        # `collection/passage_id` of every passage that has this text.
-        pa.field("sources", pa.list_(pa.string()), nullable=False),
+    ]
+)
+
+# Where the passages of each collection are among these.
+TRAINING_SOURCES = pa.schema(
+    [
+        pa.field("collection", pa.string(), nullable=False),
+        pa.field("passage_id", pa.string(), nullable=False),
+        pa.field("passage_row", pa.int64(), nullable=False),
     ]
 )
 
@@ -140,7 +147,11 @@ RANKING_DATA = pa.schema(
     ]
 )
 
+NIGHTLY = "nightly"
+"""The series of the nights, which are judged; every other one is an experiment's."""
+
 _RESULT_KEY = [
+    pa.field("series", pa.string(), nullable=False),  # `nightly`, or an experiment's name
     pa.field("run_date", pa.date32(), nullable=False),
     pa.field("collection", pa.string(), nullable=False),
     pa.field("arm", pa.string(), nullable=False),
@@ -195,14 +206,13 @@ RESULT_TABLES: dict[str, pa.Schema] = {
             pa.field("tokens_in", pa.int64(), nullable=False),
             pa.field("decode_steps", pa.int64(), nullable=False),
             pa.field("peak_memory_bytes", pa.int64(), nullable=False),
-            # Null in nights that were evaluated before these were counted.
-            pa.field("numbers_repaired", pa.int64()),
-            pa.field("forward_passes", pa.int64()),
-            pa.field("flops", pa.int64()),
-            pa.field("load_seconds", pa.float64()),
-            pa.field("tokenise_seconds", pa.float64()),
-            pa.field("prefill_seconds", pa.float64()),
-            pa.field("decode_seconds", pa.float64()),
+            pa.field("numbers_repaired", pa.int64(), nullable=False),
+            pa.field("forward_passes", pa.int64(), nullable=False),
+            pa.field("flops", pa.int64(), nullable=False),
+            pa.field("load_seconds", pa.float64(), nullable=False),
+            pa.field("tokenise_seconds", pa.float64(), nullable=False),
+            pa.field("prefill_seconds", pa.float64(), nullable=False),
+            pa.field("decode_seconds", pa.float64(), nullable=False),
         ]
     ),
     "provenance": pa.schema(
@@ -237,35 +247,6 @@ CURVES = pa.schema(
     ]
 )
 
-# What a checkpoint and those beside it get on a judged collection, query by query.
-CHECKPOINT_SCORES = pa.schema(
-    [
-        pa.field("arm", pa.string(), nullable=False),
-        pa.field("query_id", pa.string(), nullable=False),
-        pa.field("measure", pa.string(), nullable=False),
-        pa.field("value", pa.float64(), nullable=False),
-    ]
-)
-
-# One row a measure and pair of arms: b against a, paired by query.
-CHECKPOINT_TESTS = pa.schema(
-    [
-        pa.field("a", pa.string(), nullable=False),
-        pa.field("b", pa.string(), nullable=False),
-        pa.field("measure", pa.string(), nullable=False),
-        pa.field("queries", pa.int32(), nullable=False),
-        pa.field("mean_a", pa.float64(), nullable=False),
-        pa.field("mean_b", pa.float64(), nullable=False),
-        pa.field("delta", pa.float64(), nullable=False),
-        pa.field("ci_low", pa.float64(), nullable=False),
-        pa.field("ci_high", pa.float64(), nullable=False),
-        pa.field("better", pa.int32(), nullable=False),
-        pa.field("worse", pa.int32(), nullable=False),
-        pa.field("p", pa.float64()),  # null: the measure says nothing of quality
-        pa.field("p_holm", pa.float64()),
-    ]
-)
-
 # One row a decision on which checkpoint nights use, for good: the registry's, not the warehouse's.
 PROMOTIONS = pa.schema(
     [
@@ -282,30 +263,42 @@ PROMOTIONS = pa.schema(
 )
 
 DERIVED_TABLES: dict[str, pa.Schema] = {
+    # What a result was held against, measure by measure, paired by query.
+    "comparisons": pa.schema(
+        [
+            *_RESULT_KEY,
+            pa.field("measure", pa.string(), nullable=False),
+            pa.field("against_kind", pa.string(), nullable=False),
+            pa.field("against_date", pa.date32(), nullable=False),
+            pa.field("against_arm", pa.string(), nullable=False),
+            pa.field("against_arm_hash", pa.string(), nullable=False),
+            pa.field("queries", pa.int32(), nullable=False),  # that both have
+            pa.field("value", pa.float64(), nullable=False),
+            pa.field("against_value", pa.float64(), nullable=False),
+            pa.field("delta", pa.float64(), nullable=False),
+            pa.field("ci_low", pa.float64(), nullable=False),
+            pa.field("ci_high", pa.float64(), nullable=False),
+            pa.field("better", pa.int32(), nullable=False),
+            pa.field("worse", pa.int32(), nullable=False),
+            pa.field("p", pa.float64()),  # null: not tested
+            pa.field("p_holm", pa.float64()),
+            pa.field("tests", pa.int32(), nullable=False),
+            pa.field("family", pa.string(), nullable=False),
+        ]
+    ),
     "verdicts": pa.schema(
         [
             *_RESULT_KEY,
             pa.field("measure", pa.string(), nullable=False),
             pa.field("verdict", pa.string(), nullable=False),
             pa.field("reason", pa.string()),
-            pa.field("baseline_kind", pa.string()),
-            pa.field("baseline_date", pa.date32()),
-            pa.field("baseline_arm_hash", pa.string()),
-            pa.field("value", pa.float64()),
-            pa.field("baseline_value", pa.float64()),
-            pa.field("delta", pa.float64()),
-            pa.field("ci_low", pa.float64()),
-            pa.field("ci_high", pa.float64()),
+            # With the key they name a row of `comparisons`.
+            pa.field("against_date", pa.date32()),
+            pa.field("against_arm_hash", pa.string()),
             pa.field("band_low", pa.float64()),
             pa.field("band_high", pa.float64()),
             pa.field("nights", pa.int32(), nullable=False),
             pa.field("trend_p", pa.float64()),
-            pa.field("p", pa.float64()),
-            pa.field("p_holm", pa.float64()),
-            pa.field("tests", pa.int32(), nullable=False),
-            pa.field("queries", pa.int32(), nullable=False),
-            pa.field("better", pa.int32(), nullable=False),
-            pa.field("worse", pa.int32(), nullable=False),
         ]
     ),
     "cost_verdicts": pa.schema(
@@ -324,8 +317,8 @@ DERIVED_TABLES: dict[str, pa.Schema] = {
         [
             *_RESULT_KEY,
             pa.field("query_id", pa.string(), nullable=False),
-            pa.field("baseline_date", pa.date32(), nullable=False),
-            pa.field("baseline_arm_hash", pa.string(), nullable=False),
+            pa.field("against_date", pa.date32(), nullable=False),
+            pa.field("against_arm_hash", pa.string(), nullable=False),
             pa.field("changed_top_10", pa.bool_(), nullable=False),
             pa.field("overlap_10", pa.float64(), nullable=False),
             pa.field("rbo", pa.float64(), nullable=False),
@@ -436,6 +429,32 @@ EXPERIMENT_TABLES: dict[str, pa.Schema] = {
         ]
     ),
 }
+
+
+def dicts_to_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows by column name as a table; KeyError where one lacks a column of the schema."""
+    arrays = [pa.array([row[field.name] for row in rows], field.type) for field in schema]
+    return pa.table(arrays, schema=schema)
+
+
+def keyed_table(
+    key: Mapping[str, Any], rows: pa.Table | Sequence[Mapping[str, Any]], schema: pa.Schema
+) -> pa.Table:
+    """Rows as a table of `schema`, with the key's values in each of them.
+
+    Args:
+        key: {column: value}, the same for all rows.
+        rows: the other columns.
+    """
+    if not isinstance(rows, pa.Table):
+        rows = dicts_to_table(rows, pa.schema([f for f in schema if f.name not in key]))
+    columns = [
+        pa.repeat(pa.scalar(key[field.name], field.type), len(rows))
+        if field.name in key
+        else rows[field.name]
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
 
 
 def rows_to_table(rows: Sequence[tuple], schema: pa.Schema) -> pa.Table:

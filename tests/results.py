@@ -4,11 +4,23 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
-from perank_tasks.schemas import EXPERIMENT_TABLES, RESULT_TABLES, rows_to_table
+from perank_tasks.schemas import (
+    EXPERIMENT_TABLES,
+    NIGHTLY,
+    RESULT_TABLES,
+    keyed_table,
+    rows_to_table,
+)
+from perank_tasks.support.meter import WORK
+
+RANKERS = {"bm25": "first-stage", "llm-off": "perank"}
+"""Of arms that are not called by their ranker's name."""
 
 QUERIES = 24
 BASE = np.random.default_rng(4).uniform(0.3, 0.8, QUERIES)
@@ -27,6 +39,7 @@ def publish_results(
     arms: Mapping[str, np.ndarray],
     *,
     collection: str = "c",
+    series: str = NIGHTLY,
     order: Sequence[int] = range(12),
     status: str = "complete",
     configs: Mapping[str, str] | None = None,
@@ -41,54 +54,93 @@ def publish_results(
         seconds: that reranking took.
         hour: of evaluation, so that a second run of a date is another artifact.
     """
-    tables: dict[str, list[tuple]] = {table: [] for table in RESULT_TABLES}
+    by_arm = []
     for arm, values in arms.items():
-        config = json.dumps({"name": arm, "first_stage": (configs or {}).get(arm, "bm25")})
-        key = (run_date, collection, arm, artifact_key(config=config)[:10])
+        ranker = RANKERS.get(arm, arm)
+        settings = {"ranker": ranker, "first_stage.kind": (configs or {}).get(arm, "bm25")}
+        if arm == "llm-off":
+            settings["decoding"] = "residual"
+        config = json.dumps(settings)
+        key = {
+            "series": series,
+            "run_date": run_date,
+            "collection": collection,
+            "arm": arm,
+            "arm_hash": artifact_key(config=config)[:10],
+        }
         queries = [f"q{i:02}" for i in range(len(values))]
-        at = datetime(2026, 1, 1, hour, tzinfo=UTC).replace(tzinfo=None)
         n = len(queries)
-        ranking = f"{list(order)}"
-        tables["runs"].append(
-            (
-                *key,
-                status,
-                ranking,
-                "snapshots/c/s",
-                None,
-                "print",
-                10,
-                n,
-                n,
-                0,
-                0,
-                0,
-                0,
-                config,
-                at,
-            )
-        )
-        for measure, by_query in (("nDCG@10", values), ("judged@10", np.ones(n))):
-            tables["measures"].append((*key, measure, float(np.mean(by_query)), n))
-            tables["query_measures"] += [
-                (*key, q, measure, float(v)) for q, v in zip(queries, by_query, strict=True)
-            ]
-        tables["rankings"] += [
-            (*key, q, f"p{p:02}", rank, 1 / rank, p + 1)
-            for q in queries
-            for rank, p in enumerate(order, 1)
-        ]
-        tables["efficiency"].append(
-            (*key, "rerank", "cpu", seconds, n, n / seconds, 100 * n, 10 * n, 10**9, 0, *range(6))
-        )
         facts = {"code": "abc", "commit": "c0ffee", "library.torch": "2.13", "threads": "2"}
-        for name, value in {**facts, **(provenance or {})}.items():
-            tables["provenance"].append((*key, name, value))
-    store = Store(root)
-    name = artifact_key(rows=repr(tables))
-    artifact = store.artifact("results", collection, name)
+        by_measure = {"nDCG@10": values, "judged@10": np.ones(n)}
+        run = {
+            "status": status,
+            "ranking_hash": f"{list(order)}",
+            "snapshot": "snapshots/c/s",
+            "snapshot_date": None,
+            "fingerprint": "print",
+            "passages": 10,
+            "queries": n,
+            "judged_queries": n,
+            **dict.fromkeys(("unranked_queries", "cut_queries"), 0),
+            **dict.fromkeys(("stale_judgements", "unknown_judgements"), 0),
+            "config": config,
+            "evaluated_at": datetime(2026, 1, 1, hour, tzinfo=UTC).replace(tzinfo=None),
+        }
+        rows: dict[str, list[dict[str, Any]]] = {
+            "runs": [run],
+            "measures": [
+                {"measure": measure, "value": float(np.mean(by_query)), "queries": n}
+                for measure, by_query in by_measure.items()
+            ],
+            "query_measures": [
+                {"query_id": q, "measure": measure, "value": float(v)}
+                for measure, by_query in by_measure.items()
+                for q, v in zip(queries, by_query, strict=True)
+            ],
+            "rankings": [
+                {
+                    "query_id": q,
+                    "passage_id": f"p{p:02}",
+                    "rank": rank,
+                    "score": 1 / rank,
+                    "first_stage_rank": p + 1,
+                }
+                for q in queries
+                for rank, p in enumerate(order, 1)
+            ],
+            "efficiency": [efficiency(n, seconds)],
+            "provenance": [
+                {"key": name, "value": value}
+                for name, value in {**facts, **(provenance or {})}.items()
+            ],
+        }
+        by_arm.append({t: keyed_table(key, rows[t], s) for t, s in RESULT_TABLES.items()})
+    tables = {t: pa.concat_tables(of[t] for of in by_arm) for t in RESULT_TABLES}
+    return publish_tables(root, collection, tables)
+
+
+def efficiency(queries: int, seconds: float) -> dict[str, Any]:
+    """A row of `efficiency`, without its key: what reranking took."""
+    return {
+        "stage": "rerank",
+        "device": "cpu",
+        "seconds": seconds,
+        "items": queries,
+        "items_per_second": queries / seconds,
+        "tokens_in": 100 * queries,
+        "decode_steps": 10 * queries,
+        "peak_memory_bytes": 10**9,
+        "numbers_repaired": 0,
+        **dict.fromkeys(WORK, 1),
+    }
+
+
+def publish_tables(root: Path, collection: str, tables: Mapping[str, pa.Table]) -> Artifact:
+    """Publish result tables as a results artifact."""
+    name = artifact_key(rows=repr({table: rows.to_pylist() for table, rows in tables.items()}))
+    artifact = Store(root).artifact("results", collection, name)
     for table, schema in RESULT_TABLES.items():
-        artifact.write_part(table, rows_to_table(tables[table], schema), schema)
+        artifact.write_part(table, tables[table], schema)
     artifact.publish(
         expected=dict.fromkeys(RESULT_TABLES, 1), inputs={}, config={}, counts={}, provenance={}
     )

@@ -25,7 +25,7 @@ def night_params() -> dict[str, Param]:
 
 def training_params() -> dict[str, Param]:
     """The form of a training run: its own options, its data's, and both stages'."""
-    from perank_tasks.training.options import form
+    from perank_tasks.training.run_options import form
 
     return params_of(form())
 

@@ -120,7 +120,7 @@ def plan_night(params: dict[str, Any], run_date: date) -> Any:
 
 def plan_training(params: dict[str, Any], run_date: date) -> Any:
     """The training of a run."""
-    from perank_tasks.training.stages.plan import plan_training
+    from perank_tasks.training.stages.plan_run import plan_training
 
     return plan_training(params, run_date)
 
@@ -136,7 +136,7 @@ def plan_experiment(params: dict[str, Any], run_date: date) -> Any:
 
 NIGHT = Pipeline(plan_night, "perank_tasks.config:Night", "perank_tasks.night")
 TRAINING = Pipeline(
-    plan_training, "perank_tasks.training.options:Training", "perank_tasks.training.stages"
+    plan_training, "perank_tasks.training.run_options:Training", "perank_tasks.training.stages"
 )
 EXPERIMENT = Pipeline(
     plan_experiment, "perank_tasks.experiments.plan:ExperimentPlan", "perank_tasks.experiments"

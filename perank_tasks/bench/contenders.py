@@ -6,7 +6,7 @@ first step, free       the engine's other decodings, released prompt
 full text              listwise over the passages' texts by the same LLM and engine
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +15,12 @@ import torch
 
 from perank_tasks.bench.checkpoints import benchmark_checkpoint
 from perank_tasks.bench.hardware import seconds_of
-from perank_tasks.bench.plain import PlainRanker, PlainResult
-from perank_tasks.bench.workload import BenchQuery, Vectors, candidate_list
+from perank_tasks.bench.plain import PlainRanker
+from perank_tasks.bench.workload import cut, with_embeddings
 from perank_tasks.errors import QualityError
-from perank_tasks.perank import CandidateList, PERank, RankedList, RankingOptions
+from perank_tasks.perank import PERank, RankingOptions
 from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1
+from perank_tasks.support.lists import CandidateList, RankedList
 
 
 @dataclass(frozen=True)
@@ -98,45 +99,58 @@ class Arena:
     plain: PlainRanker
     window: int
     step: int
-    vectors: dict[str, Vectors] = field(default_factory=dict)
-    """By prompt. Prompts whose checkpoints have one encoder share them."""
+    lists: dict[str, dict[str, CandidateList]] = field(default_factory=dict)
+    """{prompt: {query id: its list with embeddings}}. Prompts of one encoder share them."""
 
     @property
     def device(self) -> torch.device:
         return self.engines["released"].device
 
-    def embed(self, queries: Sequence[BenchQuery]) -> None:
+    def embed(self, lists: Sequence[CandidateList]) -> None:
         """Embed all texts once, before anything is measured."""
-        made: dict[Any, Vectors] = {}
+        by_encoder: dict[Any, dict[str, CandidateList]] = {}
         for prompt, engine in self.engines.items():
-            vectors = made.setdefault(engine.encoder, Vectors(engine))
-            vectors.add([t for query in queries for t in (query.text, *query.passages)])
-            self.vectors[prompt] = vectors
+            if engine.encoder not in by_encoder:
+                by_encoder[engine.encoder] = with_embeddings(lists, engine)
+            self.lists[prompt] = by_encoder[engine.encoder]
 
-    def measure(self, contender: Contender, queries: Sequence[BenchQuery]) -> Measurement:
-        """Rank `queries` as `contender` does: all in one call, but plain one by one.
+    def measure(self, contender: Contender, lists: Sequence[CandidateList]) -> Measurement:
+        """Rank `lists` as `contender` does: all in one call, but plain one by one.
 
         Raises:
             QualityError: a query could not be ranked.
         """
         if contender.options is None:
-            return self._measure_plain(contender, queries)
+            return self._timed(contender, lambda: [self.plain.rerank(each) for each in lists])
         engine = self.engines[contender.prompt]
         options = RankingOptions(window=self.window, step=self.step, **contender.options)
-        vectors = self.vectors[contender.prompt]
-        lists = [candidate_list(q, vectors) for q in queries]
-        return measure_engine(engine, lists, options, contender.name)
-
-    def _measure_plain(self, contender: Contender, queries: Sequence[BenchQuery]) -> Measurement:
-        results: list[PlainResult] = []
-        seconds = seconds_of(
-            lambda: results.extend(self.plain.rerank(q.text, q.passages) for q in queries),
-            self.device,
+        embedded = self.lists[contender.prompt]
+        given = [cut(embedded[each.query_id], len(each)) for each in lists]
+        before = replace(engine.counters)
+        measurement = self._timed(
+            contender,
+            lambda: list(engine.rerank_many(given, options, batch_queries=len(given))),
         )
+        after = engine.counters
+        tokens = after.prefill_tokens - before.prefill_tokens
+        measurement.prefill_tokens = tokens
+        measurement.prefill_flops = 2 * tokens * engine.model.llm.parameters()
+        measurement.prefill_seconds = after.prefill_seconds - before.prefill_seconds
+        return measurement
+
+    def _timed(self, contender: Contender, rank: Callable[[], list[RankedList]]) -> Measurement:
+        results: list[RankedList] = []
+        seconds = seconds_of(lambda: results.extend(rank()), self.device)
+        for result in results:
+            if result.unranked_reason is not None:
+                raise QualityError(
+                    f"contender {contender.name!r}: query {result.query_id} was not ranked: "
+                    f"{result.unranked_reason}"
+                )
         return Measurement(
             contender=contender.name,
-            queries=[query.query_id for query in queries],
-            orders=[result.order for result in results],
+            queries=[result.query_id for result in results],
+            orders=[list(result.order) for result in results],
             seconds=seconds,
             tokens_in=sum(result.tokens_in for result in results),
             decode_steps=sum(result.decode_steps for result in results),
@@ -182,38 +196,3 @@ def load_arena(
         step=step,
     )
     return Arena(engines, plain, window, step)
-
-
-def measure_engine(
-    engine: PERank, lists: Sequence[CandidateList], options: RankingOptions, name: str
-) -> Measurement:
-    """Rank lists together in one call of the engine.
-
-    Raises:
-        QualityError: one could not be ranked.
-    """
-    before = replace(engine.counters)
-    results: list[RankedList] = []
-    seconds = seconds_of(
-        lambda: results.extend(engine.rerank_many(lists, options, batch_queries=len(lists))),
-        engine.device,
-    )
-    after = engine.counters
-    prefill_tokens = after.prefill_tokens - before.prefill_tokens
-    for result in results:
-        if result.unranked_reason is not None:
-            raise QualityError(
-                f"contender {name!r}: query {result.query_id} was not ranked: "
-                f"{result.unranked_reason}"
-            )
-    return Measurement(
-        contender=name,
-        queries=[candidates.query_id for candidates in lists],
-        orders=[list(result.order) for result in results],
-        seconds=seconds,
-        tokens_in=sum(result.tokens_in for result in results),
-        decode_steps=sum(result.decode_steps for result in results),
-        prefill_tokens=prefill_tokens,
-        prefill_flops=2 * prefill_tokens * engine.model.llm.parameters(),
-        prefill_seconds=after.prefill_seconds - before.prefill_seconds,
-    )

@@ -1,4 +1,4 @@
-"""What the machine can do: in, a device, a dtype, shapes; out, FLOP/s and tokens/s.
+"""What the machine can do: in, a device, a dtype, shapes; out, seconds and FLOP/s.
 
 The matrix rate is the better of two products, a square one and one of the LLM's MLP: what
 no forward pass can exceed. FLOPs count a multiplication and an addition as two.
@@ -9,12 +9,10 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
 from perank_tasks.models.products import Matrix
 from perank_tasks.night.provenance import fingerprint
-from perank_tasks.perank.decode import PREFILL_TOKENS
-from perank_tasks.perank.llm import Cache, Llm
 
 SQUARE = 2048
 MLP_TOKENS = 4096
@@ -46,36 +44,6 @@ def matrix_rate(
         fastest = min(seconds_of(multiply, device) for _ in range(repeats))
         best = max(best, 2 * rows * inner * columns / fastest)
     return best
-
-
-@torch.inference_mode()
-def stock_prefill(model: PreTrainedModel, batch: int, length: int) -> float:
-    """Seconds of a stock forward pass over (batch, length) token ids, with a cache, no padding.
-
-    `model` is the LLM without a head, or with one that then scores the last position alone.
-    """
-    ids = torch.randint(0, 100, (batch, length), device=model.device)
-    return seconds_of(lambda: model(ids, use_cache=True), model.device)
-
-
-@torch.inference_mode()
-def engine_prefill(llm: Llm, cache: Cache, batch: int, length: int) -> float:
-    """Seconds of the engine's forward pass over as many tokens, into a cache, in its own batches.
-
-    Nothing is shared between the prompts: it does the work of the stock pass.
-    """
-    ids = torch.randint(0, 100, (batch, length), device=llm.device)
-    rows = max(1, PREFILL_TOKENS[llm.device.type] // length)
-
-    def read() -> None:
-        for first in range(0, batch, rows):
-            inputs = llm.embeddings[ids[first : first + rows]]
-            every = torch.ones(len(inputs), dtype=torch.long, device=llm.device)
-            llm.forward(
-                inputs, cache, first_row=first, starts=0 * every, ends=length * every, to=length
-            )
-
-    return seconds_of(read, llm.device)
 
 
 def describe(device: torch.device, dtype: torch.dtype) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The plain way to run PE-Rank, as its reference does: in, a query and texts; out, an order.
+"""The plain way to run PE-Rank, as its reference does: in, a list with texts; out, its order.
 
 What the engine is measured against, and no slower than it must be: stock transformers and all
 threads. The reference's way is
@@ -16,16 +16,12 @@ embedded by our encoder, whose products are faster on some CPUs.
 """
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    GenerationConfig,
-)
+from transformers import GenerationConfig
 
 from perank_tasks.errors import CheckpointError
 from perank_tasks.models.encoder import REFERENCE_MAX_LENGTH, Encoder
@@ -33,16 +29,7 @@ from perank_tasks.perank.checkpoint import Checkpoint, load_checkpoint, load_hea
 from perank_tasks.perank.llm import FAMILIES
 from perank_tasks.perank.projector import build_projector
 from perank_tasks.perank.prompt import Prompt, PromptBuilder
-
-
-@dataclass(frozen=True)
-class PlainResult:
-    """One query's ranking and what it took: `order` is a permutation of 0..n-1, best first."""
-
-    order: list[int]
-    windows: int
-    tokens_in: int
-    decode_steps: int
+from perank_tasks.support.lists import CandidateList, RankedList
 
 
 class PlainRanker:
@@ -98,10 +85,11 @@ class PlainRanker:
         )
         self._vocabulary = checkpoint.llm.vocab_size
 
-    def rerank(self, query: str, passages: Sequence[str]) -> PlainResult:
-        """Rank texts for a query, window by window from the back of the list."""
+    def rerank(self, candidates: CandidateList) -> RankedList:
+        """Rank a list by its texts, window by window from its back."""
+        passages = candidates.texts or ()
         order = list(range(len(passages)))
-        prepared = self.prompts.prepare(query)
+        prepared = self.prompts.prepare(candidates.query)
         windows = tokens_in = steps = 0
         start, end = len(order) - self.window, len(order)
         while end > 0 and (start + self.step != 0 or windows == 0):
@@ -114,7 +102,14 @@ class PlainRanker:
             tokens_in += ids.shape[1]
             steps += len(members)
             start, end = start - self.step, end - self.step
-        return PlainResult(order, windows, tokens_in, steps)
+        return RankedList(
+            candidates.query_id,
+            candidates.passage_ids,
+            order,
+            windows=windows,
+            tokens_in=tokens_in,
+            decode_steps=steps,
+        )
 
     @torch.no_grad()
     def _rank(self, ids: Tensor, texts: list[str]) -> list[int]:

@@ -29,6 +29,18 @@ def plot_throughput(path: Path, series: Series) -> None:
     figure.savefig(path, dpi=150)
 
 
+def plot_scale(path: Path, series: Series, extrapolated: dict[int, float]) -> None:
+    """Seconds of each stage by passages, both logarithmic; of `embed` dashed where not measured."""
+    figure, axes = _figure(series, "Seconds of each stage by the size of the corpus")
+    if extrapolated:
+        points = [series["embed"][-1], *extrapolated.items()]
+        color = axes.lines[list(series).index("embed")].get_color()
+        axes.plot(*zip(*points, strict=True), "--", color=color, label="embed, extrapolated")
+    axes.set(xscale="log", yscale="log", xlabel="passages", ylabel="seconds")
+    axes.legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
 def _figure(series: Series, title: str) -> tuple[Figure, Axes]:
     """All series as lines, with ticks where something was measured."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -40,24 +52,3 @@ def _figure(series: Series, title: str) -> tuple[Figure, Axes]:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure, axes
-
-
-def plot_scale(path: Path, measured: Series, extrapolated: Series) -> None:
-    """Seconds of each stage by passages, both logarithmic; dashed where not measured."""
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    axes = figure.subplots()
-    for name, points in measured.items():
-        (line,) = axes.plot(*zip(*points, strict=True), marker="o", label=name)
-        if further := extrapolated.get(name, [])[1:]:
-            guess = [extrapolated[name][0], *further]
-            axes.plot(
-                *zip(*guess, strict=True),
-                linestyle="--",
-                color=line.get_color(),
-                label=f"{name}, extrapolated",
-            )
-    axes.set(xscale="log", yscale="log", xlabel="passages", ylabel="seconds")
-    axes.set_title("Seconds of each stage by the size of the corpus")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=150)

@@ -8,12 +8,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from transformers import PreTrainedModel
 
 from perank_tasks.bench.contenders import Arena, load_arena
-from perank_tasks.bench.hardware import engine_prefill, stock_prefill
-from perank_tasks.bench.workload import BenchQuery, load_queries
-from perank_tasks.perank.llm import Cache
+from perank_tasks.bench.hardware import seconds_of
+from perank_tasks.bench.workload import cut, load_queries
+from perank_tasks.perank.decode import PREFILL_TOKENS
+from perank_tasks.perank.llm import Cache, Llm
 from perank_tasks.settings import Settings
+from perank_tasks.support.lists import CandidateList
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,16 @@ class PrefillRates:
 
 
 def measure_prefill(
-    arena: Arena, queries: Sequence[BenchQuery], *, repeats: int = 3
+    arena: Arena, lists: Sequence[CandidateList], *, repeats: int = 3
 ) -> PrefillRates:
     """Measure both in turn over one window of each query.
 
     Each side's best turn counts: other work on the machine can only slow a turn down.
     """
-    windows = [query.cut(arena.window) for query in queries]
-    prepare, build = arena.plain.prompts.prepare, arena.plain.prompts.build
-    length = max(len(build(prepare(w.text), len(w.passages)).input_ids) for w in windows)
+    windows = [cut(each, arena.window) for each in lists]
+    prompts = arena.plain.prompts
+    built = [prompts.build(prompts.prepare(each.query), len(each)) for each in windows]
+    length = max(len(prompt.input_ids) for prompt in built)
     body = arena.plain.model.get_decoder()
     engine, stock = [], []
     llm = arena.engines["released"].model.llm
@@ -49,6 +53,36 @@ def measure_prefill(
         stock.append(len(windows) * length / stock_prefill(body, len(windows), length))
     # The first turn warms up.
     return PrefillRates(len(windows), length, max(engine[1:]), max(stock[1:]))
+
+
+@torch.inference_mode()
+def stock_prefill(model: PreTrainedModel, batch: int, length: int) -> float:
+    """Seconds of a stock forward pass over (batch, length) token ids, with a cache, no padding.
+
+    `model` is the LLM without a head, or with one that then scores the last position alone.
+    """
+    ids = torch.randint(0, 100, (batch, length), device=model.device)
+    return seconds_of(lambda: model(ids, use_cache=True), model.device)
+
+
+@torch.inference_mode()
+def engine_prefill(llm: Llm, cache: Cache, batch: int, length: int) -> float:
+    """Seconds of the engine's forward pass over as many tokens, into a cache, in its own batches.
+
+    Nothing is shared between the prompts: it does the work of the stock pass.
+    """
+    ids = torch.randint(0, 100, (batch, length), device=llm.device)
+    rows = max(1, PREFILL_TOKENS[llm.device.type] // length)
+
+    def read() -> None:
+        for first in range(0, batch, rows):
+            inputs = llm.embeddings[ids[first : first + rows]]
+            every = torch.ones(len(inputs), dtype=torch.long, device=llm.device)
+            llm.forward(
+                inputs, cache, first_row=first, starts=0 * every, ends=length * every, to=length
+            )
+
+    return seconds_of(read, llm.device)
 
 
 def run_prefill(
@@ -72,6 +106,5 @@ def run_prefill(
     arena = load_arena(
         checkpoint, None, window=window, step=window, device=device, cache=settings.cache
     )
-    arena.embed(queries)
     for batch in batches:
         yield measure_prefill(arena, queries[:batch], repeats=repeats)

@@ -7,33 +7,22 @@ while there is time. Texts are embedded before anything is measured, but for the
 which embeds them in every window as the reference does.
 """
 
-import dataclasses
-import json
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from perank_tasks.bench import plots
-from perank_tasks.bench.contenders import (
-    Arena,
-    Contender,
-    Measurement,
-    contenders,
-    load_arena,
-)
+from perank_tasks.bench.contenders import Arena, Contender, Measurement, contenders, load_arena
 from perank_tasks.bench.hardware import describe, matrix_rate
+from perank_tasks.bench.plots import Series
 from perank_tasks.bench.prefill import PrefillRates, measure_prefill
-from perank_tasks.bench.workload import BenchQuery, load_queries
-from perank_tasks.errors import ConfigError, StorageError
+from perank_tasks.bench.workload import cut, load_queries
+from perank_tasks.errors import ConfigError
 from perank_tasks.settings import Settings
+from perank_tasks.support.lists import CandidateList
 from perank_tasks.support.progress import progress
 
 SWEEP_DEPTHS = (20, 40, 60, 80, 100)
@@ -57,11 +46,6 @@ class BenchOptions:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("queries", "batch", "top_k"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} must be 1 or more")
-        if not self.minutes >= 0:
-            raise ConfigError(f"--minutes is {self.minutes}, expected 0 or more")
         if self.depth < self.window:
             raise ConfigError(
                 f"--depth is {self.depth} and --window {self.window}: expected a depth of a window "
@@ -78,8 +62,8 @@ class Report:
     matrix_rates: list[float] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
     prefill: list[PrefillRates] = field(default_factory=list)
-    latency: plots.Series = field(default_factory=dict)
-    throughput: plots.Series = field(default_factory=dict)
+    latency: Series = field(default_factory=dict)
+    throughput: Series = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     """Contenders that there was no time for."""
     texts: dict[str, list[str]] = field(default_factory=dict)
@@ -96,32 +80,29 @@ class Report:
 
     def seconds(self, name: str) -> float | None:
         """Median seconds a query, None where the contender was not measured."""
-        found = [m.seconds_a_query for m in self.of(name)]
-        return statistics.median(found) if found else None
+        return _median([m.seconds_a_query for m in self.of(name)])
 
     def ratio(self, slow: str, fast: str) -> float | None:
         """How many times as long `slow` takes as `fast`."""
-        numerator, denominator = self.seconds(slow), self.seconds(fast)
-        if numerator is None or denominator is None:
-            return None
-        return numerator / denominator
+        seconds, others = self.seconds(slow), self.seconds(fast)
+        return seconds / others if seconds and others else None
 
     def ratio_alike(self, slow: str, fast: str) -> float | None:
         """The same, with as many queries at once as `slow` was given; needs `fast` in the sweep."""
-        found = self.of(slow)
-        rates = dict(self.throughput.get(fast, []))
-        rate = rates.get(len(found[0].queries)) if found else None
         seconds = self.seconds(slow)
+        at_once = [len(m.queries) for m in self.of(slow)][:1]
+        rate = dict(self.throughput.get(fast, [])).get(*at_once) if at_once else None
         return seconds * rate if seconds and rate else None
 
     def prefill_share(self, name: str) -> float | None:
         """Of the matrix rate, what reading prompts reached: the median over blocks."""
-        shares = [
-            m.prefill_flops / m.prefill_seconds / self.matrix_rate
-            for m in self.of(name)
-            if m.prefill_flops and m.prefill_seconds
-        ]
-        return statistics.median(shares) if shares else None
+        return _median(
+            [
+                m.prefill_flops / m.prefill_seconds / self.matrix_rate
+                for m in self.of(name)
+                if m.prefill_flops and m.prefill_seconds
+            ]
+        )
 
     def agreement(self, contender: Contender) -> tuple[int, int] | None:
         """Queries ranked as by the plain way, and queries that both ranked.
@@ -144,14 +125,18 @@ class Report:
         }
 
 
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None
+
+
 def run_benchmark(
-    options: BenchOptions, keep: Callable[["Report"], object] | None = None
+    options: BenchOptions, after_block: Callable[[Report], object] = lambda _: None
 ) -> Report:
     """Measure every contender.
 
     Args:
-        keep: called after each block with what there is by then, so that a long benchmark that
-            is stopped has not been for nothing.
+        after_block: called after each block with what there is by then, so that a long benchmark
+            that is stopped has not been for nothing.
 
     Raises:
         ConfigError, CollectionError, CheckpointError: something named is not there or unfit.
@@ -159,7 +144,7 @@ def run_benchmark(
     """
     settings = Settings.from_environment()
     torch.set_num_threads(settings.threads)
-    queries = load_queries(options.collection, queries=options.queries, depth=options.depth)
+    lists = load_queries(options.collection, queries=options.queries, depth=options.depth)
     arena = load_arena(
         options.checkpoint,
         options.compact_checkpoint,
@@ -169,48 +154,39 @@ def run_benchmark(
         device=options.device,
         cache=settings.cache,
     )
-    arena.embed(queries)
+    arena.embed(lists)
     report = Report(
         options,
         describe(arena.device, arena.plain.model.dtype),
-        texts={query.query_id: query.passages for query in queries},
+        texts={each.query_id: list(each.texts or ()) for each in lists},
     )
-    for _ in _measure(arena, queries, report):
-        if keep is not None:
-            keep(report)
-    return report
-
-
-def _measure(arena: Arena, queries: Sequence[BenchQuery], report: Report) -> Iterator[None]:
-    """Add to the report; yields where what it holds is worth keeping."""
-    options = report.options
-    taking_part = [c for c in contenders(options.top_k) if c.prompt in arena.engines]
-    every_block = [c for c in taking_part if not c.first_block_only]
-    blocks = [queries[i : i + options.batch] for i in range(0, len(queries), options.batch)]
+    everyone = [c for c in contenders(options.top_k) if c.prompt in arena.engines]
+    every_block = [c for c in everyone if not c.first_block_only]
+    first, *others = [lists[i : i + options.batch] for i in range(0, len(lists), options.batch)]
     for contender in every_block:
-        arena.measure(contender, [queries[0].cut(options.window)])  # warms up
+        arena.measure(contender, [cut(lists[0], options.window)])  # warms up
     deadline = time.monotonic() + 60 * options.minutes
-    total = len(taking_part) + len(every_block) * (len(blocks) - 1)
-    with progress("measuring", total, "turns") as advance:
-        _block(arena, taking_part, blocks[0], report, deadline, advance)
-        yield
+    with progress("measuring", len(everyone) + len(every_block) * len(others), "turns") as advance:
+        _measure_block(arena, everyone, first, report, deadline, advance)
+        after_block(report)
         if options.sweeps:
             in_sweeps = [c for c in every_block if c.in_sweeps]
-            _sweep_batch(arena, in_sweeps, blocks[0], report)
-            _sweep_depth(arena, in_sweeps, queries[0], report)
-            yield
-        for block in blocks[1:]:
+            _sweep_batch(arena, in_sweeps, first, report)
+            _sweep_depth(arena, in_sweeps, lists[0], report)
+            after_block(report)
+        for block in others:
             expected = sum(report.of(c.name)[-1].seconds for c in every_block)
             if time.monotonic() + expected > deadline:
                 break
-            _block(arena, every_block, block, report, deadline, advance)
-            yield
+            _measure_block(arena, every_block, block, report, deadline, advance)
+            after_block(report)
+    return report
 
 
-def _block(
+def _measure_block(
     arena: Arena,
     taking_part: Iterable[Contender],
-    block: Sequence[BenchQuery],
+    block: Sequence[CandidateList],
     report: Report,
     deadline: float,
     advance: Callable[[int], None],
@@ -228,25 +204,22 @@ def _block(
 
 
 def _sweep_batch(
-    arena: Arena, taking_part: Iterable[Contender], block: Sequence[BenchQuery], report: Report
+    arena: Arena, taking_part: Iterable[Contender], block: Sequence[CandidateList], report: Report
 ) -> None:
     """Queries a second by queries ranked together: 1, 2, 4, … up to the block."""
     for contender in taking_part:
         if contender.options is None:
             continue
-        whole = report.of(contender.name)[0]
         sizes = [2**i for i in range(len(block).bit_length()) if 2**i < len(block)]
         points = [(size, arena.measure(contender, block[:size])) for size in sizes]
-        report.throughput[contender.name] = [
-            (size, 1 / m.seconds_a_query) for size, m in [*points, (len(block), whole)]
-        ]
+        points.append((len(block), report.of(contender.name)[0]))
+        report.throughput[contender.name] = [(size, 1 / m.seconds_a_query) for size, m in points]
 
 
 def _sweep_depth(
-    arena: Arena, taking_part: Iterable[Contender], query: BenchQuery, report: Report
+    arena: Arena, taking_part: Iterable[Contender], candidates: CandidateList, report: Report
 ) -> None:
     """Seconds of one query by itself, by the number of its candidates; all of them are known."""
-    most = len(query.passages)
     for contender in taking_part:
         if contender.options is None:
             whole = report.of(contender.name)[0].seconds_a_query
@@ -254,106 +227,8 @@ def _sweep_depth(
             _, queries_a_second = report.throughput[contender.name][0]
             whole = 1 / queries_a_second
         points = [
-            (depth, arena.measure(contender, [query.cut(depth)]).seconds)
+            (depth, arena.measure(contender, [cut(candidates, depth)]).seconds)
             for depth in SWEEP_DEPTHS
-            if depth < most
+            if depth < len(candidates)
         ]
-        report.latency[contender.name] = [*points, (most, whole)]
-
-
-def print_report(out: Console, report: Report) -> None:
-    """The table, then what it comes to in a few lines."""
-    machine, options = report.machine, report.options
-    out.print(
-        f"{machine['device']}, {machine['threads']} threads, {machine['dtype']}, "
-        f"{report.matrix_rate / 1e9:,.0f} GFLOP/s in matrix products; {options.collection}, "
-        f"up to {options.depth} candidates a query, window {options.window}, step {options.step}",
-        highlight=False,
-    )
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("contender", no_wrap=True)
-    for heading in ("s/query", "× plain", "tokens", "steps", "prefill", "as plain", "at once"):
-        table.add_column(heading, justify="right")
-    for contender in contenders(options.top_k):
-        found = report.of(contender.name)
-        if not found:
-            continue
-        ranked = sum(len(m.queries) for m in found)
-        share, same = report.prefill_share(contender.name), report.agreement(contender)
-        table.add_row(
-            contender.name,
-            f"{report.seconds(contender.name):.3f}",
-            _times(report.ratio("plain", contender.name)),
-            f"{sum(m.tokens_in for m in found) / ranked:,.0f}",
-            f"{sum(m.decode_steps for m in found) / ranked:,.0f}",
-            f"{share:.0%}" if share is not None else "–",
-            f"{same[0]} of {same[1]}" if same else "–",
-            "1" if contender.options is None else str(len(found[0].queries)),
-        )
-    out.print(table)
-    out.print(
-        f"[dim]Medians; blocks of queries measured: {len(report.matrix_rates)}. prefill: "
-        "of the matrix rate while prompts are read. as plain: queries ranked as the plain way "
-        "does. at once: queries ranked together.[/]"
-    )
-    for line, value in ratios(report).items():
-        out.print(f"{line}: {_times(value)}", highlight=False)
-    if report.skipped:
-        out.print(f"not measured, for want of time (--minutes): {', '.join(report.skipped)}")
-
-
-def ratios(report: Report) -> dict[str, float | None]:
-    """What the benchmark is for, by what it says; None where a part was not measured."""
-    top = f", top {report.options.top_k}"
-    return {
-        "plain / released, same rankings": report.ratio("plain", "released"),
-        f"plain / compact{top}": report.ratio("plain", f"compact{top}"),
-        "full text / released, all steps": report.ratio("full text", "released"),
-        "full text / compact, all steps": report.ratio("full text", "compact"),
-        "full text / released, as many queries at once": report.ratio_alike(
-            "full text", "released"
-        ),
-        f"full text{top} / compact{top}": report.ratio(f"full text{top}", f"compact{top}"),
-        f"full text{top} / compact{top}, as many queries at once": report.ratio_alike(
-            f"full text{top}", f"compact{top}"
-        ),
-        "prefill / stock forward pass": statistics.median(r.ratio for r in report.prefill),
-    }
-
-
-def write_report(folder: Path, report: Report) -> list[Path]:
-    """Write results.json, latency.png and throughput.png; returns their paths.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
-    results = {
-        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "options": dataclasses.asdict(report.options),
-        "machine": report.machine,
-        "matrix_flops_a_second": report.matrix_rates,
-        "median_seconds_a_query": {
-            m.contender: report.seconds(m.contender) for m in report.measurements
-        },
-        "ratios": ratios(report),
-        "prefill": [dataclasses.asdict(rates) for rates in report.prefill],
-        "measurements": [dataclasses.asdict(m) for m in report.measurements],
-        "latency_seconds_by_depth": report.latency,
-        "queries_a_second_by_batch": report.throughput,
-        "skipped": report.skipped,
-    }
-    paths = [folder / "results.json"]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        paths[0].write_text(json.dumps(results, indent=1) + "\n")
-        if report.latency:
-            paths += [folder / "latency.png", folder / "throughput.png"]
-            plots.plot_latency(paths[1], report.latency)
-            plots.plot_throughput(paths[2], report.throughput)
-    except OSError as error:
-        raise StorageError(f"cannot write the benchmark's results to {folder}: {error}") from error
-    return paths
-
-
-def _times(ratio: float | None) -> str:
-    return "–" if ratio is None else f"{ratio:.2f}×"
+        report.latency[contender.name] = [*points, (len(candidates), whole)]

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from perank_tasks.cli import parse_date
+from perank_tasks.errors import ConfigError
 
 app = typer.Typer(
     help="Accept nights as the baseline of later ones.", no_args_is_help=True, rich_markup_mode=None
@@ -27,18 +28,23 @@ def accept(
     """Accept a night: later ones are judged against it. A row that is never changed."""
     from perank_tasks.artifacts.store import Store
     from perank_tasks.report.page import write_pages_after
+    from perank_tasks.schemas import NIGHTLY
     from perank_tasks.settings import Settings
-    from perank_tasks.warehouse.acceptances import acceptance
     from perank_tasks.warehouse.database import load_acceptance, reading
+    from perank_tasks.warehouse.decisions import acceptance
     from perank_tasks.warehouse.run_names import RunName
 
     settings = Settings.from_environment()
     wanted = RunName.parse(run)
+    if wanted.series != NIGHTLY:
+        raise ConfigError(
+            f"{run} is no night: only nights are accepted, since only they are judged."
+        )
     with reading(settings.warehouse) as warehouse:
         found = wanted.find(warehouse)
     act = acceptance(
         found[0].collection,
-        wanted.run_date,
+        found[0].run_date,
         name,
         reason,
         arm=found[0].arm if wanted.arm else None,

@@ -25,7 +25,7 @@ BAR = 24
 def compare(
     run_a: Annotated[
         str,
-        typer.Argument(help="DATE[/arm[/collection]], EXPERIMENT/CELL, or a TREC run file."),
+        typer.Argument(help="DATE[/arm[/collection]], SERIES/arm, or a TREC run file."),
     ],
     run_b: Annotated[str, typer.Argument(help="The same: what is compared with it.")],
     qrels: Annotated[Path | None, typer.Option(help="Judgements of two TREC run files.")] = None,
@@ -38,9 +38,10 @@ def compare(
 ) -> None:
     """Compare two runs: means, a test, and every query's gain or loss.
 
-    RUN_A and RUN_B are results of the warehouse, 2026-01-30 and 2026-01-31 or
-    2026-01-31/bm25 and 2026-01-31/perank, cells of experiments such as "window/window 20" and
-    "window/window 100", or TREC run files from anywhere with --qrels.
+    RUN_A and RUN_B are results of the warehouse: 2026-01-30 and 2026-01-31 or
+    2026-01-31/bm25 and 2026-01-31/perank of nights, "window/window 20" and "window/window 100" of
+    an experiment (window@2026-01-31/… of its run of that date). Or TREC run files from anywhere
+    with --qrels.
     """
     from perank_tasks.artifacts.store import Store
     from perank_tasks.settings import Settings
@@ -66,7 +67,7 @@ def compare(
         if comparison.different:
             out.print(f"Different: {escape(', '.join(comparison.different))}", highlight=False)
         _print_queries(out, comparison, measure, queries)
-    tests = found[0].tests
+    tests = max(row.tests for comparison in found for row in comparison.measures)
     out.print(
         f"[dim]p: paired randomisation test; Holm's correction over {tests} tests; "
         "interval: 95% of the difference, Student's t[/]"

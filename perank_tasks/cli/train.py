@@ -1,8 +1,21 @@
-"""`perank train`: from a collection to a checkpoint. Each command lives in a file of its own."""
+"""`perank train`: from a collection to a checkpoint, in three steps or in one run."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from pydantic import ConfigDict, Field
+from rich.console import Console
 
-from perank_tasks.cli import train_data, train_run, train_stages
+from perank_tasks.cli.options import described, description, takes_options
+from perank_tasks.config import Options
+from perank_tasks.errors import ConfigError
+from perank_tasks.training.data.data_options import DataOptions
+from perank_tasks.training.recipe import AlignRecipe, Preset, RankRecipe, StageRecipe
+from perank_tasks.training.run_options import TrainingOptions, form, words_to_values
 
 app = typer.Typer(
     help="Train a checkpoint: data, alignment, learning to rank.",
@@ -10,6 +23,57 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+out = Console()
+
+HOLD_OUT_AT_MOST = 1000
+"""Passages that alignment keeps for measuring, at most."""
+
+Show = Annotated[int, typer.Option(min=0, help="Print so many examples.")]
+Words = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE; see above.")]
+
+
+class StageOptions(Options):
+    """What both stages are asked for."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    data: tuple[str, ...] = Field(min_length=1)
+    """Reference or folder of training data (perank train data); give it again to add more."""
+    out: Path
+    """Folder of the training, new or to be resumed."""
+    development: tuple[str, ...] = ()
+    """The same, to measure on; of lists whose queries are not trained on."""
+    hold_out: float = Field(0.1, ge=0, le=0.9)
+    """Without --development: share of the data kept to measure on."""
+    preset: Preset = "tiny"
+    """Where the recipe begins: paper, tiny or feedback."""
+    set: tuple[str, ...] = ()
+    """NAME=VALUE of the recipe; again for more."""
+    recipe: Path | None = None
+    """TOML file of recipe values."""
+    start: str | None = None
+    """Checkpoint to begin with: a folder, a shipped name, a hub id."""
+
+
+_WHOLE = ("data", "development", "set")
+
+
+def _explains(introduction: str, fields: Mapping[str, str]) -> Callable[[Any], Any]:
+    """A decorator that puts what `--set` may name below a command's help."""
+
+    def decorate(command: Any) -> Any:
+        help_text = f"{inspect.cleandoc(command.__doc__)}\n\n{introduction}\n\n"
+        command.__doc__ = help_text + described(fields)
+        return command
+
+    return decorate
+
+
+def _explains_recipe(kind: type[StageRecipe]) -> Callable[[Any], Any]:
+    return _explains(
+        "The recipe, by --set NAME=VALUE (NAME= empties it) or a TOML file with --recipe:",
+        {name: description(field) for name, field in kind.model_fields.items()},
+    )
 
 
 @app.callback()
@@ -24,9 +88,262 @@ def _commands() -> None:
     """
 
 
-app.command("data", help=train_data.HELP)(train_data.data)
-app.command("align", help=train_stages.ALIGN_HELP)(train_stages.align)
-app.command("rank", help=train_stages.RANK_HELP)(train_stages.rank)
-app.command("run", help=train_run.RUN_HELP)(train_run.run)
-app.command("ablation", help=train_run.ABLATION_HELP)(train_run.ablation)
-app.command("crossvalidate", help=train_run.CROSSVALIDATE_HELP)(train_run.crossvalidate)
+@app.command("data")
+@takes_options(DataOptions, whole=("terms",))
+def data(options: DataOptions, show: Show = 0) -> None:
+    """Make training data: passages for stage 1, ranked lists for stage 2.
+
+    Embeds and indexes the collections as a night does, reusing what is done; makes the lists in
+    shards, so that the same command resumes after a kill; and prints the reference to train on.
+
+    \b
+    perank train data --stage alignment --collections files:/data/dl21
+
+    \b
+    perank train data --collections files:/data/dl21,files:/data/dl22
+        --queries /data/msmarco-queries/queries.tsv --evaluation files:/data/dl19
+        --drop-evaluation-queries     (teacher: cosine + 0.03*bm25)
+
+    \b
+    perank train data --collections files:/data/dl21 --judgements --lists-per-query 8
+
+    \b
+    perank train data --collections files:/data/manuals --queries cloze --judgements
+
+    \b
+    perank train data --reference-jsonl /data/listwise.jsonl
+    """
+    from perank_tasks.training.data import make, readers
+    from perank_tasks.warehouse.registry import open_store
+
+    reference = make.make_training_data(options)
+    is_alignment = options.stage == "alignment"
+    read = readers.open_alignment if is_alignment else readers.open_ranking
+    examples: Any = read(open_store(), reference)
+    artifact = examples.artifact
+    counts = dict(artifact.manifest.counts)
+    stats = counts.pop("stats", None)
+    _print(reference, "bold")
+    _print(f"in {artifact.place}")
+    for name, count in counts.items():
+        _print(f"  {name.replace('_', ' ')}: {count:,}")
+    if stats:
+        _print(f"  made in {stats['seconds']:.1f} s on {stats['device']}, embedding aside")
+    for source, note in readers.terms(artifact).items():
+        _print(f"  terms of {source}: {note}")
+    for example in examples[:show]:
+        _print_passage(example) if is_alignment else _print_list(example)
+    _print(f"next: perank train {'align' if is_alignment else 'rank'} --data {reference}", "dim")
+
+
+@app.command("align")
+@takes_options(StageOptions, whole=_WHOLE)
+@_explains_recipe(AlignRecipe)
+def align(options: StageOptions) -> None:
+    """Stage 1: teach a projector to say passages from their embeddings.
+
+    LLM and embedder are frozen. The loss on passages that were held out is measured with their own
+    embeddings and, as a control, with shuffled ones: the difference is what the projector conveys.
+    Stopped or killed, the same command resumes and ends as if nothing had happened.
+
+    \b
+    perank train align --data training_data/dl21/0a1b… --out runs/aligned
+
+    \b
+    perank train align --data training_data/dl21/0a1b… --set max_minutes=20 --out runs/aligned
+
+    \b
+    accelerate launch -m perank_tasks.cli train align --data … --preset paper --out runs/aligned
+    (several GPUs; not run by us)
+    """
+    import numpy as np
+
+    from perank_tasks.training import alignment
+    from perank_tasks.training.data.readers import open_alignment
+
+    recipe = AlignRecipe.load(options.preset, options.set, options.recipe)
+
+    def split(passages: Any) -> tuple[Any, Any]:
+        count = min(HOLD_OUT_AT_MOST, round(options.hold_out * len(passages)))
+        order = np.random.default_rng(recipe.seed).permutation(len(passages))
+        return np.sort(order[count:]), np.sort(order[:count])
+
+    report = alignment.align(recipe, *_examples(options, open_alignment, split))
+    _print_outcome(report, options.out)
+    for name in ("before", "after"):
+        measured = report[name]
+        _print(
+            f"{name}: {measured['loss']:.3f} nats a token, {measured['control']:.3f} with shuffled "
+            f"embeddings; difference {measured['gain']:.3f} ({measured['low']:.3f} to "
+            f"{measured['high']:.3f}, 95% bootstrap over {measured['passages']} passages)"
+        )
+    _print(
+        f"next: perank train rank --data LISTS --start {report['checkpoint']} --out FOLDER", "dim"
+    )
+
+
+@app.command("rank")
+@takes_options(StageOptions, whole=_WHOLE)
+@_explains_recipe(RankRecipe)
+def rank(options: StageOptions) -> None:
+    """Stage 2: teach the LLM to put passages out, best first.
+
+    ListMLE by teacher forcing over lists with golden rankings, with embeddings only and, where
+    text_weight is not 0, with texts, too. Begins with --start, stage 1's checkpoint or any other,
+    or with the recipe's base model. Stopped or killed, the same command resumes and ends as if
+    nothing had happened.
+
+    \b
+    perank train rank --data training_data/dl21/0a1b… --start runs/aligned/checkpoint --out runs/a
+
+    \b
+    perank train rank --data training_data/dl21/0a1b… --data training_data/dl22/2c3d…
+        --set max_minutes=60 --set step_weights=discount --out runs/b
+
+    \b
+    accelerate launch -m perank_tasks.cli train rank --data … --preset paper --out runs/c
+    (several GPUs; not run by us)
+    """
+    from perank_tasks.training import ranking
+    from perank_tasks.training.data import splits
+    from perank_tasks.training.data.readers import open_ranking
+
+    recipe = RankRecipe.load(options.preset, options.set, options.recipe)
+
+    def split(lists: Any) -> tuple[Any, Any]:
+        if not options.hold_out:
+            return range(len(lists)), ()
+        return splits.hold_out(lists.queries, options.hold_out, recipe.seed)
+
+    report = ranking.learn_to_rank(recipe, *_examples(options, open_ranking, split))
+    _print_outcome(report, options.out)
+    measures = ", ".join(f"{k.removeprefix('dev_')} {v:.4f}" for k, v in report["measures"].items())
+    if measures:
+        _print(f"development, step {report['kept_step']}: {measures}")
+    _print(f"next: perank nightly --checkpoint {report['checkpoint']}", "dim")
+
+
+@app.command("run")
+@takes_options(TrainingOptions)
+@_explains(
+    "--set NAME=VALUE sets what belongs to the data and to either stage; NAME= empties it, and "
+    "semicolons stand between a list's items:",
+    {n: s["description"] for n, s in form().items() if n not in TrainingOptions.model_fields},
+)
+def run(options: TrainingOptions, set_words: Words = None) -> None:
+    """Train from collections to a decision: what the DAG perank_train does.
+
+    Data, stage 1, stage 2, evaluation on the development collection beside the champion, registry,
+    and promotion if it is not worse. Stopped or killed, the same command resumes.
+
+    \b
+    perank train run --name mine --development 'files:/data/dev?relevance_level=2'
+        --set data_collections=files:/data/dl21 --set data_judgements=true
+
+    \b
+    perank train run --preset tiny --no-align --set data_collections=pydocs
+        --set data_queries=cloze --set rank_max_minutes=30 --development files:/data/dl21
+    """
+    from perank_tasks.training.run_training import run_training
+    from perank_tasks.training.stages.plan_run import plan_training
+    from perank_tasks.warehouse.registry import open_store
+
+    values = options.model_dump(exclude_unset=True) | words_to_values(set_words or ())
+    training = plan_training(values, datetime.now(UTC).date())
+    done = run_training(training)
+    promoted = done["promote"]
+    _print(f"registered: {done['register']}")
+    _print(f"in {open_store().root / done['register']}")
+    _print(("promoted: " if promoted["promoted"] else "not promoted: ") + promoted["reason"])
+    _print(f"champion as of {training.run_date}: {promoted['champion']}")
+    _print(f"next: perank checkpoint show {done['register']}", "dim")
+
+
+def _examples(
+    options: StageOptions,
+    reader: Callable[[Any, str], Any],
+    split: Callable[[Any], tuple[Any, Any]],
+) -> tuple[Any, Any, Any]:
+    """Examples to train on and to measure on, and the run that records what they are.
+
+    Args:
+        reader: of one reference.
+        split: examples into places to train on and to measure on, without development data.
+    """
+    from perank_tasks.settings import Settings
+    from perank_tasks.training.training_folder import Run
+
+    examples, record = _joined(options.data, reader)
+    if options.development:
+        held_out, record["development"] = _joined(options.development, reader)
+    else:
+        kept, places = split(examples)
+        examples, held_out = examples.select(kept), examples.select(places)
+        record["hold_out"] = options.hold_out
+    settings = Settings.from_environment()
+    run = Run(options.out, settings.cache, settings.threads, options.start, record)
+    return examples, held_out, run
+
+
+def _joined(names: Sequence[str], reader: Callable[[Any, str], Any]) -> tuple[Any, dict[str, Any]]:
+    from perank_tasks.training.data.readers import Joined, terms
+    from perank_tasks.warehouse.registry import open_store
+
+    store = open_store()
+    parts = [reader(store, _reference(store.root, name)) for name in names]
+    notes = {source: note for part in parts for source, note in terms(part.artifact).items()}
+    return Joined(parts), {"references": [p.artifact.reference for p in parts], "terms": notes}
+
+
+def _reference(root: Any, name: str) -> str:
+    """A folder's reference where `name` is one below the store's root."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return name
+    try:
+        return folder.resolve().relative_to(Path(str(root)).resolve()).as_posix()
+    except ValueError:
+        raise ConfigError(
+            f"{name} is no training data of this root, {root}: give its reference, or set "
+            f"PERANK_ROOT"
+        ) from None
+
+
+def _print_outcome(report: dict[str, Any], folder: Path) -> None:
+    why = {
+        "schedule": "the whole schedule",
+        "max_minutes": "cut off by max_minutes",
+        "patience": "stopped early: no new best",
+    }[report["stopped"]]
+    _print(
+        f"{report['steps']} of {report['planned']} steps in {report['seconds'] / 60:.1f} minutes, "
+        f"{why}; kept step {report['kept_step']}"
+    )
+    _print(f"checkpoint: {report['checkpoint']}")
+    _print(f"curves:     {folder / 'curves.csv'}, {folder / 'curves.jsonl'}")
+    _print(f"plot:       {folder / 'curves.png'}")
+
+
+def _print_passage(passage: Any) -> None:
+    _print(f"\n{passage.passage_id}\n    {_short(passage.text, 400)}")
+
+
+def _print_list(example: Any) -> None:
+    _print(f"\n{example.query_id}: {example.query}", "bold")
+    _print("  best first: rank, place in the prompt, BM25, passage")
+    for rank, place in enumerate(example.ranking, 1):
+        score = "     –" if example.scores is None else f"{example.scores[place]:6.2f}"
+        text = _short((example.texts or [""])[place], 70)
+        _print(f"  {rank:3} {place:3} {score}  {example.passage_ids[place]}  {text}")
+
+
+def _short(text: str, length: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _print(text: str, style: str | None = None) -> None:
+    from perank_tasks.training.training_folder import is_main_process
+
+    if is_main_process():
+        out.print(text, style=style, highlight=False, soft_wrap=True, markup=False)

@@ -9,7 +9,7 @@ from rich.console import Console
 from perank_tasks.artifacts.store import Store
 from perank_tasks.errors import ConfigError
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse.withdrawals import (
+from perank_tasks.warehouse.decisions import (
     Withdrawal,
     all_withdrawals,
     record_withdrawal,
@@ -73,7 +73,9 @@ def _nights(settings: Settings) -> set[tuple[date, str]] | None:
     if not settings.published_warehouse.is_file():
         return None
     with reading(settings.warehouse) as warehouse:
-        rows = warehouse.execute("SELECT run_date, collection || ' ' || arm_hash FROM runs")
+        rows = warehouse.execute(
+            "SELECT run_date, concat_ws(' ', series, collection, arm_hash) FROM runs"
+        )
         return set(rows.fetchall())
 
 

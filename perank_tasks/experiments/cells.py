@@ -21,11 +21,11 @@ from perank_tasks.config import Night, fingerprint_hash
 from perank_tasks.errors import TrainingError
 from perank_tasks.experiments.plan import Cell, ExperimentPlan, night_of
 from perank_tasks.models.vectors import Transform
-from perank_tasks.night.evaluate import Rows, arm_rows
+from perank_tasks.night.evaluate import arm_tables
 from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.snapshot import take_snapshot
 from perank_tasks.regression.measures import MEASURES, evaluate_run
-from perank_tasks.schemas import QUERY_STATUS, RESULT_TABLES, rows_to_table
+from perank_tasks.schemas import QUERY_STATUS, RESULT_TABLES, keyed_table
 from perank_tasks.settings import Settings
 from perank_tasks.support.text import contents
 from perank_tasks.warehouse.quality import check_night
@@ -207,15 +207,14 @@ def _measure(night: Night, artifact: Artifact, cell: Cell, parts: int) -> None:
     (arm,) = night.arms
     (reference,) = run_night(night, "rerank", _snapshot(night))["rerank"].values()
     rankings = store.open(reference)
-    rows = arm_rows(night, arm, store, rankings)
+    tables = arm_tables(night, arm, store, rankings)
     candidates = store.open(rankings.manifest.inputs["candidates"])
     snapshot = store.open(candidates.manifest.inputs["snapshot"])
     used = rankings.manifest.inputs.get("embeddings")
     vectors = [store.open(used)] if used else []
-    check_night(_tables(rows), candidates.read("candidates"), vectors, leave_out=OF_WHOLE_NIGHTS)
+    check_night(tables, candidates.read("candidates"), vectors, leave_out=OF_WHOLE_NIGHTS)
     if parts:
-        _add_lengths(rows, rankings, snapshot, parts)
-    tables = _tables(rows)
+        _add_lengths(tables, rankings, snapshot, parts)
     for table, schema in RESULT_TABLES.items():
         artifact.write_part(table, tables[table], schema)
     artifact.write_part("status", rankings.read("queries"), QUERY_STATUS)
@@ -231,10 +230,6 @@ def _measure(night: Night, artifact: Artifact, cell: Cell, parts: int) -> None:
     )
 
 
-def _tables(rows: Rows) -> dict[str, pa.Table]:
-    return {table: rows_to_table(rows[table], schema) for table, schema in RESULT_TABLES.items()}
-
-
 def _bits(night: Night, store: Store, embeddings: str | None) -> int | None:
     """Bits of a passage's vector; None where the arm reads none."""
     if embeddings is None:
@@ -246,13 +241,16 @@ def _bits(night: Night, store: Store, embeddings: str | None) -> int | None:
     return int(column.list_size * column.value_type.bit_width)
 
 
-def _add_lengths(rows: Rows, rankings: Artifact, snapshot: Artifact, parts: int) -> None:
+def _add_lengths(
+    tables: dict[str, pa.Table], rankings: Artifact, snapshot: Artifact, parts: int
+) -> None:
     """Add the measures over passages of each length, ranked among themselves.
 
     A part holds as many of the collection's passages as any other, by their words; passages of
     equal length are in one. A query takes part where a relevant passage of that length is judged.
     """
-    key = rows["runs"][0][:4]
+    names = ("series", "run_date", "collection", "arm", "arm_hash")
+    key = {name: tables["runs"][name][0].as_py() for name in names}
     qrels: dict[str, dict[str, int]] = defaultdict(dict)
     for row in snapshot.read("qrels").to_pylist():
         qrels[row["query_id"]][row["passage_id"]] = row["relevance"]
@@ -276,8 +274,17 @@ def _add_lengths(rows: Rows, rankings: Artifact, snapshot: Artifact, parts: int)
         if not grades:
             continue
         values = evaluate_run(run, grades, level)[LENGTH_MEASURE]
-        rows["measures"].append((*key, measure, float(np.mean(list(values.values()))), len(values)))
-        rows["query_measures"] += [(*key, query, measure, v) for query, v in values.items()]
+        mean = float(np.mean(list(values.values())))
+        new = {
+            "measures": [{"measure": measure, "value": mean, "queries": len(values)}],
+            "query_measures": [
+                {"query_id": query, "measure": measure, "value": value}
+                for query, value in values.items()
+            ],
+        }
+        for table, rows in new.items():
+            added = keyed_table(key, rows, RESULT_TABLES[table])
+            tables[table] = pa.concat_tables([tables[table], added])
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ version.
 """
 
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,8 +99,7 @@ def draw_front(
 ) -> None:
     """Quality against cost, and the front of those that none beats in both.
 
-    Points have numbers, those of the table's lines, and the legend says whose they are: names
-    would lie on one another.
+    Points have numbers, those of the table's lines, and the legend says whose they are.
     """
     axes = figure.subplots()
     main = contents.main
@@ -131,10 +130,16 @@ def draw_front(
     handles = [Line2D([], [], linestyle="", label=name) for name in names]
     styles = [_style(variant in front, palette) for _, _, variant in points]
     _legend(figure, handles, styles, handlelength=0, handletextpad=0)
-    points.sort(key=lambda point: point[2] not in front)  # whose numbers have the first choice
-    styles = [_style(variant in front, palette) for _, _, variant in points]
-    numbered = [(n, x, v.means[main]) for n, x, v in points]
-    _write_numbers(figure, axes, numbered, styles, palette["paper"])
+    for (number, price, variant), style in zip(points, styles, strict=True):
+        axes.annotate(
+            str(number),
+            (price, variant.means[main]),
+            xytext=(0, 4),
+            textcoords="offset points",
+            fontsize=NUMBER_SIZE,
+            ha="center",
+            **style,
+        )
 
 
 def _style(on_front: bool, palette: Palette) -> Style:
@@ -163,62 +168,6 @@ def _scale(axes: Axes, cost: str, prices: list[float]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: amount(cost, value))
     axes.set_xlabel(label)
-
-
-def _write_numbers(
-    figure: Figure,
-    axes: Axes,
-    points: list[tuple[int, float, float]],
-    styles: list[Style],
-    paper: str,
-) -> None:
-    """A number beside each point, where neither a point nor another number is.
-
-    One that is nearer to another point than to its own has a line to its own.
-
-    Args:
-        points: (number, x, y).
-        styles: of each one's text.
-    """
-    figure.draw_without_rendering()  # places are known once everything else is laid out
-    to_points = 72 / figure.dpi
-    inside = axes.bbox.padded(0).get_points() * to_points
-    places = axes.transData.transform([(x, y) for _, x, y in points]) * to_points
-    taken = [(place, np.full(2, 2.5)) for place in places]
-    for at, ((number, *data), how) in enumerate(zip(points, styles, strict=True)):
-        place = places[at]
-        half = np.array([0.32 * NUMBER_SIZE * len(str(number)) + 0.5, 0.5 * NUMBER_SIZE])
-        others = np.delete(places, at, axis=0)
-        for offset, has_line in _around():
-            middle = place + offset
-            if (
-                np.all(inside[0] <= middle - half)
-                and np.all(middle + half <= inside[1])
-                and not any(np.all(abs(middle - of) < half + its) for of, its in taken)
-                and (has_line or np.all(np.hypot(*(middle - others).T) > np.hypot(*offset)))
-            ):
-                break
-        taken.append((middle, half))
-        line = {"arrowstyle": "-", "color": how["color"], "linewidth": 0.4, "shrinkA": 0}
-        axes.annotate(
-            str(number),
-            (data[0], data[1]),
-            xytext=(offset[0], offset[1]),
-            textcoords="offset points",
-            fontsize=NUMBER_SIZE,
-            ha="center",
-            va="center_baseline",
-            bbox={"boxstyle": "square,pad=0.05", "facecolor": paper, "edgecolor": "none"},
-            arrowprops={**line, "shrinkB": 1} if has_line else None,
-            **how,
-        ).set_in_layout(False)
-
-
-def _around() -> Iterator[tuple[np.ndarray, bool]]:
-    """Offsets in points, the nearest first, and whether one is so far that it takes a line."""
-    for radius in range(7, 80, 3):
-        for angle in np.radians([90, 60, 120, 30, 150, 0, 180, -30, -150, -60, -120, -90]):
-            yield radius * np.array([np.cos(angle), np.sin(angle)]), radius > 7
 
 
 def draw_lengths(figure: Figure, contents: Contents, on: OnCollection, palette: Palette) -> None:
@@ -291,7 +240,6 @@ def to_png(draw: Draw, contents: Contents, on: OnCollection, caption: str, path:
     style = {k: swapped.get(v, v) if isinstance(v, str) else v for k, v in plots.STYLE.items()}
     with mpl.rc_context(style):
         figure = Figure(figsize=(6.4, 1.1 * _height(draw, on)), layout="constrained")
-        # First: numbers are placed by what room there is.
         figure.suptitle(f"{contents.name}, {on.name}\n{textwrap.fill(caption, 90)}", fontsize=9)
         draw(figure, contents, on, LIGHT)
         # No date in it: the same numbers give the same bytes.

@@ -18,6 +18,10 @@ variant = "shuffled"             # cells of one variant are averaged query by qu
 initial_order = "random"
 order_seed = 1
 
+[[axes.recipe]]
+label = "with texts"
+training = { rank_text_weight = 1.0 }  # on top of the table below
+
 [training]                       # train a checkpoint for each cell: options of `train run`
 [smoke]                          # options on top of all others for a run of minutes
 [smoke.training]
@@ -46,8 +50,9 @@ from perank_tasks.regression.measures import MEASURES
 
 PREPARED = Path(__file__).parent / "prepared"
 
-OWN_OPTIONS = ("arm",)
-"""Options of a cell that are none of a night."""
+TRAINING = "training"
+OWN_OPTIONS = ("arm", TRAINING)
+"""Options of a cell that are none of a night: the arm, and options of the training."""
 
 NOT_FOR_CELLS = (
     *("arms", "collection", "run_date", "baseline", "accept", "accept_name"),
@@ -55,7 +60,7 @@ NOT_FOR_CELLS = (
 )
 """Options of a night that an experiment says in another way, or has no use for."""
 
-SEEDS = ("order_seed",)
+SEEDS = ("order_seed", "training.rank_seed", "training.data_seed", "training.fold")
 """What cells of one variant may differ in."""
 
 LABELS = ("label", "variant")
@@ -168,8 +173,12 @@ class Experiment(Options):
         found = []
         for chosen in itertools.product(*(self._values(axis) for axis in self.axes)):
             options = dict(self.base)
+            training: dict[str, Any] = {}
             for value in chosen:
-                options |= {k: v for k, v in value.items() if k not in LABELS}
+                options |= {k: v for k, v in value.items() if k not in (*LABELS, TRAINING)}
+                training |= value.get(TRAINING, {})
+            if training:
+                options[TRAINING] = training
             labels, variants = (
                 ", ".join(str(value[name]) for value in chosen if value[name]) for name in LABELS
             )
@@ -222,6 +231,10 @@ class Experiment(Options):
         cells = self.grid()
         for cell in cells:
             cell.night_options()
+            if cell.training and self.training is None:
+                raise ValueError(
+                    f"cell {cell.label!r}: there is no table [training] that it would change"
+                )
         if self.smoke and not self.is_smoke:
             if not isinstance(self.smoke.get("training", {}), Mapping):
                 raise ValueError("smoke.training: expected a table of options")
@@ -243,7 +256,7 @@ class Experiment(Options):
                 f"baseline: no variant is called {self.baseline!r}; there are {'; '.join(variants)}"
             )
         for variant in variants:
-            first, *others = (cell.options for cell in cells if cell.variant == variant)
+            first, *others = (cell.flat() for cell in cells if cell.variant == variant)
             for other in others:
                 differ = {k for k in first | other if first.get(k) != other.get(k)} - {*SEEDS}
                 if differ:
@@ -276,6 +289,16 @@ class GridCell(BaseModel):
         """The arm that ranks."""
         return self.options.get("arm", "perank")
 
+    @property
+    def training(self) -> dict[str, Any]:
+        """Options of its training, on top of the experiment's."""
+        return dict(self.options.get(TRAINING, {}))
+
+    def flat(self) -> dict[str, Any]:
+        """All of its options by name, those of the training as `training.NAME`."""
+        own = {name: value for name, value in self.options.items() if name != TRAINING}
+        return own | {f"{TRAINING}.{name}": value for name, value in self.training.items()}
+
     def night_options(self) -> NightOptions:
         """The cell's options as those of a night.
 
@@ -299,7 +322,8 @@ class RunOptions(Options):
     experiment: str = Field(
         "window",
         description="A prepared experiment's name, or the path of a TOML file that every worker "
-        "can read. Prepared: compression, decoding, embedders, order, precision, window.",
+        "can read. Prepared: ablation, compression, crossvalidation, decoding, embedders, order, "
+        "precision, window.",
     )
     collections: tuple[str, ...] = Field(
         (), description="Specs of collections, instead of the file's. Empty: the file's."

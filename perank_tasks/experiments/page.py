@@ -29,7 +29,7 @@ from perank_tasks.experiments.plan import ExperimentPlan
 from perank_tasks.report.page import template
 from perank_tasks.settings import Settings
 from perank_tasks.support.files import replacing
-from perank_tasks.training.comparing import markdown_table
+from perank_tasks.support.markdown import markdown_table
 from perank_tasks.warehouse.database import reading
 
 _REMEDY = (

@@ -156,7 +156,7 @@ def plan_experiment(experiment: Experiment, run_date: date) -> ExperimentPlan:
 
 
 def _check_trainings(plan: ExperimentPlan) -> None:
-    from perank_tasks.training.stages.plan import plan_training
+    from perank_tasks.training.stages.plan_run import plan_training
 
     smoke = plan.experiment.smoke.get("training", {})
     for training in plan.trainings().values():
@@ -222,10 +222,13 @@ def _options(cell: GridCell, run: str | None, run_date: date) -> dict[str, Any]:
 def _training(
     experiment: Experiment, cell: GridCell, options: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """The training run of a cell: the experiment's, for the cell's embedder. One checkpoint ranks
-    all collections, and has seen no query of any."""
+    """The training run of a cell: the experiment's, for the cell's embedder and its axes. One
+    checkpoint ranks all collections, and has seen no query that it is measured by."""
     if experiment.training is None or cell.arm not in CHECKPOINT_ARMS:
         return None
+    asked = {**experiment.training, **cell.training}
+    # By fold, a collection's own queries are trained on.
+    own = {"data_collections": list(experiment.collections)} if asked.get("folds") else {}
     return {
         "align": False,
         "promotion": "never",
@@ -233,5 +236,6 @@ def _training(
         "development": experiment.collections[0],
         "data_evaluation": list(experiment.collections),
         "rank_encoder": options["embedder"],
-        **experiment.training,
+        **own,
+        **asked,
     }

@@ -19,6 +19,7 @@ from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.errors import ExperimentError
 from perank_tasks.experiments.cells import Outcome, length_measures
 from perank_tasks.experiments.plan import Cell, ExperimentPlan
+from perank_tasks.regression.statistics import effect_size
 from perank_tasks.schemas import EXPERIMENT_TABLES, rows_to_table
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.comparison import Side, compare
@@ -192,17 +193,17 @@ def _cell(key: tuple[Any, ...], cell: Cell, artifact: Artifact) -> tuple:
 
 
 def mean_over(cells: Iterable[Values]) -> Values:
-    """The mean of several cells, query by query, over the queries that all of them have."""
-    cells = list(cells)
-    mean: Values = {}
-    for measure in cells[0]:
-        if all(measure in cell for cell in cells):
-            common = set.intersection(*(set(cell[measure]) for cell in cells))
-            mean[measure] = {
-                query: float(np.mean([cell[measure][query] for cell in cells]))
-                for query in sorted(common)
-            }
-    return mean
+    """The mean of several cells, query by query, over the cells that have the query: cells of
+    different seeds have all of them, folds of a cross-validation one each."""
+    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for cell in cells:
+        for measure, by_query in cell.items():
+            for query, value in by_query.items():
+                values[measure][query].append(value)
+    return {
+        measure: {query: float(np.mean(by_query[query])) for query in sorted(by_query)}
+        for measure, by_query in values.items()
+    }
 
 
 def _tests(plan: ExperimentPlan, values: Mapping[str, Values]) -> list[tuple]:
@@ -234,15 +235,16 @@ def _tests(plan: ExperimentPlan, values: Mapping[str, Values]) -> list[tuple]:
     if not pairs:
         return []
     key = (experiment.filed_as, plan.run_date)
+    compared = compare(pairs, experiment.measures[0])
+    tests = max(row.tests for found in compared for row in found.measures)
     return [
         (
             *(*key, collection, name, experiment.baseline, row.measure, row.queries),
-            *(row.b, row.a, row.delta, row.interval.low, row.interval.high, row.effect),
-            *(row.better, row.worse, row.p, row.p_holm, found.tests),
+            *(row.b, row.a, row.delta, row.interval.low, row.interval.high),
+            effect_size(row.delta, row.interval, row.queries),
+            *(row.better, row.worse, row.p, row.p_holm, tests),
         )
-        for (collection, name), found in zip(
-            about, compare(pairs, experiment.measures[0]), strict=True
-        )
+        for (collection, name), found in zip(about, compared, strict=True)
         for row in found.measures
         if row.p is not None
     ]

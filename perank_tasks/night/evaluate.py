@@ -21,12 +21,9 @@ from perank_tasks.config import Arm, Night
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import read_queries, snapshot_date
 from perank_tasks.regression.measures import MEASURES, evaluate_run
-from perank_tasks.schemas import RESULT_TABLES, rows_to_table
+from perank_tasks.schemas import RESULT_TABLES, keyed_table
 from perank_tasks.support.meter import WORK
 from perank_tasks.warehouse.quality import check_night
-
-Rows = dict[str, list[tuple]]
-"""{result table: rows in the order of its columns}"""
 
 
 def evaluate(night: Night, site: Site, rankings: dict[str, str]) -> str:
@@ -48,12 +45,9 @@ def evaluate(night: Night, site: Site, rankings: dict[str, str]) -> str:
     if results.is_published:
         return results.reference
 
-    rows: Rows = defaultdict(list)
     opened = {arm.hash: store.open(rankings[arm.hash]) for arm in night.arms}
-    for arm in night.arms:
-        for table, new in arm_rows(night, arm, store, opened[arm.hash]).items():
-            rows[table] += new
-    tables = {t: rows_to_table(rows[t], schema) for t, schema in RESULT_TABLES.items()}
+    by_arm = [arm_tables(night, arm, store, opened[arm.hash]) for arm in night.arms]
+    tables = {table: pa.concat_tables(of[table] for of in by_arm) for table in RESULT_TABLES}
     inputs = [artifact.manifest.inputs for artifact in opened.values()]
     embeddings = sorted({i["embeddings"] for i in inputs if "embeddings" in i})
     check_night(tables, _candidates(night, store, opened), map(store.open, embeddings))
@@ -63,7 +57,7 @@ def evaluate(night: Night, site: Site, rankings: dict[str, str]) -> str:
         expected=dict.fromkeys(RESULT_TABLES, 1),
         inputs={f"rankings {arm}": reference for arm, reference in rankings.items()},
         config={"measures": MEASURES},
-        counts={table: len(new) for table, new in rows.items()},
+        counts={table: len(rows) for table, rows in tables.items()},
         provenance=night.fingerprint,
     )
 
@@ -79,12 +73,12 @@ def _candidates(night: Night, store: Store, rankings: Mapping[str, Artifact]) ->
     return pa.concat_tables(tables)
 
 
-def arm_rows(night: Night, arm: Arm, store: Store, rankings: Artifact) -> Rows:
-    """All rows of one arm: what the tables will hold of its rankings."""
-    inputs = rankings.manifest.inputs
-    candidates = store.open(inputs["candidates"])
+def arm_tables(night: Night, arm: Arm, store: Store, rankings: Artifact) -> dict[str, pa.Table]:
+    """The rows of one arm, by result table."""
+    candidates = store.open(rankings.manifest.inputs["candidates"])
     snapshot = store.open(candidates.manifest.inputs["snapshot"])
-    ranking = rankings.read("rankings").to_pylist()
+    ranking_table = rankings.read("rankings")
+    ranking = ranking_table.to_pylist()
     status = rankings.read("queries").to_pylist()
 
     queries = dict(read_queries(night, snapshot))
@@ -96,67 +90,80 @@ def arm_rows(night: Night, arm: Arm, store: Store, rankings: Artifact) -> Rows:
     for row in ranking:
         # Ranks, not scores: what is measured is the order that the table shows, ties included.
         run[row["query_id"]][row["passage_id"]] = -row["rank"]
-    level = snapshot.manifest.config["relevance_level"]
-    values = evaluate_run(run, qrels, level)
+    values = evaluate_run(run, qrels, snapshot.manifest.config["relevance_level"])
 
-    key = (night.run_date, night.collection_name, arm.name, arm.hash)
+    key = {
+        "series": night.series,
+        "run_date": night.run_date,
+        "collection": night.collection_name,
+        "arm": arm.name,
+        "arm_hash": arm.hash,
+    }
     unranked = sum(row["unranked_reason"] is not None for row in status)
     incomplete = unranked > night.options.max_unranked * len(queries)
     counts = snapshot.manifest.counts
-    return {
+    facts = _facts(night, arm, store, rankings, snapshot) | {
+        "queries.markers_defused": sum(row["markers_defused"] for row in status)
+    }
+    rows: dict[str, pa.Table | list[dict[str, Any]]] = {
         "runs": [
-            (
-                *key,
-                "incomplete" if incomplete else "complete",
-                _ranking_hash(ranking),
-                snapshot.reference,
-                snapshot_date(snapshot),
-                night.fingerprint_hash,
-                counts["passages"],
-                len(queries),
-                len(qrels),
-                unranked,
-                sum(row["query_was_cut"] for row in status),
-                counts["stale_judgements"],
-                counts["unknown_judgements"],
-                json.dumps(arm.settings(), sort_keys=True),
-                datetime.now(UTC).replace(tzinfo=None),
-            )
+            {
+                "status": "incomplete" if incomplete else "complete",
+                "ranking_hash": _ranking_hash(ranking),
+                "snapshot": snapshot.reference,
+                "snapshot_date": snapshot_date(snapshot),
+                "fingerprint": night.fingerprint_hash,
+                "passages": counts["passages"],
+                "queries": len(queries),
+                "judged_queries": len(qrels),
+                "unranked_queries": unranked,
+                "cut_queries": sum(row["query_was_cut"] for row in status),
+                "stale_judgements": counts["stale_judgements"],
+                "unknown_judgements": counts["unknown_judgements"],
+                "config": json.dumps(arm.settings(), sort_keys=True),
+                "evaluated_at": datetime.now(UTC).replace(tzinfo=None),
+            }
         ],
         "measures": [
-            (*key, measure, sum(by_query.values()) / len(by_query), len(by_query))
+            {
+                "measure": measure,
+                "value": sum(by_query.values()) / len(by_query),
+                "queries": len(by_query),
+            }
             for measure, by_query in values.items()
             if by_query
         ],
         "query_measures": [
-            (*key, query_id, measure, value)
+            {"query_id": query_id, "measure": measure, "value": value}
             for measure, by_query in values.items()
             for query_id, value in by_query.items()
         ],
-        "rankings": [(*key, *row.values()) for row in ranking],
+        "rankings": ranking_table,
         "efficiency": [
-            (*key, stage, *_efficiency(manifest.counts["stats"]))
+            {"stage": stage, **_efficiency(manifest.counts["stats"])}
             for stage, manifest in _stages(store, rankings, candidates, snapshot).items()
         ],
-        "provenance": [
-            (*key, name, str(value))
-            for name, value in {
-                **night.fingerprint,
-                **{f"artifact.{name}": reference for name, reference in inputs.items()},
-                "artifact.rankings": rankings.reference,
-                "artifact.snapshot": snapshot.reference,
-                "collection.spec": night.collection,
-                "collection.relevance_level": level,
-                **_contents(snapshot),
-                "queries.markers_defused": sum(row["markers_defused"] for row in status),
-                **_embedder(store, inputs),
-                **_promotion(night, arm),
-                **{
-                    f"model.{name}": value
-                    for name, value in rankings.manifest.counts["model"].items()
-                },
-            }.items()
-        ],
+        "provenance": [{"key": name, "value": str(fact)} for name, fact in facts.items()],
+    }
+    return {t: keyed_table(key, rows[t], schema) for t, schema in RESULT_TABLES.items()}
+
+
+def _facts(
+    night: Night, arm: Arm, store: Store, rankings: Artifact, snapshot: Artifact
+) -> dict[str, Any]:
+    """What is recorded of how an arm's results came about."""
+    inputs = rankings.manifest.inputs
+    return {
+        **night.fingerprint,
+        **{f"artifact.{name}": reference for name, reference in inputs.items()},
+        "artifact.rankings": rankings.reference,
+        "artifact.snapshot": snapshot.reference,
+        "collection.spec": night.collection,
+        "collection.relevance_level": snapshot.manifest.config["relevance_level"],
+        **_contents(snapshot),
+        **_embedder(store, inputs),
+        **_promotion(night, arm),
+        **{f"model.{name}": value for name, value in rankings.manifest.counts["model"].items()},
     }
 
 
@@ -174,19 +181,18 @@ def _stages(
     return used | {"retrieve": candidates.manifest, "rerank": rankings.manifest}
 
 
-def _efficiency(stats: dict[str, Any]) -> tuple:
-    rate = stats["items"] / stats["seconds"] if stats["seconds"] else None
-    return (
-        stats["device"],
-        stats["seconds"],
-        stats["items"],
-        rate,
-        stats["tokens_in"],
-        stats["decode_steps"],
-        stats["peak_memory_bytes"],
-        stats["numbers_repaired"],
-        *(stats[name] for name in WORK),
-    )
+def _efficiency(stats: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "device": stats["device"],
+        "seconds": stats["seconds"],
+        "items": stats["items"],
+        "items_per_second": stats["items"] / stats["seconds"] if stats["seconds"] else None,
+        "tokens_in": stats["tokens_in"],
+        "decode_steps": stats["decode_steps"],
+        "peak_memory_bytes": stats["peak_memory_bytes"],
+        "numbers_repaired": stats["numbers_repaired"],
+        **{name: stats[name] for name in WORK},
+    }
 
 
 def _embedder(store: Store, inputs: dict[str, str]) -> dict[str, str]:

@@ -7,8 +7,8 @@ again; the night's acceptance, if its options ask for one; then a fresh copy for
 
 from perank_tasks.config import Night
 from perank_tasks.night.site import Site
-from perank_tasks.warehouse.acceptances import acceptance_of
 from perank_tasks.warehouse.database import load_results
+from perank_tasks.warehouse.decisions import acceptance_of
 
 
 def load(night: Night, site: Site, results: str) -> dict[str, int]:

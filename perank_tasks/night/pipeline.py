@@ -45,6 +45,9 @@ STAGES = (
 )
 
 
+RESUMES = "Stopped. The same command resumes from what is done."
+
+
 def run_night(
     night: Night, site: Site, until: str = "report", snapshot: str | None = None
 ) -> dict[str, Any]:
@@ -60,7 +63,7 @@ def run_night(
             if stage == until:
                 break
     except (KeyboardInterrupt, SystemExit):
-        log.warning("Stopped. The same command resumes from what is done.")
+        log.warning(RESUMES)
         raise
     return results
 

@@ -13,7 +13,7 @@ Rankings of a night belong to its date and fingerprint: they are computed anew e
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
@@ -88,7 +88,7 @@ def rerank_shard(
     ranked_lists = []
     with progress(f"ranking by {arm.name}", len(queries), "queries") as advance:
         lists = join.lists(queries, read_candidates(join.candidates, shard, arm.depth))
-        for ranked in rank_all(ranker, lists):
+        for ranked in rank_all(ranker.rank, lists):
             ranked_lists.append(ranked)
             advance(1)
     meter.items = len(ranked_lists)
@@ -160,8 +160,14 @@ def write_runs(night: Night, store: Store, rankings: dict[str, str], path: Path)
     return written
 
 
-def rank_all(ranker: Ranker, lists: Iterator[CandidateList]) -> Iterator[RankedList]:
-    """Every list ranked, in order; one with a problem is left as it is and its ranker spared."""
+def rank_all(
+    rank: Callable[[Iterator[CandidateList]], Iterator[RankedList]], lists: Iterator[CandidateList]
+) -> Iterator[RankedList]:
+    """Every list ranked, in order; one with a problem is left as it is.
+
+    Args:
+        rank: `Ranker.rank`, which is given the lists without a problem.
+    """
     waiting: deque[CandidateList] = deque()
 
     def able() -> Iterator[CandidateList]:
@@ -176,7 +182,7 @@ def rank_all(ranker: Ranker, lists: Iterator[CandidateList]) -> Iterator[RankedL
             assert candidates.problem
             yield unranked(candidates, candidates.problem)
 
-    for ranked in ranker.rank(able()):
+    for ranked in rank(able()):
         yield from problems()
         waiting.popleft()
         yield ranked

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 
 from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.config import RetentionOptions, stable_hash
-from perank_tasks.warehouse.acceptances import all_acceptances
+from perank_tasks.schemas import NIGHTLY
+from perank_tasks.warehouse.decisions import all_acceptances
 from perank_tasks.warehouse.load_log import Load, collection_of, needed_loads
 
 REMADE = (
@@ -118,23 +119,27 @@ def _kept_results(
         (row["collection"], row["run_date"].isoformat())
         for row in all_acceptances(store).to_pylist()
     }
+    nights = {
+        load.results: [(day, arm) for series, day, arm in load.keys if series == NIGHTLY]
+        for load in loads
+    }
     first: dict[tuple[str, str], str] = {}
     dates: dict[str, set[str]] = defaultdict(set)
-    for load in loads:
-        collection = collection_of(load.results)
-        for day, arm in load.keys:
+    for results, keys in nights.items():
+        collection = collection_of(results)
+        for day, arm in keys:
             dates[collection].add(day)
             first[collection, arm] = min(day, first.get((collection, arm), day))
     last = {c: sorted(days)[-options.keep_last :] for c, days in dates.items()}
-    for load in loads:
-        collection = collection_of(load.results)
-        if _is_young(Artifact(store, load.results), options, now) or any(
+    for results, keys in nights.items():
+        collection = collection_of(results)
+        if _is_young(Artifact(store, results), options, now) or any(
             day in last[collection]
             or (collection, day) in accepted
             or first[collection, arm] == day
-            for day, arm in load.keys
+            for day, arm in keys
         ):
-            yield load.results
+            yield results
 
 
 def _newest(store: Store, options: RetentionOptions) -> Iterator[str]:

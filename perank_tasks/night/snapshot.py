@@ -28,7 +28,7 @@ from perank_tasks.schemas import GIVEN_RUN, PASSAGES, QRELS, QUERIES, rows_to_ta
 from perank_tasks.support.meter import Meter
 from perank_tasks.support.streams import rows_with
 from perank_tasks.support.text import contents, text_hash
-from perank_tasks.warehouse.withdrawals import refuse_withdrawn
+from perank_tasks.warehouse.decisions import refuse_withdrawn
 
 ROWS_A_BATCH = 4096
 

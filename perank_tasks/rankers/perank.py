@@ -141,13 +141,13 @@ class PERankRanker:
     def rank(self, lists: Iterable[CandidateList]) -> Iterator[RankedList]:
         """As `Ranker.rank`."""
         turns = self._turns()
-        if len(turns) == 1 and self.options.initial_order != "oracle":
+        if len(turns) == 1:
             yield from self.engine.rerank_many(lists, turns[0])
             return
         stream = iter(lists)
         while some := list(islice(stream, LISTS_A_TURN)):
-            results = zip(*(self._rank_once(some, turn) for turn in turns), strict=True)
-            yield from map(_averaged, results)
+            results = (self.engine.rerank_many(some, turn) for turn in turns)
+            yield from map(_averaged, zip(*results, strict=True))
 
     def description(self) -> dict[str, Any]:
         """What ranks: checkpoint, prompt, precision."""
@@ -166,45 +166,6 @@ class PERankRanker:
             replace(ranking, initial_order="random", seed=ranking.seed + turn)
             for turn in range(1, self.options.orders)
         ]
-
-    def _rank_once(
-        self, lists: Sequence[CandidateList], ranking: RankingOptions
-    ) -> Iterator[RankedList]:
-        """Each list ranked, its order one of the candidates as the first stage gave them."""
-        starts = [_start(candidates, ranking) for candidates in lists]
-        begun = (_permuted(c, start) for c, start in zip(lists, starts, strict=True))
-        results = self.engine.rerank_many(begun, ranking)
-        for candidates, start, result in zip(lists, starts, results, strict=True):
-            order = [start[place] for place in result.order]
-            if result.unranked_reason:
-                order = list(range(len(candidates)))
-            yield replace(result, passage_ids=candidates.passage_ids, order=order)
-
-
-def _start(candidates: CandidateList, ranking: RankingOptions) -> list[int]:
-    """The order in which the engine is given the candidates: the first stage's, or an oracle's."""
-    places = range(len(candidates))
-    if ranking.initial_order != "oracle":
-        return list(places)
-    grades = candidates.grades
-    assert grades is not None
-    return sorted(places, key=lambda place: -grades[place])
-
-
-def _permuted(candidates: CandidateList, order: list[int]) -> CandidateList:
-    """The same list with its candidates in another order."""
-    if order == list(range(len(order))):
-        return candidates
-    rows = np.array(order) if candidates.rows is None else candidates.rows[order]
-    texts = candidates.texts
-    return replace(
-        candidates,
-        passage_ids=[candidates.passage_ids[place] for place in order],
-        scores=None if candidates.scores is None else candidates.scores[order],
-        rows=rows,
-        texts=None if texts is None else [texts[place] for place in order],
-        grades=None,
-    )
 
 
 def _averaged(results: Sequence[RankedList]) -> RankedList:

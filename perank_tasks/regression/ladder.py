@@ -21,19 +21,13 @@ changes a little every night has one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
-from perank_tasks.regression.statistics import (
-    Band,
-    holm,
-    mean_interval,
-    noise_band,
-    randomisation_test,
-    trend_p,
-)
+from perank_tasks.regression.paired import Comparison, Pair, compare_family
+from perank_tasks.regression.statistics import Band, noise_band, trend_p
 from perank_tasks.regression.thresholds import DEFAULT, Thresholds
 
 
@@ -88,98 +82,49 @@ class Judgement:
     reason: str | None = None
     """What made it suspect or more: band, trend or standing; what made it incomplete:
     unranked or coverage."""
-    value: float | None = None
-    baseline_value: float | None = None
-    delta: float | None = None
-    """Mean difference over the queries that both have, as is the interval."""
-    interval: Band | None = None
+    comparison: Comparison | None = None
+    """With the baseline; None: there is none, or no query in common."""
     band: Band | None = None
-    """Of delta."""
+    """Of the comparison's delta."""
     nights: int = 0
     """Nights whose values made the band, the baseline's own included."""
     trend_p: float | None = None
-    p: float | None = None
-    p_holm: float | None = None
-    tests: int = 0
-    """How many tests Holm's correction was over."""
-    queries: int = 0
-    better: int = 0
-    worse: int = 0
-
-
-@dataclass
-class _Case:
-    evidence: Evidence
-    differences: np.ndarray = field(default_factory=lambda: np.empty(0))
-    p: float = 1.0
-    p_holm: float = 1.0
 
 
 def judge_night(night: Sequence[Evidence], thresholds: Thresholds = DEFAULT) -> list[Judgement]:
-    """Judge every arm and measure of one night together, in the order given.
-
-    A pair without any difference cannot be rejected by any flip of signs and so does not
-    count among the tests (Tarone 1990): a night in which one arm changed is not held to the
-    standard of a night in which all did.
-    """
-    cases = [_Case(evidence) for evidence in night]
-    tested = []
-    for case in cases:
-        e = case.evidence
-        if e.baseline is not None:
-            case.differences = e.now - e.baseline
-            if e.is_quality and e.complete and np.nan_to_num(case.differences).any():
-                tested.append(case)
-    for case, p, p_holm in zip(tested, *_tests(tested, thresholds), strict=True):
-        case.p, case.p_holm = float(p), float(p_holm)
-    return [_judge(case, len(tested), thresholds) for case in cases]
+    """Judge every arm and measure of one night together, in the order given: they are one family
+    of tests, of which those that lack data are left out."""
+    pairs = [
+        Pair(e.now, e.baseline, is_tested=e.is_quality and e.complete)
+        for e in night
+        if e.baseline is not None
+    ]
+    comparisons = iter(compare_family(pairs, thresholds))
+    return [_judge(e, None if e.baseline is None else next(comparisons), thresholds) for e in night]
 
 
-def _tests(cases: list[_Case], thresholds: Thresholds) -> tuple[np.ndarray, np.ndarray]:
-    if not cases:
-        return np.empty(0), np.empty(0)
-    p = randomisation_test(np.stack([c.differences for c in cases], axis=1), thresholds)
-    return p, holm(p)
-
-
-def _judge(case: _Case, tests: int, thresholds: Thresholds) -> Judgement:
-    e, d = case.evidence, case.differences
-    value = _mean(e.now)
+def _judge(e: Evidence, comparison: Comparison | None, thresholds: Thresholds) -> Judgement:
     if not e.complete:
-        return Judgement(Verdict.INCOMPLETE, "unranked", value=value)
+        return Judgement(Verdict.INCOMPLETE, "unranked", comparison)
     if e.baseline is None:
-        return Judgement(Verdict.FIRST, value=value, queries=int(np.sum(~np.isnan(e.now))))
-    baseline_value = _mean(e.baseline)
-    common = int(np.sum(~np.isnan(d)))
-    if common < thresholds.coverage * np.sum(~np.isnan(e.baseline)) or not common:
-        return Judgement(
-            Verdict.INCOMPLETE, "coverage", value, baseline_value=baseline_value, queries=common
-        )
-
-    delta = float(np.nanmean(d))
+        return Judgement(Verdict.FIRST)
+    baseline_queries = np.sum(~np.isnan(e.baseline))
+    if comparison is None or comparison.queries < thresholds.coverage * baseline_queries:
+        return Judgement(Verdict.INCOMPLETE, "coverage", comparison)
     usual = [change for change, word in e.earlier if word not in _CALLED]
     band = noise_band(np.array([0.0, *usual]), thresholds.band_floor, thresholds)
     trend = 1.0
-    if abs(delta) >= thresholds.relevance and e.has_band:
-        trend = trend_p(np.array([0.0, *(change for change, _ in e.earlier), delta]))
-    verdict, reason = _climb(case, delta, band, trend, thresholds)
-    is_tested = e.is_quality and bool(np.nan_to_num(d).any())
+    if abs(comparison.delta) >= thresholds.relevance and e.has_band:
+        changes = [change for change, _ in e.earlier]
+        trend = trend_p(np.array([0.0, *changes, comparison.delta]))
+    verdict, reason = _climb(e, comparison, band, trend, thresholds)
     return Judgement(
         verdict,
         reason,
-        value=value,
-        baseline_value=baseline_value,
-        delta=delta,
-        interval=mean_interval(d, thresholds.confidence),
+        comparison,
         band=band if e.has_band else None,
         nights=1 + len(usual),
         trend_p=trend if e.has_band else None,
-        p=case.p if e.is_quality else None,
-        p_holm=case.p_holm if e.is_quality else None,
-        tests=tests if is_tested else 0,
-        queries=common,
-        better=int(np.sum(d > 0)),
-        worse=int(np.sum(d < 0)),
     )
 
 
@@ -187,25 +132,22 @@ _CALLED = (Verdict.REGRESSION, Verdict.IMPROVEMENT)
 
 
 def _climb(
-    case: _Case, delta: float, band: Band, trend: float, thresholds: Thresholds
+    e: Evidence, comparison: Comparison, band: Band, trend: float, thresholds: Thresholds
 ) -> tuple[Verdict, str | None]:
     """The rung and what led to it, for a complete night with a baseline."""
-    e = case.evidence
-    if e.same_rankings and not np.nan_to_num(case.differences).any():
+    if e.same_rankings and not comparison.better and not comparison.worse:
         return Verdict.IDENTICAL, None
     verdict, reason = Verdict.DRIFT, None
     if e.has_band:
+        delta = comparison.delta
+        p, p_holm = (1.0 if p is None else p for p in (comparison.p, comparison.p_holm))
         claim = Verdict.REGRESSION if delta < 0 else Verdict.IMPROVEMENT
         relevant = e.is_quality and abs(delta) >= thresholds.relevance - 1e-12
-        if relevant and e.earlier and e.earlier[-1][1] == claim and case.p < thresholds.alpha:
+        if relevant and e.earlier and e.earlier[-1][1] == claim and p < thresholds.alpha:
             verdict, reason = claim, "standing"
         elif not band.holds(delta):
-            shown = relevant and case.p_holm < thresholds.alpha
+            shown = relevant and p_holm < thresholds.alpha
             verdict, reason = claim if shown else Verdict.SUSPECT, "band"
-        elif relevant and max(trend, case.p_holm) < thresholds.trend_alpha:
+        elif relevant and max(trend, p_holm) < thresholds.trend_alpha:
             verdict, reason = claim, "trend"
     return (Verdict.ACKNOWLEDGED if e.accepted else verdict), reason
-
-
-def _mean(values: np.ndarray) -> float | None:
-    return float(np.nanmean(values)) if np.any(~np.isnan(values)) else None

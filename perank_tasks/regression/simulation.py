@@ -88,7 +88,8 @@ class World:
             self.thresholds,
         )
         for words, judgement in zip(self.earlier, judgements, strict=True):
-            words.append((judgement.delta or 0.0, judgement.verdict))
+            assert judgement.comparison
+            words.append((judgement.comparison.delta, judgement.verdict))
         return [judgement.verdict for judgement in judgements]
 
     def settle(self, nights: int) -> None:

@@ -116,19 +116,23 @@ def mean_interval(values: np.ndarray, confidence: float = DEFAULT.confidence) ->
     return Band(mean - reach, mean + reach)
 
 
-def effect_size(differences: np.ndarray) -> float | None:
+def effect_size(
+    delta: float, interval: Band, queries: int, confidence: float = DEFAULT.confidence
+) -> float | None:
     """Cohen's d of paired values: the mean difference over the differences' standard deviation.
 
     Args:
-        differences: (queries,); NaN takes no part.
+        delta: the mean difference.
+        interval: of it, as `mean_interval` gives it: it has the deviation in it.
 
     Returns:
         None where the differences are all alike, or fewer than two.
     """
-    d = differences[~np.isnan(differences)]
-    if len(d) < 2 or np.ptp(d) < _TIE:
+    reach = (interval.high - interval.low) / 2
+    if queries < 2 or reach < _TIE:
         return None
-    return float(d.mean() / d.std(ddof=1))
+    deviation = reach * np.sqrt(queries) / stats.t.ppf((1 + confidence) / 2, queries - 1)
+    return float(delta / deviation)
 
 
 def _all_signs(n: int) -> np.ndarray:

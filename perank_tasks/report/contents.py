@@ -1,13 +1,14 @@
-"""Contents: everything that a night's page says, read from the published warehouse.
+"""Contents: everything that a page says, read from the published warehouse.
 
-In: a connection, the store of artifacts for the texts of queries and passages, a date and a
-collection. Out: a `NightContents`. Only that night, earlier ones and acceptances are looked at,
-so that a night's page does not change when later nights are loaded.
+In: a connection, the store of artifacts for the texts of queries and passages, a series, a date
+and a collection. Out: `PageContents`. Of a night, only it, earlier ones and acceptances are looked
+at, so that its page does not change when later nights are loaded. Results of another series have
+no verdict and no past; what each of their arms was held against is in `comparisons` alone.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -20,10 +21,11 @@ from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.errors import ArtifactError, ConfigError
 from perank_tasks.regression.statistics import Band, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
+from perank_tasks.schemas import NIGHTLY
 from perank_tasks.warehouse.attribution import facts_of, snapshot_of
 from perank_tasks.warehouse.database import dicts
 from perank_tasks.warehouse.derive import OVERLAP
-from perank_tasks.warehouse.night_verdict import ArmVerdict, NightVerdict, judge, stage_of
+from perank_tasks.warehouse.night_verdict import ArmVerdict, NightVerdict, judge
 from perank_tasks.warehouse.nights import Nights, Run
 from perank_tasks.warehouse.sql_files import sql_folder
 
@@ -87,17 +89,21 @@ class WorstQuery:
 
 @dataclass(frozen=True)
 class Arm:
-    """One result of the night and everything about it."""
+    """One result and everything about it."""
 
     label: str
     run: Run
-    said: ArmVerdict
+    said: ArmVerdict | None
+    """None: results of this series are not judged."""
     summary: dict[str, Any]
     """Its row of `run_summary`."""
     line: dict[str, Any]
-    """Its row of `arm_verdicts`."""
-    verdicts: dict[str, dict[str, Any]]
-    """Its rows of `verdicts` by measure."""
+    """Its row of `arm_verdicts`; empty where it is not judged."""
+    against: Run | None
+    """What it was held against."""
+    comparisons: dict[str, dict[str, Any]]
+    """By measure: its rows of `judged` or, where it is not, of `comparisons`."""
+    means: dict[str, float]
     intervals: dict[str, Band]
     """Of the means."""
     trends: dict[str, list[Point]]
@@ -107,18 +113,36 @@ class Arm:
     worst: list[WorstQuery]
     facts: dict[str, str]
     changes: list[dict[str, Any]]
-    """Rows of `changes`: what differs from the baseline."""
+    """Rows of `changes`: what differs from what it was held against."""
+
+    @property
+    def against_name(self) -> str:
+        """What it was held against: a night's date, or an arm of the same run."""
+        assert self.against
+        is_earlier = self.against.run_date < self.run.run_date
+        return str(self.against.run_date) if is_earlier else self.against.arm
+
+    @property
+    def against_label(self) -> str:
+        """The same, and how it came to be that."""
+        kind = next(iter(self.comparisons.values()))["against_kind"]
+        return f"{self.against_name}, {kind}"
+
+    @property
+    def word(self) -> str | None:
+        """Its verdict."""
+        return self.said["verdict"] if self.said else None
 
 
 @dataclass(frozen=True)
-class NightContents:
-    """A night, the best arm first."""
+class PageContents:
+    """The results of one series, date and collection, the best arm first."""
 
+    series: str
     run_date: date
     collection: str
-    said: NightVerdict
-    stage: str | None
-    """What the control arms say of where a change comes from."""
+    said: NightVerdict | None
+    """None: results of this series are not judged."""
     arms: list[Arm]
     remarks: list[str]
     previous: date | None
@@ -127,82 +151,125 @@ class NightContents:
     """{what was different: labels of the arms in which it was}"""
     costs: dict[str, list[str]]
     """The same of what was unusual in the cost of reranking."""
+    question: str | None = None
+    """What an experiment asks."""
+    answer: list[str] = field(default_factory=list)
+    """What follows from its results, in sentences."""
 
 
 def read_summary(
-    connection: duckdb.DuckDBPyConnection, run_date: date | None, collection: str | None
+    connection: duckdb.DuckDBPyConnection,
+    run_date: date | None,
+    collection: str | None,
+    series: str = NIGHTLY,
 ) -> list[dict[str, Any]]:
-    """One night's rows of `run_summary`, the best first.
+    """The rows of `run_summary` of one page, the best first.
 
     Args:
-        run_date: None: of the night evaluated last, of the collection if that is given.
+        run_date: None: of the results evaluated last, of the collection if that is given.
 
     Raises:
         ConfigError: there are none.
     """
-    if rows := _ask(connection, "night", run_date=run_date, collection=collection):
+    key = {"series": series, "run_date": run_date, "collection": collection}
+    if rows := _ask(connection, "results", **key):
         return rows
     raise ConfigError(
-        f"No results of {run_date or 'any date'} for {collection or 'any collection'}. "
-        'See what there is: perank sql "SELECT DISTINCT run_date, collection FROM runs"'
+        f"No results of {run_date or 'any date'} for {collection or 'any collection'}"
+        f"{f' in {series}' if series != NIGHTLY else ''}. See what there is: "
+        'perank sql "SELECT DISTINCT series, run_date, collection FROM runs"'
     )
 
 
 def read_champions(
-    connection: duckdb.DuckDBPyConnection, run_date: date, collection: str
+    connection: duckdb.DuckDBPyConnection, run_date: date, collection: str, series: str = NIGHTLY
 ) -> list[str]:
-    """The promoted checkpoints that a night ranked by, each with who promoted it and why."""
-    rows = _ask(connection, "champions", run_date=run_date, collection=collection)
+    """The promoted checkpoints that ranked, each with who promoted it and why."""
+    rows = _ask(connection, "champions", series=series, run_date=run_date, collection=collection)
     return [
         "{checkpoint}, promoted as of {as_of} by {name}: {reason}".format(**row) for row in rows
     ]
 
 
-def read_night(
-    connection: duckdb.DuckDBPyConnection, store: Store, run_date: date, collection: str
-) -> NightContents:
-    """Everything about a night that has results."""
-    rows = read_summary(connection, run_date, collection)
-    nights = Nights(connection, collection)
-    runs = {run.arm_hash: run for run in nights.of(run_date)}
-    said = judge(
-        connection, store, run_date, collection, {row["arm_hash"]: row["arm"] for row in rows}
+def read_page(
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    run_date: date,
+    collection: str,
+    series: str = NIGHTLY,
+) -> PageContents:
+    """Everything about the results of one series, date and collection.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    rows = read_summary(connection, run_date, collection, series)
+    nights = Nights(connection, collection, series)
+    said = None
+    if series == NIGHTLY:
+        names = {row["arm_hash"]: row["arm"] for row in rows}
+        said = judge(connection, store, run_date, collection, names)
+    arms = _read_arms(connection, store, nights, rows, said)
+    return PageContents(
+        series,
+        run_date,
+        collection,
+        said,
+        arms,
+        remarks(rows),
+        max((r.run_date for r in nights.runs if r.run_date < run_date), default=None),
+        _grouped((arm.label, arm.said["different"]) for arm in arms if arm.said),
+        _grouped((arm.label, arm.said["costs"]) for arm in arms if arm.said),
     )
+
+
+def _read_arms(
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    nights: Nights,
+    rows: list[dict[str, Any]],
+    said: NightVerdict | None,
+) -> list[Arm]:
+    """The arms of a page.
+
+    Args:
+        rows: of `run_summary`, one an arm.
+        said: of these arms, in the same order.
+    """
+    key = {name: rows[0][name] for name in ("series", "run_date", "collection")}
+    runs = {run.arm_hash: run for run in nights.of(key["run_date"])}
     names = [row["arm"] for row in rows]
-    key = {"run_date": run_date, "collection": collection}
     by_query: dict[str, dict[str, list[float]]] = defaultdict(dict)
     for row in _ask(connection, "means_by_query", **key):
         by_query[row["arm_hash"]][row["measure"]] = row["by_query"]
-    verdicts = _of_night(connection, "verdicts", key)
-    lines = _of_night(connection, "arm_verdicts", key)
-    changes = _of_night(connection, "changes", key)
+    lines = _rows_of(connection, "arm_verdicts", key)
+    comparisons = _rows_of(connection, "judged" if said else "comparisons", key)
+    changes = _rows_of(connection, "changes", key)
     costs = _ask(connection, "costs", **key)
     arms = []
-    for row, its in zip(rows, said["arms"], strict=True):
+    for i, row in enumerate(rows):
         run = runs[row["arm_hash"]]
-        (line,) = _its(lines, run)
-        before = next(
-            (
-                other
-                for other in nights.runs
-                if (other.run_date, other.arm_hash)
-                == (line["baseline_date"], line["baseline_arm_hash"])
-            ),
-            None,
-        )
+        its = _its(comparisons, run)
+        ids = {(c["against_date"], c["against_arm_hash"]) for c in its}
+        before = next((other for other in nights.runs if other.id in ids), None)
         lost = _lost(connection, run) if before else []
         measures = [m for m in MEASURES if m in by_query[run.arm_hash]]
-        moved = line["verdict"] not in ("first", "identical")
+        word = said["arms"][i] if said else None
+        moved = word is None or word["verdict"] not in ("first", "identical")
         arms.append(
             Arm(
                 label=run.arm if names.count(run.arm) == 1 else f"{run.arm} {run.arm_hash[:6]}",
                 run=run,
-                said=its,
+                said=word,
                 summary=row,
-                line=line,
-                verdicts={v["measure"]: v for v in _its(verdicts, run)},
+                line=next(iter(_its(lines, run)), {}),
+                against=before,
+                comparisons={c["measure"]: c for c in its},
+                means={m: float(np.mean(by_query[run.arm_hash][m])) for m in measures},
                 intervals={m: _interval(by_query[run.arm_hash][m]) for m in measures},
-                trends={m: _trend(connection, nights, run, m) for m in [*measures, OVERLAP]},
+                trends={m: _trend(connection, nights, run, m) for m in [*measures, OVERLAP]}
+                if said
+                else {},
                 cost=next(iter(_its(costs, run)), {}),
                 deltas=[query["delta"] for query in lost],
                 worst=_worst(connection, store, run, before, lost) if before and moved else [],
@@ -210,17 +277,7 @@ def read_night(
                 changes=sorted(_its(changes, run), key=lambda c: c["key"]),
             )
         )
-    return NightContents(
-        run_date,
-        collection,
-        said,
-        stage_of(said["arms"]),
-        arms,
-        remarks(rows),
-        max((r.run_date for r in nights.runs if r.run_date < run_date), default=None),
-        _grouped((arm.label, arm.said["different"]) for arm in arms),
-        _grouped((arm.label, arm.said["costs"]) for arm in arms),
-    )
+    return arms
 
 
 def read_nights(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
@@ -233,9 +290,9 @@ def read_means(
 ) -> list[tuple[str, list[tuple[date, float]]]]:
     """The main measure of every arm over the newest nights, for the index."""
     rows = connection.execute(
-        "SELECT arm, run_date, max(value) FROM measures WHERE collection = ? AND measure = ? "
-        "GROUP BY ALL ORDER BY ALL",
-        [collection, MAIN],
+        "SELECT arm, run_date, max(value) FROM measures WHERE series = ? AND collection = ? "
+        "AND measure = ? GROUP BY ALL ORDER BY ALL",
+        [NIGHTLY, collection, MAIN],
     ).fetchall()
     newest = set(sorted({day for _, day, _ in rows})[-TREND_NIGHTS:])
     series: dict[str, list[tuple[date, float]]] = defaultdict(list)
@@ -284,14 +341,12 @@ def _ask(
     return dicts(connection.execute(text, parameters))
 
 
-def _of_night(
+def _rows_of(
     connection: duckdb.DuckDBPyConnection, table: str, key: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    return dicts(
-        connection.execute(
-            f"FROM {table} WHERE run_date = $run_date AND collection = $collection", key
-        )
-    )
+    """The rows of one page."""
+    where = "series = $series AND run_date = $run_date AND collection = $collection"
+    return dicts(connection.execute(f"FROM {table} WHERE {where}", key))
 
 
 def _its(rows: Iterable[dict[str, Any]], run: Run) -> list[dict[str, Any]]:
@@ -307,10 +362,10 @@ def _interval(values: list[float]) -> Band:
 def _trend(
     connection: duckdb.DuckDBPyConnection, nights: Nights, run: Run, measure: str
 ) -> list[Point]:
-    """The run's series up to it: one result a date, of its own configuration where there is one."""
+    """The run's history up to it, one result a date: of its own configuration, if there is one."""
     chosen: dict[date, str] = {}
     for other in nights.runs:
-        if other.series == run.series and other.run_date <= run.run_date:
+        if other.history == run.history and other.run_date <= run.run_date:
             if other.arm_hash == run.arm_hash:
                 chosen[other.run_date] = other.arm_hash
             else:
@@ -326,7 +381,7 @@ def _trend(
             row["run_date"],
             row["value"],
             row["verdict"] or "incomplete",
-            row["baseline_value"],
+            row["against_value"],
             None if row["band_low"] is None else (row["band_low"], row["band_high"]),
             row["accepted"],
         )
@@ -338,7 +393,7 @@ def _trend(
 
 def _lost(connection: duckdb.DuckDBPyConnection, run: Run) -> list[dict[str, Any]]:
     """Every query against the baseline, the one that lost most first."""
-    name = f"{run.run_date}/{run.arm_hash}/{run.collection}"
+    name = f"{run.series}@{run.run_date}/{run.arm_hash}/{run.collection}"
     return dicts(connection.execute("FROM worst_queries(?, ?)", [name, _EVERY_QUERY]))
 
 
@@ -386,6 +441,7 @@ def _ranks(
     for row in _ask(
         connection,
         "ranks",
+        series=run.series,
         run_date=run.run_date,
         collection=run.collection,
         arm_hash=run.arm_hash,

@@ -1,4 +1,4 @@
-"""Page: a night as one HTML file that needs nothing else, and the index over nights.
+"""Page: results as one HTML file that needs nothing else, and the index over nights.
 
 In: the published warehouse and the store of artifacts. Out: `<collection>/<date>.html` and
 `index.html` in the reports folder, each replaced in one step. A page has no script and names no
@@ -26,11 +26,11 @@ from perank_tasks.report.contents import (
     MAIN,
     MEASURES,
     Arm,
-    NightContents,
+    PageContents,
     Point,
     read_means,
-    read_night,
     read_nights,
+    read_page,
     read_summary,
 )
 from perank_tasks.settings import Settings
@@ -106,18 +106,18 @@ def write_all_pages(settings: Settings, collection: str | None = None) -> Iterat
         yield index
 
 
-def render_night(contents: NightContents) -> str:
-    """The page of a night."""
+def render(contents: PageContents) -> str:
+    """The page of a night, or of another series' results: without a verdict and a past."""
     arms = contents.arms
     ladder = list(Verdict)
-    by_word = sorted(arms, key=lambda arm: -ladder.index(Verdict(arm.said["verdict"])))
-    return template("night.html").render(
-        night=contents,
+    by_word = sorted(arms, key=lambda arm: -ladder.index(Verdict(arm.word)) if arm.word else 0)
+    return template("results.html").render(
+        page=contents,
         by_word=by_word,
         main=MAIN,
         measures=[m for m in MEASURES if any(m in arm.intervals for arm in arms)],
         thresholds=DEFAULT,
-        trends=[(arm, _trends(arm)) for arm in by_word],
+        trends=[(arm, _trends(arm)) for arm in by_word if arm.trends],
         means=_means(arms),
         changes=_changes(arms),
         gains=_gains(by_word),
@@ -152,8 +152,8 @@ def _write_night(
     settings: Settings, warehouse: duckdb.DuckDBPyConnection, run_date: date, collection: str
 ) -> Path:
     path = settings.page(collection, run_date)
-    contents = read_night(warehouse, Store(settings.root), run_date, collection)
-    _write(path, render_night(contents))
+    contents = read_page(warehouse, Store(settings.root), run_date, collection)
+    _write(path, render(contents))
     return path
 
 
@@ -192,9 +192,10 @@ def _means(arms: list[Arm]) -> Markup | None:
 def _changes(arms: list[Arm]) -> Markup | None:
     intervals = []
     for arm in arms:
-        row = arm.verdicts.get(MAIN)
+        row = arm.comparisons.get(MAIN)
         if row and row["delta"] is not None:
-            band = (row["band_low"], row["band_high"])
+            low, high = row.get("band_low"), row.get("band_high")
+            band = None if low is None or high is None else (low, high)
             intervals.append(
                 plots.Interval(arm.label, row["delta"], row["ci_low"], row["ci_high"], band)
             )

@@ -1,18 +1,22 @@
 """Training PE-Rank: alignment and learning to rank, from examples to a checkpoint.
 
-    start.py     a checkpoint to begin with: projector at random, orthonormal or by ridge regression
-    align.py     stage 1: the projector learns to say passages from their embeddings
-    rank.py      stage 2: projector and LLM learn to put passages out, best first
-    recipe.py    every hyper-parameter, checked and hashed; presets
-    model.py     what is trained; batches.py makes its inputs, losses.py its losses
-    trainer.py   Hugging Face's Trainer with checkpoints that a kill cannot spoil
-    saving.py    what was trained, as a checkpoint of our format or of the published one
-    curves.py    losses and measures by step, as files and as a plot
+    recipe.py        every hyper-parameter, checked and hashed; presets.toml
+    start.py         a checkpoint to begin with; closed_forms.py solves for its weights
+    alignment.py     stage 1: the projector learns to say passages from their embeddings
+    ranking.py       stage 2: projector and LLM learn to put passages out, best first
+    model.py         what is trained; batches.py makes its inputs, losses.py its losses
+    measuring.py     what it is worth as it is now; judged_collection.py, on a collection
+    trainer.py       Hugging Face's Trainer, in an order of examples and with points to resume from
+                     that a kill cannot spoil: example_order.py, resume_points.py
+    saving.py        what was trained, as a checkpoint of our format or of the published one
+    training_folder.py, curves.py   the folder of a training: what it is of, losses by step
 
-    options.py   a whole run: its form, and what is planned of it; pipeline.py does it
-    stages/      its steps: data, align, rank, evaluate, register, promote
-    kept.py      trainings as artifacts; comparing.py, judged.py measure; card.py describes
-    ablation.py, crossvalidation.py   what parts of a recipe, and the LLM, are worth
+    data/            collections, queries and teachers become passages and ranked lists
+    run_options.py   a whole run: its form, and what is planned of it; run_training.py does it
+    stages/          its steps: data, align, rank, evaluate, register, promote
+    kept.py          trainings as artifacts
+    night.py         the nights that a run needs; evaluation.py reads what one measured
+    card.py          the model card
 
 On several GPUs, after `accelerate config`:
 

@@ -6,7 +6,7 @@ embeddings' width, L the longest row of tokens, S the slots that embeddings go t
 """
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -277,6 +277,13 @@ class AlignmentCollator:
         if self._end is not None:
             plain = [*plain[: self._room - 1], self._end]
         return plain or [0]
+
+
+def on_device(batch: Any, device: torch.device) -> Any:
+    """The batch with its tensors on a device."""
+    if isinstance(batch, dict):
+        return {name: on_device(value, device) for name, value in batch.items()}
+    return batch.to(device) if isinstance(batch, Tensor) else batch
 
 
 def _placed(ids: Tensor, slots: list[tuple[int, int, int]], outputs: Tensor) -> Rows:

@@ -3,24 +3,17 @@
 Everything in a card is read from manifests and tables: nothing is claimed that was not measured.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.models.find import GGUF, LLM
-from perank_tasks.training.comparing import (
-    MAIN,
-    Values,
-    in_words,
-    markdown_table,
-    read_scores,
-    read_tests,
-    score,
-)
+from perank_tasks.support.markdown import markdown_table
 from perank_tasks.training.data.readers import terms
+from perank_tasks.training.evaluation import MAIN, Evaluation, in_words, score
 from perank_tasks.training.kept import report_of
-from perank_tasks.training.options import Training
+from perank_tasks.training.night import NEW
 from perank_tasks.training.recipe import StageRecipe
+from perank_tasks.training.run_options import Training
 
 LIMITS = """\
 - It orders passages that a first stage has found; it finds none, and says nothing of whether the
@@ -43,10 +36,17 @@ def model_card(training: Training, trained: Artifact, evaluation: Artifact) -> s
         trained: what stage 2 made.
         evaluation: what `stages.evaluate` measured.
     """
-    store = trained.store
-    report = report_of(trained)
-    measured = evaluation.manifest.config
-    arms = read_scores(evaluation.read("scores"))
+    store, about = trained.store, evaluation.manifest.config
+    measured = Evaluation.read(store, evaluation.reference)
+    arms = [
+        (name, *(score(values, measure) for measure in MEASURES))
+        for name, values in measured.values.items()
+    ]
+    tests = [
+        f"- {NEW} against {other}: {MAIN} {in_words(test)}"
+        for other, test in measured.tests.items()
+    ]
+    queries = len(measured.values[NEW][MAIN])
     parts = [
         f"# {training.options.name}",
         "A PE-Rank checkpoint (arXiv 2406.14848): an LLM that reranks passages, each read as one "
@@ -56,23 +56,23 @@ def model_card(training: Training, trained: Artifact, evaluation: Artifact) -> s
         "## What it was trained on",
         _data(training, store, trained),
         "## What it gets",
-        f"{measured['collection']}, {len(next(iter(arms.values()))[MAIN])} judged queries, "
-        f"{measured['first_stage']}, {measured['depth']} candidates a query, window "
-        f"{measured['window']}, step {measured['step']}; champion: {measured['champion']}. Means "
-        "with 95% intervals over queries.",
-        _scores(arms),
-        _tests(evaluation),
+        f"{measured.collection}, {queries} judged queries, {about['first_stage']}, "
+        f"{about['depth']} candidates a query, window {about['window']}, step {about['step']}; "
+        f"champion: {about['champion']}. Means with 95% intervals over queries.",
+        markdown_table(("", *MEASURES), arms),
+        "Paired randomisation tests, two-sided:",
+        "\n".join(tests),
         "The best step was chosen on training queries that were held out, and the collection above "
         "was used to decide on promotion: figures to report belong on another one.",
         "## How it was trained",
-        _how(report),
+        _how(report_of(trained)),
         _recipes(training),
         "## What it must not be used for",
         LIMITS,
         "## Where",
         _where(trained.manifest.provenance),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def _made_of(training: Training, store: Store, trained: Artifact) -> str:
@@ -89,13 +89,13 @@ def _made_of(training: Training, store: Store, trained: Artifact) -> str:
         ("residual", _residual(trained)),
     ]
     if aligned := trained.manifest.inputs.get("start"):
-        found = report_of(store.open(aligned))["after"]
+        after = report_of(store.open(aligned))["after"]
         rows.append(
             (
                 "alignment",
-                f"{found['loss']:.3f} nats a token of text from its own embedding, "
-                f"{found['control']:.3f} from another's; difference {found['gain']:+.3f} "
-                f"[{found['low']:+.3f}, {found['high']:+.3f}], {found['passages']} passages",
+                f"{after['loss']:.3f} nats a token of text from its own embedding, "
+                f"{after['control']:.3f} from another's; difference {after['gain']:+.3f} "
+                f"[{after['low']:+.3f}, {after['high']:+.3f}], {after['passages']} passages",
             )
         )
     return markdown_table(("", ""), rows)
@@ -112,9 +112,13 @@ def _residual(trained: Artifact) -> str:
 
 
 def _data(training: Training, store: Store, trained: Artifact) -> str:
+    inputs = trained.manifest.inputs
+    sources = {"stage 2": inputs["data"]}
+    if "start" in inputs:
+        sources["stage 1"] = store.open(inputs["start"]).manifest.inputs["data"]
     lines: list[str] = []
     notes: dict[str, str] = {}
-    for stage, reference in _sources(store, trained).items():
+    for stage, reference in sources.items():
         artifact = store.open(reference)
         counts = ", ".join(
             f"{name.replace('_', ' ')} {value:,}"
@@ -124,39 +128,16 @@ def _data(training: Training, store: Store, trained: Artifact) -> str:
         lines.append(f"- {stage}: `{reference}` ({counts})")
         notes |= terms(artifact)
     options = training.ranking_data
-    lines.append(
-        f"- queries: {options.queries}; teacher: {options.teacher}"
-        + (", after the judgements" if options.judgements else "")
-        + f"; {options.hard} hard and {options.random} random candidates a list"
+    judged = ", after the judgements" if options.judgements else ""
+    return "\n".join(
+        [
+            *lines,
+            f"- queries: {options.queries}; teacher: {options.teacher}{judged}; {options.hard} "
+            f"hard and {options.random} random candidates a list",
+            f"- no query of {training.development} is among them: they were compared by text",
+            *(f"- terms of {source}: {note}" for source, note in notes.items()),
+        ]
     )
-    lines.append(f"- no query of {training.development} is among them: they were compared by text")
-    lines += [f"- terms of {source}: {note}" for source, note in notes.items()]
-    return "\n".join(lines)
-
-
-def _sources(store: Store, trained: Artifact) -> dict[str, str]:
-    """References of training data by stage."""
-    inputs = trained.manifest.inputs
-    found = {"stage 2": inputs["data"]}
-    if "start" in inputs:
-        found["stage 1"] = store.open(inputs["start"]).manifest.inputs["data"]
-    return found
-
-
-def _scores(arms: Mapping[str, Values]) -> str:
-    rows = [
-        (name, *(str(score(values, measure)) for measure in MEASURES))
-        for name, values in arms.items()
-    ]
-    return markdown_table(("", *MEASURES), rows)
-
-
-def _tests(evaluation: Artifact) -> str:
-    lines = [
-        f"- {b} against {a}: {MAIN} {in_words(measures[MAIN])}"
-        for (a, b), measures in read_tests(evaluation.read("tests")).items()
-    ]
-    return "Paired randomisation tests, two-sided:\n\n" + "\n".join(lines)
 
 
 def _how(report: dict[str, Any]) -> str:

@@ -4,11 +4,15 @@ Data readers return sequences of these, and both stages take any sequence, so th
 serves as well. Embeddings are float32 and L2-normalised, as the projector takes them.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+
+from perank_tasks.training.recipe import StageRecipe
+
+Example = TypeVar("Example")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +42,9 @@ class RankingExample:
     """Indices into the order of the prompt, best first; each of 0 … n-1 once."""
     scores: np.ndarray | None
     """[n] first-stage (BM25) scores, in the order of the prompt."""
+
+
+def drawn(development: Sequence[Example], recipe: StageRecipe) -> list[Example]:
+    """The development examples that are measured: at most the recipe's number, by its seed."""
+    order = np.random.default_rng(recipe.seed).permutation(len(development))
+    return [development[int(place)] for place in order[: recipe.eval_examples]]

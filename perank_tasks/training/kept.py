@@ -1,14 +1,14 @@
 """Trainings that are kept: in, how to train; out, the artifact `trained/<stage>/<key>`.
 
-Its key is that of what is trained: recipe, data, start. The same training is found again by
-whichever run asks for it, be it a DAG, an ablation or a fold; one that was killed goes on from its
-last point to resume from, in a folder below the cache. The artifact holds
+Its key is that of what is trained: recipe, data, start. The same training is reused by whichever
+run asks for it, be it a DAG or a cell of an experiment; one that was killed is resumed from its
+last point, in a folder below the cache. The artifact holds
 
     model/     the checkpoint
     run/       curves.csv, curves.jsonl, curves.png, report.json
     curves     the same curves as a table
 
-Neither the code nor the machine is in the key: results of a night are made anew to notice either,
+Neither the code nor the machine is in the key: results of a night are recomputed to notice either,
 hours of training are not. Provenance says what they were; another seed trains again.
 """
 
@@ -16,14 +16,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.schemas import CURVES, rows_to_table
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse.registry import MODEL, TRAINED
+from perank_tasks.training.recipe import StageRecipe
+from perank_tasks.training.training_folder import Run
+from perank_tasks.warehouse.registry import MODEL, TRAINED, local
 
 FORMAT = 1
 """Raise it when the same recipe and data train something else."""
@@ -31,15 +33,12 @@ FORMAT = 1
 RUN = "run"
 _FILES = ("curves.csv", "curves.jsonl", "curves.png", "report.json")
 
-Stage = Literal["align", "rank"]
-
 
 def keep_training(
     store: Store,
-    stage: Stage,
+    recipe: StageRecipe,
     train: Callable[[Path], dict[str, Any]],
     *,
-    recipe: dict[str, Any],
     inputs: dict[str, str],
     content: dict[str, Any],
     provenance: dict[str, str],
@@ -47,14 +46,16 @@ def keep_training(
     """Train, unless that was done, and return the artifact's reference.
 
     Args:
-        train: given a folder, trains into it or goes on there, and returns the report, whose
+        recipe: of either stage.
+        train: given a folder, trains into it or resumes there, and returns the report, whose
             `checkpoint` is the folder of the result.
-        recipe: of the stage.
         inputs: references of what it is trained on and begins with.
         content: what else the result depends on.
         provenance: of this process.
     """
-    key = artifact_key(stage=stage, version=FORMAT, recipe=recipe, inputs=inputs, **content)
+    stage = recipe.stage
+    config = {"stage": stage, "recipe": recipe.model_dump(mode="json"), **content}
+    key = artifact_key(version=FORMAT, inputs=inputs, **config)
     artifact = store.artifact(TRAINED, stage, key)
     if artifact.use():
         return artifact.reference
@@ -72,12 +73,24 @@ def keep_training(
             key=key,
             expected={"curves": 1},
             inputs=inputs,
-            config={"stage": stage, "recipe": recipe, **content},
+            config=config,
             counts={"report": report | {"checkpoint": MODEL}},
             provenance=provenance,
         )
     shutil.rmtree(out, ignore_errors=True)
     return artifact.reference
+
+
+def run_in(folder: Path, store: Store, *, start: str | None, reference: str) -> Run:
+    """A training in a folder, from a checkpoint by name and data by reference."""
+    settings = Settings.from_environment()
+    return Run(
+        folder,
+        settings.cache,
+        settings.threads,
+        start=local(start, store) if start else None,
+        data={"reference": reference},
+    )
 
 
 def report_of(artifact: Artifact) -> dict[str, Any]:

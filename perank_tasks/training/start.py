@@ -1,20 +1,18 @@
 """Where training begins: in, a recipe and some passages; out, a checkpoint that already ranks.
 
 A start is a checkpoint of our format like any other. Its projector is drawn, or solved for in
-closed form: each passage's target is the mean of its tokens' LLM embeddings (centred, of length
-1), weighted by their inverse document frequency; ridge regression maps centred embeddings to
-these centred targets. Scaled to the length of the LLM's token embeddings, passages enter the LLM
-as loud as words do.
+closed form (`closed_forms`); its LLM is the base model's first layers, whose last one may begin by
+copying.
 """
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -25,27 +23,50 @@ from perank_tasks.perank.checkpoint_config import PerankConfig
 from perank_tasks.perank.checkpoint_files import TensorFiles, read_json, setting
 from perank_tasks.perank.projector import build_projector, orthonormal_columns
 from perank_tasks.perank.prompt import COMPACT_V1
-from perank_tasks.training.copying import components_within_lists, copying_attention
+from perank_tasks.training.closed_forms import (
+    closed_form,
+    components_within_lists,
+    copying_attention,
+)
 from perank_tasks.training.examples import AlignmentExample, RankingExample
-from perank_tasks.training.recipe import AlignRecipe, ProjectorStart, RankRecipe, StageRecipe
+from perank_tasks.training.recipe import AlignRecipe, RankRecipe
+from perank_tasks.training.training_folder import Run, begin_run, main_process_first
 
 log = logging.getLogger(__name__)
 
-MAX_TOKENS = 256
-"""Of a passage that the closed form reads."""
 
-HELD_OUT = 10
-"""Every so manieth passage is kept out of the closed form, to see what it explains."""
+def begin(
+    run: Run,
+    recipe: AlignRecipe | RankRecipe,
+    identity: dict[str, Any],
+    passages: Sequence[AlignmentExample],
+    embedding_size: int,
+    lists: Sequence[RankingExample] = (),
+) -> Checkpoint | dict[str, Any]:
+    """The checkpoint that a training begins with, or its report where it is done.
 
+    Args:
+        run: whose start is taken, where it names one.
+        recipe: of either stage.
+        identity: what is trained, see `Run.identity`.
+        passages, embedding_size, lists: as for `make_start`.
 
-@dataclass(frozen=True, slots=True)
-class ClosedForm:
-    """A linear projector, (H, d) and (H,), and the share of its targets' variance that it
-    explains in passages that it was not fitted to."""
-
-    weight: Tensor
-    bias: Tensor
-    explained: float
+    Raises:
+        ConfigError, CheckpointError: as `make_start` and `open_start`.
+        TrainingError: the folder is another training's.
+    """
+    made = run.folder / "start"
+    with main_process_first():
+        report = begin_run(run, identity)
+        if report is not None:
+            return report
+        if run.start is None and not (made / "config.json").is_file():
+            try:
+                make_start(made, recipe, passages, embedding_size, cache=run.cache, lists=lists)
+            except ConfigError:
+                run.leave_free()
+                raise
+    return open_start(run.start or made, recipe, cache=run.cache)
 
 
 def make_start(
@@ -73,35 +94,39 @@ def make_start(
     """
     base = resolve_model(recipe.base_model, cache=cache)
     named = recipe.encoder.partition("?")[0] in EMBEDDED_MODELS
-    encoder = find_model(recipe.encoder) if named else None
-    tokens = TensorFiles(base.folder).get("model.embed_tokens.weight").float()
-    token_length = float(tokens.norm(dim=1).mean())
-    length = token_length * recipe.projector_scale
-    ranks = recipe if isinstance(recipe, RankRecipe) else None
-    has_residual = ranks is not None and ranks.residual
     config = PerankConfig(
         base_model=recipe.base_model if not Path(recipe.base_model).is_dir() else str(base.folder),
         base_revision=base.revision,
         num_layers=_kept_layers(recipe, _layers(base.folder), f"the base model {base.folder}"),
         encoder=recipe.encoder,
         encoder_pooling=recipe.encoder_pooling,
-        encoder_revision=encoder.revision if encoder else None,
+        encoder_revision=find_model(recipe.encoder).revision if named else None,
         embedding_size=embedding_size,
         projector_type=recipe.projector_type,
-        prompt=ranks.prompt if ranks else COMPACT_V1.name,
-        prompt_order=ranks.prompt_order if ranks else "given",
-        query_token=ranks.query_token if ranks else False,
-        residual=has_residual,
-        score_residual=ranks is not None and ranks.score_residual,
+        prompt=COMPACT_V1.name,
+        query_token=False,
+        residual=False,
         description=f"untrained: {recipe.projector_start} projector",
         training={"recipe": recipe.model_dump(mode="json")},
     )
-    tensors = _projector(recipe, config, tokens, length, passages, folder=base.folder)
-    if has_residual:
-        assert ranks is not None
-        tensors |= _residual_tensors(ranks, length, token_length)
-    if ranks is not None and ranks.attention_start == "copying":
-        tensors |= _copying(ranks, config, tensors["projector.weight"], lists, folder=base.folder)
+    tokens = TensorFiles(base.folder).get("model.embed_tokens.weight").float()
+    token_length = float(tokens.norm(dim=1).mean())
+    length = token_length * recipe.projector_scale
+    tensors = _projector(recipe, embedding_size, tokens, length, passages, folder=base.folder)
+    if isinstance(recipe, RankRecipe):
+        config = replace(
+            config,
+            prompt=recipe.prompt,
+            prompt_order=recipe.prompt_order,
+            query_token=recipe.query_token,
+            residual=recipe.residual,
+            score_residual=recipe.score_residual,
+        )
+        if recipe.residual:
+            tensors |= _residual_tensors(recipe, length, token_length)
+        if recipe.attention_start == "copying":
+            projector, layer = tensors["projector.weight"], config.num_layers - 1
+            tensors |= _copying(recipe, layer, projector, lists, folder=base.folder)
     card = f"# {folder.name}\n\n**Untrained**: where a training began. {config.description}.\n"
     save_checkpoint(folder, config, tensors, readme=card)
 
@@ -116,14 +141,14 @@ def open_start(path: str | Path, recipe: AlignRecipe | RankRecipe, *, cache: Pat
         ConfigError: no such checkpoint, or fewer layers than the recipe keeps.
         CheckpointError: it cannot be read.
     """
-    found = load_checkpoint(path, cache=cache)
-    layers = found.llm.num_hidden_layers
-    found = _cut(found, _kept_layers(recipe, layers, f"the checkpoint {found.folder}"))
+    checkpoint = load_checkpoint(path, cache=cache)
+    layers, whose = checkpoint.llm.num_hidden_layers, f"the checkpoint {checkpoint.folder}"
+    checkpoint = _cut(checkpoint, _kept_layers(recipe, layers, whose))
     if isinstance(recipe, AlignRecipe):
-        return found
-    token_length = float(found.body["embed_tokens.weight"].float().norm(dim=1).mean())
-    length = _projected_length(found) or token_length * recipe.projector_scale
-    residual, score = found.residual, found.score_residual
+        return checkpoint
+    token_length = float(checkpoint.body["embed_tokens.weight"].float().norm(dim=1).mean())
+    length = _projected_length(checkpoint) or token_length * recipe.projector_scale
+    residual, score = checkpoint.residual, checkpoint.score_residual
     fresh = _residual_tensors(recipe, length, token_length)
     if not recipe.residual:
         residual = score = None
@@ -135,7 +160,7 @@ def open_start(path: str | Path, recipe: AlignRecipe | RankRecipe, *, cache: Pat
             # A share of what the cosine weighs in this checkpoint, whoever set that.
             score = recipe.score_weight * residual[1] * length**2
     return replace(
-        found,
+        checkpoint,
         prompt=recipe.prompt,
         prompt_order=recipe.prompt_order,
         query_token=recipe.query_token,
@@ -144,124 +169,44 @@ def open_start(path: str | Path, recipe: AlignRecipe | RankRecipe, *, cache: Pat
     )
 
 
-def closed_form(
-    texts: Sequence[str],
-    embeddings: np.ndarray,
-    tokens: Tensor,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    penalty: float,
-    orthonormal: bool = False,
-) -> ClosedForm:
-    """The projector that brings passages closest to the words they consist of.
-
-    Args:
-        texts: m passages.
-        embeddings: (m, d).
-        tokens: (V, H), the LLM's token embeddings.
-        tokenizer: the LLM's.
-        penalty: of the ridge regression, as a share of the embeddings' mean variance.
-        orthonormal: the closest map with orthonormal columns instead, without bias (orthogonal
-            Procrustes): dot products of what it projects are those of the embeddings.
-
-    Raises:
-        ConfigError: fewer than 20 passages.
-    """
-    if len(texts) < 2 * HELD_OUT:
-        raise ConfigError(
-            f"a projector in closed form needs {2 * HELD_OUT} passages or more, found "
-            f"{len(texts)}: choose projector_start orthonormal or random"
-        )
-    targets = _targets(texts, tokens, tokenizer)
-    held = np.arange(len(texts)) % HELD_OUT == 0
-    given = torch.from_numpy(np.asarray(embeddings, np.float64))
-    weight, centre, mean = _fit(given[~held], targets[~held], penalty, orthonormal)
-    predicted = (given[held] - centre) @ weight.T
-    actual = targets[held] - mean
-    # A map of fixed length explains what it can at the best common scale.
-    scale = (predicted * actual).sum() / (predicted**2).sum().clamp_min(1e-30)
-    explained = 1 - ((actual - scale * predicted) ** 2).sum() / (actual**2).sum()
-    length = float(tokens.float().norm(dim=1).mean())
-    projected = (given - (0 if orthonormal else centre)) @ weight.T
-    factor = length / float(projected.norm(dim=1).mean())
-    bias = torch.zeros(len(weight)) if orthonormal else -factor * (weight @ centre)
-    log.info("closed form: explains %.1f%% of passages held out", 100 * float(explained))
-    return ClosedForm((factor * weight).float(), bias.float(), float(explained))
-
-
-def _fit(
-    given: Tensor, targets: Tensor, penalty: float, orthonormal: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(H, d) weights, and the means (d,) and (H,) that were taken off."""
-    centre, mean = given.mean(0), targets.mean(0)
-    x, y = given - centre, targets - mean
-    if orthonormal:
-        u, _, v = torch.linalg.svd(y.T @ x, full_matrices=False)
-        return u @ v, centre, mean
-    gram = x.T @ x
-    ridge = penalty * float(gram.diagonal().mean()) * torch.eye(len(gram), dtype=gram.dtype)
-    return torch.linalg.solve(gram + ridge, x.T @ y).T, centre, mean
-
-
-def _targets(texts: Sequence[str], tokens: Tensor, tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    """(m, H) float64: each passage's mean token, weighted by inverse document frequency."""
-    units = tokens.double() - tokens.double().mean(0)
-    units = units / units.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    found = tokenizer(
-        list(texts), add_special_tokens=False, truncation=True, max_length=MAX_TOKENS
-    )["input_ids"]
-    rows = np.repeat(np.arange(len(found)), [len(ids) for ids in found])
-    columns = np.array([token for ids in found for token in ids], np.int64)
-    within = columns < len(tokens)
-    counts = sparse.csr_array(
-        (np.ones(within.sum()), (rows[within], columns[within])), (len(found), len(tokens))
-    )
-    frequency = np.bincount(counts.indices, minlength=len(tokens))
-    weights = np.log(len(found) / np.maximum(frequency, 1))
-    weighted = counts.multiply(weights[None]).tocsr()
-    total = np.maximum(np.asarray(weighted.sum(axis=1)).reshape(-1, 1), 1e-12)
-    return torch.from_numpy((weighted @ units.numpy()) / total)
-
-
 def _projector(
-    recipe: StageRecipe,
-    config: PerankConfig,
+    recipe: AlignRecipe | RankRecipe,
+    embedding_size: int,
     tokens: Tensor,
-    norm: float,
+    length: float,
     passages: Sequence[AlignmentExample],
     *,
     folder: Path,
 ) -> dict[str, Tensor]:
     hidden = tokens.shape[1]
-    begin: ProjectorStart = recipe.projector_start
-    if begin == "random":
+    if recipe.projector_start == "random":
         torch.manual_seed(recipe.seed)
         try:
-            module = build_projector(recipe.projector_type, config.embedding_size, hidden)
+            module = build_projector(recipe.projector_type, embedding_size, hidden)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         return {f"projector.{name}": value for name, value in module.state_dict().items()}
-    if begin != "ridge" and hidden < config.embedding_size:
+    if recipe.projector_start != "ridge" and hidden < embedding_size:
         raise ConfigError(
-            f"projector_start {begin!r} needs a hidden size of {config.embedding_size} or more, "
-            f"the embeddings' width; the LLM has {hidden}: choose ridge or random"
+            f"projector_start {recipe.projector_start!r} needs a hidden size of {embedding_size} "
+            f"or more, the embeddings' width; the LLM has {hidden}: choose ridge or random"
         )
-    if begin == "orthonormal":
-        columns = orthonormal_columns(hidden, config.embedding_size, recipe.seed)
-        return {"projector.weight": norm * columns, "projector.bias": torch.zeros(hidden)}
+    if recipe.projector_start == "orthonormal":
+        columns = orthonormal_columns(hidden, embedding_size, recipe.seed)
+        return {"projector.weight": length * columns, "projector.bias": torch.zeros(hidden)}
     random = np.random.default_rng(recipe.seed)
     count = min(recipe.ridge_passages, len(passages))
     picked = [passages[int(i)] for i in sorted(random.permutation(len(passages))[:count])]
-    found = closed_form(
+    solved = closed_form(
         [passage.text for passage in picked],
         np.stack([passage.embedding for passage in picked]) if picked else np.zeros((0, 1)),
         tokens,
         _tokenizer(folder),
         penalty=recipe.ridge_penalty,
-        orthonormal=begin == "procrustes",
+        orthonormal=recipe.projector_start == "procrustes",
     )
     scale = recipe.projector_scale
-    return {"projector.weight": scale * found.weight, "projector.bias": scale * found.bias}
+    return {"projector.weight": scale * solved.weight, "projector.bias": scale * solved.bias}
 
 
 def _projected_length(checkpoint: Checkpoint) -> float | None:
@@ -286,14 +231,14 @@ def _residual_tensors(recipe: RankRecipe, length: float, token_length: float) ->
 
 def _copying(
     recipe: RankRecipe,
-    config: PerankConfig,
+    layer: int,
     projector: Tensor,
     lists: Sequence[RankingExample],
     *,
     folder: Path,
 ) -> dict[str, Tensor]:
     """What takes the place of the last layer's values and outputs."""
-    last = f"layers.{config.num_layers - 1}"
+    last = f"layers.{layer}"
     base = TensorFiles(folder)
     heads = setting(
         folder / "config.json", read_json(folder / "config.json"), "num_attention_heads", int
@@ -329,7 +274,7 @@ def _cut(checkpoint: Checkpoint, layers: int) -> Checkpoint:
     return replace(checkpoint, body=body)
 
 
-def _kept_layers(recipe: StageRecipe, layers: int, whose: str) -> int:
+def _kept_layers(recipe: AlignRecipe | RankRecipe, layers: int, whose: str) -> int:
     """How many of the `layers` there are the recipe keeps: all where it does not say."""
     kept = recipe.num_layers or layers
     if kept > layers:

@@ -2,53 +2,39 @@
 
 Hugging Face's `Trainer` does the work, on a CPU, a GPU or several. What is added here:
 
-- The order of examples is a function of seed and step alone, so that a run that was killed goes
-  on where it was, and ends with the same weights.
-- A point to resume from counts once everything in it is on disk: `complete.json`, with the sizes
-  of its files, is written last. One without it is removed and never read.
+- The order of examples is a function of seed and step alone (`example_order`), so that a training
+  that was killed ends with the same weights once it is resumed.
+- A point to resume from counts once everything in it is on disk (`resume_points`).
 - Curves are written whole at every evaluation, from what the resumed state remembers.
 - A time limit counts the time before a kill, and the outcome says where it cut the schedule off.
 """
 
-import json
-import logging
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import logging as transformers_logging
 
 from perank_tasks.errors import ConfigError, TrainingError
-from perank_tasks.support.files import replacing
 from perank_tasks.support.progress import progress
 from perank_tasks.training.curves import plot_curves, write_curves
+from perank_tasks.training.example_order import Ordered
 from perank_tasks.training.recipe import StageRecipe
+from perank_tasks.training.resume_points import last_point, mark_complete, remove_incomplete
 
-log = logging.getLogger(__name__)
-
-Example = TypeVar("Example")
 Stopped = Literal["schedule", "max_minutes", "patience"]
-
-CHUNK_BATCHES = 32
-"""Batches among which examples of like length are brought together."""
-
-_REMEDY = "What was saved before is whole; free space and start the same training again."
 
 
 @dataclass(frozen=True)
-class Task(Generic[Example]):
+class Task:
     """What a stage trains and how it is judged.
 
     Attributes:
@@ -64,13 +50,13 @@ class Task(Generic[Example]):
     """
 
     name: str
-    examples: Sequence[Example]
-    collate: Callable[[Sequence[Example]], Any]
+    examples: Sequence[Any]
+    collate: Callable[[Sequence[Any]], Any]
     loss: Callable[[Any, Any], tuple[Tensor, dict[str, Tensor]]]
     measure: Callable[[Any], dict[str, float]] | None
     select_by: str | None
     greater_is_better: bool
-    length: Callable[[Example], int] | None
+    length: Callable[[Any], int] | None
     learning_rates: dict[str, float]
 
 
@@ -87,61 +73,18 @@ class Outcome:
     kept_measure: float | None
     rows: list[dict[str, Any]]
 
+    def report(self) -> dict[str, Any]:
+        """All of it but the rows."""
+        return {name: value for name, value in vars(self).items() if name != "rows"}
 
-class Ordered(Dataset[Example], Generic[Example]):
-    """Examples in the order of training: item i is that of step i // batch.
-
-    Every epoch is a new permutation. What does not fill a batch is left out of that epoch. With
-    `length`, examples of like length come together within some batches, and batches are shuffled.
-    """
-
-    def __init__(
-        self,
-        examples: Sequence[Example],
-        *,
-        steps: int,
-        batch: int,
-        seed: int,
-        length: Callable[[Example], int] | None = None,
-    ) -> None:
-        self._examples, self._batch, self._seed, self._length = examples, batch, seed, length
-        self._total = steps * batch
-        count = len(examples)
-        self._usable = count - count % batch if count >= batch else count
-        self._epoch: tuple[int, np.ndarray] | None = None
-        self._chunk: tuple[tuple[int, int], list[Example]] | None = None
-
-    def __len__(self) -> int:
-        return self._total
-
-    def __getitem__(self, index: int) -> Example:
-        epoch, place = divmod(index, self._usable)
-        if self._length is None:
-            return self._examples[int(self._order(epoch)[place])]
-        chunk, within = divmod(place, CHUNK_BATCHES * self._batch)
-        return self._alike(epoch, chunk)[within]
-
-    def _order(self, epoch: int) -> np.ndarray:
-        if self._epoch is None or self._epoch[0] != epoch:
-            order = np.random.default_rng([self._seed, epoch]).permutation(len(self._examples))
-            self._epoch = epoch, order[: self._usable]
-        return self._epoch[1]
-
-    def _alike(self, epoch: int, chunk: int) -> list[Example]:
-        if self._chunk is None or self._chunk[0] != (epoch, chunk):
-            assert self._length is not None
-            size = CHUNK_BATCHES * self._batch
-            order = self._order(epoch)[chunk * size : (chunk + 1) * size]
-            found = sorted((self._examples[int(i)] for i in order), key=self._length)
-            batches = [found[i : i + self._batch] for i in range(0, len(found), self._batch)]
-            random = np.random.default_rng([self._seed, epoch, chunk])
-            shuffled = [batches[i] for i in random.permutation(len(batches))]
-            self._chunk = (epoch, chunk), [example for batch in shuffled for example in batch]
-        return self._chunk[1]
+    def measures(self) -> dict[str, Any]:
+        """The development measures of the step that was kept."""
+        kept = next((row for row in self.rows if row["step"] == self.kept_step), {})
+        return {name: value for name, value in kept.items() if name.startswith("dev_")}
 
 
 def train(
-    model: nn.Module, task: Task[Any], recipe: StageRecipe, folder: Path, *, threads: int
+    model: nn.Module, task: Task, recipe: StageRecipe, folder: Path, *, threads: int
 ) -> Outcome:
     """Train `model` by a recipe; it then has the weights of the step that was kept.
 
@@ -149,8 +92,8 @@ def train(
         model: its state dict holds what learns.
         task: data, loss and measures.
         recipe: of either stage.
-        folder: for curves and points to resume from; what an unfinished run of the same recipe
-            and data left there is gone on from.
+        folder: for curves and points to resume from; an unfinished run of the same recipe and
+            data is resumed there.
         threads: of this process on a CPU.
 
     Raises:
@@ -171,13 +114,13 @@ def train(
         trainer = _StageTrainer(model, arguments, data, task, recipe)
         points = folder / "steps"
         if trainer.is_world_process_zero():
-            _remove_unfinished(points)
+            remove_incomplete(points)
         trainer.accelerator.wait_for_everyone()
-        resume = _last_point(points)
+        resume = last_point(points)
         # A resumed run was measured at its beginning.
         arguments.eval_on_start = task.measure is not None and resume is None
         with progress(f"{task.name}", planned, "steps") as advance:
-            trainer.add_callback(_Advance(advance))
+            trainer.add_callback(_Flow(trainer, advance))
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     model.eval()
     outcome = trainer.outcome(planned)
@@ -195,8 +138,8 @@ class _StageTrainer(Trainer):
         self,
         model: nn.Module,
         arguments: TrainingArguments,
-        data: Ordered[Any],
-        task: Task[Any],
+        data: Ordered,
+        task: Task,
         recipe: StageRecipe,
     ) -> None:
         self._task, self._recipe, self._trainee = task, recipe, model
@@ -214,7 +157,6 @@ class _StageTrainer(Trainer):
             data_collator=task.collate,
         )
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Flow(self))
 
     def compute_loss(
         self,
@@ -259,8 +201,8 @@ class _StageTrainer(Trainer):
         model: Any = self.model
         model.eval()
         with torch.no_grad():
-            found = self._task.measure(model)
-        metrics = {f"eval_{name}": value for name, value in found.items()}
+            measures = self._task.measure(model)
+        metrics = {f"eval_{name}": value for name, value in measures.items()}
         self.log(dict(metrics))
         if self.is_world_process_zero():
             write_curves(self._points.parent, self.rows())
@@ -280,24 +222,6 @@ class _StageTrainer(Trainer):
             self._shown.clear()
         logs["seconds"] = round(self.seconds(), 2)
         super().log(logs, start_time)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit = limit
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            point = self._points / f"checkpoint-{self.state.global_step}"
-            sizes = {file.name: file.stat().st_size for file in point.iterdir()}
-            with replacing(point / "complete.json", _REMEDY) as path:
-                path.write_text(json.dumps(sizes, indent=1, sort_keys=True) + "\n")
-            rotate_checkpoints(
-                output_dir=str(self._points),
-                save_total_limit=limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-            )
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Hugging Face would miss what is frozen; only what is unknown is wrong."""
@@ -370,17 +294,19 @@ class _StageTrainer(Trainer):
 
 
 class _Flow(TrainerCallback):
-    """When to measure, save and stop, beside the schedule."""
+    """When to measure, save and stop, beside the schedule; and a progress bar."""
 
-    def __init__(self, trainer: _StageTrainer) -> None:
-        self._trainer = trainer
+    def __init__(self, trainer: _StageTrainer, advance: Callable[[int], None]) -> None:
+        self._trainer, self._advance = trainer, advance
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._trainer.start_clock()
+        self._advance(state.global_step)
         # It was killed after it had stopped: one step, which nobody keeps, ends it again.
         control.should_training_stop = self._trainer.is_out_of_patience()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._advance(1)
         over = self._trainer.is_over_time()
         if over:
             self._trainer.stopped = "max_minutes"
@@ -397,22 +323,14 @@ class _Flow(TrainerCallback):
             control.should_training_stop = True
             control.should_save = True
 
-
-class _Advance(TrainerCallback):
-    """Tells a progress bar."""
-
-    def __init__(self, advance: Callable[[int], None]) -> None:
-        self._advance = advance
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step:
-            self._advance(state.global_step)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._advance(1)
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._trainer.accelerator.wait_for_everyone()
+        if args.should_save:
+            point = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            mark_complete(point, keep=state.best_model_checkpoint)
 
 
-def _arguments(task: Task[Any], recipe: StageRecipe, folder: Path) -> tuple[TrainingArguments, int]:
+def _arguments(task: Task, recipe: StageRecipe, folder: Path) -> tuple[TrainingArguments, int]:
     """Hugging Face's arguments, and the steps of the whole schedule."""
     if not len(task.examples):
         raise TrainingError("there are no examples to train on: make data with more of them")
@@ -447,7 +365,6 @@ def _arguments(task: Task[Any], recipe: StageRecipe, folder: Path) -> tuple[Trai
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=recipe.eval_steps,
-        save_total_limit=1,
         eval_strategy="steps" if measured else "no",
         eval_steps=recipe.eval_steps if measured else None,
         load_best_model_at_end=measured and task.select_by is not None,
@@ -462,32 +379,6 @@ def _arguments(task: Task[Any], recipe: StageRecipe, folder: Path) -> tuple[Trai
         # accelerate, a process each.
         arguments._n_gpu = 1
     return arguments, planned
-
-
-def _points(folder: Path) -> Iterator[tuple[int, Path, bool]]:
-    """Points to resume from: step, folder, and whether it is whole."""
-    for point in folder.glob("checkpoint-*"):
-        number = point.name.removeprefix("checkpoint-")
-        if not number.isdigit():
-            continue
-        try:
-            sizes = json.loads((point / "complete.json").read_text())
-            whole = all((point / name).stat().st_size == size for name, size in sizes.items())
-        except (OSError, ValueError):
-            whole = False
-        yield int(number), point, whole
-
-
-def _remove_unfinished(folder: Path) -> None:
-    for step, point, whole in list(_points(folder)):
-        if not whole:
-            log.info("step %d was not saved whole: removed", step)
-            shutil.rmtree(point)
-
-
-def _last_point(folder: Path) -> Path | None:
-    whole = [(step, point) for step, point, is_whole in _points(folder) if is_whole]
-    return max(whole)[1] if whole else None
 
 
 @contextmanager

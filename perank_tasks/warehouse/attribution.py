@@ -5,15 +5,17 @@ still there, and the verdicts of the control arms. Out: phrases for a person, th
 cause of changed results first.
 """
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 import duckdb
 import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.regression.ladder import Verdict
-from perank_tasks.warehouse.nights import Run
+from perank_tasks.warehouse.nights import LLM_OFF, Run
 
 Facts = Mapping[str, str]
 
@@ -52,22 +54,24 @@ class Difference:
 
 def facts_of(connection: duckdb.DuckDBPyConnection, run: Run) -> dict[str, str]:
     """Everything recorded of how a run came about."""
-    rows = connection.execute(
-        "SELECT key, value FROM run_facts WHERE run_date = ? AND collection = ? AND arm_hash = ?",
-        [run.run_date, run.collection, run.arm_hash],
-    ).fetchall()
-    return dict(rows)
+    return dict(_rows_of(connection, "key, value", "run_facts", run))
 
 
 def snapshot_of(connection: duckdb.DuckDBPyConnection, store: Store, run: Run) -> Artifact | None:
     """The run's snapshot; None where it has been removed."""
-    row = connection.execute(
-        "SELECT snapshot FROM runs WHERE run_date = ? AND collection = ? AND arm_hash = ?",
-        [run.run_date, run.collection, run.arm_hash],
-    ).fetchone()
-    assert row
-    snapshot = Artifact(store, row[0])
+    ((reference,),) = _rows_of(connection, "snapshot", "runs", run)
+    snapshot = Artifact(store, reference)
     return snapshot if snapshot.is_published else None
+
+
+def _rows_of(
+    connection: duckdb.DuckDBPyConnection, columns: str, table: str, run: Run
+) -> list[tuple]:
+    return connection.execute(
+        f"SELECT {columns} FROM {table} "
+        "WHERE series = ? AND run_date = ? AND collection = ? AND arm_hash = ?",
+        [run.series, run.run_date, run.collection, run.arm_hash],
+    ).fetchall()
 
 
 def explain(
@@ -137,32 +141,59 @@ def compare_snapshots(before: Artifact, now: Artifact, table: str) -> Difference
     )
 
 
-def which_stage(words: Mapping[str, str], against: Mapping[str, str | None]) -> str | None:
-    """What the control arms say of where a change comes from.
+@dataclass(frozen=True)
+class ArmWord:
+    """What was said of one arm of a night."""
 
-    Args:
-        words: {arm: verdict} of one night.
-        against: {arm: date of the night it was judged by}. Arms of which one has been accepted
-            anew and another has not are judged by different nights, and say nothing of each other.
+    run: Run
+    verdict: str
+    against: date | None
+    """The night it was judged by."""
+
+    @property
+    def has_moved(self) -> bool:
+        return self.against is not None and self.verdict not in (Verdict.FIRST, Verdict.IDENTICAL)
+
+
+def which_stage(words: Sequence[ArmWord]) -> str | None:
+    """What the control arms of a night say of where a change comes from: those that rank by the
+    first stage alone, by the cosine alone, and with the LLM off.
+
+    Arms of which one has been accepted anew and another has not are judged by different nights,
+    and say nothing of each other; nor does a first stage of what ranks another one's candidates.
 
     Returns:
         A sentence, or None where no arm moved or no control arm was run.
     """
-    still = (Verdict.FIRST, Verdict.IDENTICAL)
-    moved = {arm for arm, word in words.items() if word not in still and against.get(arm)}
-    baselines = {against[arm] for arm in moved}
-    words = {arm: word for arm, word in words.items() if against.get(arm) in baselines}
-    if len(baselines) != 1 or "bm25" not in words:
+    controlled = {word.run.first_stage for word in words if word.run.ranker == "first-stage"}
+    words = [word for word in words if word.run.first_stage in controlled]
+    baselines = {word.against for word in words if word.has_moved}
+    if len(baselines) != 1:
         return None
-    if "bm25" in moved:
-        return "BM25 moved: it is the data or the first stage"
+    words = [word for word in words if word.against in baselines]
+    moved: dict[str, list[str]] = defaultdict(list)
+    still: dict[str, list[str]] = defaultdict(list)
+    for word in words:
+        (moved if word.has_moved else still)[word.run.ranker].append(word.run.arm)
+    if "first-stage" in moved:
+        return f"{_and(moved['first-stage'])} moved: it is the data or the first stage"
+    if "first-stage" not in still:
+        return None
+    first = _and(still["first-stage"])
     if "cosine" in moved:
-        return "cosine moved and BM25 did not: it is the embeddings"
-    if "cosine" in words and "perank" in moved:
-        if "llm-off" in words and "llm-off" not in moved:
-            return "BM25, cosine and the residual alone did not move: it is the LLM"
-        return "BM25 and cosine did not move: it is the reranker"
-    return f"BM25 did not move: it is what comes after the first stage, in {', '.join(moved)}"
+        return f"{_and(moved['cosine'])} moved and {first} did not: it is the embeddings"
+    if "cosine" in still and "perank" in moved:
+        controls = [*still["first-stage"], *still["cosine"]]
+        if LLM_OFF in still and LLM_OFF not in moved:
+            return f"{_and([*controls, *still[LLM_OFF]])} did not move: it is the LLM"
+        return f"{_and(controls)} did not move: it is the reranker"
+    others = ", ".join(name for names in moved.values() for name in names)
+    return f"{first} did not move: it is what comes after the first stage, in {others}"
+
+
+def _and(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _named(rows: pa.Table) -> dict[tuple, object]:

@@ -14,14 +14,10 @@ import numpy as np
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.errors import ConfigError
+from perank_tasks.regression import paired
 from perank_tasks.regression.drift import Drift, compare_rankings
-from perank_tasks.regression.statistics import (
-    Band,
-    effect_size,
-    holm,
-    mean_interval,
-    randomisation_test,
-)
+from perank_tasks.regression.paired import Pair, compare_family
+from perank_tasks.regression.statistics import Band
 from perank_tasks.warehouse.attribution import explain
 from perank_tasks.warehouse.cell_names import CellName, FoundCell
 from perank_tasks.warehouse.derive import NO_QUALITY
@@ -59,9 +55,24 @@ class MeasureComparison:
     p: float | None
     """None for measures that say nothing of quality."""
     p_holm: float | None
-    effect: float | None = None
-    """Mean difference over the differences' standard deviation; None where it was not kept, or
-    all differences are alike."""
+    tests: int = 0
+    """How many tests Holm's correction was over; 0 where nothing differs."""
+
+    @classmethod
+    def of(cls, measure: str, compared: paired.Comparison) -> "MeasureComparison":
+        """From what `compare_family` found."""
+        return cls(
+            measure,
+            queries=compared.queries,
+            a=compared.against_value,
+            b=compared.value,
+            interval=Band(compared.ci_low, compared.ci_high),
+            better=compared.better,
+            worse=compared.worse,
+            p=compared.p,
+            p_holm=compared.p_holm,
+            tests=compared.tests,
+        )
 
     @property
     def delta(self) -> float:
@@ -91,8 +102,6 @@ class Comparison:
     measures: list[MeasureComparison]
     queries: list[QueryComparison]
     """The one that lost most first."""
-    tests: int
-    """How many tests Holm's correction was over."""
     different: list[str]
     """What was different, in words, where that was recorded."""
 
@@ -106,7 +115,7 @@ def sides_of(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> list[tupl
     Raises:
         ConfigError: a name means nothing, or no arm is in both.
     """
-    cells = [CellName.parse(text) for text in (a, b)]
+    cells = [_cell_name(connection, text) for text in (a, b)]
     if any(cells):
         one, other = (
             _named(connection, text, cell) for text, cell in zip((a, b), cells, strict=True)
@@ -130,6 +139,13 @@ def sides_of(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> list[tupl
     return [(_side(connection, one), _side(connection, other)) for one, other in pairs]
 
 
+def _cell_name(connection: duckdb.DuckDBPyConnection, text: str) -> CellName | None:
+    """The cell that a name means; None where it means a result of a night or another series."""
+    name = CellName.parse(text)
+    series = connection.execute("SELECT DISTINCT series FROM runs").fetchall()
+    return None if name is None or (name.experiment,) in series else name
+
+
 def _named(connection: duckdb.DuckDBPyConnection, text: str, cell: CellName | None) -> Side:
     """The one cell or result of that name."""
     if cell:
@@ -138,7 +154,7 @@ def _named(connection: duckdb.DuckDBPyConnection, text: str, cell: CellName | No
     if len(runs) > 1:
         raise ConfigError(
             f"{text} has {', '.join(run.arm for run in runs)}; say which of them to hold the cell "
-            f"against, as in {runs[0].run_date}/{runs[0].arm}."
+            f"against, as in {runs[0].name}."
         )
     return _side(connection, runs[0])
 
@@ -180,36 +196,31 @@ def compare(
     Raises:
         ConfigError: two runs have no judged query or not that measure in common.
     """
-    rows: list[list[MeasureComparison]] = []
-    p_values: list[float] = []
-    for a, b in pairs:
-        compared = [_compare_measure(a, b, name) for name in a.values if name in b.values]
-        rows.append([row for row in compared if row])
-        if measure not in [row.measure for row in rows[-1]]:
+    measures = [[name for name in a.values if name in b.values] for a, b in pairs]
+    family = [
+        Pair.by_query(b.values[name], a.values[name], is_tested=name not in NO_QUALITY)
+        for (a, b), names in zip(pairs, measures, strict=True)
+        for name in names
+    ]
+    compared = iter(compare_family(family))
+    comparisons = []
+    for (a, b), names in zip(pairs, measures, strict=True):
+        rows = [
+            MeasureComparison.of(name, row)
+            for name, row in ((name, next(compared)) for name in names)
+            if row
+        ]
+        if measure not in [row.measure for row in rows]:
             raise ConfigError(
                 f"{a.name} and {b.name} have no {measure} of any query in common; they have "
-                f"{', '.join(row.measure for row in rows[-1]) or 'no measure at all'}."
+                f"{', '.join(row.measure for row in rows) or 'no measure at all'}."
             )
-        p_values += [row.p for row in rows[-1] if row.p is not None]
-    corrected = iter(holm(np.array(p_values)).tolist())
-    return [
-        Comparison(
-            a,
-            b,
-            [
-                MeasureComparison(
-                    **{**vars(row), "p_holm": next(corrected) if row.p is not None else None}
-                )
-                for row in measures
-            ],
-            _compare_queries(a, b, measure),
-            len(p_values),
-            explain(connection, store, a.run, b.run)
-            if connection and store and a.run and b.run
-            else [],
-        )
-        for (a, b), measures in zip(pairs, rows, strict=True)
-    ]
+        different = []
+        if connection and store and a.run and b.run:
+            different = explain(connection, store, a.run, b.run)
+        queries = _compare_queries(a, b, measure)
+        comparisons.append(Comparison(a, b, rows, queries, different))
+    return comparisons
 
 
 def plot_queries(comparison: Comparison, measure: str, path: Path) -> None:
@@ -234,12 +245,12 @@ def plot_queries(comparison: Comparison, measure: str, path: Path) -> None:
 def _side(connection: duckdb.DuckDBPyConnection, run: Run) -> Side:
     values: dict[str, dict[str, float]] = {}
     for measure, query_id, value in connection.execute(
-        "SELECT measure, query_id, value FROM query_measures WHERE run_date = ? "
+        "SELECT measure, query_id, value FROM query_measures WHERE series = ? AND run_date = ? "
         "AND collection = ? AND arm_hash = ? ORDER BY ALL",
-        [run.run_date, run.collection, run.arm_hash],
+        [run.series, run.run_date, run.collection, run.arm_hash],
     ).fetchall():
         values.setdefault(measure, {})[query_id] = value
-    return Side(f"{run.run_date}/{run.arm}", values, read_rankings(connection, run), run)
+    return Side(run.name, values, read_rankings(connection, run), run)
 
 
 def _cell_side(connection: duckdb.DuckDBPyConnection, cell: FoundCell) -> Side:
@@ -260,27 +271,6 @@ def _cell_side(connection: duckdb.DuckDBPyConnection, cell: FoundCell) -> Side:
     ).fetchall():
         rankings.setdefault(query_id, {})[passage_id] = score
     return Side(f"{cell.experiment}/{cell.cell}", values, rankings)
-
-
-def _compare_measure(a: Side, b: Side, measure: str) -> MeasureComparison | None:
-    common = sorted(a.values[measure].keys() & b.values[measure].keys())
-    if not common:
-        return None
-    one, other = (np.array([side.values[measure][q] for q in common]) for side in (a, b))
-    differences = other - one
-    p = None if measure in NO_QUALITY else float(randomisation_test(differences[:, None])[0])
-    return MeasureComparison(
-        measure,
-        queries=len(common),
-        a=float(one.mean()),
-        b=float(other.mean()),
-        interval=mean_interval(differences),
-        better=int(np.sum(differences > 0)),
-        worse=int(np.sum(differences < 0)),
-        p=p,
-        p_holm=None,
-        effect=effect_size(differences),
-    )
 
 
 def _compare_queries(a: Side, b: Side, measure: str) -> list[QueryComparison]:

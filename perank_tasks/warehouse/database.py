@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.errors import ConfigError, StorageError, WarehouseError
-from perank_tasks.schemas import EXPERIMENT_TABLES, RESULT_TABLES
-from perank_tasks.warehouse.acceptances import publish_acceptance
+from perank_tasks.schemas import EXPERIMENT_TABLES, NIGHTLY, RESULT_TABLES
+from perank_tasks.warehouse.decisions import publish_acceptance
 from perank_tasks.warehouse.derive import VERSION, derive, derive_all
 from perank_tasks.warehouse.load_log import collection_of, keys_of, record_experiment, record_load
 from perank_tasks.warehouse.sql_files import sql_folder
@@ -35,10 +35,10 @@ def load_results(
     patience_s: float = LOCK_PATIENCE_S,
     acceptance: pa.Table | None = None,
 ) -> dict[str, int]:
-    """Put a night's rows into the warehouse, replacing rows of the same key, and publish it.
+    """Put results into the warehouse, replacing rows of the same key, and publish it.
 
-    Verdicts and drift of the night's date and of all later ones are derived again in the same
-    transaction.
+    Verdicts and drift of a night's date and of all later ones are recomputed in the same
+    transaction; results of another series get none.
 
     Args:
         folder: the warehouse folder; made where it is missing.
@@ -57,8 +57,11 @@ def load_results(
         counts = insert_results(connection, results)
         if acceptance is not None:
             insert_acceptances(connection, publish_acceptance(results.store, acceptance))
-        loaded = {date.fromisoformat(day) for day, _ in keys_of(results)}
-        derive(connection, collection_of(results.reference), min(loaded), loaded)
+        nights = {
+            date.fromisoformat(day) for series, day, _ in keys_of(results) if series == NIGHTLY
+        }
+        if nights:
+            derive(connection, collection_of(results.reference), min(nights), nights)
         # Before the commit: the log may know more than the tables, never less.
         record_load(results)
     return counts
@@ -134,9 +137,9 @@ def insert_acceptances(connection: duckdb.DuckDBPyConnection, rows: pa.Table) ->
 
 def _check_is_there(connection: duckdb.DuckDBPyConnection, act: dict[str, Any]) -> None:
     statuses = connection.execute(
-        "SELECT status FROM runs "
-        "WHERE run_date = $1 AND collection = $2 AND arm = coalesce($3, arm)",
-        [act["run_date"], act["collection"], act["arm"]],
+        "SELECT status FROM runs WHERE series = $1 AND run_date = $2 AND collection = $3 "
+        "AND arm = coalesce($4, arm)",
+        [NIGHTLY, act["run_date"], act["collection"], act["arm"]],
     ).fetchall()
     if ("complete",) not in statuses:
         name = "/".join(str(act[k]) for k in ("run_date", "arm", "collection") if act[k])
@@ -260,7 +263,14 @@ def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
         )
     for version, file in files.items():
         if version not in done:
-            connection.execute(file.read_text())
+            try:
+                connection.execute(file.read_text())
+            except duckdb.Error as error:
+                connection.rollback()
+                raise WarehouseError(
+                    f"The warehouse could not be migrated to schema {version} and is as it was: "
+                    f"{error}"
+                ) from error
             connection.execute("INSERT INTO schema_versions VALUES (?)", [version])
     connection.commit()
 

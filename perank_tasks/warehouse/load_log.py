@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
-from perank_tasks.warehouse.withdrawals import withdrawn_snapshots
+from perank_tasks.warehouse.decisions import withdrawn_snapshots
 
 KIND = "loads"
 EXPERIMENT_KIND = "experiment_loads"
 
-Key = tuple[str, str]
-"""(date, arm hash) of one result of a collection."""
+Key = tuple[str, str, str]
+"""(series, date, arm hash) of one result of a collection."""
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,14 @@ def needed_experiments(store: Store) -> list[str]:
 
 
 def needed_results(store: Store) -> list[str]:
-    """References of the results whose rows hold, wholly or in part, in the order to load them.
-
-    Results from before the log began count as loaded when they were made.
-    """
+    """References of the results whose rows hold, wholly or in part, in the order to load them."""
     return [load.results for load in needed_loads(store)]
 
 
 def needed_loads(store: Store) -> list[Load]:
     """The same, as entries of the log; `keys` are those whose rows hold."""
     needed = []
-    for collection in store.collections("results"):
+    for collection in store.collections(KIND):
         replaced: set[Key] = set()
         for load in reversed(_loads(store, collection)):
             if keys := load.keys - replaced:
@@ -88,8 +85,8 @@ def needed_loads(store: Store) -> list[Load]:
 
 def keys_of(results: Artifact) -> set[Key]:
     """The keys of a results artifact's rows."""
-    runs = results.read("runs", ["run_date", "arm_hash"]).to_pylist()
-    return {(row["run_date"].isoformat(), row["arm_hash"]) for row in runs}
+    runs = results.read("runs", ["series", "run_date", "arm_hash"]).to_pylist()
+    return {(row["series"], row["run_date"].isoformat(), row["arm_hash"]) for row in runs}
 
 
 def collection_of(reference: str) -> str:
@@ -103,16 +100,10 @@ def _loads(store: Store, collection: str) -> list[Load]:
         Load(
             entry.manifest.created_at,
             entry.manifest.inputs["results"],
-            frozenset((day, arm) for day, arm in entry.manifest.config["keys"]),
+            frozenset(map(tuple, entry.manifest.config["keys"])),
         )
         for entry in store.published(KIND, collection)
     ]
-    began = min((load.moment for load in log), default=None)
-    noted = {load.results for load in log}
-    for results in store.published("results", collection):
-        made = results.manifest.created_at
-        if results.reference not in noted and (began is None or made < began):
-            log.append(Load(made, results.reference, frozenset(keys_of(results))))
     if withdrawn := withdrawn_snapshots(store, collection):
         log = [load for load in log if not _snapshots_of(store, load) & withdrawn.keys()]
     return sorted(log, key=lambda load: (load.moment, load.results))

@@ -13,8 +13,7 @@ import duckdb
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.regression.ladder import Verdict, worst
-from perank_tasks.schemas import DERIVED_TABLES
-from perank_tasks.warehouse.attribution import explain, which_stage
+from perank_tasks.warehouse.attribution import ArmWord, explain, which_stage
 from perank_tasks.warehouse.database import dicts
 from perank_tasks.warehouse.derive import OVERLAP, drift_rows, judge_against
 from perank_tasks.warehouse.nights import Nights, Run
@@ -35,9 +34,10 @@ class ArmVerdict(TypedDict):
 
 
 class NightVerdict(TypedDict):
-    """The night's word, what the control arms say, and the arms."""
+    """The night's word, what the control arms say of where a change comes from, and the arms."""
 
     verdict: str
+    stage: str | None
     text: str
     arms: list[ArmVerdict]
 
@@ -64,19 +64,21 @@ def judge(
             "FROM cost_verdicts WHERE run_date = ? AND collection = ?", [run_date, collection]
         )
     )
-    found: list[ArmVerdict] = []
+    arm_verdicts: list[ArmVerdict] = []
+    words: list[ArmWord] = []
     for arm_hash, name in arms.items():
         rows = [row for row in verdicts if row["arm_hash"] == arm_hash]
         word, because, different = Verdict.INCOMPLETE, "incomplete: it has no results", []
-        against = rows[0]["baseline_date"] if rows else None
+        against = rows[0]["against_date"] if rows else None
         if rows:
             word = worst([row["verdict"] for row in rows])
             moved = [row for row in drift if row["arm_hash"] == arm_hash]
             because = _describe(word, rows, moved)
             different = _causes(warehouse, store, nights, runs[arm_hash], rows[0])
+            words.append(ArmWord(runs[arm_hash], word, against))
         unusual = [_cost(row) for row in costs if row["arm_hash"] == arm_hash and _is_unusual(row)]
         parts = [because, f"different: {', '.join(different)}" if different else "", *unusual]
-        found.append(
+        arm_verdicts.append(
             {
                 "arm": name,
                 "arm_hash": arm_hash,
@@ -88,42 +90,29 @@ def judge(
                 "text": "; ".join(part for part in parts if part),
             }
         )
-    return _night(found)
+    return _night(arm_verdicts, which_stage(words))
 
 
-def stage_of(arms: list[ArmVerdict]) -> str | None:
-    """What the control arms of a night say of where a change comes from."""
-    against = {arm["arm"]: arm["against"] for arm in arms}
-    return which_stage({arm["arm"]: arm["verdict"] for arm in arms}, against)
-
-
-def _night(arms: list[ArmVerdict]) -> NightVerdict:
+def _night(arms: list[ArmVerdict], stage: str | None) -> NightVerdict:
     word = worst([arm["verdict"] for arm in arms])
     text = f"{word} ({', '.join(a['arm'] for a in arms if a['verdict'] == word)})"
-    stage = stage_of(arms)
-    return {"verdict": str(word), "text": f"{text}; {stage}" if stage else text, "arms": arms}
+    text = f"{text}; {stage}" if stage else text
+    return {"verdict": str(word), "stage": stage, "text": text, "arms": arms}
 
 
 def _rows(
     warehouse: duckdb.DuckDBPyConnection, nights: Nights, run_date: date, baseline: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of `verdicts` and of `drift` for one night, kept or worked out."""
+    """Rows of the view `judged` and of `drift` for one night, kept or worked out."""
     if baseline == "accepted":
         where = "WHERE run_date = ? AND collection = ?"
         parameters = [run_date, nights.collection]
-        verdicts = dicts(warehouse.execute(f"FROM verdicts {where}", parameters))
+        verdicts = dicts(warehouse.execute(f"FROM judged {where}", parameters))
         return verdicts, dicts(warehouse.execute(f"FROM drift {where}", parameters))
     judged = judge_against(warehouse, nights.collection, run_date, baseline)
     pairs = {row.run: row.baseline.run for row in judged if row.baseline.run}
     moved = [row for run, before in pairs.items() for row in drift_rows(warehouse, run, before)]
-    return (
-        [_named("verdicts", row.as_tuple()) for row in judged],
-        [_named("drift", row) for row in moved],
-    )
-
-
-def _named(table: str, row: tuple) -> dict[str, Any]:
-    return dict(zip(DERIVED_TABLES[table].names, row, strict=True))
+    return [row.joined for row in judged], moved
 
 
 def _describe(word: Verdict, rows: list[dict[str, Any]], drift: list[dict[str, Any]]) -> str:
@@ -134,8 +123,10 @@ def _describe(word: Verdict, rows: list[dict[str, Any]], drift: list[dict[str, A
         lacking = next(row for row in rows if row["verdict"] == word)
         if lacking["reason"] == "unranked":
             return "incomplete: too many queries kept their first-stage order"
-        return f"incomplete: only {lacking['queries']} of the baseline's judged queries are there"
-    since = f"{word} since {rows[0]['baseline_date']} ({rows[0]['baseline_kind']})"
+        return (
+            f"incomplete: only {lacking['queries'] or 0} of the baseline's judged queries are there"
+        )
+    since = f"{word} since {rows[0]['against_date']} ({_kind(rows)})"
     if word == Verdict.IDENTICAL:
         return since
     worst_rows = [row for row in rows if row["verdict"] == word and row["measure"] != OVERLAP]
@@ -148,6 +139,11 @@ def _describe(word: Verdict, rows: list[dict[str, Any]], drift: list[dict[str, A
     overlap = sum(row["overlap_10"] for row in drift) / max(len(drift), 1)
     parts.append(f"{other} of {len(drift)} queries have another top 10 (overlap {overlap:.2f})")
     return ": ".join([parts[0], "; ".join(parts[1:])])
+
+
+def _kind(rows: list[dict[str, Any]]) -> str:
+    """How the baseline came to be it."""
+    return next(row["against_kind"] for row in rows if row["against_kind"])
 
 
 def _measure(row: dict[str, Any]) -> str:
@@ -171,8 +167,8 @@ def _causes(
     row: dict[str, Any],
 ) -> list[str]:
     """What was different from the baseline, in words."""
-    name = row["baseline_date"], row["baseline_arm_hash"]
-    before = next((r for r in nights.runs if (r.run_date, r.arm_hash) == name), None)
+    name = row["against_date"], row["against_arm_hash"]
+    before = next((r for r in nights.runs if r.id == name), None)
     return explain(warehouse, store, before, run) if before else []
 
 

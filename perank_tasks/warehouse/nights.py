@@ -1,9 +1,10 @@
 """Nights: what the warehouse holds of a collection, and which night another is judged by.
 
 In: a connection with the result tables. Out: `Nights`: every result as a `Run`, the
-acceptances, and the choice of a baseline. A *series* is what is compared over time: all
-configurations of one arm over the same queries, so that a changed setting is judged
-against what was accepted before it, and a smoke run of a few queries by its own kind.
+acceptances, and the choice of a baseline. An arm's *history* is what is compared over time: all
+its configurations over the same queries, so that a changed setting is judged against what was
+accepted before it, and a smoke run of a few queries by its own kind. Only results of the series
+`nightly` are judged; those of another one are nobody's baseline.
 
 Everything here depends on what is in the tables alone and never on the order it came in.
 """
@@ -13,19 +14,31 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import duckdb
 import numpy as np
 import pyarrow.compute as pc
 
+from perank_tasks.schemas import NIGHTLY
+
 BaselineKind = Literal["accepted", "first night", "previous", "pinned"]
+
+TableRow = dict[str, Any]
+"""A row of a table by column name."""
+
+LLM_OFF = "llm-off"
+"""The ranker of an arm that ranks by a checkpoint's residual alone."""
+
+RunId = tuple[date, str]
+"""(date, arm hash): what names a result within its series and collection."""
 
 
 @dataclass(frozen=True)
 class Run:
     """One result: a row of `runs`."""
 
+    series: str
     run_date: date
     collection: str
     arm: str
@@ -33,13 +46,30 @@ class Run:
     complete: bool
     ranking_hash: str
     query_limit: int | None
+    ranker: str
+    """What kind of thing ranked: `first-stage`, `cosine`, `perank` …, or `llm-off`."""
+    first_stage: str
+    """What it ranked the candidates of, as JSON."""
 
     @property
-    def key(self) -> tuple[date, str, str, str]:
-        return self.run_date, self.collection, self.arm, self.arm_hash
+    def key(self) -> TableRow:
+        """The columns that name it in every table."""
+        names = ("series", "run_date", "collection", "arm", "arm_hash")
+        return {name: getattr(self, name) for name in names}
 
     @property
-    def series(self) -> tuple[str, int | None]:
+    def id(self) -> RunId:
+        return self.run_date, self.arm_hash
+
+    @property
+    def name(self) -> str:
+        """How a person names it: `2026-01-31/perank`, or `window@2026-01-31/perank`."""
+        series = "" if self.series == NIGHTLY else f"{self.series}@"
+        return f"{series}{self.run_date}/{self.arm}"
+
+    @property
+    def history(self) -> tuple[str, int | None]:
+        """What it belongs to over time."""
         return self.arm, self.query_limit
 
 
@@ -68,20 +98,21 @@ class Baseline:
 
 
 class Nights:
-    """All results and acceptances of one collection."""
+    """All results of one series and collection, and the collection's acceptances."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, collection: str):
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, collection: str, series: str = NIGHTLY
+    ):
         self.connection = connection
         self.collection = collection
+        self.series = series
         rows = connection.execute(
-            "SELECT run_date, collection, arm, arm_hash, status, ranking_hash, config FROM runs "
-            "WHERE collection = ? ORDER BY run_date, arm, arm_hash",
-            [collection],
+            "SELECT series, run_date, collection, arm, arm_hash, status = 'complete', "
+            "ranking_hash, config FROM runs WHERE series = ? AND collection = ? "
+            "ORDER BY run_date, arm, arm_hash",
+            [series, collection],
         ).fetchall()
-        self.runs = [
-            Run(day, name, arm, arm_hash, status == "complete", ranking, _query_limit(config))
-            for day, name, arm, arm_hash, status, ranking, config in rows
-        ]
+        self.runs = [Run(*about, **_configuration(config)) for *about, config in rows]
         # The one that holds comes first: the newest as of its date, then as of its act.
         acts = connection.execute(
             "SELECT * FROM baselines WHERE collection = ? "
@@ -92,36 +123,36 @@ class Nights:
         self._complete: dict[tuple[str, int | None], dict[date, list[Run]]] = {}
         for run in self.runs:
             if run.complete:
-                series = self._complete.setdefault(run.series, defaultdict(list))
-                series[run.run_date].append(run)
+                history = self._complete.setdefault(run.history, defaultdict(list))
+                history[run.run_date].append(run)
 
     def of(self, run_date: date) -> list[Run]:
         """The results of one date."""
         return [run for run in self.runs if run.run_date == run_date]
 
     def like(self, run: Run, run_date: date) -> Run | None:
-        """The complete result of the run's series on another date.
+        """The complete result of the run's history on another date.
 
         Of its own configuration where there is one, else of the one whose hash sorts first.
         """
-        there = self._complete.get(run.series, {}).get(run_date, [])
+        there = self._complete.get(run.history, {}).get(run_date, [])
         return next((r for r in there if r.arm_hash == run.arm_hash), there[0] if there else None)
 
     def since(self, run: Run, baseline: Run, limit: int) -> list[Run]:
-        """The complete results of the series between the two dates, oldest first.
+        """The complete results of the history between the two dates, oldest first.
 
         Args:
             limit: how many, the newest ones.
         """
-        dates = self._complete.get(run.series, {})
+        dates = self._complete.get(run.history, {})
         between = sorted(d for d in dates if baseline.run_date < d < run.run_date)
-        found = (self.like(run, d) for d in between[-limit:])
-        return [r for r in found if r]
+        runs = (self.like(run, d) for d in between[-limit:])
+        return [r for r in runs if r]
 
     def baseline(self, run: Run) -> Baseline:
         """What was accepted as of the run's date; before any acceptance, the first night.
 
-        An acceptance of a date without a complete result of this series is passed over. One
+        An acceptance of a date without a complete result of this history is passed over. One
         of the run's own date makes it acknowledged, and it is judged against what held
         before.
         """
@@ -133,13 +164,13 @@ class Nights:
                 acknowledged = True
             elif accepted := self.like(run, act.run_date):
                 return Baseline(accepted, "accepted", acknowledged)
-        earlier = [d for d in self._complete.get(run.series, {}) if d < run.run_date]
+        earlier = [d for d in self._complete.get(run.history, {}) if d < run.run_date]
         first = self.like(run, min(earlier)) if earlier else None
         return Baseline(first, "first night", acknowledged)
 
     def previous(self, run: Run) -> Baseline:
         """The newest complete result before the run."""
-        earlier = [d for d in self._complete.get(run.series, {}) if d < run.run_date]
+        earlier = [d for d in self._complete.get(run.history, {}) if d < run.run_date]
         return Baseline(self.like(run, max(earlier)) if earlier else None, "previous")
 
     def pinned(self, run: Run, run_date: date) -> Baseline:
@@ -147,20 +178,27 @@ class Nights:
         return Baseline(self.like(run, run_date) if run_date < run.run_date else None, "pinned")
 
 
-def _query_limit(config: str) -> int | None:
-    return json.loads(config).get("query_limit")
+def _configuration(config: str) -> dict[str, Any]:
+    """What a `Run` holds of its arm's settings, the JSON in `runs.config`."""
+    arm = json.loads(config)
+    off = arm["ranker"] == "perank" and arm.get("decoding") == "residual"
+    first_stage = {key: value for key, value in arm.items() if key.startswith("first_stage.")}
+    return {
+        "query_limit": arm.get("query_limit"),
+        "ranker": LLM_OFF if off else arm["ranker"],
+        "first_stage": json.dumps(first_stage, sort_keys=True),
+    }
 
 
 class Values:
     """Per-query values of all measures of some dates, aligned: NaN where a query has none."""
 
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, collection: str, dates: Iterable[date]
-    ):
-        table = connection.sql(
+    def __init__(self, nights: Nights, dates: Iterable[date]):
+        table = nights.connection.sql(
             "SELECT run_date::VARCHAR || ' ' || arm_hash AS run, measure, query_id, value "
-            "FROM query_measures WHERE collection = $1 AND run_date IN (SELECT unnest($2))",
-            params=[collection, sorted(set(dates))],
+            "FROM query_measures "
+            "WHERE series = $1 AND collection = $2 AND run_date IN (SELECT unnest($3))",
+            params=[nights.series, nights.collection, sorted(set(dates))],
         ).to_arrow_table()
         codes, names = [], []
         for column in ("run", "measure", "query_id"):
@@ -188,7 +226,8 @@ def read_rankings(connection: duckdb.DuckDBPyConnection, run: Run) -> dict[str, 
     """A run's rankings: {query id: {passage id: score}}, best first."""
     rows = connection.execute(
         "SELECT query_id, list(passage_id ORDER BY rank), list(score ORDER BY rank) "
-        "FROM rankings WHERE run_date = ? AND collection = ? AND arm_hash = ? GROUP BY query_id",
-        [run.run_date, run.collection, run.arm_hash],
+        "FROM rankings WHERE series = ? AND run_date = ? AND collection = ? AND arm_hash = ? "
+        "GROUP BY query_id",
+        [run.series, run.run_date, run.collection, run.arm_hash],
     ).fetchall()
     return {query: dict(zip(ids, scores, strict=True)) for query, ids, scores in rows}

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.errors import StorageError, WarehouseError
-from perank_tasks.warehouse.acceptances import all_acceptances
 from perank_tasks.warehouse.database import (
     LOCK_PATIENCE_S,
     insert_acceptances,
@@ -19,6 +18,7 @@ from perank_tasks.warehouse.database import (
     locked,
     writing,
 )
+from perank_tasks.warehouse.decisions import all_acceptances
 from perank_tasks.warehouse.derive import derive_all
 from perank_tasks.warehouse.load_log import needed_experiments, needed_results
 

@@ -14,7 +14,7 @@ ships. Nothing changes or removes a decision.
 import json
 import shutil
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +25,9 @@ from perank_tasks.config import CHAMPION, DEFAULT_CHECKPOINT, Promotion
 from perank_tasks.errors import ConfigError
 from perank_tasks.perank.checkpoint_config import shipped_checkpoints, summarize_checkpoint
 from perank_tasks.perank.embedders import CHECKPOINT_PREFIX
-from perank_tasks.schemas import PROMOTIONS, rows_to_table
+from perank_tasks.schemas import PROMOTIONS
 from perank_tasks.settings import Settings
+from perank_tasks.warehouse.decisions import now, publish_row, signed
 
 KIND = "checkpoints"
 TRAINED = "trained"
@@ -219,23 +220,23 @@ def _decide(
     as_of: date,
     evaluation: str | None = None,
 ) -> Row:
-    if not name.strip() or not reason.strip():
-        raise ConfigError("A decision needs a name and a reason: who decides, and why.")
-    decided = (act, checkpoint, checkpoint_hash, as_of, name.strip(), reason.strip(), evaluation)
+    decision = {
+        "act": act,
+        "checkpoint": checkpoint,
+        "checkpoint_hash": checkpoint_hash,
+        "as_of": as_of,
+        **signed("A decision", name, reason),
+        "evaluation": evaluation,
+    }
     # The same words mean something new once the opposite has been decided between them.
     turn = sum(
         other["checkpoint"] == checkpoint and other["act"] != act for other in all_decisions(store)
     )
-    key = artifact_key(decision=decided, turn=turn)
+    key = artifact_key(decision=decision, turn=turn)
+    row = {"promotion_id": key, **decision, "decided_at": now()}
+    inputs = {"evaluation": evaluation} if evaluation else {}
     artifact = store.artifact(DECISIONS, CHAMPION, key)
-    if not artifact.is_published:
-        row = (key, *decided, datetime.now(UTC).replace(tzinfo=None))
-        artifact.write_part(DECISIONS, rows_to_table([row], PROMOTIONS), PROMOTIONS)
-        inputs = {"evaluation": evaluation} if evaluation else {}
-        artifact.publish(
-            expected={DECISIONS: 1}, inputs=inputs, config={}, counts={}, provenance={}
-        )
-    return artifact.read(DECISIONS).to_pylist()[0]
+    return publish_row(artifact, DECISIONS, row, PROMOTIONS, inputs).to_pylist()[0]
 
 
 def register(

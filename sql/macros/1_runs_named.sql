@@ -1,7 +1,21 @@
--- Results by name: 'DATE', 'DATE/arm' or 'DATE/arm/collection'; an arm_hash will do for an arm.
+-- Results by name: 'DATE', 'DATE/arm' or 'DATE/arm/collection' are those of a night,
+-- 'SERIES/arm' or 'SERIES@DATE/arm/collection' those of another series, the newest unless a date
+-- is given. An arm_hash will do for an arm.
 CREATE OR REPLACE MACRO runs_named(run) AS TABLE
-SELECT run_date, collection, arm, arm_hash
-FROM runs
-WHERE run_date = split_part(run, '/', 1)::DATE
-    AND split_part(run, '/', 2) IN ('', arm, arm_hash)
-    AND split_part(run, '/', 3) IN ('', collection);
+WITH name AS (
+    SELECT
+        if(night IS NULL, split_part(split_part(run, '/', 1), '@', 1), 'nightly') AS series,
+        coalesce(night, try_cast(split_part(split_part(run, '/', 1), '@', 2) AS DATE)) AS run_date,
+        split_part(run, '/', 2) AS arm,
+        split_part(run, '/', 3) AS collection
+    FROM (SELECT try_cast(split_part(run, '/', 1) AS DATE) AS night)
+)
+SELECT runs.series, runs.run_date, runs.collection, runs.arm, runs.arm_hash
+FROM runs, name
+WHERE runs.series = name.series
+    AND name.arm IN ('', runs.arm, runs.arm_hash)
+    AND name.collection IN ('', runs.collection)
+    AND runs.run_date = coalesce(
+        name.run_date,
+        (SELECT max(all_runs.run_date) FROM runs AS all_runs WHERE all_runs.series = name.series)
+    );

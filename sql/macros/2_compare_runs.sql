@@ -5,9 +5,11 @@ CREATE OR REPLACE MACRO compare_runs(a, b) AS TABLE
 WITH pairs AS (
     SELECT
         before.collection,
+        before.series AS a_series,
         before.run_date AS a_date,
         before.arm AS a_arm,
         before.arm_hash AS a_hash,
+        now.series AS b_series,
         now.run_date AS b_date,
         now.arm AS b_arm,
         now.arm_hash AS b_hash
@@ -30,10 +32,11 @@ SELECT
     count(*) FILTER (now.value < before.value) AS worse
 FROM pairs
 INNER JOIN query_measures AS before
-    ON before.run_date = a_date AND before.collection = pairs.collection
+    ON before.series = a_series AND before.run_date = a_date AND before.collection = pairs.collection
     AND before.arm_hash = a_hash
 INNER JOIN query_measures AS now
-    ON now.run_date = b_date AND now.collection = pairs.collection AND now.arm_hash = b_hash
+    ON now.series = b_series AND now.run_date = b_date AND now.collection = pairs.collection
+    AND now.arm_hash = b_hash
     AND now.query_id = before.query_id AND now.measure = before.measure
 GROUP BY ALL
 ORDER BY ALL;

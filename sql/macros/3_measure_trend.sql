@@ -6,8 +6,8 @@ SELECT
     means.run_date,
     means.arm_hash,
     means.value,
-    judged.baseline_date,
-    means.value - judged.delta AS baseline_value,
+    judged.against_date,
+    means.value - judged.delta AS against_value,
     means.value - judged.delta + judged.band_low AS band_low,
     means.value - judged.delta + judged.band_high AS band_high,
     judged.delta,
@@ -20,12 +20,13 @@ SELECT
             AND coalesce(act.arm, means.arm) = means.arm
     ) AS accepted
 FROM (
-    SELECT run_date, collection, arm, arm_hash, measure, value FROM measures
+    SELECT series, run_date, collection, arm, arm_hash, measure, value FROM measures
+    WHERE series = 'nightly'
     UNION ALL
-    SELECT run_date, collection, arm, arm_hash, measure, value FROM verdicts
-    WHERE measure = 'overlap@10' AND value IS NOT NULL
+    SELECT series, run_date, collection, arm, arm_hash, measure, value FROM comparisons
+    WHERE measure = 'overlap@10'
 ) AS means
-LEFT JOIN verdicts AS judged USING (run_date, collection, arm_hash, measure)
+LEFT JOIN judged USING (series, run_date, collection, arm_hash, measure)
 WHERE means.collection = collection_name AND means.arm = arm_name
     AND means.measure = measure_name
 ORDER BY means.run_date, means.arm_hash;

@@ -11,7 +11,8 @@ SELECT
     list(judged.quantity || ': ' || judged.verdict ORDER BY judged.quantity)
         FILTER (judged.verdict NOT IN ('first', 'usual')) AS unusual
 FROM rerank_costs AS costs
-LEFT JOIN cost_verdicts AS judged USING (run_date, collection, arm_hash)
-WHERE costs.collection = collection_name AND costs.arm = arm_name
+LEFT JOIN cost_verdicts AS judged USING (series, run_date, collection, arm_hash)
+WHERE costs.series = 'nightly' AND costs.collection = collection_name
+    AND costs.arm = arm_name
 GROUP BY ALL
 ORDER BY costs.run_date, costs.arm_hash;

@@ -7,6 +7,7 @@ WITH best AS (
         arg_max(arm, (ndcg_10, arm)) AS best_arm,
         max(ndcg_10) AS best_ndcg_10
     FROM run_summary
+    WHERE series = 'nightly'
     GROUP BY ALL
 ),
 costs AS (

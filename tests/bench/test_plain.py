@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from perank_tasks.bench.plain import PlainRanker
 from perank_tasks.errors import CheckpointError
 from perank_tasks.perank import PERank, RankingOptions
+from perank_tasks.support.lists import CandidateList
 from tests.perank.tiny import write_own
 from tests.small import GOLDEN
 
@@ -22,6 +23,10 @@ REFERENCE: list[dict[str, Any]] = json.loads((GOLDEN / "reference_rankings.json"
 def few_threads() -> None:
     """Tiny models gain nothing from threads."""
     torch.set_num_threads(1)
+
+
+def texts_only(query: str, texts: list[str]) -> CandidateList:
+    return CandidateList("q", query, [str(i) for i in range(len(texts))], texts=texts)
 
 
 def plain(folder: Path, cache: Path) -> tuple[PERank, PlainRanker]:
@@ -55,9 +60,9 @@ def random_llama(tmp_path: Path) -> Path:
 def test_the_golden_checkpoint_ranks_as_the_reference_did(tmp_path: Path) -> None:
     _, ranker = plain(GOLDEN, tmp_path)
     for case in REFERENCE:
-        found = ranker.rerank(case["query"], [c["text"] for c in case["candidates"]])
-        assert [case["candidates"][i]["docid"] for i in found.order] == case["ranking"]
-    assert found.tokens_in == len(REFERENCE[-1]["first_window_input_ids"])
+        ranked = ranker.rerank(texts_only(case["query"], [c["text"] for c in case["candidates"]]))
+        assert [case["candidates"][i]["docid"] for i in ranked.order] == case["ranking"]
+    assert ranked.tokens_in == len(REFERENCE[-1]["first_window_input_ids"])
 
 
 @pytest.mark.parametrize("length", [2, 10, 20, 27, 45])
@@ -66,7 +71,8 @@ def test_a_random_llama_ranks_as_the_engine_does(
 ) -> None:
     engine, ranker = plain(random_llama, tmp_path)
     texts = [c["text"] for c in REFERENCE[3]["candidates"]][:length]
-    fast, slow = engine.rerank("cost of concrete", texts), ranker.rerank("cost of concrete", texts)
+    fast = engine.rerank("cost of concrete", texts)
+    slow = ranker.rerank(texts_only("cost of concrete", texts))
     assert slow.order == fast.order
     assert slow.order != list(range(length)) or length == 2
     assert (slow.windows, slow.tokens_in) == (fast.windows, fast.tokens_in)
@@ -74,10 +80,11 @@ def test_a_random_llama_ranks_as_the_engine_does(
 
 def test_a_smaller_window_after_larger_ones_is_ranked_by_its_own_passages(tmp_path: Path) -> None:
     _, ranker = plain(GOLDEN, tmp_path)
-    texts = [c["text"] for c in REFERENCE[3]["candidates"]][:8]
-    alone = ranker.rerank("define visceral", texts).order
-    ranker.rerank("define visceral", [c["text"] for c in REFERENCE[3]["candidates"]])
-    assert ranker.rerank("define visceral", texts).order == alone
+    texts = [c["text"] for c in REFERENCE[3]["candidates"]]
+    few, many = texts_only("define visceral", texts[:8]), texts_only("define visceral", texts)
+    alone = ranker.rerank(few).order
+    ranker.rerank(many)
+    assert ranker.rerank(few).order == alone
 
 
 def test_a_checkpoint_beyond_the_reference_is_refused(tmp_path: Path) -> None:

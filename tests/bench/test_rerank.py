@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from perank_tasks.bench.contenders import contenders
-from perank_tasks.bench.rerank import BenchOptions
-from perank_tasks.errors import ConfigError
+from perank_tasks.cli.main import app
 from tests.bench.small import compact_checkpoint
 from tests.cli.test_cli import perank
 from tests.small import GOLDEN, TOPICS, some_passages, write_collection
@@ -86,13 +86,14 @@ def test_what_cannot_be_measured_is_said_in_one_line(options: list[str]) -> None
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["queries", "batch", "top_k"])
-def test_counts_begin_at_one(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} must be 1 or more"):
-        BenchOptions("pydocs", **{name: 0})
+@pytest.mark.parametrize("option", ["--queries", "--batch", "--top-k"])
+def test_counts_begin_at_one(option: str) -> None:
+    done = CliRunner().invoke(app, ["bench", "rerank", option, "0"])
+    assert done.exit_code == 2
+    assert option in done.output
 
 
-@pytest.mark.parametrize("minutes", [-3, float("nan")])
-def test_time_is_not_negative(minutes: float) -> None:
-    with pytest.raises(ConfigError, match="--minutes is"):
-        BenchOptions("pydocs", minutes=minutes)
+def test_time_is_not_negative() -> None:
+    done = CliRunner().invoke(app, ["bench", "rerank", "--minutes", "-3"])
+    assert done.exit_code == 2
+    assert "--minutes" in done.output

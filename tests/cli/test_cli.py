@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 import shlex
 import signal
@@ -16,7 +15,7 @@ import pytest
 from perank_tasks.collections.records import RunLine
 from perank_tasks.collections.trec import read_run, write_run
 from perank_tasks.settings import Settings
-from tests.small import GOLDEN, TOPICS, some_passages, write_collection
+from tests.small import GOLDEN, some_passages, write_collection
 
 
 def perank(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -126,33 +125,6 @@ def test_a_wrong_statement_is_an_error_and_the_tables_are_read_only(options: lis
         assert done.returncode == 1
         assert "Traceback" not in done.stderr
     assert perank("sql", "SELECT count(*) AS n FROM runs").stdout.split() == ["n", "1"]
-
-
-def test_judging_goes_round_without_saying_who_found_what(
-    options: list[str], tmp_path: Path
-) -> None:
-    assert perank("nightly", *options, "--arms", "bm25").returncode == 0
-    sheet, grades, qrels = (tmp_path / name for name in ("sheet.jsonl", "grades.tsv", "qrels.tsv"))
-    done = perank("judge", "sheet", str(sheet), "--collection", "topics")
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in sheet.read_text().splitlines()]
-    assert set(lines[0]) == {"query_id", "query", "passage_id", "title", "text", "text_hash"}
-    assert {line["query_id"] for line in lines} == {f"q-{topic}" for topic in TOPICS}
-    judged = {("q-flea", "flea-3"), ("q-thai", "thai-0")}
-    assert not judged & {(line["query_id"], line["passage_id"]) for line in lines}
-
-    first = lines[0]
-    grades.write_text(f"{first['query_id']}\t{first['passage_id']}\t2\n")
-    command = ["judge", "record", str(grades), "--sheet", str(sheet), "--qrels", str(qrels)]
-    assert "1 judgements" in perank(*command).stdout
-    fields = [first["query_id"], "0", first["passage_id"], "2", first["text_hash"]]
-    assert qrels.read_text().split() == fields
-
-    grades.write_text("q-flea\tnever-pooled\t3\n")
-    done = perank(*command)
-    assert done.returncode == 1
-    assert "q-flea never-pooled is not on the sheet" in done.stderr
-    assert qrels.read_text().split() == fields
 
 
 def test_a_trec_run_is_reranked_into_another(options: list[str], tmp_path: Path) -> None:

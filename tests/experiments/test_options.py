@@ -117,7 +117,7 @@ def test_a_collection_without_judgements_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_names_the_prepared_ones() -> None:
-    with pytest.raises(ConfigError, match=r"no file windw, .*compression, decoding, .*window"):
+    with pytest.raises(ConfigError, match=r"no file windw, .*compression, .*decoding, .*window"):
         Experiment.read("windw")
 
 

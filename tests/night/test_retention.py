@@ -15,8 +15,8 @@ from perank_tasks.cli.main import app
 from perank_tasks.config import RetentionOptions
 from perank_tasks.night.retention import DAY_S, apply_retention
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse.acceptances import acceptance
 from perank_tasks.warehouse.database import load_acceptance, reading
+from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.rebuild import rebuild
 from tests.small import run_night, small_night, some_passages, write_collection
 

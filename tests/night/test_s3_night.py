@@ -20,8 +20,8 @@ from perank_tasks.errors import StorageError
 from perank_tasks.night.retention import DAY_S, apply_retention
 from perank_tasks.regression.cost import SPEED
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse.acceptances import acceptance
 from perank_tasks.warehouse.database import load_acceptance
+from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.rebuild import rebuild
 from tests.airflow import comparing
 from tests.airflow.comparing import Tables, differences

@@ -28,7 +28,8 @@ def judge(evidence: Evidence) -> Judgement:
 def test_nothing_earlier_is_first_and_the_same_is_identical() -> None:
     assert judge(Evidence(BASE, None)).verdict == "first"
     same = judge(Evidence(BASE, BASE, same_rankings=True))
-    assert (same.verdict, same.delta, same.tests) == ("identical", 0, 0)
+    assert same.verdict == "identical"
+    assert (same.comparison.delta, same.comparison.tests) == (0, 0)
 
 
 def test_other_rankings_with_the_same_values_have_drifted() -> None:
@@ -45,21 +46,21 @@ def test_same_rankings_with_other_values_are_not_identical() -> None:
 def test_a_large_drop_is_a_regression_on_its_first_night() -> None:
     found = judge(shifted(-0.05))
     assert (found.verdict, found.reason) == ("regression", "band")
-    assert found.delta == pytest.approx(-0.05)
-    assert found.interval.low < -0.05 < found.interval.high
-    assert found.p_holm == found.p < 0.001
+    assert found.comparison.delta == pytest.approx(-0.05)
+    assert found.comparison.ci_low < -0.05 < found.comparison.ci_high
+    assert found.comparison.p_holm == found.comparison.p < 0.001
     assert judge(shifted(0.05)).verdict == "improvement"
 
 
 def test_a_drop_that_chance_explains_is_suspect() -> None:
     found = judge(shifted(-0.015))
     assert (found.verdict, found.reason) == ("suspect", "band")
-    assert found.p > 0.05
+    assert found.comparison.p > 0.05
 
 
 def test_a_significant_drop_too_small_to_matter_is_drift() -> None:
     found = judge(Evidence(BASE - 0.005, BASE))
-    assert found.p < 0.001
+    assert found.comparison.p < 0.001
     assert found.verdict == "drift"
 
 
@@ -81,7 +82,7 @@ def test_a_regression_stands_without_correction_until_repaired() -> None:
     # Beside 15 other tests, this one alone would not be called.
     others = [shifted(0.0) for _ in range(15)]
     found = judge_night([weaker, *others])[0]
-    assert found.p < 0.05 < found.p_holm
+    assert found.comparison.p < 0.05 < found.comparison.p_holm
     assert (found.verdict, found.reason) == ("regression", "standing")
     assert judge_night([shifted(-0.028), *others])[0].verdict == "suspect"
     assert judge(replace(shifted(-0.004), earlier=earlier)).verdict == "drift"
@@ -92,11 +93,11 @@ def test_drops_that_add_up_inside_the_band_are_called_by_their_trend() -> None:
     reasons = []
     for night in range(1, 12):
         found = judge(replace(shifted(-0.004 * night), earlier=tuple(words)))
-        words.append((found.delta, found.verdict))
+        words.append((found.comparison.delta, found.verdict))
         reasons.append(found.reason)
         if found.verdict == "regression":
             break
-    assert found.band.holds(found.delta)
+    assert found.band.holds(found.comparison.delta)
     assert (found.verdict, found.reason) == ("regression", "trend")
     assert "band" not in reasons
 
@@ -105,7 +106,7 @@ def test_five_drops_of_a_hundredth_are_called() -> None:
     words: list[tuple[float, str]] = []
     for night in range(1, 6):
         found = judge(replace(shifted(-0.01 * night), earlier=tuple(words)))
-        words.append((found.delta, found.verdict))
+        words.append((found.comparison.delta, found.verdict))
     assert found.verdict == "regression"
 
 
@@ -120,7 +121,8 @@ def test_a_night_that_lacks_data_is_incomplete() -> None:
     lost = BASE.copy()
     lost[:5] = np.nan
     found = judge(Evidence(lost, BASE))
-    assert (found.verdict, found.reason, found.queries) == ("incomplete", "coverage", 75)
+    assert (found.verdict, found.reason) == ("incomplete", "coverage")
+    assert found.comparison.queries == 75
     lost = BASE.copy()
     lost[:4] = np.nan
     assert judge(Evidence(lost, BASE)).verdict == "drift"
@@ -129,20 +131,21 @@ def test_a_night_that_lacks_data_is_incomplete() -> None:
 def test_queries_that_are_new_are_left_out_of_the_difference() -> None:
     more = np.append(BASE, [0.0] * 20)
     found = judge(Evidence(more, np.append(BASE, [np.nan] * 20)))
-    assert (found.verdict, found.delta, found.queries) == ("drift", 0, 80)
+    assert found.verdict == "drift"
+    assert (found.comparison.delta, found.comparison.queries) == (0, 80)
 
 
 def test_holm_is_over_what_could_differ() -> None:
     same = Evidence(BASE, BASE, same_rankings=True)
     judged = judge_night([shifted(-0.05), shifted(0.0), *[same] * 10])
-    assert [j.tests for j in judged] == [2, 2, *[0] * 10]
+    assert [j.comparison.tests for j in judged] == [2, 2, *[0] * 10]
 
 
 def test_of_what_is_no_quality_nothing_is_claimed() -> None:
     judged_share = replace(shifted(-0.2), is_quality=False)
     assert judge(judged_share).verdict == "suspect"
     assert judge(replace(judged_share, has_band=False)).verdict == "drift"
-    assert judge(judged_share).p is None
+    assert judge(judged_share).comparison.p is None
 
 
 def test_the_worst_word_is_the_nights() -> None:

@@ -1,5 +1,6 @@
 """The nights' pages: what they say, that they are whole, safe and the same every time."""
 
+import dataclasses
 import re
 from collections.abc import Callable
 from datetime import date
@@ -12,10 +13,11 @@ import pytest
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.errors import ConfigError, StorageError
-from perank_tasks.report.page import write_all_pages, write_pages
+from perank_tasks.report.contents import read_page
+from perank_tasks.report.page import render, write_all_pages, write_pages
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse.acceptances import acceptance
-from perank_tasks.warehouse.database import load_acceptance, load_results
+from perank_tasks.warehouse.database import load_acceptance, load_results, reading
+from perank_tasks.warehouse.decisions import acceptance
 from tests.results import BASE, drop, publish_results
 from tests.small import run_night, small_night, some_passages, some_queries, write_collection
 
@@ -104,7 +106,7 @@ def test_the_page_says_the_word_first_and_what_it_rests_on(nights: Settings) -> 
     text = path.read_text()
     check(text)
     word = text.index('<p class="word">▼ regression</p>')
-    assert word < text.index("BM25 did not move") < text.index("torch 2.13 → 2.14")
+    assert word < text.index("bm25 did not move") < text.index("torch 2.13 → 2.14")
     assert word < text.index("slower: queries/s 0.27") < text.index("<table>")
     assert "against 2026-01-02, accepted" in text
     assert "2026-01-02 was accepted by Ada: new corpus &lt;script&gt;" in text
@@ -226,6 +228,25 @@ def test_what_cannot_be_written_is_said(
     monkeypatch.setenv("PERANK_REPORTS", str(tmp_path / "taken"))
     with pytest.raises(StorageError, match="PERANK_REPORTS says where pages go"):
         write_pages(Settings.from_environment(), DAYS[0], "c")
+
+
+def test_results_of_another_series_are_the_same_page_without_a_verdict(
+    settings: Settings, load: Callable[..., None]
+) -> None:
+    load(DAYS[0], {"perank": BASE, "bm25": drop(0.1)}, series="window")
+    load(DAYS[1], {"perank": drop(0.2), "bm25": drop(0.1)}, series="window")
+    with reading(settings.warehouse) as warehouse:
+        contents = read_page(warehouse, Store(settings.root), DAYS[1], "c", "window")
+        with pytest.raises(ConfigError, match="for c\\. See"):
+            read_page(warehouse, Store(settings.root), DAYS[1], "c")
+    assert contents.said is None
+    asked = dataclasses.replace(contents, question=f"Is 20 enough? {EVIL}", answer=["It is."])
+    text = render(asked)
+    check(text)
+    assert '<p class="word">Is 20 enough? &lt;script&gt;' in text
+    assert "<li>It is.</li>" in text
+    assert "There is nothing to compare with." in text
+    assert not re.search("verdict|regression|Over the nights|baseline accept", text)
 
 
 def test_only_the_published_warehouse_is_read(nights: Settings) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from perank_tasks.training.examples import RankingExample
-from perank_tasks.training.rank import learn_to_rank
+from perank_tasks.training.ranking import learn_to_rank
 from perank_tasks.training.recipe import RankRecipe
+from perank_tasks.training.training_folder import Run
 from tests.training.examples import some_lists
 
 RECIPE = RankRecipe.parse(
@@ -73,10 +74,7 @@ def main(out: Path, start: Path, when: str) -> None:
         RECIPE,
         Deadly(lists, int(number) if kind == "example" else None),
         some_lists(6, seed=5),
-        out,
-        cache=out.parent / "cache",
-        threads=1,
-        start=start,
+        Run(out, out.parent / "cache", 1, start=start),
     )
 
 

@@ -13,12 +13,13 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from perank_tasks.errors import TrainingError
 from perank_tasks.perank.checkpoint import load_checkpoint, load_head, load_tokenizer
-from perank_tasks.training.align import _collator, align, reconstruction_of
+from perank_tasks.training.alignment import _collator, align, reconstruction_of
 from perank_tasks.training.batches import AlignmentCollator
 from perank_tasks.training.losses import IGNORED, reconstruction
 from perank_tasks.training.model import AlignmentTrainee
 from perank_tasks.training.recipe import AlignRecipe
 from perank_tasks.training.start import open_start
+from perank_tasks.training.training_folder import Run
 from tests.training.examples import some_passages
 
 
@@ -71,7 +72,7 @@ def test_it_learns_what_embeddings_say(own: Path, cache: Path, tmp_path: Path) -
     """Above all more than shuffled ones do; the LLM stays as it is."""
     passages, others = some_passages(110), some_passages(44, seed=5)
     out = tmp_path / "run"
-    report = align(recipe_of(), passages, others, out, cache=cache, threads=1, start=own)
+    report = align(recipe_of(), passages, others, Run(out, cache, 1, start=own))
     before, after = report["before"], report["after"]
     assert after["loss"] < before["loss"] - 0.3
     assert after["gain"] > 0.1
@@ -113,20 +114,9 @@ def test_nothing_to_measure_on_is_refused(own: Path, cache: Path, tmp_path: Path
             recipe_of(),
             some_passages(9),
             some_passages(1),
-            tmp_path / "run",
-            cache=cache,
-            threads=1,
-            start=own,
+            Run(tmp_path / "run", cache, 1, start=own),
         )
     wide = some_passages(9)
     wide[3] = replace(wide[3], embedding=np.zeros(7, np.float32))
     with pytest.raises(TrainingError, match=r"passage p3: its embedding has shape \(7,\)"):
-        align(
-            recipe_of(),
-            wide,
-            some_passages(3),
-            tmp_path / "wide",
-            cache=cache,
-            threads=1,
-            start=own,
-        )
+        align(recipe_of(), wide, some_passages(3), Run(tmp_path / "wide", cache, 1, start=own))

@@ -70,7 +70,7 @@ def test_mistakes_are_explained_before_anything_is_written(tmp_path: Path) -> No
     out = str(tmp_path / "run")
     for words, said in (
         (["--set", "learning_rat=1"], "Did you mean learning_rate or"),
-        (["--preset", "tinny"], "expected one of paper, tiny"),
+        (["--preset", "tinny"], "'paper', 'tiny' or 'feedback'"),
         (["--data", "training_data/none/0"], "training_data/none/0"),
     ):
         done = perank("train", "rank", "--data", "training_data/none/0", "--out", out, *words)

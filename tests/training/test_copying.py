@@ -9,7 +9,7 @@ import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from perank_tasks.perank.checkpoint import load_checkpoint
-from perank_tasks.training.copying import components_within_lists, copying_attention
+from perank_tasks.training.closed_forms import components_within_lists, copying_attention
 from perank_tasks.training.recipe import RankRecipe
 from perank_tasks.training.start import make_start
 from tests.perank.tiny import EMBEDDING_SIZE as SIZE

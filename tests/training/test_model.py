@@ -14,9 +14,10 @@ from perank_tasks.perank import CandidateList, PERank, RankingOptions
 from perank_tasks.perank.checkpoint import load_checkpoint
 from perank_tasks.training.examples import RankingExample
 from perank_tasks.training.model import RankingTrainee
-from perank_tasks.training.rank import collator, learn_to_rank
+from perank_tasks.training.ranking import collator, learn_to_rank
 from perank_tasks.training.recipe import RankRecipe
 from perank_tasks.training.start import open_start
+from perank_tasks.training.training_folder import Run
 from tests.perank.tiny import write_own
 from tests.training.examples import some_lists
 
@@ -149,9 +150,7 @@ def test_what_was_trained_is_what_ranks(
 ) -> None:
     recipe = recipe_of(**changes)
     lists = some_lists(8, sizes=(6, 4), texts=True)
-    report = learn_to_rank(
-        recipe, lists, lists[:2], tmp_path / "run", cache=cache, threads=1, start=own
-    )
+    report = learn_to_rank(recipe, lists, lists[:2], Run(tmp_path / "run", cache, 1, start=own))
     saved = Path(report["checkpoint"])
     before, after = load_checkpoint(own, cache=cache), load_checkpoint(saved, cache=cache)
     assert not torch.equal(before.projector["weight"], after.projector["weight"])
@@ -171,7 +170,7 @@ def test_a_published_checkpoint_stays_one(published: Path, cache: Path, tmp_path
     recipe = recipe_of(**RELEASED, layout="published", trained_llm="lora", text_weight=1.0)
     lists = some_lists(8, texts=True)
     report = learn_to_rank(
-        recipe, lists, lists[:2], tmp_path / "run", cache=cache, threads=1, start=published
+        recipe, lists, lists[:2], Run(tmp_path / "run", cache, 1, start=published)
     )
     saved = load_checkpoint(report["checkpoint"], cache=cache)
     assert saved.layout == "published"
@@ -189,7 +188,7 @@ def test_half_precision_is_stored_small_and_ranks_as_well(
     for storage in ("float32", "float16"):
         recipe = recipe_of(storage=storage)
         out = tmp_path / storage
-        learn_to_rank(recipe, lists, lists[:2], out, cache=cache, threads=1, start=own)
+        learn_to_rank(recipe, lists, lists[:2], Run(out, cache, 1, start=own))
         tensors = load_file(out / "checkpoint" / "model.safetensors")
         sizes[storage] = sum(t.nbytes for name, t in tensors.items() if name.startswith("body."))
         kinds = {t.dtype for name, t in tensors.items() if name.endswith("proj.weight")}
@@ -227,7 +226,7 @@ def test_gradient_checkpointing_and_micro_batches_change_no_step(
     for i, changes in enumerate(({}, {"gradient_checkpointing": True}, {"device_batch_size": 1})):
         recipe = recipe_of(**changes)
         out = tmp_path / str(i)
-        learn_to_rank(recipe, lists, [], out, cache=cache, threads=1, start=own)
+        learn_to_rank(recipe, lists, [], Run(out, cache, 1, start=own))
         weights.append(load_file(out / "checkpoint" / "model.safetensors"))
     for other in weights[1:]:
         for name, tensor in weights[0].items():
@@ -237,9 +236,7 @@ def test_gradient_checkpointing_and_micro_batches_change_no_step(
 def test_bfloat16_trains(own: Path, cache: Path, tmp_path: Path) -> None:
     lists = some_lists(8, texts=True)
     recipe = recipe_of(precision="bfloat16", text_weight=1.0, kl_weight=0.2, kl_scaling="mean")
-    report = learn_to_rank(
-        recipe, lists, lists[:2], tmp_path / "run", cache=cache, threads=1, start=own
-    )
+    report = learn_to_rank(recipe, lists, lists[:2], Run(tmp_path / "run", cache, 1, start=own))
     tensors = load_file(Path(report["checkpoint"]) / "model.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}

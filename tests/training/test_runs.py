@@ -5,28 +5,32 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from perank_tasks.artifacts.store import Store
+from perank_tasks.cli.main import app
 from perank_tasks.config import DEFAULT_CHECKPOINT, NightOptions
 from perank_tasks.errors import CollectionError, ConfigError, TrainingDataError
 from perank_tasks.night.plan import plan_night
 from perank_tasks.perank import PERank
-from perank_tasks.regression.statistics import Band
+from perank_tasks.regression.statistics import Band, randomisation_test
 from perank_tasks.settings import Settings
-from perank_tasks.training import pipeline
-from perank_tasks.training.comparing import MAIN, read_scores, read_tests
-from perank_tasks.training.options import (
+from perank_tasks.training.data.readers import open_ranking
+from perank_tasks.training.evaluation import MAIN, Evaluation
+from perank_tasks.training.night import CHAMPION, FIRST_STAGE, NEW, OFF
+from perank_tasks.training.run_options import (
     Training,
     TrainingOptions,
     form,
     parse_options,
     words_to_values,
 )
-from perank_tasks.training.pipeline import run_training
-from perank_tasks.training.stages.evaluate import CHAMPION_ARM, NEW, OFF
-from perank_tasks.training.stages.plan import plan_training
+from perank_tasks.training.run_training import run_training, stages
+from perank_tasks.training.stages.plan_run import plan_training
 from perank_tasks.training.stages.promote import decide
+from perank_tasks.training.stages.rank import queries_left_out
 from perank_tasks.warehouse import registry
 from perank_tasks.warehouse.comparison import MeasureComparison
 from tests.small import NIGHT, run_night, write_collection
@@ -68,12 +72,20 @@ def test_a_run_trains_evaluates_registers_and_promotes(store: Store, world: Worl
     assert Training.from_json(json.loads(json.dumps(training.to_json()))) == training
     done = run_training(training)
 
-    evaluation = store.open(done["evaluate"])
-    tests = read_tests(evaluation.read("tests"))
-    assert tests[CHAMPION_ARM, NEW][MAIN].delta > 0.1
-    assert tests[NEW + OFF, NEW][MAIN].queries == 15
-    scores = read_scores(evaluation.read("scores"))
-    assert set(scores) == {NEW, NEW + OFF, CHAMPION_ARM, CHAMPION_ARM + OFF, "bm25"}
+    evaluation = Evaluation.read(store, done["evaluate"])
+    assert evaluation.tests[CHAMPION].delta > 0.1
+    assert evaluation.tests[NEW + OFF].queries == 15
+    assert set(evaluation.values) == {NEW, NEW + OFF, CHAMPION, CHAMPION + OFF, FIRST_STAGE}
+    differences = np.array(
+        [
+            value - evaluation.values[CHAMPION][MAIN][q]
+            for q, value in evaluation.values[NEW][MAIN].items()
+        ]
+    )
+    assert evaluation.tests[CHAMPION].delta == pytest.approx(differences.mean())
+    assert evaluation.tests[CHAMPION].p == pytest.approx(
+        randomisation_test(differences[:, None])[0]
+    )
     assert done["promote"]["promoted"]
     assert done["promote"]["champion"] == done["register"]
 
@@ -81,19 +93,23 @@ def test_a_run_trains_evaluates_registers_and_promotes(store: Store, world: Worl
     assert registered.manifest.inputs["evaluation"] == done["evaluate"]
     assert registered.manifest.config["rank"]["seed"] == training.rank.seed
     assert registered.read("curves").num_rows > 0
+    assert registered.manifest.counts["scores"] == evaluation.means
+    arms = registered.manifest.config["arms"]
+    rows = registered.read("query_measures").to_pylist()
+    assert {arms[row["arm_hash"]] for row in rows} == set(evaluation.values)
     assert (registered.folder / "run" / "curves.png").stat().st_size > 1000
     card = (registered.folder / "model" / "README.md").read_text()
     for said in (
         "# tiny",
         "nats a token of text from its own embedding",
-        f"- {NEW} against {CHAMPION_ARM}: {MAIN} +",
+        f"- {NEW} against {CHAMPION}: {MAIN} +",
         "What it must not be used for",
         "learning_rate",
         "terms of training:",
         done["rank"] and training.ranking_data.embedder,
     ):
         assert said in card, said
-    ranker = PERank.from_pretrained(done["register"], device="cpu")
+    ranker = PERank.from_pretrained(registry.local(done["register"], store), device="cpu")
     assert ranker.checkpoint_hash == registered.manifest.counts["checkpoint_hash"]
     (act,) = [a for a in registry.all_decisions(store) if a["name"] == "perank_train"]
     assert act["evaluation"] == done["evaluate"]
@@ -160,9 +176,8 @@ def test_a_run_that_is_stopped_between_any_two_steps_ends_the_same(
 
     monkeypatch.setenv("PERANK_HOME", str(tmp_path / "another"))
     promoted_champion(registry.open_store(), world, "reversed-too", -1.0)
-    stages = ("data", "align", "rank", "evaluate", "register", "promote")
-    for last in stages:
-        for stage, _ in pipeline._stages(plan(world)):
+    for last in ("data", "align", "rank", "evaluate", "register", "promote"):
+        for stage, _ in stages(plan(world)):
             if stage == last:
                 break
     again = run_training(plan(world))
@@ -284,3 +299,43 @@ def test_no_query_of_a_further_evaluation_collection_is_trained_on(world: World)
     assert also.ranking_data.evaluation == (world.development, world.training)
     with pytest.raises(TrainingDataError, match="queries of an evaluation collection"):
         run_training(also)
+
+
+def test_every_query_is_left_out_of_one_fold_and_trained_on_in_the_others(
+    store: Store, world: World
+) -> None:
+    """The development collection's own queries, each measured by what was not trained on it."""
+    about = {"align": False, "development": world.training, "data_judgements": True, "folds": 3}
+    everything, left_out = set(), []
+    for fold in (1, 2, 3):
+        training = plan(world, **about, fold=fold)
+        assert world.training not in training.ranking_data.evaluation
+        done = {}
+        for stage, result in stages(training):
+            done[stage] = result
+            if stage == "rank":
+                break
+        texts = queries_left_out(training, done["data"], store)
+        lists = open_ranking(store, done["data"]["ranking"])
+        trained_on = store.open(done["rank"]).manifest.config["queries"]
+        everything = {text for _, text in lists.queries}
+        assert {text for query, text in lists.queries if query in trained_on} == everything - texts
+        left_out += sorted(texts)
+    assert sorted(left_out) == sorted(everything)
+    with pytest.raises(ConfigError, match="fold is 4, and there are 3"):
+        plan(world, **about, fold=4)
+
+
+@pytest.mark.slow
+def test_the_command_says_where_results_are(world: World) -> None:
+    words = []
+    for name, value in world.values(align="false").items():
+        text = ";".join(value) if isinstance(value, list) else str(value)
+        words += ["--set", f"{name}={text}"]
+    done = CliRunner().invoke(app, ["train", "run", "--promotion", "never", *words])
+    assert done.exit_code == 0, done.output
+    assert "registered: checkpoints/tiny/" in done.output
+    assert "not promoted: " in done.output
+    listed = CliRunner().invoke(app, ["checkpoint", "list"])
+    assert listed.exit_code == 0, listed.output
+    assert ", new 1.0000" in listed.output

@@ -13,9 +13,11 @@ from perank_tasks.errors import ConfigError
 from perank_tasks.perank import CandidateList, PERank
 from perank_tasks.perank.checkpoint import load_checkpoint
 from perank_tasks.perank.checkpoint_files import TensorFiles
-from perank_tasks.training.rank import learn_to_rank
+from perank_tasks.training.closed_forms import _targets, closed_form
+from perank_tasks.training.ranking import learn_to_rank
 from perank_tasks.training.recipe import AlignRecipe, RankRecipe
-from perank_tasks.training.start import _targets, closed_form, make_start, open_start
+from perank_tasks.training.start import make_start, open_start
+from perank_tasks.training.training_folder import Run
 from tests.training.examples import WORDS, some_lists, some_passages
 from tests.training.test_model import RELEASED, recipe_of
 
@@ -217,9 +219,9 @@ def test_more_layers_than_there_are_are_refused_and_leave_the_folder_free(
     copying = {"attention_start": "copying", "projector_start": "orthonormal", "max_steps": 1}
     recipe = recipe_of(base_model=str(base), num_layers=9, **copying)
     with pytest.raises(ConfigError, match="num_layers is 9, but the base model"):
-        learn_to_rank(recipe, lists, [], out, cache=cache, threads=1)
+        learn_to_rank(recipe, lists, [], Run(out, cache, 1))
     recipe = recipe_of(base_model=str(base), num_layers=2, **copying)
-    assert learn_to_rank(recipe, lists, [], out, cache=cache, threads=1)["steps"] == 1
+    assert learn_to_rank(recipe, lists, [], Run(out, cache, 1))["steps"] == 1
 
 
 def test_a_paper_like_recipe_starts_from_a_base_model(

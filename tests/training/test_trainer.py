@@ -16,9 +16,10 @@ import pytest
 from safetensors.torch import load_file
 
 from perank_tasks.errors import ConfigError, TrainingError
+from perank_tasks.training.example_order import Ordered
 from perank_tasks.training.examples import RankingExample
-from perank_tasks.training.rank import learn_to_rank
-from perank_tasks.training.trainer import Ordered
+from perank_tasks.training.ranking import learn_to_rank
+from perank_tasks.training.training_folder import Run
 from tests.training import killed
 from tests.training.examples import some_lists
 from tests.training.test_model import recipe_of
@@ -67,9 +68,7 @@ def test_a_training_that_is_done_is_not_done_again(own: Path, cache: Path, tmp_p
     lists, out = some_lists(8), tmp_path / "run"
 
     def go(**changes: Any) -> dict[str, Any]:
-        return learn_to_rank(
-            recipe_of(**changes), lists, lists[:2], out, cache=cache, threads=1, start=own
-        )
+        return learn_to_rank(recipe_of(**changes), lists, lists[:2], Run(out, cache, 1, start=own))
 
     report = go()
     written = (out / "checkpoint" / "model.safetensors").stat().st_mtime_ns
@@ -80,14 +79,14 @@ def test_a_training_that_is_done_is_not_done_again(own: Path, cache: Path, tmp_p
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(TrainingError, match="holds no training"):
-        learn_to_rank(recipe_of(), lists, [], tmp_path / "full", cache=cache, threads=1, start=own)
+        learn_to_rank(recipe_of(), lists, [], Run(tmp_path / "full", cache, 1, start=own))
 
 
 def test_curves_are_files_and_a_plot(own: Path, cache: Path, tmp_path: Path) -> None:
     lists = some_lists(8)
     out = tmp_path / "run"
     recipe = recipe_of(max_steps=6)
-    report = learn_to_rank(recipe, lists, lists[:3], out, cache=cache, threads=1, start=own)
+    report = learn_to_rank(recipe, lists, lists[:3], Run(out, cache, 1, start=own))
     with (out / "curves.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == list(range(7))
@@ -116,7 +115,7 @@ def test_the_step_that_was_best_is_kept(own: Path, cache: Path, tmp_path: Path) 
 
     recipe = recipe_of(max_steps=20, eval_steps=2, patience=2, select_by="given")
     out = tmp_path / "run"
-    report = learn_to_rank(recipe, lists, [], out, cache=cache, threads=1, start=own, judge=judge)
+    report = learn_to_rank(recipe, lists, [], Run(out, cache, 1, start=own), judge=judge)
     assert (report["stopped"], report["steps"], report["kept_step"]) == ("patience", 8, 4)
     assert report["measures"] == {"dev_given": 0.5, "dev_nDCG@10": 0.5}
     assert len(shown) == 5
@@ -128,9 +127,7 @@ def test_the_step_that_was_best_is_kept(own: Path, cache: Path, tmp_path: Path) 
 def test_a_time_limit_stops_and_says_so(own: Path, cache: Path, tmp_path: Path) -> None:
     lists = some_lists(8)
     recipe = recipe_of(max_steps=1000, max_minutes=1e-4)
-    report = learn_to_rank(
-        recipe, lists, lists[:2], tmp_path / "run", cache=cache, threads=1, start=own
-    )
+    report = learn_to_rank(recipe, lists, lists[:2], Run(tmp_path / "run", cache, 1, start=own))
     assert report["stopped"] == "max_minutes"
     assert report["steps"] < report["planned"] == 1000
     config = json.loads((Path(report["checkpoint"]) / "config.json").read_text())
@@ -142,13 +139,7 @@ def test_it_learns(own: Path, cache: Path, tmp_path: Path) -> None:
     """The golden order is by one direction: far better than chance after a few seconds."""
     recipe = recipe_of(max_steps=150, batch_size=8, eval_steps=50, learning_rate=3e-3)
     report = learn_to_rank(
-        recipe,
-        some_lists(200),
-        some_lists(30, seed=8),
-        tmp_path / "run",
-        cache=cache,
-        threads=1,
-        start=own,
+        recipe, some_lists(200), some_lists(30, seed=8), Run(tmp_path / "run", cache, 1, start=own)
     )
     curve = [
         json.loads(line) for line in (tmp_path / "run" / "curves.jsonl").read_text().splitlines()
@@ -164,13 +155,7 @@ def test_bad_examples_are_named(own: Path, cache: Path, tmp_path: Path) -> None:
     def refuse(lists: list[RankingExample], said: str, **changes: Any) -> None:
         with pytest.raises(TrainingError, match=said):
             learn_to_rank(
-                recipe_of(**changes),
-                lists,
-                [],
-                tmp_path / said[:4],
-                cache=cache,
-                threads=1,
-                start=own,
+                recipe_of(**changes), lists, [], Run(tmp_path / said[:4], cache, 1, start=own)
             )
 
     def changed(**values: Any) -> list[RankingExample]:
@@ -186,13 +171,7 @@ def test_bad_examples_are_named(own: Path, cache: Path, tmp_path: Path) -> None:
     refuse([], "no lists to train on")
     with pytest.raises(ConfigError, match="batch_size 4 cannot be shared"):
         learn_to_rank(
-            recipe_of(device_batch_size=3),
-            good,
-            [],
-            tmp_path / "uneven",
-            cache=cache,
-            threads=1,
-            start=own,
+            recipe_of(device_batch_size=3), good, [], Run(tmp_path / "uneven", cache, 1, start=own)
         )
 
 

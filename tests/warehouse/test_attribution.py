@@ -20,13 +20,15 @@ from safetensors.torch import load_file, save_file
 from perank_tasks.artifacts.store import Store
 from perank_tasks.night import provenance
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse.acceptances import acceptance
-from perank_tasks.warehouse.attribution import which_stage
+from perank_tasks.warehouse.attribution import ArmWord, which_stage
 from perank_tasks.warehouse.database import load_acceptance
+from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.night_verdict import NightVerdict
+from perank_tasks.warehouse.nights import Run
 from tests.needs import PROJECT
 from tests.small import GOLDEN, TOPICS, run_night, small_night, some_passages, write_collection
 
+DAY = date(2026, 1, 1)
 ARMS = ("bm25", "cosine", "perank")
 GONE = [f"{topic}-{i}" for topic in TOPICS for i in (3, 7)]
 QUERIES = {
@@ -85,7 +87,7 @@ def test_another_bm25_setting_is_named(spec: str) -> None:
     word, text = arms(found)["bm25"]
     assert word in ("drift", "suspect", "regression", "improvement")
     assert "different: setting first_stage: bm25 k1=0.9 b=0.4 → bm25 k1=10 b=1" in text
-    assert found["text"].endswith("BM25 moved: it is the data or the first stage")
+    assert found["text"].endswith("bm25 moved: it is the data or the first stage")
 
 
 def test_noise_in_the_projector_is_a_regression_of_the_reranker(spec: str, tmp_path: Path) -> None:
@@ -100,7 +102,7 @@ def test_noise_in_the_projector_is_a_regression_of_the_reranker(spec: str, tmp_p
     words = {arm: word for arm, (word, _) in arms(found).items()}
     assert words["bm25"] == words["cosine"] == "identical"
     assert words["perank"] not in ("identical", "first")
-    assert found["text"].endswith("BM25 and cosine did not move: it is the reranker")
+    assert found["text"].endswith("bm25 and cosine did not move: it is the reranker")
     assert f"setting checkpoint: {GOLDEN} → {noisy}" in arms(found)["perank"][1]
 
 
@@ -108,7 +110,7 @@ def test_deleted_passages_are_counted_and_blamed_on_the_data(spec: str, tmp_path
     collection(tmp_path / "topics", without=GONE)
     found = night(spec, 2)
     assert found["verdict"] == "regression"
-    assert found["text"].endswith("BM25 moved: it is the data or the first stage")
+    assert found["text"].endswith("bm25 moved: it is the data or the first stage")
     for word, text in arms(found).values():
         assert word == "regression"
         assert "different: passages: 10 removed" in text
@@ -189,7 +191,7 @@ def test_another_release_of_a_library_that_ranks_otherwise_is_judged_and_named(
     word, text = arms(found)["bm25"]
     assert word in ("suspect", "regression")
     assert f"; different: PyStemmer {was} → 99.0" in text
-    assert found["text"].endswith("BM25 moved: it is the data or the first stage")
+    assert found["text"].endswith("bm25 moved: it is the data or the first stage")
     # The index was made by it, too: a night does not mix the terms of two releases.
     made = Store(Settings.from_environment().root).published("indexes", "topics")
     assert len(list(made)) == 2
@@ -228,7 +230,7 @@ def test_arms_with_other_baselines_say_nothing_of_each_other(spec: str) -> None:
         word != "identical" and against == "2026-01-01" for word, against in words.values()
     ), words
     # BM25 stands still since the second night only, which says nothing of the time before.
-    assert "BM25" not in found["text"]
+    assert found["stage"] is None
 
 
 @pytest.mark.parametrize(
@@ -236,15 +238,36 @@ def test_arms_with_other_baselines_say_nothing_of_each_other(spec: str) -> None:
     [
         ("bm25 identical, cosine identical, perank identical", None),
         ("cosine suspect, perank suspect", None),
-        ("bm25 drift, cosine suspect, perank suspect", "BM25 moved: it is the data"),
+        ("bm25 drift, cosine suspect, perank suspect", "bm25 moved: it is the data"),
         ("bm25 identical, cosine suspect, perank drift", "it is the embeddings"),
         ("bm25 identical, cosine identical, perank drift", "it is the reranker"),
         ("bm25 identical, cosine identical, llm-off identical, perank drift", "it is the LLM"),
         ("bm25 identical, cosine identical, llm-off drift, perank drift", "it is the reranker"),
-        ("bm25 identical, perank drift", "BM25 did not move: it is what comes after"),
+        ("bm25 identical, perank drift", "bm25 did not move: it is what comes after"),
     ],
 )
 def test_control_arms_say_which_stage_it_is(words: str, sentence: str | None) -> None:
     said = dict(pair.split() for pair in words.split(", "))
-    found = which_stage(said, dict.fromkeys(said, "2026-01-01"))
+    found = which_stage([arm_word(arm, word, RANKERS.get(arm, arm)) for arm, word in said.items()])
     assert (found is None) if sentence is None else (sentence in (found or ""))
+
+
+RANKERS = {"bm25": "first-stage"}
+
+
+def arm_word(arm: str, word: str, ranker: str, first_stage: str = "bm25") -> ArmWord:
+    run = Run("nightly", DAY, "c", arm, arm, True, "", None, ranker, first_stage)
+    return ArmWord(run, word, DAY)
+
+
+def test_arms_are_controls_by_what_ranks_in_them_and_not_by_their_names() -> None:
+    words = [
+        arm_word("plain", "identical", "first-stage"),
+        arm_word("vectors", "identical", "cosine"),
+        arm_word("window 20", "drift", "perank"),
+        arm_word("window 100", "identical", "perank"),
+    ]
+    assert which_stage(words) == "plain and vectors did not move: it is the reranker"
+    # A first stage says nothing of what ranks another one's candidates.
+    other = arm_word("over hybrid", "drift", "perank", first_stage="hybrid")
+    assert which_stage([*words[:2], words[3], other]) is None

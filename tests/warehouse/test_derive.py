@@ -11,8 +11,8 @@ import pytest
 from perank_tasks.artifacts.store import Store
 from perank_tasks.errors import ConfigError
 from perank_tasks.schemas import DERIVED_TABLES
-from perank_tasks.warehouse.acceptances import acceptance
-from perank_tasks.warehouse.database import load_acceptance, load_results, reading
+from perank_tasks.warehouse.database import dicts, load_acceptance, load_results, reading
+from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.night_verdict import judge
 from tests.results import BASE, drop, publish_results
 
@@ -202,3 +202,45 @@ def test_an_arm_without_rows_is_incomplete(tmp_path: Path) -> None:
     with reading(tmp_path) as warehouse:
         found = judge(warehouse, Store(tmp_path), DAYS[0], "c", {"0123": "perank"})
     assert (found["verdict"], found["arms"][0]["verdict"]) == ("incomplete", "incomplete")
+
+
+def test_series_never_see_each_other(tmp_path: Path) -> None:
+    """What an experiment ranks on a night's date, before it and after it changes no verdict."""
+    for day, delta in zip(DAYS[:3], (0, 0.1, 0.1), strict=True):
+        load_results(tmp_path, publish_results(tmp_path, day, {"perank": drop(delta)}))
+    before = derived(tmp_path)
+    eve = date(2025, 12, 31)
+    for day in (eve, DAYS[1], DAYS[5]):
+        other = publish_results(tmp_path, day, {"perank": drop(0.3)}, series="window")
+        load_results(tmp_path, other)
+    load_results(tmp_path, publish_results(tmp_path, DAYS[2], {"perank": drop(0.1)}))
+    assert derived(tmp_path) == before
+    with pytest.raises(ConfigError, match="2025-12-31/c is not in the warehouse"):
+        load_acceptance(tmp_path, Store(tmp_path), accept(eve))
+    with reading(tmp_path) as warehouse:
+        assert warehouse.execute("SELECT DISTINCT run_date FROM latest_runs").fetchall() == [
+            (DAYS[2],)
+        ]
+        newest = warehouse.execute("SELECT run_date FROM runs_named('window/perank')").fetchall()
+        assert newest == [(DAYS[5],)]
+        named = "SELECT series, run_date FROM runs_named('window@2026-01-02/perank/c')"
+        assert warehouse.execute(named).fetchall() == [("window", DAYS[1])]
+        assert len(warehouse.execute("FROM runs_named('2026-01-02')").fetchall()) == 1
+
+
+def test_a_comparison_stands_beside_its_verdict(tmp_path: Path) -> None:
+    for day, delta in zip(DAYS[:2], (0, 0.1), strict=True):
+        load_results(tmp_path, publish_results(tmp_path, day, {"perank": drop(delta)}))
+    with reading(tmp_path) as warehouse:
+        (row,) = dicts(warehouse.execute("FROM comparisons WHERE measure = 'nDCG@10'"))
+        (judged,) = dicts(
+            warehouse.execute("FROM judged WHERE measure = 'nDCG@10' AND run_date = '2026-01-02'")
+        )
+    assert (row["against_kind"], row["against_date"], row["family"]) == (
+        "first night",
+        DAYS[0],
+        "night",
+    )
+    assert row["value"] - row["against_value"] == pytest.approx(row["delta"])
+    assert judged["verdict"] == "regression"
+    assert {name: judged[name] for name in row} == row

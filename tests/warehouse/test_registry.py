@@ -49,7 +49,8 @@ def checkpoints(store: Store, tmp_path: Path) -> list[str]:
 
 
 def summary(name: str):
-    return summarize_checkpoint(name, cache=Settings.from_environment().cache)
+    folder = registry.local(name, registry.open_store())
+    return summarize_checkpoint(folder, cache=Settings.from_environment().cache)
 
 
 def champion(store: Store, number: int) -> str | None:
@@ -72,7 +73,7 @@ def test_a_registered_checkpoint_loads_by_reference_and_by_name(
     other = keep(store, write_own(tmp_path / "newer", seed=9))
     assert summary("mine").folder == store.root / other / "model"
     assert summary(reference).hash != summary(other).hash
-    with pytest.raises(ConfigError, match="did you mean 'mine'"):
+    with pytest.raises(ConfigError, match="unknown checkpoint 'mind'"):
         summary("mind")
 
 

@@ -9,36 +9,53 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from perank_tasks.artifacts.store import Artifact, Store
+from perank_tasks.artifacts.store import Artifact
 from perank_tasks.errors import StorageError, WarehouseError
-from perank_tasks.schemas import BASELINES, DERIVED_TABLES, RESULT_TABLES, rows_to_table
+from perank_tasks.schemas import BASELINES, DERIVED_TABLES, NIGHTLY, RESULT_TABLES, keyed_table
 from perank_tasks.warehouse.database import load_results, reading
+from tests.results import efficiency, publish_tables
 
 
 def publish(
     root: Path, day: int, ndcg: float, *, arm: str = "perank", ranking: str = "r"
 ) -> Artifact:
     """A results artifact of one arm and two queries, as the evaluate stage makes them."""
-    key = (date(2026, 1, day), "c", arm, f"hash-{arm}")
-    at = datetime(2026, 1, day, 2, tzinfo=UTC).replace(tzinfo=None)
-    run = (
-        *key, "complete", ranking, "snapshot", None, "print", 10, 2, 2, 0, 0, 0, 0, "{}", at,
-    )  # fmt: skip
+    key = {
+        "series": NIGHTLY,
+        "run_date": date(2026, 1, day),
+        "collection": "c",
+        "arm": arm,
+        "arm_hash": f"hash-{arm}",
+    }
+    run = {
+        "status": "complete",
+        "ranking_hash": ranking,
+        "snapshot": "snapshot",
+        "snapshot_date": None,
+        "fingerprint": "print",
+        "passages": 10,
+        "queries": 2,
+        "judged_queries": 2,
+        "unranked_queries": 0,
+        "cut_queries": 0,
+        "stale_judgements": 0,
+        "unknown_judgements": 0,
+        "config": "{}",
+        "evaluated_at": datetime(2026, 1, day, 2, tzinfo=UTC).replace(tzinfo=None),
+    }
+    first = {"passage_id": "p1", "rank": 1, "score": 1.0, "first_stage_rank": 1}
     rows = {
         "runs": [run],
-        "measures": [(*key, "nDCG@10", ndcg, 2)],
-        "query_measures": [(*key, "q1", "nDCG@10", ndcg), (*key, "q2", "nDCG@10", ndcg)],
-        "rankings": [(*key, q, "p1", 1, 1.0, 1) for q in ("q1", "q2")],
-        "efficiency": [(*key, "rerank", "cpu", 2.0, 2, 1.0, 100, 10, 1000, 0, *range(6))],
-        "provenance": [(*key, "library.torch", f"2.{day}")],
+        "measures": [{"measure": "nDCG@10", "value": ndcg, "queries": 2}],
+        "query_measures": [
+            {"query_id": q, "measure": "nDCG@10", "value": ndcg} for q in ("q1", "q2")
+        ],
+        "rankings": [{"query_id": q, **first} for q in ("q1", "q2")],
+        "efficiency": [efficiency(2, 2.0)],
+        "provenance": [{"key": "library.torch", "value": f"2.{day}"}],
     }
-    artifact = Store(root).artifact("results", "c", f"{arm}-{day}-{ndcg}-{ranking}")
-    for table, schema in RESULT_TABLES.items():
-        artifact.write_part(table, rows_to_table(rows[table], schema), schema)
-    artifact.publish(
-        expected=dict.fromkeys(RESULT_TABLES, 1), inputs={}, config={}, counts={}, provenance={}
-    )
-    return artifact
+    tables = {table: keyed_table(key, rows[table], s) for table, s in RESULT_TABLES.items()}
+    return publish_tables(root, "c", tables)
 
 
 def everything(folder: Path) -> dict[str, list[tuple]]:
@@ -53,11 +70,11 @@ def test_loading_replaces_rows_of_the_same_key_and_no_others(tmp_path: Path) -> 
     load_results(tmp_path, publish(tmp_path, 2, 0.25, ranking="other"))
     after = everything(tmp_path)
     for table in RESULT_TABLES:
-        assert [row for row in after[table] if row[0].day == 1] == [
-            row for row in before[table] if row[0].day == 1
+        assert [row for row in after[table] if row[1].day == 1] == [
+            row for row in before[table] if row[1].day == 1
         ]
         assert len(after[table]) == len(before[table])
-    assert [row[5] for row in after["measures"]] == [0.5, 0.25]
+    assert [row[6] for row in after["measures"]] == [0.5, 0.25]
 
 
 def test_parquet_and_duckdb_have_the_same_columns(tmp_path: Path) -> None:
@@ -83,7 +100,7 @@ def test_verdicts_say_what_changed(tmp_path: Path) -> None:
             "SELECT verdict, ndcg_10_delta, queries_worse FROM arm_verdicts ORDER BY run_date"
         ).fetchall()
     # Two queries are too few to call anything more than suspect.
-    assert rows == [("first", None, 0), ("identical", 0.0, 0), ("suspect", -0.25, 2)]
+    assert rows == [("first", None, None), ("identical", 0.0, 0), ("suspect", -0.25, 2)]
 
 
 def test_a_date_filled_in_between_is_what_the_later_one_is_compared_with(tmp_path: Path) -> None:

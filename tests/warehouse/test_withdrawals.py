@@ -10,8 +10,8 @@ from perank_tasks.artifacts.store import Store
 from perank_tasks.errors import ArtifactError, CollectionError, ConfigError
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.database import reading
+from perank_tasks.warehouse.decisions import record_withdrawal, take_back
 from perank_tasks.warehouse.rebuild import rebuild
-from perank_tasks.warehouse.withdrawals import record_withdrawal, take_back
 from tests.airflow.comparing import tables
 from tests.small import run_night, small_night, some_passages, write_collection
 

@@ -1,93 +1,79 @@
 """The pool: passages of one or several collections, each text once, with vectors to map.
 
-In: snapshots and embeddings, made by the nightly stages where they are not there yet.
-Out: the artifact `training_passages/<name>/<key>`: the table `passages` and the file
-`vectors/embeddings.npy`, (passages, dimension), rows in the same order, copied from the
-embeddings. A Parquet file cannot be read at random row by row; this one can, by several
-processes that share one copy.
+In: snapshots and embeddings of collections, by a night's own stages. Out: the artifact
+`training_passages/<name>/<key>`: the tables `passages` and `sources`, which says where each
+passage of each collection is in the pool, and the file `vectors/embeddings.npy`, (passages,
+dimension), rows in the same order, copied from the embeddings. A Parquet file cannot be read at
+random row by row; this one can, by several processes that share one copy.
 
-Notes: memory is 8 bytes a passage, a hash and a few names for each distinct text, and one
-batch of texts.
+Notes: memory is some 40 bytes a passage while a pool is built, and one batch of texts.
 """
 
-import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
-from perank_tasks.collections.spec import open_collection
-from perank_tasks.config import Night, NightOptions
 from perank_tasks.errors import ArtifactError, TrainingDataError
-from perank_tasks.night.embed import embed_shard, plan_embedding, publish_embeddings
-from perank_tasks.night.plan import plan_night
-from perank_tasks.night.snapshot import take_snapshot
-from perank_tasks.schemas import TRAINING_PASSAGES, rows_to_table
+from perank_tasks.night.pipeline import run_night
+from perank_tasks.night.site import Site
+from perank_tasks.schemas import TRAINING_PASSAGES, TRAINING_SOURCES, rows_to_table
 from perank_tasks.support.text import contents
-from perank_tasks.training.data.options import DataOptions
+from perank_tasks.training.data.data_options import DataOptions
 from perank_tasks.training.data.vectors import (
-    FOLDER,
-    create_matrix,
+    copy_vectors,
     embed_texts,
+    filling_matrix,
     hashes_of,
     open_matrix,
     to_matrix,
 )
-
-log = logging.getLogger(__name__)
+from perank_tasks.training.night import night_to_embed
 
 KIND = "training_passages"
+FORMAT = 2
+"""Raise it when the same collections give other tables."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A collection that is ready: its snapshot and its embeddings, by reference."""
+    """A collection that is ready: its snapshot and its embeddings."""
 
     name: str
-    night: Night
-    snapshot: str
-    embeddings: str
+    spec: str
+    snapshot: Artifact
+    embeddings: Artifact
 
 
-def prepare(spec: str, options: DataOptions) -> Source:
-    """Take a collection's snapshot and embed it, as a night does; finds what is done.
+def prepare(store: Store, spec: str, options: DataOptions) -> Source:
+    """Take a collection's snapshot and embed it, as a night does; what is done is reused.
 
     Raises:
-        ConfigError, CollectionError: as `plan_night` and `take_snapshot`.
+        ConfigError, CollectionError: as a night.
     """
-    night = plan_night(
-        NightOptions.parse(
-            {
-                "collection": spec,
-                "arms": ("cosine",),
-                "embedder": options.embedder,
-                "embedding_precision": options.embedding_precision,
-                "trust_remote_code": options.trust_remote_code,
-                "shards": options.shards,
-            }
-        ),
-        options.as_of or datetime.now(UTC).date(),
+    site = Site.from_environment()
+    night = night_to_embed(spec, options, site)
+    done = run_night(night, site, until="embed")
+    (embeddings,) = done["embed"].values()
+    return Source(
+        night.collection_name,
+        night.collection,
+        store.open(done["snapshot"]),
+        store.open(embeddings),
     )
-    snapshot = take_snapshot(night)
-    for shard in plan_embedding(night, snapshot):
-        embed_shard(night, snapshot, shard)
-    (embeddings,) = publish_embeddings(night, snapshot).values()
-    return Source(night.collection_name, night, snapshot, embeddings)
-
-
-def pool_name(options: DataOptions) -> str:
-    """What artifacts made from these options are called."""
-    return options.name or "-".join(open_collection(spec).name for spec in options.collections)
 
 
 def build_pool(
-    store: Store, name: str, sources: Sequence[Source], provenance: dict[str, str]
+    store: Store, name: str | None, sources: Sequence[Source], provenance: dict[str, str]
 ) -> str:
     """Join the sources' passages; returns the reference.
+
+    Args:
+        name: of the artifact; None: the collections' names, joined.
 
     Raises:
         TrainingDataError: two collections have one name.
@@ -99,124 +85,136 @@ def build_pool(
             f"The collections are named {', '.join(names)}; give each a name of its own, as in "
             "files:/data/other?name=other"
         )
-    inputs = {f"snapshot.{source.name}": source.snapshot for source in sources}
-    inputs |= {f"embeddings.{source.name}": source.embeddings for source in sources}
-    artifact = store.artifact(KIND, name, artifact_key(inputs=inputs))
+    inputs = {f"snapshot.{source.name}": source.snapshot.reference for source in sources}
+    inputs |= {f"embeddings.{source.name}": source.embeddings.reference for source in sources}
+    name = name or "-".join(names)
+    artifact = store.artifact(KIND, name, artifact_key(version=FORMAT, inputs=inputs))
     if artifact.use():
         return artifact.reference
-    found = _Distinct()
-    for source in sources:
-        found.add(store.open(source.snapshot), source.name)
+    texts = _Texts(sources)
     with store.draft(KIND, name) as draft:
-        draft.write_part("passages", _passages(store, sources, found), TRAINING_PASSAGES)
-        with draft.writing(FOLDER) as folder:
-            matrix = None
-            for source, hashes, kept in zip(sources, found.hashes, found.kept, strict=True):
-                embeddings = store.open(source.embeddings).dataset("passages")
-                if matrix is None:
-                    column = embeddings.schema.field("embedding").type
-                    matrix = create_matrix(folder, len(found.rows), column)
-                    first = 0
-                first = _copy(embeddings, hashes, kept, matrix, first, source)
-            assert matrix is not None
-            matrix.flush()
+        draft.write_part("passages", _passages(sources, texts), TRAINING_PASSAGES)
+        draft.write_part("sources", _sources(sources, texts), TRAINING_SOURCES)
+        with filling_matrix(draft, texts.distinct, sources[0].embeddings, "passages") as matrix:
+            _copy_vectors(sources, texts, matrix)
         return draft.publish(
             key=artifact.reference.rpartition("/")[2],
-            expected={"passages": 1},
+            expected={"passages": 1, "sources": 1},
             inputs=inputs,
-            config={"collections": {source.name: source.night.collection for source in sources}},
-            counts={"passages": len(found.rows), "duplicates": found.read - len(found.rows)},
+            config={"collections": {source.name: source.spec for source in sources}},
+            counts={"passages": texts.distinct, "duplicates": len(texts.rows) - texts.distinct},
             provenance=provenance,
         )
 
 
-class _Distinct:
-    """First pass: which passage is the first with its text, and who else has it."""
+class _Texts:
+    """The m passages of all sources, one after another: which texts they have.
 
-    def __init__(self) -> None:
-        self.rows: dict[int, int] = {}
-        """Hash of a text: its row in the pool."""
-        self.sources: list[list[str]] = []
-        """For each row of the pool, every passage that has its text."""
-        self.hashes: list[np.ndarray] = []
-        """For each collection, the hash of each passage."""
-        self.kept: list[np.ndarray] = []
-        """For each collection, whether each passage is in the pool."""
-        self.read = 0
+    Attributes:
+        hashes: (m,) uint64 of their texts.
+        rows: (m,) of their texts in the pool, in the order in which texts appear.
+        is_first: (m,) whether a passage is the first with its text.
+        distinct: how many texts there are.
+    """
 
-    def add(self, snapshot: Artifact, name: str) -> None:
-        hashes: list[int] = []
-        kept: list[bool] = []
-        for batch in snapshot.dataset("passages").to_batches(columns=["passage_id", "text_hash"]):
-            ids, names = (column.to_pylist() for column in batch.columns)
-            for passage_id, hexadecimal in zip(ids, names, strict=True):
-                number = int(hexadecimal, 16)
-                row = self.rows.setdefault(number, len(self.rows))
-                hashes.append(number)
-                kept.append(row == len(self.sources))
-                if kept[-1]:
-                    self.sources.append([])
-                self.sources[row].append(f"{name}/{passage_id}")
-        self.hashes.append(np.array(hashes, np.uint64))
-        self.kept.append(np.array(kept, bool))
-        self.read += len(hashes)
+    def __init__(self, sources: Sequence[Source]) -> None:
+        batches = _batches(sources, "snapshot", ["text_hash"])
+        self.hashes = np.concatenate([_numbers(b["text_hash"]) for _, b, _ in batches])
+        _, first, inverse = np.unique(self.hashes, return_index=True, return_inverse=True)
+        self.distinct = len(first)
+        row_of = np.empty(len(first), np.int64)
+        row_of[np.argsort(first)] = np.arange(len(first))
+        self.rows = row_of[inverse]
+        self.is_first = np.zeros(len(self.hashes), bool)
+        self.is_first[first] = True
 
 
-def _passages(
-    store: Store, sources: Sequence[Source], found: _Distinct
-) -> Iterator[pa.RecordBatch]:
-    """Second pass: the rows of the pool. An id that another collection has taken gets the name
-    of its own before it."""
-    row = 0
-    taken: set[str] = set()
-    for source, kept in zip(sources, found.kept, strict=True):
-        place = 0
-        columns = ["passage_id", "title", "text", "text_hash"]
-        mine: set[str] = set()
-        for batch in store.open(source.snapshot).dataset("passages").to_batches(columns=columns):
-            chosen = pa.array(kept[place : place + batch.num_rows])
-            place += batch.num_rows
-            rows = []
-            for values in batch.filter(chosen).to_pylist():
-                passage_id = values["passage_id"]
-                mine.add(passage_id)
-                if passage_id in taken:
-                    passage_id = f"{source.name}/{passage_id}"
-                text = contents(values["title"], values["text"])
-                rows.append((passage_id, text, values["text_hash"], found.sources[row]))
-                row += 1
-            yield from rows_to_table(rows, TRAINING_PASSAGES).to_batches()
-        taken |= mine
+def _batches(
+    sources: Sequence[Source], artifact: str, columns: list[str]
+) -> Iterator[tuple[Source, pa.RecordBatch, slice]]:
+    """The passages of all sources, and which places a batch has among them."""
+    first = 0
+    for source in sources:
+        opened: Artifact = getattr(source, artifact)
+        for batch in opened.dataset("passages").to_batches(columns=columns):
+            yield source, batch, slice(first, first + batch.num_rows)
+            first += batch.num_rows
 
 
-def _copy(
-    embeddings: "pa.dataset.Dataset",
-    hashes: np.ndarray,
-    kept: np.ndarray,
-    matrix: np.ndarray,
-    first: int,
-    source: Source,
-) -> int:
-    """Copy one collection's vectors from row `first` on; returns the row after the last."""
-    place = 0
-    for batch in embeddings.to_batches(columns=["text_hash", "embedding"]):
-        here = slice(place, place + batch.num_rows)
-        names = np.array([int(name, 16) for name in batch["text_hash"].to_pylist()], np.uint64)
-        if not np.array_equal(names, hashes[here]):
-            raise ArtifactError(
-                f"{source.embeddings} does not have the texts of {source.snapshot} in their order. "
-                "Remove its folder and run the same command again."
-            )
-        vectors = to_matrix(batch["embedding"])[kept[here]]
-        matrix[first : first + len(vectors)] = vectors
-        first += len(vectors)
-        place += batch.num_rows
-    if place != len(hashes):
-        raise ArtifactError(
-            f"{source.embeddings} has {place} of the {len(hashes)} passages of {source.snapshot}. "
-            "Remove its folder and run the same command again."
+def _numbers(column: pa.Array) -> np.ndarray:
+    return np.array([int(hexadecimal, 16) for hexadecimal in column.to_pylist()], np.uint64)
+
+
+def _passages(sources: Sequence[Source], texts: _Texts) -> Iterator[pa.RecordBatch]:
+    """The rows of the pool. An id that another collection has taken gets the name of its own
+    before it."""
+    taken: dict[str, str] = {}
+    columns = ["passage_id", "title", "text", "text_hash"]
+    for source, batch, here in _batches(sources, "snapshot", columns):
+        rows = []
+        for row in batch.filter(pa.array(texts.is_first[here])).to_pylist():
+            name = row["passage_id"]
+            if taken.setdefault(name, source.name) != source.name:
+                name = f"{source.name}/{name}"
+            rows.append((name, contents(row["title"], row["text"]), row["text_hash"]))
+        yield from rows_to_table(rows, TRAINING_PASSAGES).to_batches()
+
+
+def _sources(sources: Sequence[Source], texts: _Texts) -> Iterator[pa.RecordBatch]:
+    for source, batch, here in _batches(sources, "snapshot", ["passage_id"]):
+        names, rows = pa.array([source.name] * batch.num_rows), pa.array(texts.rows[here])
+        columns = [names, batch["passage_id"], rows]
+        yield pa.RecordBatch.from_arrays(columns, schema=TRAINING_SOURCES)
+
+
+def _copy_vectors(sources: Sequence[Source], texts: _Texts, matrix: np.ndarray) -> None:
+    there = 0
+    for source, batch, here in _batches(sources, "embeddings", ["text_hash", "embedding"]):
+        there = here.stop
+        if not np.array_equal(_numbers(batch["text_hash"]), texts.hashes[here]):
+            raise _strange(source)
+        first = texts.is_first[here]
+        matrix[texts.rows[here][first]] = to_matrix(batch["embedding"])[first]
+    if there != len(texts.hashes):
+        raise _strange(sources[-1])
+
+
+def _strange(source: Source) -> ArtifactError:
+    return ArtifactError(
+        f"{source.embeddings.reference} does not have the texts of {source.snapshot.reference} in "
+        "their order. Remove its folder and run the same command again."
+    )
+
+
+def publish_texts(
+    store: Store,
+    name: str,
+    key: str,
+    texts: Mapping[str, str],
+    vectors: str,
+    *,
+    config: dict[str, object],
+    provenance: dict[str, str],
+) -> str:
+    """Publish a pool of texts that are of no collection, {text hash: text}; returns the reference.
+
+    Args:
+        vectors: a `training_embeddings` artifact of the texts, in their order.
+    """
+    with store.draft(KIND, name) as draft:
+        rows = [(text_hash, text, text_hash) for text_hash, text in texts.items()]
+        draft.write_part("passages", rows_to_table(rows, TRAINING_PASSAGES), TRAINING_PASSAGES)
+        embeddings = store.open(vectors)
+        with filling_matrix(draft, len(rows), embeddings, "texts") as matrix:
+            copy_vectors(embeddings, matrix)
+        return draft.publish(
+            key=key,
+            expected={"passages": 1},
+            inputs={"embeddings": vectors},
+            config=config,
+            counts={"passages": len(rows)},
+            provenance=provenance,
         )
-    return first
 
 
 def with_texts(
@@ -227,42 +225,32 @@ def with_texts(
     provenance: dict[str, str],
 ) -> str:
     """The pool with other texts, and their vectors, in some rows; returns the reference."""
-    name = pool.split("/")[1]
-    rows = sorted(texts)
-    hashes = hashes_of([texts[row] for row in rows])
-    vectors = embed_texts(
-        name,
-        hashes,
-        lambda first, last: [texts[row] for row in rows[first:last]],
-        options,
-        provenance,
-    )
+    name, rows = pool.split("/")[1], sorted(texts)
+    changed = [texts[row] for row in rows]
+    hashes = hashes_of(changed)
+    vectors = embed_texts(store, name, changed, options, provenance)
     key = artifact_key(pool=pool, rows=rows, vectors=vectors, hashes=hashes)
     artifact = store.artifact(KIND, name, key)
     if artifact.use():
         return artifact.reference
-    original = store.open(pool)
-    table = original.read("passages")
-    columns = {column: table[column].to_pylist() for column in ("text", "text_hash")}
-    for row, hexadecimal in zip(rows, hashes, strict=True):
-        columns["text"][row], columns["text_hash"][row] = texts[row], hexadecimal
-    for column, values in columns.items():
-        place = table.schema.get_field_index(column)
-        table = table.set_column(place, table.schema.field(column), pa.array(values, pa.string()))
+    original, embeddings = store.open(pool), store.open(vectors)
+    passages = original.read("passages").to_pydict()
+    for row, text, text_hash in zip(rows, changed, hashes, strict=True):
+        passages["text"][row], passages["text_hash"][row] = text, text_hash
+    count = len(passages["text"])
     with store.draft(KIND, name) as draft:
+        table = pa.table(passages, schema=TRAINING_PASSAGES)
         draft.write_part("passages", table, TRAINING_PASSAGES)
-        with draft.writing(FOLDER) as folder:
-            new = store.open(vectors).read("texts", ["embedding"])["embedding"]
-            matrix = create_matrix(folder, table.num_rows, new.type)
+        draft.write_part("sources", original.read("sources"), TRAINING_SOURCES)
+        with filling_matrix(draft, count, embeddings, "texts") as matrix:
             matrix[:] = open_matrix(original)
-            matrix[rows] = to_matrix(new)
-            matrix.flush()
+            matrix[rows] = to_matrix(embeddings.read("texts", ["embedding"])["embedding"])
         return draft.publish(
             key=key,
-            expected={"passages": 1},
+            expected={"passages": 1, "sources": 1},
             inputs={"passages": pool, "embeddings": vectors},
             config=original.manifest.config,
-            counts={"passages": table.num_rows, "changed": len(rows)},
+            counts={"passages": count, "changed": len(rows)},
             provenance=provenance,
         )
 
@@ -293,16 +281,16 @@ class Pool:
         """(n, dimension) float32."""
         return np.asarray(self.vectors[rows], dtype=np.float32)
 
-    def rows_of(self, names: set[str], *, with_collection: bool = True) -> dict[str, int]:
-        """Rows of passages by `collection/passage_id`, or by the id alone; absent ones are absent.
+    def rows_of(self, ids: set[str], collection: str | None = None) -> dict[str, int]:
+        """Rows of passages by their ids in a collection; absent ones are absent.
 
-        An id alone names the first collection's passage where several have it.
+        Args:
+            collection: its name; None: the first one that has such a passage.
         """
-        rows: dict[str, int] = {}
-        column = self.artifact.read("passages", ["sources"])["sources"]
-        for row, sources in enumerate(column.to_pylist()):
-            for source in sources:
-                name = source if with_collection else source.partition("/")[2]
-                if name in names:
-                    rows.setdefault(name, row)
-        return rows
+        where = pc.field("passage_id").isin(pa.array(sorted(ids), pa.string()))
+        if collection is not None:
+            where &= pc.field("collection") == collection
+        table = self.artifact.read("sources", ["passage_id", "passage_row"], where)
+        pairs = zip(*(column.to_pylist() for column in table.columns), strict=True)
+        # Backwards: of several, the first counts.
+        return dict(reversed(list(pairs)))

@@ -9,7 +9,6 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +19,20 @@ from perank_tasks.collections.records import Query
 from perank_tasks.config import stable_hash
 from perank_tasks.errors import TrainingDataError
 from perank_tasks.schemas import TRAINING_QUERIES, rows_to_table
+from perank_tasks.training.data.data_options import DataOptions
 from perank_tasks.training.data.leaks import (
     EvaluationQueries,
     normal_form,
     without_evaluation_queries,
 )
 from perank_tasks.training.data.lists import generator
-from perank_tasks.training.data.options import DataOptions
 from perank_tasks.training.data.pool import Pool, Source, with_texts
 from perank_tasks.training.data.vectors import (
-    FOLDER,
-    create_matrix,
+    copy_vectors,
     embed_texts,
-    hashes_of,
+    filling_matrix,
     open_matrix,
-    to_matrix,
+    vectors_by_hash,
 )
 
 log = logging.getLogger(__name__)
@@ -59,55 +57,54 @@ class TrainingQuery:
     """Of the passage that a cloze query is from."""
 
 
-@dataclass(frozen=True)
-class Queries:
-    """What was made: the queries' artifact, and the pool, from which sentences may be gone."""
-
-    reference: str
-    pool: str
-
-
 def make_queries(
     store: Store,
     pool: str,
     sources: Sequence[Source],
     options: DataOptions,
     provenance: dict[str, str],
-) -> Queries:
+) -> tuple[str, str]:
     """Gather, check, limit and embed the queries.
+
+    Returns:
+        References of the queries, and of the pool, from which sentences may be gone.
 
     Raises:
         TrainingDataError: some are of an evaluation collection, or none is left.
         CollectionError: the queries file cannot be read.
     """
-    as_of = options.as_of or datetime.now(UTC).date()
-    evaluation = EvaluationQueries.of(options.evaluation, as_of)
-    drop = options.drop_evaluation_queries
-    if options.queries == CLOZE:
-        found = cloze_queries(Pool(store.open(pool)), options)
-    elif options.queries == "collection":
-        found = [
-            query for source in sources for query in _collection_queries(store, source, sources)
-        ]
-    else:
-        found = file_queries(Path(options.queries).expanduser())
-    counts = {"read": len(found)}
-    found = distinct(found)
-    counts["repeated"] = counts["read"] - len(found)
-    found, dropped = check(found, evaluation, drop=drop)
-    counts["of_evaluation_collections"] = dropped
-    found = limited(found, options)
-    if not found:
-        raise TrainingDataError(
-            f"No query is left of {counts['read']}: {counts['repeated']} repeated, {dropped} of "
-            "evaluation collections. Give other queries with --queries."
-        )
     name = pool.split("/")[1]
     if options.queries == CLOZE:
-        pool = _drop_sentences(store, pool, found, options, provenance)
-    vectors = _embed(store, name, sources, found, options, provenance)
-    reference = publish_queries(store, name, found, vectors, evaluation, counts, provenance)
-    return Queries(reference, pool)
+        read = cloze_queries(Pool(store.open(pool)), options)
+    elif options.queries == "collection":
+        read = [query for source in sources for query in _collection_queries(source, sources)]
+    else:
+        read = file_queries(Path(options.queries).expanduser())
+    different: dict[str, TrainingQuery] = {}
+    for query in read:
+        different.setdefault(normal_form(query.text), query)
+    queries, evaluation, dropped = check(list(different.values()), options)
+    queries = _limited(queries, options)
+    counts = {
+        "read": len(read),
+        "repeated": len(read) - len(different),
+        "of_evaluation_collections": dropped,
+    }
+    if not queries:
+        raise TrainingDataError(
+            f"No query is left of {len(read)}: {counts['repeated']} repeated, {dropped} of "
+            "evaluation collections. Give other queries with --queries."
+        )
+    known: dict[str, np.ndarray] = {}
+    if options.queries == CLOZE:
+        pool = _drop_sentences(store, pool, queries, options, provenance)
+    elif options.queries == "collection":
+        for source in sources:
+            known |= vectors_by_hash(source.embeddings.read("queries", ["text_hash", "embedding"]))
+    texts = [query.text for query in queries]
+    vectors = embed_texts(store, name, texts, options, provenance, known)
+    reference = publish_queries(store, name, queries, vectors, evaluation, counts, provenance)
+    return reference, pool
 
 
 def qualified_id(source: Source, query_id: str, sources: Sequence[Source]) -> str:
@@ -115,37 +112,23 @@ def qualified_id(source: Source, query_id: str, sources: Sequence[Source]) -> st
     return query_id if len(sources) == 1 else f"{source.name}/{query_id}"
 
 
-def distinct(queries: Sequence[TrainingQuery]) -> list[TrainingQuery]:
-    """The first query of each normal form."""
-    seen: dict[str, TrainingQuery] = {}
-    for query in queries:
-        seen.setdefault(normal_form(query.text), query)
-    return list(seen.values())
-
-
-def limited(queries: list[TrainingQuery], options: DataOptions) -> list[TrainingQuery]:
-    """At most `query_limit`, drawn at random, in their order."""
-    if options.query_limit is None or options.query_limit >= len(queries):
-        return queries
-    rng = generator(options.seed, "queries")
-    places = rng.choice(len(queries), size=options.query_limit, replace=False)
-    return [queries[place] for place in sorted(places)]
-
-
 def check(
-    queries: list[TrainingQuery], evaluation: EvaluationQueries, *, drop: bool
-) -> tuple[list[TrainingQuery], int]:
-    """The queries that are of no evaluation collection, and how many were left out.
+    queries: Sequence[TrainingQuery], options: DataOptions
+) -> tuple[list[TrainingQuery], EvaluationQueries, int]:
+    """The queries that are of no evaluation collection, these, and how many were left out.
 
     Raises:
         TrainingDataError: see `leaks.without_evaluation_queries`.
     """
+    evaluation = EvaluationQueries.of(options.evaluation, options.read_as_of)
     plain = [Query(query.query_id, query.text) for query in queries]
-    kept, dropped = without_evaluation_queries(plain, evaluation, drop=drop)
+    kept, dropped = without_evaluation_queries(
+        plain, evaluation, drop=options.drop_evaluation_queries
+    )
     for coincidence in dropped:
         log.info("left out: %s", coincidence)
     names = {query.query_id for query in kept}
-    return [query for query in queries if query.query_id in names], len(dropped)
+    return [query for query in queries if query.query_id in names], evaluation, len(dropped)
 
 
 def file_queries(path: Path) -> list[TrainingQuery]:
@@ -207,13 +190,11 @@ def publish_queries(
     artifact = store.artifact(KIND, name, key)
     if artifact.use():
         return artifact.reference
-    column = store.open(vectors).read("texts", ["embedding"])["embedding"]
+    embeddings = store.open(vectors)
     with store.draft(KIND, name) as draft:
         draft.write_part("queries", rows_to_table(rows, TRAINING_QUERIES), TRAINING_QUERIES)
-        with draft.writing(FOLDER) as folder:
-            matrix = create_matrix(folder, len(rows), column.type)
-            matrix[:] = to_matrix(column)
-            matrix.flush()
+        with filling_matrix(draft, len(rows), embeddings, "texts") as matrix:
+            copy_vectors(embeddings, matrix)
         return draft.publish(
             key=key,
             expected={"queries": 1},
@@ -245,41 +226,20 @@ class QuerySet:
         return np.asarray(self.vectors[row], dtype=np.float32)
 
 
-def _collection_queries(
-    store: Store, source: Source, sources: Sequence[Source]
-) -> list[TrainingQuery]:
-    table = store.open(source.snapshot).read("queries")
-    rows = zip(table["query_id"].to_pylist(), table["text"].to_pylist(), strict=True)
+def _limited(queries: list[TrainingQuery], options: DataOptions) -> list[TrainingQuery]:
+    """At most `query_limit`, drawn at random, in their order."""
+    if options.query_limit is None or options.query_limit >= len(queries):
+        return queries
+    rng = generator(options.seed, "queries")
+    places = rng.choice(len(queries), size=options.query_limit, replace=False)
+    return [queries[place] for place in sorted(places)]
+
+
+def _collection_queries(source: Source, sources: Sequence[Source]) -> list[TrainingQuery]:
     return [
-        TrainingQuery(qualified_id(source, query_id, sources), text, source.name)
-        for query_id, text in rows
+        TrainingQuery(qualified_id(source, row["query_id"], sources), row["text"], source.name)
+        for row in source.snapshot.read("queries").to_pylist()
     ]
-
-
-def _embed(
-    store: Store,
-    name: str,
-    sources: Sequence[Source],
-    queries: list[TrainingQuery],
-    options: DataOptions,
-    provenance: dict[str, str],
-) -> str:
-    """Vectors of the queries; those of a collection are there already."""
-    known: dict[str, np.ndarray] = {}
-    if options.queries == "collection":
-        for source in sources:
-            table = store.open(source.embeddings).read("queries", ["text_hash", "embedding"])
-            vectors = to_matrix(table["embedding"])
-            known.update(zip(table["text_hash"].to_pylist(), vectors, strict=True))
-    texts = [query.text for query in queries]
-    return embed_texts(
-        name,
-        hashes_of(texts),
-        lambda first, last: texts[first:last],
-        options,
-        provenance,
-        known=known,
-    )
 
 
 def _drop_sentences(
@@ -298,6 +258,4 @@ def _drop_sentences(
         if generator(options.seed, "cloze drop", row).random() < options.cloze_drop:
             (text,) = opened.texts([row])
             texts[row] = " ".join(text.replace(query.text, " ", 1).split())
-    if not texts:
-        return pool
-    return with_texts(store, pool, texts, options, provenance)
+    return with_texts(store, pool, texts, options, provenance) if texts else pool

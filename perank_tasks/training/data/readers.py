@@ -5,15 +5,24 @@ reader survives pickling and forking: it is opened again by its reference.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 import numpy as np
 
 from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.errors import TrainingDataError
+from perank_tasks.training.data.data_options import DataOptions
 from perank_tasks.training.data.pool import Pool
-from perank_tasks.training.data.queries import QuerySet
+from perank_tasks.training.data.queries import CLOZE, QuerySet
 from perank_tasks.training.examples import AlignmentExample, RankingExample
+
+KIND = "training_data"
+
+TERMS = {
+    "pydocs": "Python's documentation, under the PSF License Agreement",
+    CLOZE: "sentences of the passages",
+}
+NO_TERMS = "not stated: find out before you publish what is trained on it"
 
 Example = TypeVar("Example", AlignmentExample, RankingExample)
 
@@ -39,8 +48,8 @@ class _Examples(Sequence[Example]):
     @overload
     def __getitem__(self, place: int) -> Example: ...
     @overload
-    def __getitem__(self, place: slice) -> "_Examples[Example]": ...
-    def __getitem__(self, place: int | slice) -> "Example | _Examples[Example]":
+    def __getitem__(self, place: slice) -> Self: ...
+    def __getitem__(self, place: int | slice) -> Example | Self:
         if isinstance(place, slice):
             return self.select(np.arange(len(self))[place])
         return self._example(int(self.places[place]))
@@ -52,12 +61,17 @@ class _Examples(Sequence[Example]):
         store = self.artifact.store
         return type(self), (store, self.artifact.reference, self.places)
 
-    def select(self, places: Sequence[int] | np.ndarray) -> "_Examples[Example]":
+    def select(self, places: Sequence[int] | np.ndarray) -> Self:
         """A reader of some of these examples, in the order given."""
         chosen = object.__new__(type(self))
         chosen.__dict__ |= self.__dict__  # the same columns and maps, held once
         chosen.places = self.places[np.asarray(places, dtype=np.int64)]
         return chosen
+
+    @property
+    def queries(self) -> list[tuple[str, str]]:
+        """(identifier, text) of each example's query."""
+        raise NotImplementedError
 
     def _example(self, place: int) -> Example:
         raise NotImplementedError
@@ -94,8 +108,8 @@ class RankingExamples(_Examples[RankingExample]):
     def queries(self) -> list[tuple[str, str]]:
         """(identifier, text) of each example's query."""
         rows = self._lists["query_row"].to_numpy()[self.places]
-        found = {row: self._queries[row] for row in {int(row) for row in rows}}
-        return [(found[int(row)].query_id, found[int(row)].text) for row in rows]
+        queries = {int(row): self._queries[int(row)] for row in np.unique(rows)}
+        return [(queries[int(row)].query_id, queries[int(row)].text) for row in rows]
 
     def _example(self, place: int) -> RankingExample:
         line = {name: self._lists[name][place].as_py() for name in self._lists.column_names}
@@ -111,6 +125,44 @@ class RankingExamples(_Examples[RankingExample]):
             ranking=line["ranking"],
             scores=None if line["bm25"] is None else np.array(line["bm25"], np.float32),
         )
+
+
+class Joined(Sequence[Example]):
+    """Examples of several readers, one after another, as one."""
+
+    def __init__(self, parts: Sequence[_Examples[Example]]):
+        self.parts: Sequence[_Examples[Example]] = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    @overload
+    def __getitem__(self, place: int) -> Example: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Joined[Example]": ...
+    def __getitem__(self, place: int | slice) -> "Example | Joined[Example]":
+        if isinstance(place, slice):
+            return self.select(range(len(self))[place])
+        for part in self.parts:
+            if place < len(part):
+                return part[place]
+            place -= len(part)
+        raise IndexError(place)
+
+    @property
+    def queries(self) -> list[tuple[str, str]]:
+        """(identifier, text) of each example's query."""
+        return [query for part in self.parts for query in part.queries]
+
+    def select(self, places: Sequence[int] | np.ndarray) -> "Joined[Example]":
+        """Those at these places, part by part."""
+        first = 0
+        chosen: list[_Examples[Example]] = []
+        for part in self.parts:
+            here = np.asarray(places, np.int64) - first
+            chosen.append(part.select(here[(here >= 0) & (here < len(part))]))
+            first += len(part)
+        return Joined(chosen)
 
 
 def open_alignment(store: Store, reference: str) -> AlignmentExamples:
@@ -130,18 +182,29 @@ def open_ranking(store: Store, reference: str) -> RankingExamples:
 
 def terms(artifact: Artifact) -> dict[str, str]:
     """The terms of use of each source of training data, by its name."""
-    provenance = artifact.manifest.provenance
-    return {
-        key.removeprefix("terms."): note
-        for key, note in provenance.items()
-        if key.startswith("terms.")
-    }
+    notes = artifact.manifest.provenance.items()
+    return {key.removeprefix("terms."): n for key, n in notes if key.startswith("terms.")}
+
+
+def terms_of(sources: list[str], options: DataOptions) -> dict[str, str]:
+    """The terms of use of each source, for the provenance, from where `terms` reads them.
+
+    Raises:
+        TrainingDataError: terms are given for what is no source.
+    """
+    given = dict(term.split("=", 1) for term in options.terms)
+    if unknown := set(given) - set(sources):
+        raise TrainingDataError(
+            f"Terms are given for {', '.join(sorted(unknown))}, but the sources are "
+            f"{', '.join(sources)}."
+        )
+    return {f"terms.{name}": given.get(name) or TERMS.get(name, NO_TERMS) for name in sources}
 
 
 def _check_stage(artifact: Artifact, stage: str) -> None:
-    found = artifact.manifest.config.get("stage")
-    if found != stage:
+    made_for = artifact.manifest.config.get("stage")
+    if made_for != stage:
         raise TrainingDataError(
-            f"{artifact.reference} is data for {found or 'something else'}, and {stage} is asked "
-            f"for; make it with perank train data --stage {stage}"
+            f"{artifact.reference} is data for {made_for or 'something else'}, and {stage} is "
+            f"asked for; make it with perank train data --stage {stage}"
         )

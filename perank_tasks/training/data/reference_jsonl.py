@@ -9,41 +9,31 @@ One JSON object a line:
     query, query_id       ours and optional: where they are, nothing is read out of a prompt
 
 Texts are embedded with the options' embedder; the file has no scores, so there is no BM25.
+
+Notes: memory holds every text once.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from perank_tasks.artifacts.store import Artifact, Store, artifact_key
+from perank_tasks.artifacts.store import Store, artifact_key
 from perank_tasks.collections.lines import Record, json_records
 from perank_tasks.errors import CollectionError, TrainingDataError
 from perank_tasks.models.find import file_sha256
-from perank_tasks.night.provenance import fingerprint
-from perank_tasks.perank.embedders import identify
-from perank_tasks.schemas import RANKING_DATA, TRAINING_PASSAGES, rows_to_table
-from perank_tasks.settings import Settings
+from perank_tasks.schemas import RANKING_DATA, rows_to_table
 from perank_tasks.support.text import clean_text
-from perank_tasks.training.data.leaks import EvaluationQueries, normal_form
-from perank_tasks.training.data.make import KIND, terms_of
-from perank_tasks.training.data.options import DataOptions
+from perank_tasks.training.data.data_options import DataOptions
+from perank_tasks.training.data.leaks import normal_form
 from perank_tasks.training.data.pool import KIND as POOL_KIND
+from perank_tasks.training.data.pool import publish_texts
 from perank_tasks.training.data.queries import TrainingQuery, check, publish_queries
-from perank_tasks.training.data.vectors import (
-    FOLDER,
-    create_matrix,
-    embed_texts,
-    hashes_of,
-    to_matrix,
-)
-from perank_tasks.warehouse.registry import local
-
-ROWS_A_BATCH = 1024
+from perank_tasks.training.data.readers import KIND, terms_of
+from perank_tasks.training.data.vectors import embed_texts, embedder_config, hashes_of
 
 # The prompt's last mention of the query, and its first.
 _QUERY = (
@@ -77,162 +67,123 @@ def read_reference(path: Path) -> Iterator[ReferenceList]:
         raise TrainingDataError(str(error)) from error
 
 
-def make_from_reference(options: DataOptions) -> str:
+def make_from_reference(store: Store, options: DataOptions, machine: dict[str, str]) -> str:
     """Read the options' `reference_jsonl` into training data; returns the reference.
 
     Raises:
         TrainingDataError: the file is not as it should be, or holds queries of an evaluation
             collection.
     """
-    settings = Settings.from_environment()
-    store = Store(settings.root)
-    machine = fingerprint(settings.threads)
     path = Path(options.reference_jsonl or "").expanduser()
     if not path.is_file():
         raise TrainingDataError(f"{path}: no such file; give the reference's JSONL file")
     source = path.name.partition(".")[0]
     name = options.name or re.sub(r"[^A-Za-z0-9._-]", "-", source)
-    content = file_sha256(path)
-    found, lines = _gather_queries(path, source)
-    evaluation = EvaluationQueries.of(options.evaluation, options.as_of or datetime.now(UTC).date())
-    kept, dropped = check(list(found.values()), evaluation, drop=options.drop_evaluation_queries)
-    if not kept:
+    file = _read_file(path, source)
+    queries, evaluation, dropped = check(list(file.queries.values()), options)
+    if not queries:
         raise TrainingDataError(f"{path}: every query is of an evaluation collection")
-    pool, rows = _make_pool(store, path, source, name, content, options, machine)
-    texts = [query.text for query in kept]
-    vectors = embed_texts(name, hashes_of(texts), lambda a, b: texts[a:b], options, machine)
+    content = file_sha256(path)
+    pool = _make_pool(store, name, path, content, file.texts, options, machine)
+    texts = [query.text for query in queries]
+    vectors = embed_texts(store, name, texts, options, machine)
     counts = {
-        "read": lines,
-        "repeated": lines - len(found),
+        "read": len(file.lists),
+        "repeated": len(file.lists) - len(file.queries),
         "of_evaluation_collections": dropped,
     }
-    queries = publish_queries(store, name, kept, vectors, evaluation, counts, machine)
+    reference = publish_queries(store, name, queries, vectors, evaluation, counts, machine)
     config: dict[str, Any] = {"stage": "ranking", "teacher": "the file's own ranking"}
     terms = terms_of([source], options)
-    key = artifact_key(content=content, pool=pool, queries=queries, terms=terms, **config)
+    key = artifact_key(content=content, pool=pool, queries=reference, terms=terms, **config)
     artifact = store.artifact(KIND, name, key)
     if artifact.use():
         return artifact.reference
-    places = {normal_form(query.text): place for place, query in enumerate(kept)}
-    examples = artifact.write_part("lists", _lists(path, places, kept, rows), RANKING_DATA)
+    lists = _lists(file, queries)
+    artifact.write_part("lists", lists, RANKING_DATA)
     return artifact.publish(
         expected={"lists": 1},
-        inputs={"passages": pool, "queries": queries},
+        inputs={"passages": pool, "queries": reference},
         config=config,
         counts={
-            "examples": examples,
-            "queries": len(kept),
+            "examples": lists.num_rows,
+            "queries": len(queries),
             "queries_of_evaluation_collections": dropped,
         },
         provenance=machine | terms,
     )
 
 
-def _gather_queries(path: Path, source: str) -> tuple[dict[str, TrainingQuery], int]:
-    """Each query once, by its normal form, and how many lists there are."""
-    found: dict[str, TrainingQuery] = {}
+@dataclass
+class _File:
+    """A file, with every text and every query once.
+
+    Attributes:
+        texts: {text hash: text}, in the order in which they appear.
+        queries: {normal form: query}, likewise.
+        lists: of each line the query's normal form, the texts' hashes and the ranking.
+    """
+
+    texts: dict[str, str]
+    queries: dict[str, TrainingQuery]
+    lists: list[tuple[str, list[str], list[int]]]
+
+
+def _read_file(path: Path, source: str) -> _File:
+    file = _File({}, {}, [])
     taken: dict[str, str] = {}
-    lines = 0
     for number, line in enumerate(read_reference(path), 1):
         query_id = line.query_id or f"{source}-{number}"
         form = normal_form(line.query)
-        if form not in found:
+        if form not in file.queries:
             if query_id in taken:
                 raise TrainingDataError(
                     f"{line.where}: query_id {query_id!r} is that of another query, "
                     f"{taken[query_id]!r}; give each query one of its own"
                 )
             taken[query_id] = line.query
-            found[form] = TrainingQuery(query_id, line.query, source)
-        lines = number
-    if not found:
+            file.queries[form] = TrainingQuery(query_id, line.query, source)
+        hashes = hashes_of(line.texts)
+        for text, name in zip(line.texts, hashes, strict=True):
+            file.texts.setdefault(name, text)
+        file.lists.append((form, hashes, line.ranking))
+    if not file.lists:
         raise TrainingDataError(f"{path}: the file is empty; expected one list a line")
-    return found, lines
+    return file
 
 
 def _make_pool(
     store: Store,
-    path: Path,
-    source: str,
     name: str,
+    path: Path,
     content: str,
+    texts: dict[str, str],
     options: DataOptions,
     machine: dict[str, str],
-) -> tuple[str, dict[str, int]]:
-    """Publish the file's texts, each once, with their vectors; also rows by text hash."""
-    config = {
-        "file": path.name,
-        "sha256": content,
-        "embedder": identify(local(options.embedder, store), Settings.from_environment())
-        | {"name": options.embedder},
-        "precision": options.embedding_precision,
-    }
-    artifact = store.artifact(POOL_KIND, name, artifact_key(**config))
+) -> str:
+    """Publish the file's texts with their vectors; returns the reference."""
+    config = {"file": path.name, "sha256": content, **embedder_config(store, options)}
+    key = artifact_key(**config)
+    artifact = store.artifact(POOL_KIND, name, key)
     if artifact.use():
-        hashes = artifact.read("passages", ["text_hash"])["text_hash"].to_pylist()
-        return artifact.reference, {h: row for row, h in enumerate(hashes)}
-    rows: dict[str, int] = {}
-    with store.draft(POOL_KIND, name) as draft:
-        draft.write_part("passages", _passages(path, source, rows), TRAINING_PASSAGES)
-        column = draft.read("passages", ["text"], shard=0)["text"]
-        vectors = embed_texts(
-            name, list(rows), lambda a, b: column[a:b].to_pylist(), options, machine
-        )
-        with draft.writing(FOLDER) as folder:
-            _fill(folder, store.open(vectors), len(rows))
-        reference = draft.publish(
-            key=artifact.reference.rpartition("/")[2],
-            expected={"passages": 1},
-            inputs={"embeddings": vectors},
-            config=config,
-            counts={"passages": len(rows)},
-            provenance=machine,
-        )
-    return reference, rows
+        return artifact.reference
+    vectors = embed_texts(store, name, list(texts.values()), options, machine)
+    return publish_texts(store, name, key, texts, vectors, config=config, provenance=machine)
 
 
-def _fill(folder: Path, vectors: Artifact, rows: int) -> None:
-    dataset = vectors.dataset("texts")
-    matrix = create_matrix(folder, rows, dataset.schema.field("embedding").type)
-    first = 0
-    for batch in dataset.to_batches(columns=["embedding"]):
-        block = to_matrix(batch["embedding"])
-        matrix[first : first + len(block)] = block
-        first += len(block)
-    matrix.flush()
-
-
-def _passages(path: Path, source: str, rows: dict[str, int]) -> Iterator[pa.RecordBatch]:
-    batch: list[tuple] = []
-    for line in read_reference(path):
-        for text, name in zip(line.texts, hashes_of(line.texts), strict=True):
-            if name not in rows:
-                rows[name] = len(rows)
-                batch.append((name, text, name, [f"{source}/{name}"]))
-        if len(batch) >= ROWS_A_BATCH:
-            yield from rows_to_table(batch, TRAINING_PASSAGES).to_batches()
-            batch = []
-    yield from rows_to_table(batch, TRAINING_PASSAGES).to_batches()
-
-
-def _lists(
-    path: Path, places: dict[str, int], queries: list[TrainingQuery], rows: dict[str, int]
-) -> Iterator[pa.RecordBatch]:
-    batch: list[tuple] = []
-    numbers: dict[int, int] = {}
-    for line in read_reference(path):
-        place = places.get(normal_form(line.query))
-        if place is None:  # of an evaluation collection
-            continue
-        number = numbers[place] = numbers.get(place, -1) + 1
-        passages = [rows[name] for name in hashes_of(line.texts)]
-        unknown = (None, None, None, None)
-        head = (place, queries[place].query_id, number)
-        batch.append((*head, passages, line.ranking, *unknown))
-        if len(batch) >= ROWS_A_BATCH:
-            yield from rows_to_table(batch, RANKING_DATA).to_batches()
-            batch = []
-    yield from rows_to_table(batch, RANKING_DATA).to_batches()
+def _lists(file: _File, queries: Sequence[TrainingQuery]) -> pa.Table:
+    """The lists of these queries; those of evaluation collections are left out."""
+    rows = {text_hash: row for row, text_hash in enumerate(file.texts)}
+    places = {normal_form(query.text): place for place, query in enumerate(queries)}
+    numbers: dict[str, int] = {}
+    lines = []
+    for form, hashes, ranking in file.lists:
+        if form in places:
+            number = numbers[form] = numbers.get(form, -1) + 1
+            head = (places[form], queries[places[form]].query_id, number)
+            unknown = (None, None, None, None)
+            lines.append((*head, [rows[name] for name in hashes], ranking, *unknown))
+    return rows_to_table(lines, RANKING_DATA)
 
 
 def _read_list(record: Record) -> ReferenceList:

@@ -1,12 +1,12 @@
 """Vectors of texts that no collection's embedding artifact has, and vectors mapped into memory.
 
 In: texts. Out: the artifact `training_embeddings/<name>/<key>`, table `texts`, rows as in an
-embedding artifact, in shards that a killed run goes on from. A text that an earlier one has,
-by the same embedder, is not embedded again.
+embedding artifact, in shards from which a killed run is resumed. A text that an earlier artifact
+has, by the same embedder, is not embedded again.
 """
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,18 +22,19 @@ from perank_tasks.settings import Settings
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
 from perank_tasks.support.text import text_hash
-from perank_tasks.training.data.options import DataOptions
+from perank_tasks.training.data.data_options import DataOptions
 from perank_tasks.warehouse.registry import local
 
+KIND = "training_embeddings"
 TEXTS_A_SHARD = 4096
 TEXTS_A_CALL = 512
 FOLDER, FILE = "vectors", "embeddings.npy"
 
 
 def embed_texts(
+    store: Store,
     name: str,
-    hashes: list[str],
-    read: Callable[[int, int], list[str]],
+    texts: Sequence[str],
     options: DataOptions,
     provenance: dict[str, str],
     known: Mapping[str, np.ndarray] | None = None,
@@ -41,32 +42,22 @@ def embed_texts(
     """Embed texts in shards; returns the reference.
 
     Args:
-        hashes: of every text, by `text_hash`.
-        read: the texts from one place to another, in the order of the hashes.
-        known: vectors that are there already, by hash, by the same embedder.
+        known: vectors that are there already, by text hash, by the same embedder.
     """
-    settings = Settings.from_environment()
-    store = Store(settings.root)
-    config = {
-        "embedder": identify(local(options.embedder, store), settings) | {"name": options.embedder},
-        "precision": options.embedding_precision,
-    }
-    key = artifact_key(texts=stable_hash(hashes), **config)
-    artifact = store.artifact("training_embeddings", name, key)
+    config, hashes = embedder_config(store, options), hashes_of(texts)
+    artifact = store.artifact(KIND, name, artifact_key(texts=stable_hash(hashes), **config))
     if artifact.use():
         return artifact.reference
-    shards = -(-len(hashes) // TEXTS_A_SHARD)
+    shards = range(-(-len(hashes) // TEXTS_A_SHARD))
     with progress("embedding texts", len(hashes), "texts") as advance:
-        for shard in range(shards):
-            first = shard * TEXTS_A_SHARD
-            some = hashes[first : first + TEXTS_A_SHARD]
+        for shard in shards:
+            here = slice(shard * TEXTS_A_SHARD, (shard + 1) * TEXTS_A_SHARD)
             if not artifact.has_part("texts", shard):
-                texts = read(first, first + len(some))
-                _embed_shard(artifact, shard, some, texts, options, settings, config, known or {})
-            advance(len(some))
-    stats = [artifact.part_stats("texts", shard) for shard in range(shards)]
+                _embed_shard(artifact, shard, hashes[here], texts[here], options, known or {})
+            advance(len(hashes[here]))
+    stats = [artifact.part_stats("texts", shard) for shard in shards]
     return artifact.publish(
-        expected={"texts": shards},
+        expected={"texts": len(shards)},
         inputs={},
         config=config,
         counts={"embedded": sum(s["embedded"] for s in stats), "stats": total(stats)},
@@ -74,54 +65,63 @@ def embed_texts(
     )
 
 
+def embedder_config(store: Store, options: DataOptions) -> dict[str, Any]:
+    """What makes the vectors of a text what they are."""
+    identity = identify(local(options.embedder, store), Settings.from_environment())
+    return {
+        "embedder": identity | {"name": options.embedder},
+        "precision": options.embedding_precision,
+    }
+
+
 def _embed_shard(
     artifact: Artifact,
     shard: int,
     hashes: list[str],
-    texts: list[str],
+    texts: Sequence[str],
     options: DataOptions,
-    settings: Settings,
-    config: dict[str, Any],
     known: Mapping[str, np.ndarray],
 ) -> None:
     meter = Meter()
-    vectors = {h: known[h] for h in hashes if h in known}
-    vectors |= _known_vectors(artifact, config, [h for h in hashes if h not in known])
-    todo = [(h, t) for h, t in dict(zip(hashes, texts, strict=True)).items() if h not in vectors]
-    if todo:
+    meter.items = len(hashes)
+    vectors = {name: known[name] for name in hashes if name in known}
+    unknown = [name for name in hashes if name not in known]
+    vectors |= _earlier_vectors(artifact, options, unknown)
+    new = {n: text for n, text in zip(hashes, texts, strict=True) if n not in vectors}
+    if new:
         embedder = load(
             local(options.embedder, artifact.store),
-            settings,
+            Settings.from_environment(),
             trust_remote_code=options.trust_remote_code,
         )
         meter.device = embedder.device
-    for start in range(0, len(todo), TEXTS_A_CALL):
-        chunk = todo[start : start + TEXTS_A_CALL]
-        encoded = embedder.encode([text for _, text in chunk])
-        _check(encoded, [text for _, text in chunk])
-        vectors.update(zip((h for h, _ in chunk), encoded, strict=True))
-    meter.items = len(hashes)
+    for start in range(0, len(new), TEXTS_A_CALL):
+        names = list(new)[start : start + TEXTS_A_CALL]
+        encoded = embedder.encode([new[name] for name in names])
+        _check(encoded, [new[name] for name in names])
+        vectors.update(zip(names, encoded, strict=True))
     schema = embeddings_schema(len(vectors[hashes[0]]), options.embedding_precision)
     column = schema.field("embedding").type
     flat = np.array([vectors[h] for h in hashes], column.value_type.to_pandas_dtype()).ravel()
-    names = pa.array(hashes, pa.string())
+    ids = pa.array(hashes, pa.string())
     values = pa.FixedSizeListArray.from_arrays(pa.array(flat), type=column)
-    rows = pa.table([names, names, values], schema=schema)
+    rows = pa.table([ids, ids, values], schema=schema)
     artifact.write_part(
-        "texts", rows, schema, shard=shard, stats=lambda: meter.stats() | {"embedded": len(todo)}
+        "texts", rows, schema, shard=shard, stats=lambda: meter.stats() | {"embedded": len(new)}
     )
 
 
-def _known_vectors(
-    artifact: Artifact, config: dict[str, Any], hashes: list[str]
+def _earlier_vectors(
+    artifact: Artifact, options: DataOptions, hashes: list[str]
 ) -> dict[str, np.ndarray]:
+    """Vectors of the newest published texts of that name by the same embedder, by hash."""
+    store = artifact.store
     kind, name, _ = artifact.reference.split("/")
-    for earlier in artifact.store.published(kind, name) if hashes else ():
+    config = embedder_config(store, options)
+    for earlier in store.published(kind, name) if hashes else ():
         if earlier.manifest.config == config:
             wanted = pc.field("text_hash").isin(pa.array(hashes, pa.string()))
-            rows = earlier.read("texts", ["text_hash", "embedding"], wanted)
-            matrix = to_matrix(rows["embedding"])
-            return dict(zip(rows["text_hash"].to_pylist(), matrix, strict=True))
+            return vectors_by_hash(earlier.read("texts", ["text_hash", "embedding"], wanted))
     return {}
 
 
@@ -136,6 +136,11 @@ def _check(vectors: np.ndarray, texts: list[str]) -> None:
         )
 
 
+def hashes_of(texts: Sequence[str]) -> list[str]:
+    """The `text_hash` of texts without titles."""
+    return [text_hash(None, text) for text in texts]
+
+
 def to_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """A column of embeddings as (rows, dimension) float32."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
@@ -144,19 +149,36 @@ def to_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return flat.astype(np.float32).reshape(-1, column.type.list_size)
 
 
-def hashes_of(texts: list[str]) -> list[str]:
-    """The `text_hash` of texts without titles."""
-    return [text_hash(None, text) for text in texts]
+def vectors_by_hash(table: pa.Table) -> dict[str, np.ndarray]:
+    """Vectors of a table with the columns `text_hash` and `embedding`."""
+    matrix = to_matrix(table["embedding"])
+    return dict(zip(table["text_hash"].to_pylist(), matrix, strict=True))
 
 
-def create_matrix(folder: Path, rows: int, column: pa.FixedSizeListType) -> np.memmap:
-    """A (rows, dimension) file to fill, in the precision of a column of embeddings."""
-    return np.lib.format.open_memmap(
-        folder / FILE,
-        mode="w+",
-        dtype=column.value_type.to_pandas_dtype(),
-        shape=(rows, column.list_size),
-    )
+@contextmanager
+def filling_matrix(
+    draft: Artifact, rows: int, embeddings: Artifact, table: str
+) -> Iterator[np.ndarray]:
+    """A draft's file of vectors, (rows, dimension), to fill: as wide and precise as those of
+    another artifact's table."""
+    column = embeddings.dataset(table).schema.field("embedding").type
+    with draft.writing(FOLDER) as folder:
+        matrix = np.lib.format.open_memmap(
+            folder / FILE,
+            mode="w+",
+            dtype=column.value_type.to_pandas_dtype(),
+            shape=(rows, column.list_size),
+        )
+        yield matrix
+        matrix.flush()
+
+
+def copy_vectors(embeddings: Artifact, matrix: np.ndarray) -> None:
+    """Fill a matrix with the vectors of a `training_embeddings` artifact, batch by batch."""
+    first = 0
+    for batch in embeddings.dataset("texts").to_batches(columns=["embedding"]):
+        matrix[first : first + batch.num_rows] = to_matrix(batch["embedding"])
+        first += batch.num_rows
 
 
 def open_matrix(artifact: Artifact) -> np.ndarray:

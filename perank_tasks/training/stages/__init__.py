@@ -2,6 +2,6 @@
 
 One stage, one file, one public function, as in `perank_tasks.night`: it takes the planned run and
 references of artifacts, publishes an artifact and returns its reference. A DAG task only calls it,
-and so does `perank train run`. What is published already is found and not made again, so that a
-run that was killed goes on.
+and so does `perank train run`. What is published already is reused, so that a run that was killed
+is resumed.
 """

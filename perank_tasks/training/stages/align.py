@@ -9,31 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from perank_tasks.artifacts.store import Store
-from perank_tasks.settings import Settings
-from perank_tasks.training.kept import keep_training
-from perank_tasks.training.options import Training
-from perank_tasks.warehouse import registry
+from perank_tasks.training.alignment import align
+from perank_tasks.training.data.readers import open_alignment
+from perank_tasks.training.kept import keep_training, run_in
+from perank_tasks.training.run_options import Training
+from perank_tasks.warehouse.registry import open_store
 
 
 def align_projector(training: Training, data: dict[str, str]) -> str | None:
-    """Train the projector, or find it trained; returns the reference.
+    """Train the projector, unless that was done; returns the reference.
 
     Raises:
         ConfigError: a base model that does not exist, or a start that does not fit.
         TrainingError: too little data, or a loss that is not finite.
     """
-    from perank_tasks.training.align import align
-    from perank_tasks.training.data import open_alignment
-
     if not training.options.align:
         return None
-    settings = Settings.from_environment()
-    store = Store(settings.root)
-    reference = data["alignment"]
-    recipe = training.align
+    store, reference, recipe = open_store(), data["alignment"], training.align
 
-    def train(out: Path) -> dict[str, Any]:
+    def train(folder: Path) -> dict[str, Any]:
         passages = open_alignment(store, reference)
         order = np.random.default_rng(recipe.seed).permutation(len(passages))
         held_out = min(recipe.eval_examples, len(order) // 5)
@@ -41,18 +35,13 @@ def align_projector(training: Training, data: dict[str, str]) -> str | None:
             recipe,
             passages.select(np.sort(order[held_out:])),
             passages.select(order[:held_out]),
-            out,
-            cache=settings.cache,
-            threads=settings.threads,
-            start=training.start and registry.local(training.start, store),
-            data={"reference": reference},
+            run_in(folder, store, start=training.start, reference=reference),
         )
 
     return keep_training(
         store,
-        "align",
+        recipe,
         train,
-        recipe=recipe.model_dump(mode="json"),
         inputs={"data": reference},
         content={"start": training.start_hash},
         provenance=training.fingerprint,

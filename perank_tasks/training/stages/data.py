@@ -5,11 +5,11 @@ one where the run leaves stage 1 out.
 """
 
 from perank_tasks.training.data.make import make_training_data
-from perank_tasks.training.options import Training
+from perank_tasks.training.run_options import Training
 
 
 def make_data(training: Training) -> dict[str, str]:
-    """Make the data or find it made; returns the references by stage.
+    """Make the data, unless it is there; returns the references by stage.
 
     Raises:
         ConfigError, CollectionError: a collection, a model or a file is not there.

@@ -6,13 +6,11 @@ promoted stays registered, and a person may promote it by hand.
 """
 
 import logging
-from typing import Any, TypedDict
+from typing import TypedDict
 
-from perank_tasks.artifacts.store import Store
-from perank_tasks.settings import Settings
-from perank_tasks.training.comparing import MAIN, in_words, read_tests
-from perank_tasks.training.options import Training, TrainingOptions
-from perank_tasks.training.stages.evaluate import CHAMPION_ARM, NEW
+from perank_tasks.training.evaluation import MAIN, Evaluation, in_words
+from perank_tasks.training.night import CHAMPION
+from perank_tasks.training.run_options import Training, TrainingOptions
 from perank_tasks.warehouse import registry
 from perank_tasks.warehouse.comparison import MeasureComparison
 
@@ -33,13 +31,17 @@ class Promoted(TypedDict):
 
 def promote_checkpoint(training: Training, registered: str, evaluation: str) -> Promoted:
     """Promote the checkpoint if the run's rule allows it; deciding twice is deciding once."""
-    store = Store(Settings.from_environment().root)
-    measured = store.open(evaluation)
-    test = read_tests(measured.read("tests"))[CHAMPION_ARM, NEW][MAIN]
+    store = registry.open_store()
+    measured = Evaluation.read(store, evaluation)
+    test = measured.tests[CHAMPION]
     promotes, why = decide(test, training.options)
-    collection = measured.manifest.config["collection"]
-    reason = f"{MAIN} on {collection} against {training.champion}: {in_words(test)}; {why}"
-    if promotes and not _decided(store, registered, evaluation):
+    reason = f"{MAIN} on {measured.collection} against {training.champion}: {in_words(test)}; {why}"
+    # A person may have withdrawn what this evaluation has led to already.
+    decided = any(
+        (act["checkpoint"], act["evaluation"]) == (registered, evaluation)
+        for act in registry.all_decisions(store)
+    )
+    if promotes and not decided:
         registry.promote(
             store, registered, WHO, reason, as_of=training.run_date, evaluation=evaluation
         )
@@ -72,12 +74,3 @@ def decide(test: MeasureComparison, options: TrainingOptions) -> tuple[bool, str
     if test.delta < 0 and -test.delta >= options.max_loss:
         return False, f"worse by {options.max_loss:g} or more"
     return True, "not worse"
-
-
-def _decided(store: Store, checkpoint: str, evaluation: str) -> bool:
-    """Whether this evaluation has led to a promotion already: a person may have withdrawn it."""
-    return any(_is_of(act, checkpoint, evaluation) for act in registry.all_decisions(store))
-
-
-def _is_of(act: dict[str, Any], checkpoint: str, evaluation: str) -> bool:
-    return act["checkpoint"] == checkpoint and act["evaluation"] == evaluation

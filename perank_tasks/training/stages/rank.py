@@ -6,91 +6,71 @@ its own.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from perank_tasks.artifacts.store import Store
-from perank_tasks.settings import Settings
-from perank_tasks.training.kept import keep_training
-from perank_tasks.training.options import Training
-from perank_tasks.warehouse import registry
+from perank_tasks.night.site import Site
+from perank_tasks.training.data import splits
+from perank_tasks.training.data.readers import RankingExamples, open_ranking
+from perank_tasks.training.judged_collection import JudgedCollection
+from perank_tasks.training.kept import keep_training, run_in
+from perank_tasks.training.ranking import learn_to_rank as train_to_rank
+from perank_tasks.training.run_options import Training
+from perank_tasks.warehouse.registry import open_store
 
-if TYPE_CHECKING:
-    from perank_tasks.perank import PERank
-    from perank_tasks.training.rank import Judge
 
-
-def learn_to_rank(
-    training: Training,
-    data: dict[str, str],
-    aligned: str | None,
-    queries: frozenset[str] | None = None,
-) -> str:
-    """Train to rank, or find it done; returns the reference.
-
-    Args:
-        queries: train on lists of these alone (their identifiers); None: on all.
+def learn_to_rank(training: Training, data: dict[str, str], aligned: str | None) -> str:
+    """Train to rank, unless that was done; returns the reference.
 
     Raises:
         ConfigError: a base model that does not exist, or a start that does not fit the recipe.
         TrainingError: too little data, or a loss that is not finite.
+        TrainingDataError: fewer queries than folds.
     """
-    from perank_tasks.training.data import hold_out, open_ranking
-    from perank_tasks.training.rank import learn_to_rank as learn
+    store, reference = open_store(), data["ranking"]
+    recipe, share, stop = training.rank, training.options.stop_share, training.stop_collection
+    lists, left_out = _without_fold(training, open_ranking(store, reference))
 
-    settings = Settings.from_environment()
-    store = Store(settings.root)
-    recipe, share = training.rank, training.options.stop_share
-    inputs = {"data": data["ranking"]}
-    if aligned:
-        inputs["start"] = aligned
-    start = aligned or training.start
-
-    def train(out: Path) -> dict[str, Any]:
-        lists: Any = open_ranking(store, data["ranking"])
-        if queries is not None:
-            lists = lists.select([i for i, (q, _) in enumerate(lists.queries) if q in queries])
-        development = lists.select([])
+    def train(folder: Path) -> dict[str, Any]:
+        kept, held_out = lists, lists.select([])
         if share:
-            kept, held_out = hold_out(lists.queries, share, recipe.seed)
-            lists, development = lists.select(kept), lists.select(held_out)
-        return learn(
+            kept, held_out = map(lists.select, splits.hold_out(lists.queries, share, recipe.seed))
+        return train_to_rank(
             recipe,
-            lists,
-            development,
-            out,
-            cache=settings.cache,
-            threads=settings.threads,
-            start=start and registry.local(start, store),
-            data={"reference": data["ranking"]},
-            judge=_judge(training),
+            kept,
+            held_out,
+            run_in(folder, store, start=aligned or training.start, reference=reference),
+            judge=JudgedCollection(stop, training, Site.from_environment()) if stop else None,
         )
 
     return keep_training(
         store,
-        "rank",
+        recipe,
         train,
-        recipe=recipe.model_dump(mode="json"),
-        inputs=inputs,
+        inputs={"data": reference} | ({"start": aligned} if aligned else {}),
         content={
             "start": None if aligned else training.start_hash,
             "stop_share": share,
-            "stop_collection": training.stop_collection,
-            "queries": sorted(queries) if queries is not None else None,
+            "stop_collection": stop,
+            "queries": sorted({query_id for query_id, _ in lists.queries}) if left_out else None,
         },
         provenance=training.fingerprint,
     )
 
 
-def _judge(training: Training) -> "Judge | None":
-    """What measures a ranker on the collection that says when to stop."""
-    if training.stop_collection is None:
-        return None
-    from perank_tasks.training.comparing import MAIN
-    from perank_tasks.training.judged import Judged, mean_of
+def queries_left_out(training: Training, data: dict[str, str], store: Store) -> frozenset[str]:
+    """The texts of the queries that the run's fold leaves out, to be measured on."""
+    _, left_out = _without_fold(training, open_ranking(store, data["ranking"]))
+    return frozenset(text for _, text in left_out.queries) if left_out else frozenset()
 
-    judged = Judged(training.stop_collection, training)
 
-    def judge(ranker: "PERank") -> dict[str, float]:
-        return {MAIN: mean_of(judged.measure(ranker), MAIN)}
-
-    return judge
+def _without_fold(
+    training: Training, lists: RankingExamples
+) -> tuple[RankingExamples, RankingExamples | None]:
+    """The lists that are trained on, and those of the fold; None where there are no folds."""
+    folds = training.options.folds
+    if folds is None:
+        return lists, None
+    pairs = splits.folds(lists.queries, folds, training.rank.seed)
+    kept, left_out = pairs[training.options.fold - 1]
+    return lists.select(kept), lists.select(left_out)

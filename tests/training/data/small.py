@@ -4,8 +4,9 @@ from typing import Any
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.settings import Settings
-from perank_tasks.training.data import DataOptions, make_training_data, open_ranking
-from perank_tasks.training.data.readers import RankingExamples
+from perank_tasks.training.data.data_options import DataOptions
+from perank_tasks.training.data.make import make_training_data
+from perank_tasks.training.data.readers import RankingExamples, open_ranking
 from tests.small import GOLDEN, NIGHT
 
 EMBEDDER = f"checkpoint:{GOLDEN}"

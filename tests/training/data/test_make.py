@@ -12,10 +12,11 @@ from perank_tasks.collections.pydocs import DATA
 from perank_tasks.errors import ConfigError, TrainingDataError
 from perank_tasks.perank.embedders import load
 from perank_tasks.settings import Settings
-from perank_tasks.training.data import make, make_training_data, open_alignment, open_ranking
-from perank_tasks.training.data.first_stage import FirstStage
+from perank_tasks.training.data import make
+from perank_tasks.training.data.make import make_training_data
 from perank_tasks.training.data.pool import Pool
-from perank_tasks.training.data.readers import terms
+from perank_tasks.training.data.readers import open_alignment, open_ranking, terms
+from perank_tasks.training.data.scorers import FirstStage
 from tests.small import TOPICS, some_passages, some_qrels, write_collection
 from tests.training.data.small import EMBEDDER, columns, small_lists, small_options, the_store
 

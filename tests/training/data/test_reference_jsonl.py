@@ -13,8 +13,9 @@ from perank_tasks.errors import TrainingDataError
 from perank_tasks.perank.embedders import load
 from perank_tasks.perank.prompt import RELEASED_V1
 from perank_tasks.settings import Settings
-from perank_tasks.training.data import DataOptions, make_training_data, open_ranking
-from perank_tasks.training.data.readers import RankingExamples, terms
+from perank_tasks.training.data.data_options import DataOptions
+from perank_tasks.training.data.make import make_training_data
+from perank_tasks.training.data.readers import RankingExamples, open_ranking, terms
 from perank_tasks.training.data.reference_jsonl import read_reference
 from tests.small import TOPICS
 from tests.training.data.small import EMBEDDER, the_store

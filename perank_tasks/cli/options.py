@@ -1,0 +1,94 @@
+"""Options of commands, from a class of options: one flag a field, and a checked object of it.
+
+Numbers and switches are read by the command line; the class checks everything else, with errors
+that name the option. Nothing of a class has to be written a second time to be asked for.
+"""
+
+import inspect
+import textwrap
+import types
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from perank_tasks.config import Options
+
+T = TypeVar("T", bound=Options)
+
+
+def takes_options(
+    kind: type[T], *, whole: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator of Typer commands, whose first argument is a `kind` made of its fields' flags.
+
+    What is not given is left to the class. A command's other arguments are its own options, and
+    stand before those in its help.
+
+    Args:
+        whole: fields that are lists of texts with commas in them. The items of other lists may be
+            separated by commas; the items of either may be given one by one.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+
+        def run(**values: Any) -> None:
+            mine = {parameter.name: values.pop(parameter.name) for parameter in own}
+            command(kind.parse(_given(values, whole)), **mine)
+
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [parameter.replace(kind=keyword) for parameter in own]
+        for name, field in kind.model_fields.items():
+            annotation = _annotation(name, field, commas=name not in whole)
+            parameters.append(inspect.Parameter(name, keyword, default=None, annotation=annotation))
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        run.__doc__ = command.__doc__
+        return run
+
+    return decorate
+
+
+def described(fields: Mapping[str, str]) -> str:
+    """Names and descriptions in lines, for the help of `--set NAME=VALUE`: click leaves lines
+    below a backspace character as they are."""
+    lines = (
+        textwrap.fill(f"{name}: {text}", 78, initial_indent="  ", subsequent_indent="      ")
+        for name, text in fields.items()
+    )
+    return "\b\n" + "\n".join(lines) + "\n"
+
+
+def description(field: FieldInfo) -> str:
+    """A field's description in one line."""
+    return " ".join((field.description or "").split())
+
+
+def _annotation(name: str, field: FieldInfo, *, commas: bool) -> Any:
+    flag = f"--{name.replace('_', '-')}"
+    is_list = get_origin(field.annotation) is tuple
+    kinds = (
+        get_args(field.annotation)
+        if get_origin(field.annotation) is types.UnionType
+        else (field.annotation,)
+    )
+    kind: Any = next((kind for kind in kinds if kind in (bool, int, float)), str)
+    text = description(field) + (" Separated by commas." if is_list and commas else "")
+    default = None if field.is_required() else field.default
+    if default not in (None, "", ()):
+        text += f" [default: {','.join(default) if is_list else default}]"
+    flags = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
+    option = typer.Option(flags, help=text, show_default=False)
+    return Annotated[(list[str] if is_list else kind) | None, option]
+
+
+def _given(values: Mapping[str, Any], whole: Collection[str]) -> dict[str, Any]:
+    """What was given, lists as tuples of their items."""
+    given = {name: value for name, value in values.items() if value not in (None, [])}
+    for name, value in given.items():
+        if isinstance(value, list):
+            texts = value if name in whole else [part for text in value for part in text.split(",")]
+            given[name] = tuple(filter(None, map(str.strip, texts)))
+    return given

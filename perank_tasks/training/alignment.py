@@ -1,0 +1,216 @@
+"""Stage 1, alignment: in, passages with embeddings; out, a checkpoint whose projector learnt.
+
+The LLM, which is frozen, says a passage's text from the one token that its projected embedding
+makes; the loss is the text's cross-entropy. What the token is worth is measured against a control
+in the same evaluation: the same passages, each with another one's embedding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from perank_tasks.errors import TrainingError
+from perank_tasks.perank.checkpoint import Checkpoint, load_head, load_tokenizer
+from perank_tasks.training.batches import AlignmentBatch, AlignmentCollator, on_device
+from perank_tasks.training.examples import AlignmentExample, drawn
+from perank_tasks.training.losses import IGNORED, reconstruction
+from perank_tasks.training.model import AlignmentTrainee, Weights
+from perank_tasks.training.recipe import AlignRecipe
+from perank_tasks.training.saving import save_trained
+from perank_tasks.training.start import begin
+from perank_tasks.training.trainer import Task, train
+from perank_tasks.training.training_folder import Run, end_run, is_main_process
+
+BOOTSTRAP_SAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Text from embeddings, in nats a token, over some passages.
+
+    `loss` with each passage's own embedding, `control` with another one's; `gain` is the control's
+    loss less the own one's, `low` and `high` its 95% bootstrap interval over passages.
+    """
+
+    passages: int
+    tokens: int
+    loss: float
+    control: float
+    gain: float
+    low: float
+    high: float
+
+
+def align(
+    recipe: AlignRecipe,
+    passages: Sequence[AlignmentExample],
+    development: Sequence[AlignmentExample],
+    run: Run,
+) -> dict[str, Any]:
+    """Train a projector to align embeddings with the LLM; one that was killed is resumed.
+
+    Args:
+        recipe: how.
+        passages: to train on.
+        development: others, at least 2, to measure on and to choose the best step by.
+        run: where, and from what.
+
+    Returns:
+        The report, which is also in the folder's `report.json`; `checkpoint` in it is the result.
+
+    Raises:
+        ConfigError: a start or base model that does not exist or does not fit.
+        TrainingError: examples that do not fit, a loss that is not finite, or another training's
+            folder.
+        StorageError: the folder cannot be written.
+    """
+    if len(passages) < 1 or len(development) < 2:
+        raise TrainingError(
+            f"alignment needs passages to train on and 2 or more others to measure on, found "
+            f"{len(passages)} and {len(development)}: make data with more of them"
+        )
+    identity = run.identity(recipe, len(passages), len(development))
+    begun = begin(run, recipe, identity, passages, passages[0].embedding.size)
+    if not isinstance(begun, Checkpoint):
+        return begun
+    collate = _collator(begun, recipe)
+    measured = drawn(development, recipe)
+    model = AlignmentTrainee(begun, recipe, load_head(begun))
+
+    def measure(trained: AlignmentTrainee) -> dict[str, float]:
+        now = reconstruction_of(trained, measured, collate, recipe)
+        return {"loss": now.loss, "control": now.control}
+
+    task = Task(
+        name="alignment",
+        examples=passages,
+        collate=collate,
+        loss=lambda logits, batch: (reconstruction(logits, batch["targets"]), {}),
+        measure=measure,
+        select_by="loss",
+        greater_is_better=False,
+        length=lambda example: len(example.text),
+        learning_rates={},
+    )
+    before = reconstruction_of(model, measured, collate, recipe)
+    outcome = train(model, task, recipe, run.folder, threads=run.threads)
+    after = reconstruction_of(model, measured, collate, recipe)
+    report = {
+        "stage": "align",
+        "checkpoint": str(run.checkpoint),
+        "recipe_hash": recipe.hash,
+        "before": asdict(before),
+        "after": asdict(after),
+        **outcome.report(),
+    }
+    if is_main_process():
+        save_trained(
+            run.checkpoint,
+            begun,
+            _weights(begun, model),
+            layout="perank",
+            storage="float32",
+            description=f"aligned: projector trained for {outcome.kept_step} steps",
+            training=identity | {k: report[k] for k in ("before", "after", "steps", "stopped")},
+            readme=_card(run.folder.name, recipe, report),
+        )
+        end_run(run, report)
+    return report
+
+
+def reconstruction_of(
+    model: AlignmentTrainee,
+    passages: Sequence[AlignmentExample],
+    collate: AlignmentCollator,
+    recipe: AlignRecipe,
+) -> Reconstruction:
+    """Measure how much of passages' texts their embeddings say.
+
+    Args:
+        model: of stage 1.
+        passages: m of them, at least 2.
+        collate: makes batches of them.
+        recipe: for batch size and seed.
+    """
+    # Every passage gets the next one's embedding, in an order of its own: never its own.
+    ring = np.random.default_rng(recipe.seed).permutation(len(passages))
+    other = np.empty(len(ring), int)
+    other[ring] = np.roll(ring, -1)
+    order = sorted(range(len(passages)), key=lambda i: len(passages[i].text))
+    own, control, tokens = (np.zeros(len(passages)) for _ in range(3))
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        for first in range(0, len(order), recipe.batch_size):
+            picked = order[first : first + recipe.batch_size]
+            batch = collate([passages[i] for i in picked])
+            shuffled = torch.stack(
+                [torch.from_numpy(np.array(passages[other[i]].embedding)) for i in picked]
+            )
+            tokens[picked] = (batch["targets"] != IGNORED).sum(1)
+            own[picked] = _nats(model, on_device(batch, device))
+            batch["embeddings"] = shuffled[:, None].float()
+            control[picked] = _nats(model, on_device(batch, device))
+    random = np.random.default_rng(recipe.seed)
+    drawn = random.integers(0, len(passages), (BOOTSTRAP_SAMPLES, len(passages)))
+    gains = (control - own)[drawn].sum(1) / tokens[drawn].sum(1)
+    low, high = np.quantile(gains, [0.025, 0.975])
+    total = tokens.sum()
+    return Reconstruction(
+        passages=len(passages),
+        tokens=int(total),
+        loss=float(own.sum() / total),
+        control=float(control.sum() / total),
+        gain=float((control - own).sum() / total),
+        low=float(low),
+        high=float(high),
+    )
+
+
+def _nats(model: AlignmentTrainee, batch: AlignmentBatch) -> np.ndarray:
+    """(B,) each text's negative log likelihood."""
+    logits, targets = model(batch), batch["targets"]
+    nats = F.cross_entropy(
+        logits.float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
+    )
+    return nats.sum(1).cpu().numpy()
+
+
+def _collator(begun: Checkpoint, recipe: AlignRecipe) -> AlignmentCollator:
+    tokenizer = load_tokenizer(begun)
+    return AlignmentCollator(
+        tokenizer,
+        embedding_size=begun.embedding_size,
+        max_tokens=recipe.max_tokens,
+        end=tokenizer.eos_token_id,
+    )
+
+
+def _weights(begun: Checkpoint, model: AlignmentTrainee) -> Weights:
+    body = {name: tensor.float() for name, tensor in begun.body.items()}
+    return Weights(
+        body=body,
+        projector=model.projector_weights(),
+        residual=begun.residual,
+        score_residual=begun.score_residual,
+        lora={},
+        lora_scale=1.0,
+        frozen_body=body,
+    )
+
+
+def _card(name: str, recipe: AlignRecipe, report: dict[str, Any]) -> str:
+    after = report["after"]
+    return (
+        f"# {name}\n\n"
+        f"**Aligned, not yet trained to rank**: a projector by which {recipe.base_model} says a "
+        f"passage's text from its embedding. Stage 2, `perank train rank --start`, begins here.\n\n"
+        f"Reconstruction of {after['passages']} development passages, nats a token: "
+        f"{after['loss']:.3f} with their own embeddings, {after['control']:.3f} with shuffled "
+        f"ones; the difference is {after['gain']:.3f} ({after['low']:.3f} to {after['high']:.3f}). "
+        f"{report['steps']} of {report['planned']} steps, recipe {report['recipe_hash']}.\n"
+    )

@@ -1,0 +1,142 @@
+"""The lists of a query: in, a training query; out, rows of the schema RANKING_DATA.
+
+Hard candidates come from a first stage or from the query's judged passages, random ones from all
+others; the golden ranking goes by grades, then by the teacher's scores, with feedback from its own
+best passages where that is asked for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from perank_tasks.training.data.data_options import FIRST_STAGE, DataOptions, Weights
+from perank_tasks.training.data.lists import (
+    draw,
+    generator,
+    golden_ranking,
+    prompt_order,
+    top,
+    with_feedback,
+)
+from perank_tasks.training.data.queries import QuerySet, TrainingQuery
+from perank_tasks.training.data.scorers import FirstStage, Teacher, load_teachers
+
+Grades = Mapping[str, Mapping[int, int]]
+"""{query id: {row of the pool: grade}}"""
+
+
+@dataclass(frozen=True)
+class ListBuilder:
+    """Makes the lists of queries.
+
+    Attributes:
+        options: how.
+        queries: where they are from.
+        first_stage: scores every passage of the pool.
+        grades: what is judged; None: the golden ranking is the teacher's alone.
+    """
+
+    options: DataOptions
+    queries: QuerySet
+    first_stage: FirstStage
+    grades: Grades | None
+
+    @cached_property
+    def teachers(self) -> dict[str, Teacher]:
+        """Those that read texts, loaded when the first list needs them."""
+        return load_teachers(self.options)
+
+    @property
+    def device(self) -> str:
+        """Where the teachers compute."""
+        return ", ".join(sorted({teacher.device for teacher in self.teachers.values()})) or "cpu"
+
+    def lists(self, row: int) -> list[dict[str, Any]]:
+        """The lists of a query; none where it has no hard candidate."""
+        options, query = self.options, self.queries[row]
+        dense = self._dense(query, self.queries.embedding(row))
+        judged = (self.grades or {}).get(query.query_id, {})
+        relevant = np.array(sorted(r for r, grade in judged.items() if grade > 0), np.int64)
+        weights, certain = options.hard_weights, options.relevant
+        if weights is None:
+            hard, certain = np.array(sorted(judged), np.int64), 0
+        else:
+            # A passage without a term of the query was not found, nor one that a run lacks.
+            above = 0.0 if set(weights) == {"bm25"} else -np.inf
+            hard = top(_weighted_sum(weights, dense), options.depth, above=above)
+        if not len(hard) and not (certain and len(relevant)):
+            return []
+        draws = []
+        for number in range(options.lists_per_query):
+            rng = generator(options.seed, query.query_id, number)
+            rows, is_hard = draw(
+                rng,
+                relevant=relevant,
+                hard=hard,
+                passages=len(self.first_stage.pool),
+                relevant_count=certain,
+                hard_count=options.hard,
+                random_count=options.random,
+            )
+            by_bm25 = dense["bm25"][rows] if options.order == "first-stage" else None
+            order = prompt_order(rng, rows, by_bm25)
+            draws.append((rows[order], is_hard[order]))
+        scores = self._teach(query, np.unique(np.concatenate([rows for rows, _ in draws])), dense)
+        return [
+            {
+                "query_row": row,
+                "query_id": query.query_id,
+                "list": number,
+                "passage_rows": rows.tolist(),
+                "bm25": dense["bm25"][rows].tolist(),
+                "hard": is_hard.tolist(),
+                **self._golden(rows, judged, scores),
+            }
+            for number, (rows, is_hard) in enumerate(draws)
+        ]
+
+    def _golden(
+        self, rows: np.ndarray, judged: Mapping[int, int], scores: dict[int, float] | None
+    ) -> dict[str, list[Any] | None]:
+        """A list's golden ranking, and the grades and the teacher's scores that it goes by."""
+        options = self.options
+        grades = teacher = None
+        if self.grades is not None:
+            grades = np.array([judged.get(int(r), 0) for r in rows], np.int32)
+        if scores is not None:
+            teacher = np.array([scores[int(r)] for r in rows], np.float32)
+            if options.feedback:
+                vectors, best = self.first_stage.pool.embeddings(rows), options.feedback_passages
+                teacher = with_feedback(teacher, vectors, passages=best, weight=options.feedback)
+        return {
+            "ranking": golden_ranking(rows, grades, teacher).tolist(),
+            "teacher": None if teacher is None else teacher.tolist(),
+            "grades": None if grades is None else grades.tolist(),
+        }
+
+    def _dense(self, query: TrainingQuery, vector: np.ndarray) -> dict[str, np.ndarray]:
+        scorers = {"bm25", *(self.options.hard_weights or {}), *self.options.teacher_weights}
+        wanted = sorted(scorers & {*FIRST_STAGE})
+        return self.first_stage.scores(query.query_id, query.text, vector, wanted)
+
+    def _teach(
+        self, query: TrainingQuery, rows: np.ndarray, dense: dict[str, np.ndarray]
+    ) -> dict[int, float] | None:
+        """The teacher's score of each row; every passage is read once a query."""
+        weights = self.options.teacher_weights
+        if not weights:
+            return None
+        scores = {name: dense[name][rows] for name in weights if name in dense}
+        if self.teachers:
+            texts = self.first_stage.pool.texts(rows)
+            scores |= {name: t.score(query.text, texts) for name, t in self.teachers.items()}
+        return dict(zip(rows.tolist(), _weighted_sum(weights, scores).tolist(), strict=True))
+
+
+def _weighted_sum(weights: Weights, scores: dict[str, np.ndarray]) -> np.ndarray:
+    """(n,) float32."""
+    summed = sum(weight * scores[name] for name, weight in weights.items())
+    return np.asarray(summed, np.float32)

@@ -1,0 +1,93 @@
+"""An evaluation: in, the artifact that `stages.evaluate` published; out, what its arms got.
+
+The values are a night's own result rows, the tests the nights' own (`warehouse.comparison`): a
+paired randomisation test, Student's t interval of the difference, Holm's correction over all that
+is compared at once.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from perank_tasks.artifacts.store import Artifact, Store
+from perank_tasks.regression.statistics import mean_interval
+from perank_tasks.training.night import CHAMPION, FIRST_STAGE, NEW, OFF
+from perank_tasks.warehouse.comparison import MeasureComparison, Side, compare
+
+MAIN = "nDCG@10"
+"""The measure that decides."""
+
+Values = Mapping[str, Mapping[str, float]]
+"""{measure: {query id: value}}"""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the arms of an evaluation got.
+
+    Attributes:
+        collection: its name.
+        values: of every arm, by the arm's name.
+        tests: by MAIN, of the new checkpoint (b) against the champion, itself with its LLM off, and
+            the first stage (a), by a's name.
+    """
+
+    collection: str
+    values: dict[str, Values]
+    tests: dict[str, MeasureComparison]
+
+    @classmethod
+    def read(cls, store: Store, reference: str) -> "Evaluation":
+        """Of the artifact `evaluations/<name>/<key>`.
+
+        Raises:
+            ArtifactError: it, or the night's results that it names, are not there.
+        """
+        about = store.open(reference).manifest
+        results = store.open(about.inputs["results"])
+        return cls.of(about.config["collection"], results, about.config["arms"])
+
+    @classmethod
+    def of(cls, collection: str, results: Artifact, names: Mapping[str, str]) -> "Evaluation":
+        """Of a night's results.
+
+        Args:
+            names: of its arms, by their hashes.
+        """
+        values: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+        for row in results.read("query_measures").to_pylist():
+            values[names[row["arm_hash"]]][row["measure"]][row["query_id"]] = row["value"]
+        sides = {name: Side(name, measures, {}) for name, measures in values.items()}
+        others = [name for name in (CHAMPION, NEW + OFF, FIRST_STAGE) if name in sides]
+        compared = compare([(sides[other], sides[NEW]) for other in others], MAIN)
+        tests = {
+            other: next(row for row in comparison.measures if row.measure == MAIN)
+            for other, comparison in zip(others, compared, strict=True)
+        }
+        return cls(collection, dict(values), tests)
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean of MAIN of every arm."""
+        return {
+            name: float(np.mean(list(measures[MAIN].values())))
+            for name, measures in self.values.items()
+        }
+
+
+def score(values: Values, measure: str) -> str:
+    """The mean of one measure with its 95% interval: `0.5012 [0.4312, 0.5712]`."""
+    of_queries = np.array(list(values[measure].values()))
+    interval = mean_interval(of_queries)
+    return f"{of_queries.mean():.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+
+
+def in_words(test: MeasureComparison) -> str:
+    """A comparison in one phrase: `+0.0123 [+0.0010, +0.0236], p .03, 12 better, 5 worse`."""
+    p = "" if test.p is None else f", p {test.p:.2g}"
+    return (
+        f"{test.delta:+.4f} [{test.interval.low:+.4f}, {test.interval.high:+.4f}]{p}, "
+        f"{test.better} better, {test.worse} worse of {test.queries}"
+    )

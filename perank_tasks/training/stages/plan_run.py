@@ -1,0 +1,160 @@
+"""Plan: from a person's options to a training run that stages can do.
+
+Everything that can be refused is refused here, before hours of work: options that do not fit
+together, a development collection that is not there or has no judgements, a checkpoint that cannot
+be read.
+"""
+
+import logging
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+from perank_tasks.artifacts.store import Store
+from perank_tasks.collections.spec import absolute_spec, open_collection
+from perank_tasks.config import DEFAULT_CHECKPOINT
+from perank_tasks.errors import CollectionError, ConfigError
+from perank_tasks.night.provenance import fingerprint
+from perank_tasks.perank.checkpoint_config import shipped_checkpoints, summarize_checkpoint
+from perank_tasks.perank.embedders import CHECKPOINT_PREFIX
+from perank_tasks.settings import Settings
+from perank_tasks.training.data.data_options import DataOptions
+from perank_tasks.training.recipe import AlignRecipe, RankRecipe, StageRecipe
+from perank_tasks.training.run_options import (
+    ALIGN,
+    DATA,
+    RANK,
+    Training,
+    TrainingOptions,
+    parse_options,
+)
+from perank_tasks.warehouse import registry
+
+log = logging.getLogger(__name__)
+
+MODEL_FIELDS = ("base_model", "encoder", "encoder_pooling", "projector_type")
+"""What both stages must agree on; set for one, it holds for both."""
+
+
+def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
+    """Resolve options into a run.
+
+    Args:
+        values: options by name, flat, as `run_options.form` lists them.
+        run_date: the date that holds unless the options name one.
+
+    Raises:
+        ConfigError: an option is not valid, or two do not fit.
+        CollectionError: the development collection is not there, or has no judgements.
+        CheckpointError: the checkpoint to begin with, or the champion, cannot be read.
+    """
+    settings = Settings.from_environment()
+    options, parts = parse_options(values)
+    day = options.run_date or run_date
+    registry.check_name(options.name, shipped_checkpoints())
+    development = absolute_spec(options.development or settings.collection)
+    _check_judged(development, options, day)
+    stop_collection = None
+    if options.stop_collection:
+        stop_collection = absolute_spec(options.stop_collection)
+        _check_judged(stop_collection, options, day)
+        parts[RANK].setdefault("select_by", "given")
+    start = registry.resolve(options.start, day)[0] if options.start else None
+    shared = {k: v for part in (ALIGN, RANK) for k, v in parts[part].items() if k in MODEL_FIELDS}
+    align, rank = (
+        _recipe(kind, options, shared | parts[part])
+        for kind, part in ((AlignRecipe, ALIGN), (RankRecipe, RANK))
+    )
+    if rank.attention_start == "copying" and options.align and start is None:
+        raise ConfigError(
+            "rank_attention_start=copying undoes the projector that it begins with, and stage 1 "
+            "would train that one: leave stage 1 out with align=false (--no-align), or set "
+            "rank_attention_start=pretrained."
+        )
+    embedder, start_hash = rank.encoder, None
+    if start:
+        begun = summarize_checkpoint(
+            registry.local(start, Store(settings.root)), cache=settings.cache
+        )
+        start_hash = begun.hash
+        if begun.layout == "published":
+            embedder = CHECKPOINT_PREFIX + start
+        else:
+            embedder = str(begun.encoder.folder or begun.encoder.name)
+    data = {
+        **parts[DATA],
+        "name": options.name,
+        "as_of": day,
+        "embedder": embedder,
+    }
+    ranking_data = DataOptions.parse({**data, "stage": "ranking"})
+    evaluated = _evaluated(options, ranking_data, development, stop_collection)
+    training = Training(
+        run_date=day,
+        options=options,
+        ranking_data=ranking_data.model_copy(update={"evaluation": evaluated}),
+        alignment_data=_alignment_data(data) if options.align else None,
+        align=align,
+        rank=rank,
+        start=start,
+        start_hash=start_hash,
+        development=development,
+        stop_collection=stop_collection,
+        champion=DEFAULT_CHECKPOINT,
+        fingerprint=fingerprint(settings.threads),
+    )
+    store = Store(settings.root)
+    champion = _champion(training, store)
+    summarize_checkpoint(registry.local(champion, store), cache=settings.cache)
+    log.info("training %s (%s) against %s", options.name, training.hash, champion)
+    return training.model_copy(update={"champion": champion})
+
+
+def _evaluated(options: TrainingOptions, data: DataOptions, *specs: str | None) -> tuple[str, ...]:
+    """The collections of which no query may be trained on."""
+    evaluated = [absolute_spec(spec) for spec in (*specs, *data.evaluation) if spec]
+    if options.folds:  # by fold, a collection's queries are kept apart from themselves
+        trained_on = {absolute_spec(spec) for spec in data.collections}
+        evaluated = [spec for spec in evaluated if spec not in trained_on]
+    return tuple(dict.fromkeys(evaluated))
+
+
+def _alignment_data(data: dict[str, Any]) -> DataOptions:
+    if data.get("reference_jsonl"):
+        raise ConfigError(
+            "data_reference_jsonl has lists for stage 2 and no passages for stage 1: set align to "
+            "false, or name collections."
+        )
+    return DataOptions.parse({**data, "stage": "alignment"})
+
+
+def _recipe(kind: type[StageRecipe], options: TrainingOptions, given: dict[str, Any]) -> Any:
+    return kind.parse(kind.preset(options.preset).model_dump() | given)
+
+
+def _check_judged(spec: str, options: TrainingOptions, day: date) -> None:
+    data = open_collection(spec).load(day)
+    if options.first_stage == "given" and data.run is None:
+        raise ConfigError(
+            f"first_stage is 'given', but the collection {data.name} brings no run. "
+            "Name one in its spec (files:/folder?run=FILE), or use first_stage bm25."
+        )
+    if not data.judgements:
+        raise CollectionError(
+            f"The collection {data.name} has no judgements, so nothing can be said of a checkpoint "
+            "by it. Name a judged one."
+        )
+
+
+def _champion(training: Training, store: Store) -> str:
+    """Champion as of the date, leaving aside what this very run has promoted.
+
+    So a run that is done a second time compares, registers and promotes as it did.
+    """
+    decisions = [
+        act
+        for act in registry.all_decisions(store)
+        if registry.trained_by(act["checkpoint"], store) != training.hash
+    ]
+    standing = registry.champion(decisions, training.run_date)
+    return standing["checkpoint"] if standing else DEFAULT_CHECKPOINT

@@ -1,0 +1,52 @@
+-- Every result on one line: its measures as columns and what ranking it cost.
+CREATE OR REPLACE VIEW run_summary AS
+WITH wide AS (
+    SELECT
+        series,
+        run_date,
+        collection,
+        arm_hash,
+        max(value) FILTER (measure = 'nDCG@10') AS ndcg_10,
+        max(value) FILTER (measure = 'MRR@10') AS mrr_10,
+        max(value) FILTER (measure = 'recall@100') AS recall_100,
+        max(value) FILTER (measure = 'MAP') AS map,
+        max(value) FILTER (measure = 'judged@10') AS judged_10
+    FROM measures
+    GROUP BY ALL
+),
+cost AS (
+    SELECT
+        series,
+        run_date,
+        collection,
+        arm_hash,
+        device,
+        seconds,
+        items_per_second AS queries_per_second
+    FROM efficiency
+    WHERE stage = 'rerank'
+)
+SELECT
+    series,
+    run_date,
+    collection,
+    runs.arm,
+    arm_hash,
+    coalesce(
+        runs.config ->> 'ranker', if(runs.arm = 'bm25', 'first-stage', runs.arm)
+    ) AS ranker,
+    runs.status,
+    wide.* EXCLUDE (series, run_date, collection, arm_hash),
+    cost.* EXCLUDE (series, run_date, collection, arm_hash),
+    runs.passages,
+    runs.queries,
+    runs.judged_queries,
+    runs.unranked_queries,
+    runs.cut_queries,
+    runs.stale_judgements,
+    runs.unknown_judgements,
+    runs.evaluated_at,
+    runs.config
+FROM runs
+LEFT JOIN wide USING (series, run_date, collection, arm_hash)
+LEFT JOIN cost USING (series, run_date, collection, arm_hash);

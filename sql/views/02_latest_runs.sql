@@ -1,0 +1,7 @@
+-- The results of the newest night of each collection, the best arm first.
+CREATE OR REPLACE VIEW latest_runs AS
+SELECT *
+FROM run_summary
+WHERE series = 'nightly'
+QUALIFY run_date = max(run_date) OVER (PARTITION BY collection)
+ORDER BY collection, ndcg_10 DESC NULLS LAST;

@@ -1,0 +1,43 @@
+"""The script that judges pools: it goes round without saying who found what."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from perank_tasks.night.pipeline import run_night
+from tests.small import TOPICS, small_night, write_collection
+
+
+def judge(*arguments: object) -> subprocess.CompletedProcess[str]:
+    module = "perank_tasks.collections.pydocs_data.judge"
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_judging_goes_round_without_saying_who_found_what(tmp_path: Path) -> None:
+    missing = judge("sheet", tmp_path / "sheet.jsonl")
+    assert missing.returncode == 1
+    assert "Traceback" not in missing.stderr
+    run_night(small_night(write_collection(tmp_path / "topics"), arms=["bm25"]), "load")
+    sheet, grades, qrels = (tmp_path / name for name in ("sheet.jsonl", "grades.tsv", "qrels.tsv"))
+    done = judge("sheet", sheet, "--collection", "topics")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in sheet.read_text().splitlines()]
+    assert set(lines[0]) == {"query_id", "query", "passage_id", "title", "text", "text_hash"}
+    assert {line["query_id"] for line in lines} == {f"q-{topic}" for topic in TOPICS}
+    judged = {("q-flea", "flea-3"), ("q-thai", "thai-0")}
+    assert not judged & {(line["query_id"], line["passage_id"]) for line in lines}
+
+    first = lines[0]
+    grades.write_text(f"{first['query_id']}\t{first['passage_id']}\t2\n")
+    record = ["record", grades, "--sheet", sheet, "--qrels", qrels]
+    assert "1 judgements" in judge(*record).stdout
+    fields = [first["query_id"], "0", first["passage_id"], "2", first["text_hash"]]
+    assert qrels.read_text().split() == fields
+
+    grades.write_text("q-flea\tnever-pooled\t3\n")
+    done = judge(*record)
+    assert done.returncode == 1
+    assert "q-flea never-pooled is not on the sheet" in done.stderr
+    assert qrels.read_text().split() == fields
