@@ -40,7 +40,7 @@ def publish(
         "cut_queries": 0,
         "stale_judgements": 0,
         "unknown_judgements": 0,
-        "config": "{}",
+        "config": '{"ranker": "first-stage"}',
         "evaluated_at": datetime(2026, 1, day, 2, tzinfo=UTC).replace(tzinfo=None),
     }
     first = {"passage_id": "p1", "rank": 1, "score": 1.0, "first_stage_rank": 1}
