@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from perank_tasks.perank import PERank, RankingOptions, RerankRequest
+from perank_tasks.perank import CandidateList, PERank, RankingOptions
 from perank_tasks.perank.checkpoint import Checkpoint, load_tokenizer
 from perank_tasks.training import losses
 from perank_tasks.training.batches import RankingCollator, on_device
@@ -89,20 +89,20 @@ def agreement(engine: PERank, lists: Sequence[RankingExample]) -> list[float]:
     of n passages its first is worth n, its last 1."""
     window = max(2, *(len(example.ranking) for example in lists))
     options = RankingOptions(window=window, step=window)
-    requests = (
-        RerankRequest(
+    candidate_lists = (
+        CandidateList(
             example.query_id,
             example.query,
             example.passage_ids,
-            example.embeddings,
-            example.query_embedding,
             scores=example.scores,
+            vectors=example.embeddings,
+            query_embedding=example.query_embedding,
         )
         for example in lists
     )
     discounts = 1 / np.log2(np.arange(10) + 2)
     values = []
-    for example, result in zip(lists, engine.rerank_many(requests, options), strict=True):
+    for example, result in zip(lists, engine.rerank_many(candidate_lists, options), strict=True):
         n = len(example.ranking)
         worth = np.empty(n)
         worth[example.ranking] = np.arange(n, 0, -1)

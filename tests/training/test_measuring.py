@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from perank_tasks.errors import CollectionError
+from perank_tasks.night.site import Site
 from perank_tasks.perank import PERank
 from perank_tasks.regression.measures import MEASURES
 from perank_tasks.settings import Settings
@@ -36,7 +37,7 @@ def test_a_collection_measures_as_the_nights_stages_do(world: World) -> None:
     ranker = PERank.from_pretrained(
         registry.local(trained, store), cache=Settings.from_environment().cache
     )
-    judged = JudgedCollection(world.development, training, store)
+    judged = JudgedCollection(world.development, training, Site.from_environment())
     values = judged.measure(ranker)
     evaluation = Evaluation.read(store, evaluate_checkpoint(training, trained))
     assert {m: evaluation.values[NEW][m] for m in MEASURES} == {m: values[m] for m in MEASURES}
@@ -54,4 +55,4 @@ def test_a_collection_without_judged_queries_measures_nothing(world: World, tmp_
     )
     unjudged = write_collection(tmp_path / "unjudged", qrels=[("nobody", "flea-0", 1)])
     with pytest.raises(CollectionError, match="no judged queries"):
-        JudgedCollection(unjudged, training, registry.open_store())
+        JudgedCollection(unjudged, training, Site.from_environment())

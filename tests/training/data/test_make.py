@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from perank_tasks.rankers.baselines import fusion
 
 from perank_tasks.collections.formats import read_queries
 from perank_tasks.collections.pydocs import DATA
@@ -76,7 +75,7 @@ def test_lists_hold_hard_and_random_candidates_ranked_by_the_teacher(topics: str
     for example, line in zip(examples, columns(examples), strict=True):
         vector = encoder.encode([example.query])[0]
         bm25 = first_stage.bm25(example.query)
-        teacher = fusion(bm25, vector, matrix, 0.03)
+        teacher = matrix @ vector + 0.03 * bm25
         rows = np.array(line["passage_rows"])
         assert pool.ids(rows) == example.passage_ids
         assert len(set(rows.tolist())) == 6
@@ -337,7 +336,7 @@ def test_readers_slice_select_and_survive_pickling(topics: str) -> None:
 
 
 def test_half_precision_halves_the_vectors_and_gives_float32(topics: str) -> None:
-    examples = small_lists(topics, embedding={"precision": "float16"})
+    examples = small_lists(topics, embedding_precision="float16")
     assert examples.pool.vectors.dtype == np.float16
     assert examples[0].embeddings.dtype == np.float32
     assert examples[0].query_embedding is not None
