@@ -2,7 +2,8 @@
 
 Artifacts between stages, first; then the result tables, which are the same in Parquet
 and in DuckDB (`sql/schema/` creates them there; a test compares the two); then what is
-derived from those in DuckDB alone; then the tables of experiments, in Parquet and in DuckDB.
+derived from those in DuckDB alone; then what only
+experiments have, in Parquet and in DuckDB.
 """
 
 from collections.abc import Mapping, Sequence
@@ -322,21 +323,14 @@ DERIVED_TABLES: dict[str, pa.Schema] = {
 }
 
 
-_EXPERIMENT_KEY = [
-    pa.field("experiment", pa.string(), nullable=False),
-    pa.field("run_date", pa.date32(), nullable=False),
-]
-_CELL_KEY = [*_EXPERIMENT_KEY, pa.field("cell_hash", pa.string(), nullable=False)]
-
+# What only an experiment has; its results are rows of the tables above, with its name as series.
 EXPERIMENT_TABLES: dict[str, pa.Schema] = {
     "experiments": pa.schema(
         [
-            *_EXPERIMENT_KEY,
-            pa.field("status", pa.string(), nullable=False),  # complete | incomplete
+            pa.field("series", pa.string(), nullable=False),
+            pa.field("run_date", pa.date32(), nullable=False),
             pa.field("question", pa.string(), nullable=False),
             pa.field("baseline", pa.string(), nullable=False),
-            pa.field("cells", pa.int32(), nullable=False),
-            pa.field("missing_cells", pa.int32(), nullable=False),
             pa.field("fingerprint", pa.string(), nullable=False),
             pa.field("config", pa.string(), nullable=False),  # JSON of the experiment
             pa.field("concluded_at", pa.timestamp("us"), nullable=False),  # UTC
@@ -344,81 +338,18 @@ EXPERIMENT_TABLES: dict[str, pa.Schema] = {
     ),
     "experiment_cells": pa.schema(
         [
-            *_CELL_KEY,
+            pa.field("series", pa.string(), nullable=False),
+            pa.field("run_date", pa.date32(), nullable=False),
             pa.field("collection", pa.string(), nullable=False),
-            pa.field("cell", pa.string(), nullable=False),
-            pa.field("variant", pa.string(), nullable=False),
             pa.field("arm", pa.string(), nullable=False),
-            pa.field("status", pa.string(), nullable=False),  # complete | incomplete | missing
-            pa.field("reason", pa.string()),  # of a cell that is missing
-            pa.field("options", pa.string(), nullable=False),  # JSON
-            # Null from here on where the cell is missing.
-            pa.field("arm_hash", pa.string()),
-            pa.field("config", pa.string()),  # JSON of the arm
-            pa.field("ranking_hash", pa.string()),
-            pa.field("snapshot", pa.string()),
-            pa.field("passages", pa.int64()),
-            pa.field("queries", pa.int64()),
-            pa.field("judged_queries", pa.int64()),
-            pa.field("unranked_queries", pa.int64()),
-            pa.field("malformed_queries", pa.int64()),
-            pa.field("bits_a_passage", pa.int64()),  # null: the arm reads no vectors
-            pa.field("device", pa.string()),
-            pa.field("seconds", pa.float64()),
-            pa.field("load_seconds", pa.float64()),
-            pa.field("tokens_in", pa.int64()),
-            pa.field("decode_steps", pa.int64()),
-            pa.field("forward_passes", pa.int64()),
-            pa.field("flops", pa.int64()),
-            pa.field("numbers_repaired", pa.int64()),
-            pa.field("peak_memory_bytes", pa.int64()),
-        ]
-    ),
-    "experiment_measures": pa.schema(
-        [
-            *_CELL_KEY,
-            pa.field("measure", pa.string(), nullable=False),
-            pa.field("value", pa.float64(), nullable=False),
-            pa.field("queries", pa.int64(), nullable=False),
-        ]
-    ),
-    "experiment_query_measures": pa.schema(
-        [
-            *_CELL_KEY,
-            pa.field("query_id", pa.string(), nullable=False),
-            pa.field("measure", pa.string(), nullable=False),
-            pa.field("value", pa.float64(), nullable=False),
-        ]
-    ),
-    "experiment_rankings": pa.schema([*_CELL_KEY, *RANKINGS]),
-    "experiment_tests": pa.schema(
-        [
-            *_EXPERIMENT_KEY,
-            pa.field("collection", pa.string(), nullable=False),
+            pa.field("arm_hash", pa.string()),  # null: it has no results
             pa.field("variant", pa.string(), nullable=False),
-            pa.field("baseline", pa.string(), nullable=False),
-            pa.field("measure", pa.string(), nullable=False),
-            pa.field("queries", pa.int32(), nullable=False),
-            pa.field("value", pa.float64(), nullable=False),
-            pa.field("baseline_value", pa.float64(), nullable=False),
-            pa.field("delta", pa.float64(), nullable=False),
-            pa.field("ci_low", pa.float64(), nullable=False),
-            pa.field("ci_high", pa.float64(), nullable=False),
-            pa.field("effect_size", pa.float64()),  # null: all differences are alike
-            pa.field("better", pa.int32(), nullable=False),
-            pa.field("worse", pa.int32(), nullable=False),
-            pa.field("p", pa.float64(), nullable=False),
-            pa.field("p_holm", pa.float64(), nullable=False),
-            pa.field("tests", pa.int32(), nullable=False),
+            pa.field("place", pa.int32(), nullable=False),  # in the grid
+            pa.field("reason", pa.string()),  # why it has no results
+            pa.field("ranked_at", pa.timestamp("us")),  # UTC
         ]
     ),
-    "experiment_provenance": pa.schema(
-        [
-            *_EXPERIMENT_KEY,
-            pa.field("key", pa.string(), nullable=False),
-            pa.field("value", pa.string(), nullable=False),
-        ]
-    ),
+    "comparisons": DERIVED_TABLES["comparisons"],
 }
 
 

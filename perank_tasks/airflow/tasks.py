@@ -129,9 +129,10 @@ def plan_experiment(params: dict[str, Any], run_date: date) -> Any:
     """The experiment of a run."""
     from perank_tasks.experiments.options import RunOptions
     from perank_tasks.experiments.plan import plan_experiment
+    from perank_tasks.night.site import Site
 
-    options = RunOptions.parse(params)
-    return plan_experiment(options.experiment_asked(), options.run_date or run_date)
+    options, site = RunOptions.parse(params), Site.from_environment()
+    return plan_experiment(options.file(), options.run_date or run_date, site)
 
 
 NIGHT = Pipeline(plan_night, "perank_tasks.config:Night", "perank_tasks.night")

@@ -1,59 +1,59 @@
-"""Plan: from an experiment to the cells that have to be computed, each fully resolved.
+"""Plan: from an experiment's file to its cells on every collection, each of which is a night.
 
-Everything that can be refused is refused here, before any work. A plan is small and travels
-between tasks as JSON; each task makes the night of its cell from it.
+A plan is small and travels between tasks as JSON; each task makes the night of its cell from it.
 """
 
-import logging
-from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from perank_tasks.artifacts.store import Store
 from perank_tasks.collections.spec import absolute_spec, open_collection
-from perank_tasks.config import (
-    CHECKPOINT_ARMS,
-    Night,
-    NightOptions,
-    fingerprint_hash,
-    stable_hash,
-)
-from perank_tasks.errors import CollectionError, ConfigError, PerankError
-from perank_tasks.experiments.options import NOT_FOR_CELLS, Experiment, GridCell
+from perank_tasks.config import Night, NightOptions, stable_hash
+from perank_tasks.errors import CollectionError, ConfigError
+from perank_tasks.experiments.options import Experiment, ExperimentFile, Table
+from perank_tasks.night.arms import ArmsFile
+from perank_tasks.night.plan import plan_night
 from perank_tasks.night.provenance import fingerprint
-from perank_tasks.settings import Settings
-
-log = logging.getLogger(__name__)
+from perank_tasks.night.site import Site
+from perank_tasks.training.stages.plan_run import plan_training
 
 
 class Cell(BaseModel):
-    """One configuration on one collection."""
+    """One arm on one collection."""
 
     model_config = ConfigDict(frozen=True)
 
     label: str
+    """What its arm is called in every table."""
     variant: str
-    arm: str
+    """Cells of one variant are averaged query by query."""
     collection: str
     """Spec, resolved."""
     collection_name: str
-    options: dict[str, Any]
-    """Of a night, all of them; the checkpoint is resolved, or that of `training`."""
-    training: dict[str, Any] | None = None
-    """Options of the training run whose checkpoint ranks; None: `options` name it."""
+    tables: Table
+    """Its arm and the first stages, as a file of arms has them."""
+    training: Table | None
+    """The training whose checkpoint ranks; None: the arm names its own, or needs none."""
 
     @property
-    def hash(self) -> str:
-        """Ten hex digits that name this configuration on this collection."""
-        content = self.model_dump(mode="json", exclude={"label", "variant", "collection"})
-        return stable_hash(content)[:10]
+    def name(self) -> str:
+        """Names it within its experiment."""
+        return f"{self.collection_name}/{self.label}"
 
     @property
-    def training_hash(self) -> str | None:
-        """Which training it needs: cells that need the same one share it."""
-        return stable_hash(self.training)[:10] if self.training is not None else None
+    def training_hash(self) -> str:
+        """Which training it needs, empty for none: cells that need the same one share it."""
+        return stable_hash(self.training)[:10] if self.training is not None else ""
+
+    def arms(self, checkpoint: str | None = None) -> ArmsFile:
+        """Its arm.
+
+        Args:
+            checkpoint: what its training made.
+        """
+        arm = self.tables["arms"][self.label] | ({"checkpoint": checkpoint} if checkpoint else {})
+        return ArmsFile.of(self.tables | {"arms": {self.label: arm}}, "the experiment")
 
 
 class ExperimentPlan(BaseModel):
@@ -67,26 +67,39 @@ class ExperimentPlan(BaseModel):
     fingerprint: dict[str, str]
 
     @property
-    def subject(self) -> dict[str, str]:
-        """What log lines and metrics say it is about."""
-        return {"experiment": self.experiment.filed_as}
+    def series(self) -> str:
+        """The series of its results."""
+        return self.experiment.series
 
     @property
-    def fingerprint_hash(self) -> str:
-        """See `config.fingerprint_hash`."""
-        return fingerprint_hash(self.fingerprint)
+    def subject(self) -> dict[str, str]:
+        """What log lines and metrics say it is about."""
+        return {"experiment": self.series}
 
-    def cell(self, cell_hash: str) -> Cell:
-        """The cell of that hash; KeyError where there is none."""
-        return {cell.hash: cell for cell in self.cells}[cell_hash]
+    def cell(self, name: str) -> Cell:
+        """The cell of that name; KeyError where there is none."""
+        return {cell.name: cell for cell in self.cells}[name]
 
-    def trainings(self) -> dict[str, dict[str, Any]]:
+    def trainings(self) -> dict[str, Table]:
         """The training runs that cells need, each once: {hash: options}."""
-        return {
-            cell.training_hash: cell.training
-            for cell in self.cells
-            if cell.training is not None and cell.training_hash is not None
-        }
+        return {cell.training_hash: cell.training for cell in self.cells if cell.training}
+
+    def night(self, cell: Cell, arms: ArmsFile, site: Site) -> Night:
+        """The night of a cell: one arm, in one shard, since a model is loaded for each.
+
+        Raises:
+            ConfigError, CheckpointError: there can be no such arm here.
+        """
+        options = self.options(cell)
+        night = plan_night(options, self.run_date, site, arms=arms, series=self.series)
+        return night.model_copy(update={"fingerprint": self.fingerprint})
+
+    def options(self, cell: Cell) -> NightOptions:
+        """What that night is run with."""
+        limit = self.experiment.query_limit
+        return NightOptions.parse(
+            {"collection": cell.collection, "query_limit": limit, "shards": 1}
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A small JSON object, fit for XCom; `ExperimentPlan.from_json` reads it."""
@@ -97,145 +110,68 @@ class ExperimentPlan(BaseModel):
         return cls.model_validate(value)
 
 
-def plan_experiment(experiment: Experiment, run_date: date) -> ExperimentPlan:
+def plan_experiment(file: ExperimentFile, run_date: date, site: Site) -> ExperimentPlan:
     """Resolve an experiment into its cells.
 
-    A collection that brings a run has it take the place of BM25: its passages may be no more than
-    what that run found.
+    Of a collection that brings a run, the run takes the place of BM25: its passages may be no more
+    than what that run found. What is wrong with a single cell is that cell's own failure.
 
     Args:
         run_date: as of which collections are read and the champion is looked up.
 
     Raises:
-        ConfigError: a name is unknown, two cells are the same for what their arm reads, or more
-            than the budget.
+        ConfigError: a collection or a training is not valid.
         CollectionError: a collection is not there, or has no judgements.
     """
-    settings = Settings.from_environment()
-    Store(settings.root).check()
-    names: dict[str, str] = {}
-    cells: list[Cell] = []
-    for spec in map(absolute_spec, experiment.collections):
+    cells: dict[str, list[Cell]] = {}
+    for spec in map(absolute_spec, file.collections):
         collection = open_collection(spec)
-        data = collection.load(run_date)
-        if not data.judgements:
+        name = collection.name
+        if not collection.load(run_date).judgements:
             raise CollectionError(
-                f"The collection {data.name} has no judgements: no cell could be measured by it."
+                f"The collection {name} has no judgements: no cell could be measured by it."
             )
-        if data.name in names:
+        if name in cells:
             raise ConfigError(
-                f"{names[data.name]} and {spec} are both called {data.name}: give one a name of "
-                "its own, as in files:/folder?name=dl19."
+                f"Two collections are called {name}, {spec} the second: give one a name of its "
+                "own, as in files:/folder?name=dl19."
             )
-        names[data.name] = spec
-        for cell in experiment.grid():
-            options = _options(cell, collection.run, run_date)
-            training = _training(experiment, cell, options)
-            if training is not None:
-                options["checkpoint"] = ""
-            cells.append(
-                Cell(
-                    label=cell.label,
-                    variant=cell.variant,
-                    arm=cell.arm,
-                    collection=spec,
-                    collection_name=data.name,
-                    options=options,
-                    training=training,
-                )
+        stages = {
+            stage: {"kind": "given", **{k: v for k, v in table.items() if k == "depth"}}
+            if collection.run and table.get("kind") == "bm25"
+            else table
+            for stage, table in file.first_stages.items()
+        }
+        cells[name] = [
+            Cell(
+                label=cell.label,
+                variant=cell.variant,
+                collection=spec,
+                collection_name=name,
+                tables=file.tables({cell.label: cell.arm}) | {"first-stages": stages},
+                training=_training(file, cell.training),
             )
+            for cell in file.grid()
+        ]
     plan = ExperimentPlan(
         run_date=run_date,
-        experiment=experiment,
-        cells=tuple(cells),
-        fingerprint=fingerprint(settings.threads),
+        experiment=Experiment(**{name: getattr(file, name) for name in Experiment.model_fields}),
+        cells=tuple(cell for of_collection in cells.values() for cell in of_collection),
+        fingerprint=fingerprint(site.settings.threads),
     )
-    _check_trainings(plan)
-    _check_twins(plan)
+    for training in plan.trainings().values():
+        plan_training(training, run_date)  # a typo is said now
     return plan
 
 
-def _check_trainings(plan: ExperimentPlan) -> None:
-    from perank_tasks.training.stages.plan_run import plan_training
-
-    smoke = plan.experiment.smoke.get("training", {})
-    for training in plan.trainings().values():
-        places = {"training": training}
-        if smoke:
-            places["smoke.training"] = training | smoke
-        for place, values in places.items():
-            try:
-                plan_training(values, plan.run_date)
-            except ConfigError as error:
-                raise ConfigError(f"{place}: {error}") from None
-
-
-def _check_twins(plan: ExperimentPlan) -> None:
-    """Refuse cells that differ in nothing that their arm reads: they would be tested as if they
-    were two. What is wrong with a cell beside its options is the cell's own failure."""
-    first: dict[tuple[str, str], Cell] = {}
-    for cell in plan.cells:
-        try:
-            ranked = cell.hash if cell.training else night_of(plan, cell, None).arms[0].hash
-        except ConfigError as error:
-            raise ConfigError(f"cell {cell.label!r}: {error}") from None
-        except PerankError:
-            continue
-        other = first.setdefault((cell.collection, ranked), cell)
-        if other is not cell:
-            names = sorted(k for k, v in cell.options.items() if other.options[k] != v)
-            why = f": arm {cell.arm} does not read {' or '.join(names)}" if names else ""
-            raise ConfigError(
-                f"The cells {other.label!r} and {cell.label!r} are the same on "
-                f"{cell.collection_name}{why}. Leave one out."
-            )
-
-
-def night_of(plan: ExperimentPlan, cell: Cell, checkpoint: str | None) -> Night:
-    """The night that computes a cell.
-
-    Args:
-        checkpoint: what its training made; None where it needs none.
-    """
-    from perank_tasks.night.plan import plan_night
-
-    options = {**cell.options, **({"checkpoint": checkpoint} if checkpoint else {})}
-    night = plan_night(
-        NightOptions.parse({**options, "collection": cell.collection, "arms": (cell.arm,)}),
-        plan.run_date,
-    )
-    return night.model_copy(update={"fingerprint": plan.fingerprint})
-
-
-def _options(cell: GridCell, run: str | None, run_date: date) -> dict[str, Any]:
-    from perank_tasks.warehouse.registry import resolve
-
-    parsed = cell.night_options()
-    changes: dict[str, Any] = {}
-    if parsed.first_stage == "bm25" and run is not None:
-        changes["first_stage"] = "given"
-    if cell.arm in CHECKPOINT_ARMS:
-        changes["checkpoint"] = resolve(parsed.checkpoint, run_date)[0]
-    return parsed.model_copy(update=changes).model_dump(mode="json", exclude=set(NOT_FOR_CELLS))
-
-
-def _training(
-    experiment: Experiment, cell: GridCell, options: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """The training run of a cell: the experiment's, for the cell's embedder and its axes. One
-    checkpoint ranks all collections, and has seen no query that it is measured by."""
-    if experiment.training is None or cell.arm not in CHECKPOINT_ARMS:
+def _training(file: ExperimentFile, options: Table | None) -> Table | None:
+    """A cell's training. One checkpoint ranks all collections, and has seen no query that it is
+    measured by."""
+    if options is None:
         return None
-    asked = {**experiment.training, **cell.training}
+    collections = list(file.collections)
+    implied = {"align": False, "promotion": "never", "name": "experiment"}
+    implied |= {"development": collections[0], "data_evaluation": collections}
     # By fold, a collection's own queries are trained on.
-    own = {"data_collections": list(experiment.collections)} if asked.get("folds") else {}
-    return {
-        "align": False,
-        "promotion": "never",
-        "name": "experiment",
-        "development": experiment.collections[0],
-        "data_evaluation": list(experiment.collections),
-        "rank_encoder": options["embedder"],
-        **own,
-        **asked,
-    }
+    own = {"data_collections": collections} if options.get("folds") else {}
+    return implied | own | options

@@ -1,250 +1,268 @@
-"""Results: in, what became of every cell; out, the experiment's tables as Parquet.
+"""Results: in, what became of every cell; out, the experiment's rows as Parquet and in the tables.
 
-The artifact `experiments/<experiment>/<key>` holds exactly the rows that the warehouse will
-(`schemas.EXPERIMENT_TABLES`). A variant's value of a query is the mean over its cells; every
-variant is held against the baseline on the same collection by a paired randomisation test, with
-Holm's correction over all that the experiment tests, an interval and an effect size.
+A collection's cells are evaluated together, as the arms of a night are; their rows are those of
+every night, with the experiment's name as their series. What only an experiment has is in the
+artifact `experiments/<series>/<key>`: its own row, its cells, and its rows of `comparisons`. A
+variant's value of a query is the mean over its cells; every variant is compared with the baseline
+on the same collection, with Holm's correction over all that the experiment tests.
 """
 
-import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
+from perank_tasks.config import Arm, Night, fingerprint_hash, stable_hash
 from perank_tasks.errors import ExperimentError
-from perank_tasks.experiments.cells import Outcome, length_measures
+from perank_tasks.experiments.cells import Outcome
+from perank_tasks.experiments.lengths import length_measures, length_values
 from perank_tasks.experiments.plan import Cell, ExperimentPlan
-from perank_tasks.regression.statistics import effect_size
-from perank_tasks.schemas import EXPERIMENT_TABLES, rows_to_table
-from perank_tasks.settings import Settings
-from perank_tasks.warehouse.comparison import Side, compare
-from perank_tasks.warehouse.database import load_experiment
+from perank_tasks.night.evaluate import evaluate
+from perank_tasks.night.site import Site
+from perank_tasks.regression.paired import Pair, compare_family
+from perank_tasks.schemas import EXPERIMENT_TABLES, dicts_to_table
+from perank_tasks.training.stages.data import make_data
+from perank_tasks.training.stages.plan_run import plan_training
+from perank_tasks.training.stages.rank import queries_left_out
+from perank_tasks.warehouse.database import load_experiment, load_results
 
 log = logging.getLogger(__name__)
 
 KIND = "experiments"
-FORMAT = 1
+
+BASELINE, ONE_CELL = "baseline", "baseline of one of several cells"
+"""What the other side of a comparison is to a variant, and to a cell of one that has several."""
 
 Values = dict[str, dict[str, float]]
 """{measure: {query id: value}}"""
-Rows = dict[str, list[tuple]]
-"""{table: rows in the order of its columns}"""
-
-NEVER_SAID = "its task ended without a word"
+Row = dict[str, Any]
 
 
-def conclude(plan: ExperimentPlan, outcomes: Iterable[Outcome | None] | None) -> str:
-    """Put all cells' rows together, test them and publish; returns the reference.
+@dataclass(frozen=True)
+class Ranked:
+    """A cell with its rankings."""
+
+    cell: Cell
+    rankings: Artifact
+    arm: Arm
+
+    def queries_left_out(self, plan: ExperimentPlan, store: Store) -> list[str] | None:
+        """Of a cell whose training left a fold out, the ids of the fold's queries: it is measured
+        by what it has not seen."""
+        if not (self.cell.training and self.cell.training.get("folds")):
+            return None
+        training = plan_training(self.cell.training, plan.run_date)
+        texts = queries_left_out(training, make_data(training), store)
+        candidates = store.open(self.rankings.manifest.inputs["candidates"])
+        queries = store.open(candidates.manifest.inputs["snapshot"]).read("queries").to_pylist()
+        return [query["query_id"] for query in queries if query["text"] in texts]
+
+
+def conclude(plan: ExperimentPlan, site: Site, outcomes: Iterable[Outcome | None] | None) -> str:
+    """Evaluate the cells that were ranked, compare them and publish; returns the reference.
 
     Args:
         outcomes: of the cells, in any order; a cell that has none is missing, too.
     """
-    store = Store(Settings.from_environment().root)
-    said = {outcome["cell"]: outcome for outcome in outcomes or () if outcome}
-    found = {
-        cell.hash: said.get(cell.hash) or Outcome(cell=cell.hash, result=None, reason=NEVER_SAID)
-        for cell in plan.cells
-    }
+    by_cell = {outcome["cell"]: outcome for outcome in outcomes or () if outcome}
     key = artifact_key(
-        version=FORMAT,
-        experiment=plan.experiment.hash,
-        run_date=plan.run_date,
-        cells=found,
-        fingerprint=plan.fingerprint_hash,
+        plan=plan.model_dump(mode="json", exclude={"fingerprint"}),
+        outcomes=by_cell,
+        fingerprint=fingerprint_hash(plan.fingerprint),
     )
-    artifact = store.artifact(KIND, plan.experiment.filed_as, key)
+    artifact = site.store.artifact(KIND, plan.series, key)
     if artifact.is_published:
         return artifact.reference
-    rows = _rows(plan, found, store)
+    ranked = [
+        _ranked(site, cell, rankings)
+        for cell in plan.cells
+        if cell.name in by_cell and (rankings := by_cell[cell.name]["rankings"])
+    ]
+    results, comparisons = {}, []
+    for collection in dict.fromkeys(r.cell.collection_name for r in ranked):
+        here = [r for r in ranked if r.cell.collection_name == collection]
+        results[collection] = _evaluate(plan, site, here)
+        comparisons += _pairs(plan, here, _values(plan, site, results[collection], here))
+    compared = compare_family([pair for _, pair in comparisons])
+    rows: dict[str, list[Row]] = {
+        "experiments": [_experiment_row(plan)],
+        "experiment_cells": _cell_rows(plan, by_cell, {r.cell.name: r for r in ranked}),
+        "comparisons": [
+            row | asdict(its) for (row, _), its in zip(comparisons, compared, strict=True) if its
+        ],
+    }
     for table, schema in EXPERIMENT_TABLES.items():
-        artifact.write_part(table, rows_to_table(rows[table], schema), schema)
+        artifact.write_part(table, dicts_to_table(rows[table], schema), schema)
     return artifact.publish(
         expected=dict.fromkeys(EXPERIMENT_TABLES, 1),
-        inputs={f"cell {c}": o["result"] for c, o in found.items() if o["result"]},
+        inputs=results,
         config={"run_date": plan.run_date.isoformat()},
         counts={table: len(rows[table]) for table in EXPERIMENT_TABLES},
         provenance=plan.fingerprint,
     )
 
 
-def load(plan: ExperimentPlan, results: str) -> dict[str, int]:
-    """Load an experiment's results into the warehouse; returns {table: rows}.
+def load(plan: ExperimentPlan, site: Site, results: str) -> dict[str, int]:
+    """Load an experiment's results into the warehouse; returns {table: rows}, the nights' summed.
 
     Raises:
         WarehouseError: another process holds the loader's file for over a minute.
     """
-    settings = Settings.from_environment()
-    return load_experiment(settings.warehouse, Store(settings.root).open(results))
+    artifact, warehouse = site.store.open(results), site.settings.warehouse
+    counts: dict[str, int] = defaultdict(int)
+    for reference in artifact.manifest.inputs.values():
+        for table, rows in load_results(warehouse, site.store.open(reference)).items():
+            counts[table] += rows
+    return counts | load_experiment(warehouse, artifact)
 
 
-def check_complete(plan: ExperimentPlan, results: str) -> None:
-    """Say that cells are missing, where some are.
+def check_complete(plan: ExperimentPlan, site: Site, results: str) -> None:
+    """Refuse results in which cells are missing.
 
     Raises:
         ExperimentError: names how many.
     """
-    artifact = Store(Settings.from_environment().root).open(results)
-    missing = artifact.read("experiments").to_pylist()[0]["missing_cells"]
-    if missing:
+    cells = site.store.open(results).read("experiment_cells", ["arm_hash"])
+    if missing := cells["arm_hash"].null_count:
         raise ExperimentError(
             f"{missing} of {len(plan.cells)} cells have no results; the page says why, and has all "
             "others. Run again, the experiment computes these alone."
         )
 
 
-def _rows(plan: ExperimentPlan, outcomes: Mapping[str, Outcome], store: Store) -> Rows:
-    experiment = plan.experiment
-    key = (experiment.filed_as, plan.run_date)
-    rows: Rows = defaultdict(list)
-    values: dict[str, Values] = {}
-    missing = 0
-    for cell in plan.cells:
-        outcome = outcomes[cell.hash]
-        if outcome["result"] is None:
-            rows["experiment_cells"].append(_missing(key, cell, outcome["reason"]))
-            missing += 1
-            continue
-        artifact = store.open(outcome["result"])
-        rows["experiment_cells"].append(_cell(key, cell, artifact))
-        cell_key = (*key, cell.hash)
-        rows["experiment_measures"] += [
-            (*cell_key, row["measure"], row["value"], row["queries"])
-            for row in artifact.read("measures").to_pylist()
-        ]
-        measured: Values = defaultdict(dict)
-        for row in artifact.read("query_measures").to_pylist():
-            measured[row["measure"]][row["query_id"]] = row["value"]
-            rows["experiment_query_measures"].append(
-                (*cell_key, row["query_id"], row["measure"], row["value"])
-            )
-        values[cell.hash] = measured
-        names = ("query_id", "passage_id", "rank", "score", "first_stage_rank")
-        rows["experiment_rankings"] += [
-            (*cell_key, *(row[name] for name in names))
-            for row in artifact.read("rankings").to_pylist()
-        ]
-    rows["experiment_tests"] = _tests(plan, values)
-    rows["experiment_provenance"] = [(*key, *fact) for fact in plan.fingerprint.items()]
-    rows["experiments"] = [
-        (
-            *key,
-            "incomplete" if missing else "complete",
-            experiment.question,
-            experiment.baseline,
-            len(plan.cells),
-            missing,
-            plan.fingerprint_hash,
-            json.dumps(experiment.model_dump(mode="json"), sort_keys=True),
-            datetime.now(UTC).replace(tzinfo=None),
-        )
-    ]
-    return rows
+def _ranked(site: Site, cell: Cell, rankings: str) -> Ranked:
+    artifact = site.store.open(rankings)
+    # Who asked for the same before may have called it otherwise.
+    arm = Arm.model_validate(artifact.manifest.config).model_copy(update={"name": cell.label})
+    return Ranked(cell, artifact, arm)
 
 
-def _about(key: tuple[Any, ...], cell: Cell) -> tuple:
-    return (*key, cell.hash, cell.collection_name, cell.label, cell.variant, cell.arm)
-
-
-def _options(cell: Cell) -> str:
-    options = {**cell.options, **({"training": cell.training} if cell.training else {})}
-    return json.dumps(options, sort_keys=True)
-
-
-def _missing(key: tuple[Any, ...], cell: Cell, reason: str | None) -> tuple:
-    row = (*_about(key, cell), "missing", reason or NEVER_SAID, _options(cell))
-    return row + (None,) * (len(EXPERIMENT_TABLES["experiment_cells"]) - len(row))
-
-
-def _cell(key: tuple[Any, ...], cell: Cell, artifact: Artifact) -> tuple:
-    (run,) = artifact.read("runs").to_pylist()
-    status = artifact.read("status").to_pylist()
-    counts = artifact.manifest.counts
-    stats = counts["stats"]
-    return (
-        *_about(key, cell),
-        run["status"],
-        None,
-        _options(cell),
-        run["arm_hash"],
-        run["config"],
-        run["ranking_hash"],
-        run["snapshot"],
-        run["passages"],
-        run["queries"],
-        run["judged_queries"],
-        run["unranked_queries"],
-        sum(bool(row["numbers_missing"] or row["numbers_repeated"]) for row in status),
-        counts["bits_a_passage"],
-        stats["device"],
-        stats["seconds"],
-        stats["load_seconds"],
-        stats["tokens_in"],
-        stats["decode_steps"],
-        int(stats["forward_passes"]),
-        int(stats["flops"]),
-        stats["numbers_repaired"],
-        stats["peak_memory_bytes"],
+def _evaluate(plan: ExperimentPlan, site: Site, ranked: Sequence[Ranked]) -> str:
+    """Measure a collection's cells as the arms of one night; returns the results' reference."""
+    cell = ranked[0].cell
+    night = Night(
+        run_date=plan.run_date,
+        series=plan.series,
+        collection=cell.collection,
+        collection_name=cell.collection_name,
+        options=plan.options(cell),
+        arms=tuple(r.arm for r in ranked),
+        fingerprint=plan.fingerprint,
     )
+    folds = {r.arm.hash: r.queries_left_out(plan, site.store) for r in ranked}
+    measured = {arm_hash: queries for arm_hash, queries in folds.items() if queries is not None}
+    rankings = {r.arm.hash: r.rankings.reference for r in ranked}
+    return evaluate(night, site, rankings, measured)
 
 
-def mean_over(cells: Iterable[Values]) -> Values:
-    """The mean of several cells, query by query, over the cells that have the query: cells of
-    different seeds have all of them, folds of a cross-validation one each."""
-    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for cell in cells:
-        for measure, by_query in cell.items():
-            for query, value in by_query.items():
-                values[measure][query].append(value)
+def _values(
+    plan: ExperimentPlan, site: Site, results: str, ranked: Sequence[Ranked]
+) -> dict[str, Values]:
+    """The values by query of each cell, those by length included: {Arm.hash: values}."""
+    values: dict[str, Values] = {r.arm.hash: defaultdict(dict) for r in ranked}
+    for row in site.store.open(results).read("query_measures").to_pylist():
+        values[row["arm_hash"]][row["measure"]][row["query_id"]] = row["value"]
+    if parts := plan.experiment.length_parts:
+        for r in ranked:
+            values[r.arm.hash] |= length_values(site.store, r.rankings, parts)
+    return values
+
+
+def _pairs(
+    plan: ExperimentPlan, ranked: Sequence[Ranked], values: dict[str, Values]
+) -> list[tuple[Row, Pair]]:
+    """Every variant of a collection against the baseline, measure by measure: what names its row
+    of `comparisons`, and the values. Cells of a variant that has several follow it, untested.
+    """
+    variants: dict[str, list[Ranked]] = defaultdict(list)
+    for r in ranked:
+        variants[r.cell.variant].append(r)
+    if plan.experiment.baseline not in variants:
+        log.warning("the baseline is missing, so nothing can be compared")
+        return []
+    baseline = _hash(variants.pop(plan.experiment.baseline), values)
+    sides = []
+    for variant, its in variants.items():
+        sides.append((variant, _hash(its, values), BASELINE))
+        sides += [(r.arm.name, r.arm.hash, ONE_CELL) for r in its if len(its) > 1]
+    tested = {*plan.experiment.measures, *length_measures(plan.experiment.length_parts)}
+    key = {"series": plan.series, "run_date": plan.run_date, "family": plan.series}
+    against = {
+        "against_date": plan.run_date,
+        "against_arm": plan.experiment.baseline,
+        "against_arm_hash": baseline,
+    }
+    pairs = []
+    for name, arm_hash, kind in sides:
+        arm = {"arm": name, "arm_hash": arm_hash, "against_kind": kind}
+        for measure in values[arm_hash].keys() & values[baseline].keys():
+            collection = {"collection": ranked[0].cell.collection_name, "measure": measure}
+            pair = Pair.by_query(
+                values[arm_hash][measure],
+                values[baseline][measure],
+                is_tested=kind == BASELINE and measure in tested,
+            )
+            pairs.append((key | against | arm | collection, pair))
+    return pairs
+
+
+def _hash(cells: Sequence[Ranked], values: dict[str, Values]) -> str:
+    """What names a variant in `comparisons`; the mean over several cells is added to the values."""
+    hashes = [r.arm.hash for r in cells]
+    if len(cells) == 1:
+        return hashes[0]
+    name = stable_hash(sorted(hashes))[:10]
+    values[name] = mean_over([values[arm_hash] for arm_hash in hashes])
+    return name
+
+
+def mean_over(cells: Sequence[Values]) -> Values:
+    """The mean of several cells, query by query, over those of them that have the query."""
+    mean: Values = {}
+    for measure in cells[0]:
+        by_query = [cell[measure] for cell in cells if measure in cell]
+        mean[measure] = {
+            query: float(np.mean([values[query] for values in by_query if query in values]))
+            for query in sorted(set().union(*by_query))
+        }
+    return mean
+
+
+def _experiment_row(plan: ExperimentPlan) -> Row:
     return {
-        measure: {query: float(np.mean(by_query[query])) for query in sorted(by_query)}
-        for measure, by_query in values.items()
+        "series": plan.series,
+        "run_date": plan.run_date,
+        "question": plan.experiment.question,
+        "baseline": plan.experiment.baseline,
+        "fingerprint": fingerprint_hash(plan.fingerprint),
+        "config": plan.experiment.model_dump_json(),
+        "concluded_at": datetime.now(UTC).replace(tzinfo=None),
     }
 
 
-def _tests(plan: ExperimentPlan, values: Mapping[str, Values]) -> list[tuple]:
-    """Rows of `experiment_tests`: every variant against the baseline, collection by collection."""
-    experiment = plan.experiment
-    tested = (*experiment.measures, *length_measures(experiment.length_parts))
-    pairs: list[tuple[Side, Side]] = []
-    about: list[tuple[str, str]] = []
-    for collection in dict.fromkeys(cell.collection_name for cell in plan.cells):
-        variants: dict[str, list[Values]] = defaultdict(list)
-        for cell in plan.cells:
-            if cell.collection_name == collection and cell.hash in values:
-                variants[cell.variant].append(values[cell.hash])
-        if experiment.baseline not in variants:
-            log.warning("%s: the baseline is missing, so nothing can be tested", collection)
-            continue
-        sides = {
-            name: Side(
-                name,
-                {m: v for m, v in mean_over(cells).items() if m in tested},
-                {},
-            )
-            for name, cells in variants.items()
-        }
-        for name, side in sides.items():
-            if name != experiment.baseline:
-                pairs.append((sides[experiment.baseline], side))
-                about.append((collection, name))
-    if not pairs:
-        return []
-    key = (experiment.filed_as, plan.run_date)
-    compared = compare(pairs, experiment.measures[0])
-    tests = max(row.tests for found in compared for row in found.measures)
-    return [
-        (
-            *(*key, collection, name, experiment.baseline, row.measure, row.queries),
-            *(row.b, row.a, row.delta, row.interval.low, row.interval.high),
-            effect_size(row.delta, row.interval, row.queries),
-            *(row.better, row.worse, row.p, row.p_holm, tests),
+def _cell_rows(
+    plan: ExperimentPlan, outcomes: dict[str, Outcome], ranked: dict[str, Ranked]
+) -> list[Row]:
+    rows = []
+    for place, cell in enumerate(plan.cells):
+        its, outcome = ranked.get(cell.name), outcomes.get(cell.name)
+        moment = datetime.fromisoformat(its.rankings.manifest.created_at) if its else None
+        rows.append(
+            {
+                "series": plan.series,
+                "run_date": plan.run_date,
+                "collection": cell.collection_name,
+                "arm": cell.label,
+                "arm_hash": its and its.arm.hash,
+                "variant": cell.variant,
+                "place": place,
+                "reason": outcome["reason"] if outcome else "its task ended without an outcome",
+                "ranked_at": moment and moment.astimezone(UTC).replace(tzinfo=None),
+            }
         )
-        for (collection, name), found in zip(about, compared, strict=True)
-        for row in found.measures
-        if row.p is not None
-    ]
+    return rows

@@ -9,7 +9,7 @@ made again from these files alone. They are held against `sql/checks/` before th
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, Manifest, Store, artifact_key
 from perank_tasks.config import Arm, Night
+from perank_tasks.models.vectors import Transform
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import read_queries, snapshot_date
 from perank_tasks.regression.measures import MEASURES, evaluate_run
@@ -26,8 +27,18 @@ from perank_tasks.support.meter import WORK
 from perank_tasks.warehouse.quality import check_night
 
 
-def evaluate(night: Night, site: Site, rankings: dict[str, str]) -> str:
+def evaluate(
+    night: Night,
+    site: Site,
+    rankings: dict[str, str],
+    measured: Mapping[str, Sequence[str]] | None = None,
+) -> str:
     """Measure every arm's ranking and publish the night's rows; returns the reference.
+
+    Args:
+        rankings: {`Arm.hash`: reference}.
+        measured: {`Arm.hash`: ids of the queries that it is measured by}; of an arm that is not in
+            it, all judged ones.
 
     Raises:
         QualityError: the rows contradict themselves; `sql/checks/` says what is checked.
@@ -38,6 +49,8 @@ def evaluate(night: Night, site: Site, rankings: dict[str, str]) -> str:
         date=night.run_date,
         fingerprint=night.fingerprint_hash,
         rankings=rankings,
+        arms=[arm.name for arm in night.arms],
+        measured=measured,
         measures=MEASURES,
         max_unranked=night.options.max_unranked,
     )
@@ -46,7 +59,10 @@ def evaluate(night: Night, site: Site, rankings: dict[str, str]) -> str:
         return results.reference
 
     opened = {arm.hash: store.open(rankings[arm.hash]) for arm in night.arms}
-    by_arm = [arm_tables(night, arm, store, opened[arm.hash]) for arm in night.arms]
+    by_arm = [
+        arm_tables(night, arm, store, opened[arm.hash], (measured or {}).get(arm.hash))
+        for arm in night.arms
+    ]
     tables = {table: pa.concat_tables(of[table] for of in by_arm) for table in RESULT_TABLES}
     inputs = [artifact.manifest.inputs for artifact in opened.values()]
     embeddings = sorted({i["embeddings"] for i in inputs if "embeddings" in i})
@@ -73,8 +89,18 @@ def _candidates(night: Night, store: Store, rankings: Mapping[str, Artifact]) ->
     return pa.concat_tables(tables)
 
 
-def arm_tables(night: Night, arm: Arm, store: Store, rankings: Artifact) -> dict[str, pa.Table]:
-    """The rows of one arm, by result table."""
+def arm_tables(
+    night: Night,
+    arm: Arm,
+    store: Store,
+    rankings: Artifact,
+    measured: Sequence[str] | None = None,
+) -> dict[str, pa.Table]:
+    """The rows of one arm, by result table.
+
+    Args:
+        measured: ids of the queries that it is measured by; None: all judged ones.
+    """
     candidates = store.open(rankings.manifest.inputs["candidates"])
     snapshot = store.open(candidates.manifest.inputs["snapshot"])
     ranking_table = rankings.read("rankings")
@@ -84,7 +110,7 @@ def arm_tables(night: Night, arm: Arm, store: Store, rankings: Artifact) -> dict
     queries = dict(read_queries(night, snapshot))
     qrels: dict[str, dict[str, int]] = defaultdict(dict)
     for row in snapshot.read("qrels").to_pylist():
-        if row["query_id"] in queries:
+        if row["query_id"] in (queries if measured is None else measured):
             qrels[row["query_id"]][row["passage_id"]] = row["relevance"]
     run: dict[str, dict[str, float]] = defaultdict(dict)
     for row in ranking:
@@ -161,7 +187,7 @@ def _facts(
         "collection.spec": night.collection,
         "collection.relevance_level": snapshot.manifest.config["relevance_level"],
         **_contents(snapshot),
-        **_embedder(store, inputs),
+        **_embedder(store, arm, inputs),
         **_promotion(night, arm),
         **{f"model.{name}": value for name, value in rankings.manifest.counts["model"].items()},
     }
@@ -195,11 +221,17 @@ def _efficiency(stats: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _embedder(store: Store, inputs: dict[str, str]) -> dict[str, str]:
+def _embedder(store: Store, arm: Arm, inputs: dict[str, str]) -> dict[str, Any]:
     if "embeddings" not in inputs:
         return {}
-    identity = store.open(inputs["embeddings"]).manifest.config["embedder"]
-    return {f"embedder.{name}": str(value) for name, value in identity.items()}
+    embeddings = store.open(inputs["embeddings"])
+    identity = embeddings.manifest.config["embedder"]
+    column = embeddings.dataset("passages").schema.field("embedding").type
+    bits = column.list_size * column.value_type.bit_width
+    if transform := arm.options.get("transform"):
+        bits = Transform.parse(transform).bits(column.list_size)
+    named = {f"embedder.{name}": value for name, value in identity.items()}
+    return {**named, "embeddings.bits_a_passage": bits}
 
 
 def _promotion(night: Night, arm: Arm) -> dict[str, str]:

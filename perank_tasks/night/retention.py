@@ -9,8 +9,8 @@ it was made from (`Manifest.inputs`, followed to the end): results that are youn
 nights, accepted, or an arm's first; the newest snapshots, and the newest embeddings and indexes
 of each configuration. The rest goes once nobody has used it for `keep_days`: candidates and
 rankings of old nights, snapshots, embeddings and indexes of content that has changed since, and
-results that a second run of their date has replaced, trainings, of which the registry has what
-was registered, and cells, whose rows are in their experiments' results, which stay.
+results that a second run of their date has replaced, and trainings, of which the registry has what
+was registered.
 
 Notes: a stage that finds an artifact done marks it as used, so what a running night stands on is
 young. Whoever lists artifacts sees a removed one whole or not at all.
@@ -36,7 +36,6 @@ REMADE = (
     "candidates",
     "rankings",
     "trained",
-    "experiment_cells",
 )
 """Kinds that are made again where one is needed that is gone."""
 

@@ -6,7 +6,7 @@ other host; every text of a collection is escaped. The same tables give the same
 """
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date
@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 import duckdb
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from perank_tasks.artifacts.store import Store
@@ -106,8 +106,17 @@ def write_all_pages(settings: Settings, collection: str | None = None) -> Iterat
         yield index
 
 
-def render(contents: PageContents) -> str:
-    """The page of a night, or of another series' results: without a verdict and a past."""
+def render(
+    contents: PageContents,
+    figures: Iterable[tuple[str, Markup]] = (),
+    index: str = "../index.html",
+) -> str:
+    """The page of a night, or of another series' results: without a verdict and a past.
+
+    Args:
+        figures: more of them, with captions.
+        index: where the index over nights is, seen from the page.
+    """
     arms = contents.arms
     ladder = list(Verdict)
     by_word = sorted(arms, key=lambda arm: -ladder.index(Verdict(arm.word)) if arm.word else 0)
@@ -123,7 +132,8 @@ def render(contents: PageContents) -> str:
         gains=_gains(by_word),
         costs=_costs(arms),
         facts=_facts(arms),
-        index="../index.html",
+        figures=list(figures),
+        index=index,
     )
 
 
@@ -237,7 +247,7 @@ def template(name: str) -> Any:
     """A page's template, with the filters that all of them use."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
+        autoescape=select_autoescape(),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

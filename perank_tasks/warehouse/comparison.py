@@ -19,7 +19,6 @@ from perank_tasks.regression.drift import Drift, compare_rankings
 from perank_tasks.regression.paired import Pair, compare_family
 from perank_tasks.regression.statistics import Band
 from perank_tasks.warehouse.attribution import explain
-from perank_tasks.warehouse.cell_names import CellName, FoundCell
 from perank_tasks.warehouse.derive import NO_QUALITY
 from perank_tasks.warehouse.nights import Run, read_rankings
 from perank_tasks.warehouse.run_names import RunName
@@ -110,17 +109,11 @@ def sides_of(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> list[tupl
     """The pairs of results that two names mean.
 
     Two nights pair arm by arm; where both names say an arm, those two; where one does, the
-    other's is the same arm. A cell of an experiment pairs with another one, or with one result.
+    other's is the same arm.
 
     Raises:
         ConfigError: a name means nothing, or no arm is in both.
     """
-    cells = [_cell_name(connection, text) for text in (a, b)]
-    if any(cells):
-        one, other = (
-            _named(connection, text, cell) for text, cell in zip((a, b), cells, strict=True)
-        )
-        return [(one, other)]
     name_a, name_b = RunName.parse(a), RunName.parse(b)
     runs_a, runs_b = name_a.find(connection), name_b.find(connection)
     both_named = name_a.arm and name_b.arm
@@ -137,26 +130,6 @@ def sides_of(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> list[tupl
             "side, as in 2026-01-31/bm25 2026-01-31/perank."
         )
     return [(_side(connection, one), _side(connection, other)) for one, other in pairs]
-
-
-def _cell_name(connection: duckdb.DuckDBPyConnection, text: str) -> CellName | None:
-    """The cell that a name means; None where it means a result of a night or another series."""
-    name = CellName.parse(text)
-    series = connection.execute("SELECT DISTINCT series FROM runs").fetchall()
-    return None if name is None or (name.experiment,) in series else name
-
-
-def _named(connection: duckdb.DuckDBPyConnection, text: str, cell: CellName | None) -> Side:
-    """The one cell or result of that name."""
-    if cell:
-        return _cell_side(connection, cell.find(connection))
-    runs = RunName.parse(text).find(connection)
-    if len(runs) > 1:
-        raise ConfigError(
-            f"{text} has {', '.join(run.arm for run in runs)}; say which of them to hold the cell "
-            f"against, as in {runs[0].name}."
-        )
-    return _side(connection, runs[0])
 
 
 def side_of_file(path: Path, qrels: Path, relevance_level: int) -> Side:
@@ -251,26 +224,6 @@ def _side(connection: duckdb.DuckDBPyConnection, run: Run) -> Side:
     ).fetchall():
         values.setdefault(measure, {})[query_id] = value
     return Side(run.name, values, read_rankings(connection, run), run)
-
-
-def _cell_side(connection: duckdb.DuckDBPyConnection, cell: FoundCell) -> Side:
-    key = [cell.experiment, cell.run_date, cell.cell_hash]
-    where = "WHERE experiment = ? AND run_date = ? AND cell_hash = ?"
-    values: dict[str, dict[str, float]] = {}
-    for measure, query_id, value in connection.execute(
-        "SELECT measure, query_id, value FROM experiment_query_measures " + where + " ORDER BY ALL",
-        key,
-    ).fetchall():
-        values.setdefault(measure, {})[query_id] = value
-    rankings: dict[str, dict[str, float]] = {}
-    for query_id, passage_id, score in connection.execute(
-        "SELECT query_id, passage_id, score FROM experiment_rankings "
-        + where
-        + " ORDER BY query_id, rank",
-        key,
-    ).fetchall():
-        rankings.setdefault(query_id, {})[passage_id] = score
-    return Side(f"{cell.experiment}/{cell.cell}", values, rankings)
 
 
 def _compare_queries(a: Side, b: Side, measure: str) -> list[QueryComparison]:

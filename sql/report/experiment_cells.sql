@@ -1,10 +1,6 @@
--- The cells of one run of an experiment, with the mean of every measure, as a map.
-SELECT cells.*, measures.means
+-- The cells of one run of an experiment, in the order of its grid.
+SELECT cells.*, runs.passages, runs.judged_queries, runs.config ->> 'checkpoint' AS checkpoint
 FROM experiment_cells AS cells
-LEFT JOIN (
-    SELECT cell_hash, map_from_entries(list((measure, value) ORDER BY measure)) AS means
-    FROM experiment_measures
-    WHERE experiment = $experiment AND run_date = $run_date
-    GROUP BY cell_hash
-) AS measures USING (cell_hash)
-WHERE cells.experiment = $experiment AND cells.run_date = $run_date;
+LEFT JOIN runs USING (series, run_date, collection, arm_hash)
+WHERE cells.series = $series AND cells.run_date = $run_date
+ORDER BY cells.place;

@@ -3,10 +3,13 @@
 import sys
 from datetime import date
 
-from perank_tasks.experiments.options import Experiment
+from perank_tasks.experiments.options import RunOptions
 from perank_tasks.experiments.pipeline import run_experiment
 from perank_tasks.experiments.plan import plan_experiment
+from perank_tasks.night.site import Site
 
 if __name__ == "__main__":
-    plan = plan_experiment(Experiment.read(sys.argv[1]), date.fromisoformat(sys.argv[2]))
-    run_experiment(plan, lambda line: print(line, flush=True))
+    site = Site.from_environment()
+    file = RunOptions(experiment=sys.argv[1]).file()
+    plan = plan_experiment(file, date.fromisoformat(sys.argv[2]), site)
+    run_experiment(plan, site, lambda line: print(line, flush=True))

@@ -6,65 +6,94 @@ from typing import Any
 
 import pytest
 
-from perank_tasks.config import stable_hash
 from perank_tasks.errors import CollectionError, ConfigError
-from perank_tasks.experiments.options import Experiment, RunOptions, prepared, words_to_options
-from perank_tasks.experiments.page import command_of
-from tests.experiments.small_experiments import small_plan, values
+from perank_tasks.experiments.dry_run import COMPACT, RELEASED, PromptTokens, count_tokens, estimate
+from perank_tasks.experiments.options import ExperimentFile, RunOptions, prepared
+from perank_tasks.night.site import Site
+from perank_tasks.perank.options import RankingOptions
+from tests.experiments.small_experiments import EMBEDDER, small_plan, values, write_toml
 from tests.small import GOLDEN, write_collection
 
+PLAIN = {"ranker": "cosine", "embedder": EMBEDDER}
 
-def test_the_grid_is_the_product_of_its_axes(tmp_path: Path) -> None:
+
+def test_the_grid_is_the_product_of_its_axes_and_arms(tmp_path: Path) -> None:
+    arms = {"PE-Rank": {"ranker": "perank"}, "plain": PLAIN}
     axes = {
-        "window": [4, 6],
-        "ranker": [{"label": "PE-Rank"}, {"label": "plain", "arm": "cosine"}],
+        "depth": [4, 6],
+        "order": [{"label": "given"}, {"label": "other", "precision": "float16"}],
     }
-    experiment = Experiment.parse(values(tmp_path, axes=axes, baseline="window 4, PE-Rank"))
-    cells = experiment.grid()
-    assert [cell.label for cell in cells] == [
-        "window 4, PE-Rank",
-        "window 4, plain",
-        "window 6, PE-Rank",
-        "window 6, plain",
+    file = ExperimentFile.parse(
+        values(tmp_path, arms=arms, axes=axes, baseline="depth 4, given, PE-Rank")
+    )
+    cells = file.grid()
+    assert [cell.label for cell in cells][:4] == [
+        "depth 4, given, PE-Rank",
+        "depth 4, given, plain",
+        "depth 4, other, PE-Rank",
+        "depth 4, other, plain",
     ]
-    assert [cell.arm for cell in cells] == ["perank", "cosine"] * 2
-    assert [cell.night_options().window for cell in cells] == [4, 4, 6, 6]
-    assert all(cell.night_options().arms == (cell.arm,) for cell in cells)
+    assert cells[7].arm == {**PLAIN, "depth": 6, "precision": "float16"}
+
+
+def test_without_axes_the_arms_are_the_cells(tmp_path: Path) -> None:
+    arms = {"one": {"ranker": "first-stage"}, "other": PLAIN}
+    file = ExperimentFile.parse(values(tmp_path, arms=arms, axes={}, baseline="one"))
+    assert [(cell.label, cell.variant) for cell in file.grid()] == [("one",) * 2, ("other",) * 2]
 
 
 def test_cells_of_one_variant_share_its_name(tmp_path: Path) -> None:
-    cells = Experiment.parse(values(tmp_path)).grid()
+    cells = ExperimentFile.parse(values(tmp_path)).grid()
     assert [cell.variant for cell in cells] == ["as given", "shuffled", "shuffled", "cosine"]
 
 
+def test_another_ranker_takes_over_nothing_but_where_it_starts(tmp_path: Path) -> None:
+    cells = ExperimentFile.parse(values(tmp_path)).grid()
+    assert cells[3].arm == {**PLAIN, "depth": 12}
+
+
+def test_a_choice_may_change_one_arm_and_the_training(tmp_path: Path) -> None:
+    arms = {"PE-Rank": {"ranker": "perank"}, "plain": {"ranker": "cosine"}}
+    choice = {"label": "a", "plain": {"embedder": EMBEDDER}, "training": {"rank_encoder": EMBEDDER}}
+    file = ExperimentFile.parse(
+        values(
+            tmp_path,
+            arms=arms,
+            axes={"embedder": [choice]},
+            training={"preset": "tiny"},
+            baseline="a, plain",
+        )
+    )
+    trained, plain = file.grid()
+    assert trained.training == {"preset": "tiny", "rank_encoder": EMBEDDER}
+    assert (plain.arm, plain.training) == (PLAIN, None)
+    named = ExperimentFile.parse(values(tmp_path, training={"preset": "tiny"}))
+    assert [cell.training for cell in named.grid()] == [None] * 4
+
+
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"baseline": "nothing"}, "no variant is called 'nothing'; there are as given; shuffled"),
-        ({"axes": {}}, "name at least one"),
-        ({"axes": {"window": []}}, "axes.window has no values"),
-        ({"axes": {"order": [{"window": 4}]}}, "axes.order: .*needs a label"),
+        ({"axes": {"window": []}}, r"axes\.window: a value.* is missing"),
+        ({"axes": {"order": [{"window": 4}]}}, r"axes\.order: .*a label, is missing"),
         ({"axes": {"order": [{"label": "a/b"}]}, "baseline": "a/b"}, "slash"),
-        ({"axes": {"windw": [4]}, "baseline": "windw 4"}, "cell 'windw 4'.*Did you mean window"),
-        ({"axes": {"step": [9]}, "baseline": "step 9"}, "cell 'step 9'.*step must be from 1"),
-        ({"base": {"collection": "pydocs"}}, "collection is no option of a cell"),
-        ({"base": {"embedding_transform": "int7"}}, "transform 'int7'"),
+        ({"axes": {"windw": [4]}, "baseline": "windw 4"}, "arm windw 4.*Did you mean window"),
+        ({"axes": {"step": [9]}, "baseline": "step 9"}, "(?s)arm step 9.*step must be from 1"),
+        ({"arm": {"transform": "int7"}}, "transform 'int7'"),
         ({"budget": {"cells": 3, "hours": 1}}, "the grid has 4 cells, and the budget is 3"),
-        ({"measures": ["nDCG"]}, "there is no nDCG; there are nDCG@10"),
+        ({"measures": ["nDCG"]}, "measures.*nDCG@10"),
         ({"question": "Why?"}, "question"),
         ({"colections": []}, "colections: there is no such option"),
-        ({"smoke": {"windw": 3}}, "smoke: cell 'as given'.*Did you mean window"),
-        ({"smoke": {"training": 5}}, "smoke.training: expected a table"),
-        ({"smoke": {"training": {}}}, "smoke.training: there is no table"),
         ({"axes": {"order": [{"label": "a", "variant": "a/b"}]}, "baseline": "a/b"}, "slash"),
+        ({"axes": {"order": [{"label": "a"}, {"label": "a", "window": 4}]}}, "have one label"),
+        (
+            {"axes": {"order": [{"label": "one"}, {"label": "other", "window": 6}]}},
+            "the cells 'one' and 'other' are the same",
+        ),
         (
             {
-                "axes": {
-                    "order": [
-                        {"label": "a", "variant": "x"},
-                        {"label": "b", "variant": "x"} | {"passes": 2},
-                    ]
-                },
+                "axes": {"o": [{"label": f"{n}", "variant": "x", "passes": n} for n in (1, 2)]},
                 "baseline": "x",
             },
             "the variant 'x' differ in passes",
@@ -72,42 +101,25 @@ def test_cells_of_one_variant_share_its_name(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_is_refused_with_its_place(
-    tmp_path: Path, changes: dict[str, Any], said: str
+    tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=said):
-        Experiment.parse(values(tmp_path, **changes))
-
-
-def test_two_cells_that_are_the_same_are_refused(tmp_path: Path) -> None:
-    axes = {"order": [{"label": "one"}, {"label": "other", "window": 6}]}
-    with pytest.raises(ConfigError, match="'one' and 'other' are the same on topics"):
-        small_plan(tmp_path, axes=axes, baseline="one")
-
-
-def test_cells_that_differ_in_nothing_that_their_arm_reads_are_refused(tmp_path: Path) -> None:
-    axes = {"window": [4, 6], "ranker": [{"label": "plain", "arm": "cosine"}]}
-    with pytest.raises(ConfigError, match="same on topics: arm cosine does not read window"):
-        small_plan(tmp_path, axes=axes, baseline="window 4, plain")
-    axes = {"embedder": ["all-minilm-l6-v2", "all-minilm-l6-v2?layers=1"]}
-    with pytest.raises(ConfigError, match="arm perank does not read embedder"):
-        small_plan(tmp_path, axes=axes, baseline="embedder all-minilm-l6-v2")
+    with pytest.raises(ConfigError, match=message):
+        ExperimentFile.parse(values(tmp_path, **changes))
 
 
 def test_a_typo_in_the_training_is_said_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"(?s)training: .*Did you mean max_steps"):
-        small_plan(tmp_path, training={"preset": "tiny", "rank_max_stepps": 1})
-    given = {"preset": "tiny", "align": False, "data_collections": ["pydocs"]}
-    with pytest.raises(ConfigError, match=r"(?s)smoke\.training: .*Did you mean max_steps"):
-        small_plan(tmp_path, training=given, smoke={"training": {"rank_max_stepps": 1}})
+    arms = {"PE-Rank": {"ranker": "perank"}}
+    training = {"preset": "tiny", "rank_max_stepps": 1}
+    with pytest.raises(ConfigError, match=r"(?s)Did you mean max_steps"):
+        small_plan(tmp_path, arms=arms, training=training)
 
 
 def test_a_path_is_called_by_its_last_part(tmp_path: Path) -> None:
     axes = {"checkpoint": [str(GOLDEN)]}
-    (cell,) = Experiment.parse(
-        values(tmp_path, axes=axes, baseline=f"checkpoint {GOLDEN.name}")
-    ).grid()
-    assert cell.label == cell.variant == f"checkpoint {GOLDEN.name}"
-    assert cell.options["checkpoint"] == str(GOLDEN)
+    name = f"checkpoint {GOLDEN.name}"
+    (cell,) = ExperimentFile.parse(values(tmp_path, axes=axes, baseline=name)).grid()
+    assert cell.label == cell.variant == name
+    assert cell.arm["checkpoint"] == str(GOLDEN)
 
 
 def test_a_collection_without_judgements_is_refused(tmp_path: Path) -> None:
@@ -118,68 +130,42 @@ def test_a_collection_without_judgements_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_names_the_prepared_ones() -> None:
     with pytest.raises(ConfigError, match=r"no file windw, .*compression, .*decoding, .*window"):
-        Experiment.read("windw")
+        ExperimentFile.read("windw")
 
 
 def test_a_file_that_is_no_toml_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("name = ")
     with pytest.raises(ConfigError, match=r"bad\.toml cannot be read"):
-        Experiment.read(tmp_path / "bad.toml")
+        ExperimentFile.read(tmp_path / "bad.toml")
 
 
-def test_smoke_options_are_on_top_of_every_other(tmp_path: Path) -> None:
-    smoke = {"window": 5, "query_limit": 2, "training": {"rank_max_steps": 1}}
-    asked = Experiment.parse(values(tmp_path, smoke=smoke, training={"rank_max_steps": 9}))
-    small = asked.to_smoke()
-    assert {cell.night_options().window for cell in asked.grid()} == {6}
-    assert {cell.night_options().window for cell in small.grid()} == {5}
-    assert {cell.night_options().query_limit for cell in small.grid()} == {2}
-    assert small.training == {"rank_max_steps": 1}
-    assert small.filed_as == "orders-smoke"
-    assert small.hash != asked.hash
-    # As it comes back from a plan's JSON or from the tables.
-    assert Experiment.parse(small.model_dump(mode="json")).grid() == small.grid()
-
-
-def test_other_collections_and_options_from_outside(tmp_path: Path) -> None:
-    asked = Experiment.parse(values(tmp_path, budget={"cells": 4, "hours": 1}))
-    changed = asked.with_options(words_to_options(["window=4", "passes=2"]), ("files:/a", "pydocs"))
+def test_a_run_may_change_the_file(tmp_path: Path) -> None:
+    given = values(tmp_path, budget={"cells": 4, "hours": 1}, axes={"passes": [1, 2]})
+    given |= {"baseline": "passes 1"}
+    file = write_toml(tmp_path / "orders.toml", given)
+    file.write_text(file.read_text() + "[smoke]\nwindow = 5\nquery-limit = 2\n")
+    run = RunOptions(
+        experiment=str(file), collections=("files:/a", "pydocs"), set=("perank.window=4",)
+    )
+    changed = run.file()
     assert changed.collections == ("files:/a", "pydocs")
-    assert {(c.night_options().window, c.night_options().passes) for c in changed.grid()} == {
-        (4, 2)
-    }
-    assert words_to_options(["checkpoint=a/b", "trust_remote_code=true"]) == {
-        "checkpoint": "a/b",
-        "trust_remote_code": True,
-    }
-    with pytest.raises(ConfigError, match="sets nothing"):
-        words_to_options(["window"])
+    assert [cell.arm["window"] for cell in changed.grid()] == [4, 4]
+    assert (changed.series, changed.query_limit) == ("orders", None)
+    small = RunOptions(experiment=str(file), smoke=True).file()
+    assert [cell.arm["window"] for cell in small.grid()] == [5, 5]
+    assert (small.series, small.query_limit) == ("orders-smoke", 2)
+    with pytest.raises(ConfigError, match="window=4 sets nothing"):
+        RunOptions(experiment=str(file), set=("window=4",)).file()
 
 
 @pytest.mark.parametrize("name", prepared())
 def test_prepared_experiments_say_what_they_ask_and_have_a_smoke_size(name: str) -> None:
-    experiment = RunOptions(experiment=name).experiment_asked()
-    assert experiment.name == name
-    assert experiment.question.endswith("?")
-    # The queries of the collection that ships are never trained on: that one needs another.
-    other = "files:dl21?relevance_level=2"
-    assert experiment.collections == (other if name == "crossvalidation" else "pydocs",)
-    smoke = RunOptions(experiment=name, smoke=True).experiment_asked()
-    limits = {cell.night_options().query_limit for cell in smoke.grid()}
-    assert limits < {1, 2, 3, 4, 5}
-    assert [cell.label for cell in smoke.grid()] == [cell.label for cell in experiment.grid()]
-
-
-def test_the_command_of_a_page_is_the_one_that_makes_it() -> None:
-    options = RunOptions(experiment="order", set=("query_limit=30", "checkpoint=a b"), smoke=True)
-    command = command_of(options.experiment_asked())
-    assert command == (
-        "perank experiment order --set query_limit=30 --set 'checkpoint=a b' --smoke"
-    )
-    over = RunOptions(experiment="order", collections=("files:/data/dl19?name=dl19",))
-    assert command_of(over.experiment_asked()) == (
-        "perank experiment order --collection 'files:FOLDER?name=dl19'"
-    )
+    file = RunOptions(experiment=name).file()
+    assert file.name == name
+    assert file.question.endswith("?")
+    smoke = RunOptions(experiment=name, smoke=True).file()
+    assert smoke.query_limit in (None, 1, 2, 3, 4)
+    assert [cell.label for cell in smoke.grid()] == [cell.label for cell in file.grid()]
 
 
 def test_there_are_these() -> None:
@@ -189,6 +175,20 @@ def test_there_are_these() -> None:
     ]
 
 
+def test_a_run_says_what_to_type_for_it() -> None:
+    options = RunOptions(
+        experiment="order",
+        collections=("files:/data/dl19?name=dl19",),
+        set=("perank.checkpoint=a b",),
+        query_limit=30,
+        smoke=True,
+    )
+    assert options.command == (
+        "perank experiment order --collections 'files:FOLDER?name=dl19' "
+        "--set 'perank.checkpoint=a b' --query-limit 30 --smoke"
+    )
+
+
 def test_a_plan_is_the_same_after_its_way_through_json(tmp_path: Path) -> None:
     windows = [{"label": f"window {n}", "window": n} for n in (4, 5, 6, 7)]
     axes = {"z": [{"label": "as given"}], "a": windows}
@@ -196,7 +196,42 @@ def test_a_plan_is_the_same_after_its_way_through_json(tmp_path: Path) -> None:
     # Its keys sorted, as some databases have them.
     again = type(plan).from_json(json.loads(json.dumps(plan.to_json(), sort_keys=True)))
     assert again == plan
-    assert [cell.label for cell in again.experiment.grid()] == [c.label for c in plan.cells]
-    assert [cell.hash for cell in again.cells] == [cell.hash for cell in plan.cells]
-    assert len({cell.hash for cell in plan.cells}) == 4
-    assert len(stable_hash(plan.to_json())) == 16
+    assert len({cell.name for cell in plan.cells}) == 4
+
+
+@pytest.mark.parametrize(
+    ("depth", "options", "prompt", "words", "windows", "tokens"),
+    [
+        (100, {}, RELEASED, 0.0, 9, 9 * (327 + 19)),
+        (100, {}, COMPACT, 0.0, 9, 9 * (80 + 19)),
+        (10, {}, RELEASED, 0.0, 1, 227 + 9),
+        (100, {"window": 100, "step": 1}, COMPACT, 0.0, 1, 160 + 99),
+        (100, {"top_k": 10}, COMPACT, 0.0, 9, 9 * (80 + 9)),
+        (100, {"passes": 2}, COMPACT, 0.0, 18, 18 * (80 + 19)),
+        (100, {"decoding": "first-step"}, COMPACT, 0.0, 9, 9 * 80),
+        (20, {"passages": "both"}, COMPACT, 10.0, 1, 80 + 20 * 15 + 19),
+        (20, {"passages": "text", "decoding": "free"}, COMPACT, 10.0, 1, 80 + 20 * (15 + 5 + 5)),
+    ],
+)
+def test_tokens_follow_from_the_windows_and_the_prompts_length(
+    depth: int,
+    options: dict[str, Any],
+    prompt: PromptTokens,
+    words: float,
+    windows: int,
+    tokens: float,
+) -> None:
+    assert count_tokens(depth, RankingOptions(**options), prompt, words) == (windows, tokens)
+
+
+def test_the_work_of_a_plan_is_counted_without_ranking(tmp_path: Path) -> None:
+    site = Site.from_environment()
+    work = estimate(small_plan(tmp_path, arm={"passages": "both"}), site)
+    assert (work.candidate_lists, work.trainings) == (2, 0)
+    given, *shuffled, cosine = work.cells
+    # Three windows of six passages with their texts, of some words each.
+    assert {each.windows for each in (given, *shuffled)} == {3}
+    assert given.tokens > 3 * (RELEASED.fixed + 6 * RELEASED.a_passage + 5 + 6 * 3)
+    assert (cosine.windows, cosine.tokens) == (0, 0)
+    assert cosine.queries == given.queries == 5
+    assert not list(site.store.collections("embeddings"))

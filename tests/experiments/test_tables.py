@@ -1,35 +1,28 @@
-"""An experiment's tables: replaced by name and date, made again from Parquet, compared by name."""
+"""An experiment's tables, pages and commands."""
 
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from perank_tasks.artifacts.store import Store
 from perank_tasks.cli.main import app
 from perank_tasks.config import RetentionOptions
 from perank_tasks.errors import ConfigError, ExperimentError
 from perank_tasks.experiments import results
-from perank_tasks.experiments.contents import (
-    computed_cells,
-    findings,
-    read_experiment,
-    signed,
-)
-from perank_tasks.experiments.page import ANSWER, END, write_docs
+from perank_tasks.experiments.answer import Answer, Variant, findings, read_answer
+from perank_tasks.experiments.page import END, START, write_docs
 from perank_tasks.experiments.pipeline import run_experiment
 from perank_tasks.experiments.plan import ExperimentPlan
 from perank_tasks.night.retention import plan_removals
-from perank_tasks.schemas import EXPERIMENT_TABLES
-from perank_tasks.settings import Settings
-from perank_tasks.warehouse.cell_names import CellName
-from perank_tasks.warehouse.comparison import sides_of
+from perank_tasks.night.site import Site
+from perank_tasks.schemas import EXPERIMENT_TABLES, RESULT_TABLES
 from perank_tasks.warehouse.database import reading
 from perank_tasks.warehouse.rebuild import rebuild
-from tests.experiments.small_experiments import small_plan, values
-from tests.experiments.test_kill import as_toml
+from tests.experiments.small_experiments import small_plan, values, write_toml
 from tests.small import NIGHT
+
+MAIN = "nDCG@10"
 
 
 @pytest.fixture(scope="module")
@@ -38,254 +31,204 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def plan(home: Path, monkeypatch: pytest.MonkeyPatch) -> ExperimentPlan:
-    """An experiment that has been run, once for all tests of this file."""
+def site(home: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setenv("PERANK_HOME", str(home / "perank"))
+    return Site.from_environment()
+
+
+@pytest.fixture
+def plan(home: Path, site: Site) -> ExperimentPlan:
+    """An experiment that has been run, once for all tests of this file."""
     planned = small_plan(
         home,
         question="Does the order <b>of candidates</b> matter?",
         measures=["nDCG@10", "MAP"],
+        cost=["seconds", "bits"],
+        length_parts=2,
     )
-    if not Settings.from_environment().published_warehouse.exists():
-        run_experiment(planned)
+    if not site.settings.published_warehouse.exists():
+        run_experiment(planned, site)
     return planned
 
 
-def everything() -> dict[str, list[tuple]]:
-    with reading(Settings.from_environment().warehouse) as connection:
+def everything(site: Site) -> dict[str, list[tuple]]:
+    with reading(site.settings.warehouse) as connection:
         return {
             table: connection.execute(f"FROM {table} ORDER BY ALL").fetchall()
-            for table in EXPERIMENT_TABLES
+            for table in (*RESULT_TABLES, *EXPERIMENT_TABLES)
         }
 
 
-def test_every_table_has_rows_and_the_columns_of_its_schema(plan: ExperimentPlan) -> None:
-    with reading(Settings.from_environment().warehouse) as connection:
+def answer_of(site: Site, day: date | None = None) -> Answer:
+    with reading(site.settings.warehouse) as connection:
+        return read_answer(connection, "orders", day)
+
+
+def test_every_table_has_rows_and_the_columns_of_its_schema(
+    plan: ExperimentPlan, site: Site
+) -> None:
+    with reading(site.settings.warehouse) as connection:
         for table, schema in EXPERIMENT_TABLES.items():
-            found = connection.sql(f"FROM {table}").to_arrow_table()
-            assert found.schema.names == schema.names
-            assert len(found)
+            rows = connection.sql(f"FROM {table}").to_arrow_table()
+            assert rows.schema.names == schema.names
+            assert len(rows)
 
 
-def test_a_run_of_the_same_date_replaces_its_rows(plan: ExperimentPlan) -> None:
-    before = everything()
-    results.load(plan, results.conclude(plan, None))  # as where no task said anything
-    emptied = everything()
-    assert len(emptied["experiments"]) == len(before["experiments"]) == 1
-    assert {row[6] for row in emptied["experiments"]} == {4}  # missing_cells
-    assert emptied["experiment_rankings"] == []
-    run_experiment(plan)
-    assert everything() == before
+def test_a_run_of_the_same_date_replaces_what_only_it_has(plan: ExperimentPlan, site: Site) -> None:
+    before = everything(site)
+    results.load(plan, site, results.conclude(plan, site, None))  # as where no task ended
+    emptied = everything(site)
+    assert len(emptied["experiments"]) == 1
+    assert emptied["comparisons"] == []
+    assert {row[4] for row in emptied["experiment_cells"]} == {None}  # arm_hash
+    run_experiment(plan, site)
+    assert everything(site) == before
 
 
-def test_they_are_made_again_from_parquet_alone(plan: ExperimentPlan) -> None:
-    settings = Settings.from_environment()
-    before = everything()
+def test_they_are_made_again_from_parquet_alone(plan: ExperimentPlan, site: Site) -> None:
+    before = everything(site)
     for name in ("writer.duckdb", "perank.duckdb"):
-        (settings.warehouse / name).unlink()
-    assert rebuild(settings.warehouse, Store(settings.root)) == 1
-    assert everything() == before
+        (site.settings.warehouse / name).unlink()
+    assert rebuild(site.settings.warehouse, site.store) == 2
+    assert everything(site) == before
 
 
-def test_another_date_is_another_run_and_the_newest_is_shown(plan: ExperimentPlan) -> None:
-    settings = Settings.from_environment()
+def test_another_date_is_another_run_and_the_newest_is_shown(
+    plan: ExperimentPlan, site: Site
+) -> None:
     later = plan.model_copy(update={"run_date": date(2026, 2, 7)})
-    results.load(later, results.conclude(later, None))
-    try:
-        with reading(settings.warehouse) as connection:
-            assert read_experiment(connection, "orders").run_date == later.run_date
-            first = read_experiment(connection, "orders", plan.run_date)
-        assert len(first.collections[0].variants) == 3
-    finally:
-        run_experiment(later)
+    results.load(later, site, results.conclude(later, site, None))
+    assert answer_of(site).run_date == later.run_date
+    first = answer_of(site, plan.run_date)
+    assert [variant.name for variant in first.collections[0].variants] == [
+        *("as given", "shuffled", "cosine"),
+    ]
+    run_experiment(later, site)
 
 
-def test_two_cells_are_compared_by_name(plan: ExperimentPlan) -> None:
+def test_cells_are_compared_by_name(plan: ExperimentPlan, site: Site) -> None:
     done = CliRunner().invoke(app, ["compare", "orders/as given", "orders/shuffled, seed 1"])
     assert done.exit_code == 0, done.output
-    assert "orders/shuffled, seed 1 against orders/as given" in done.output
-    assert "nDCG@10" in done.output
-
-
-def test_a_cell_that_compares_with_itself_differs_in_nothing(plan: ExperimentPlan) -> None:
-    cell = plan.cells[1]
-    names = [f"orders@{NIGHT}/{cell.label}", f"orders@{NIGHT}/{cell.hash}/topics"]
+    assert MAIN in done.output
+    names = [f"orders@{NIGHT}/as given", f"orders@{NIGHT}/as given/topics"]
     done = CliRunner().invoke(app, ["compare", *names])
     assert done.exit_code == 0, done.output
     assert "+0.0000" in done.output
     assert "lost most" not in done.output
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("nobody/as given", "no results of an experiment 'nobody'"),
-        ("orders/as givn", "no cell 'as givn'; it has as given; shuffled, seed 1"),
-        ("orders/as given/elsewhere", "no cell 'as given' on elsewhere"),
-        ("orders@yesterday/as given", "'yesterday' is no date"),
-    ],
-)
-def test_a_name_that_means_nothing_is_refused(plan: ExperimentPlan, name: str, said: str) -> None:
-    with (
-        reading(Settings.from_environment().warehouse) as connection,
-        pytest.raises(ConfigError, match=said),
-    ):
-        sides_of(connection, name, "orders/as given")
-
-
-def test_a_night_and_a_file_are_no_cells() -> None:
-    assert CellName.parse("2026-01-31/perank") is None
-    assert CellName.parse("a.trec") is None
-
-
-def test_the_page_stands_alone_and_escapes_what_it_is_given(plan: ExperimentPlan) -> None:
-    page = Settings.from_environment().reports / "experiments" / "orders" / f"{NIGHT}.html"
+def test_the_page_has_question_and_answer_and_no_verdict(plan: ExperimentPlan, site: Site) -> None:
+    page = site.settings.reports / "experiments" / "orders" / f"{NIGHT}-topics.html"
     text = page.read_text()
     assert "Does the order &lt;b&gt;of candidates&lt;/b&gt; matter?" in text
+    assert "Baseline: as given, nDCG@10" in text
+    assert "nDCG@10 against bits a passage" in text
+    assert 'href="../../index.html"' in text
     assert "<script" not in text
-    assert "http://" not in text.replace("http://www.w3.org", "")
-    assert text.count("<svg") == 3
+    assert "verdict" not in text
 
 
-def test_every_measure_that_is_tested_is_shown_with_its_tests(
-    plan: ExperimentPlan, tmp_path: Path
+def test_docs_show_every_test_and_keep_the_answer_that_somebody_wrote(
+    plan: ExperimentPlan, site: Site, tmp_path: Path
 ) -> None:
-    settings = Settings.from_environment()
-    with reading(settings.warehouse) as connection:
-        contents = read_experiment(connection, "orders", plan.run_date)
-        (counted,) = {
-            row[0] for row in connection.sql("SELECT tests FROM experiment_tests").fetchall()
-        }
-    page = settings.reports / "experiments" / "orders" / f"{NIGHT}.html"
-    _, _, html = page.read_text().partition("<h3>MAP, tested too</h3>")
-    markdown, *_ = write_docs(settings, "orders", tmp_path, plan.run_date)
-    _, _, text = markdown.read_text().partition("\nMAP, tested too:\n")
-    shown = 0
-    for variant in contents.collections[0].variants:
-        (row,) = [line for line in text.splitlines() if line.startswith(f"| {variant.name} |")]
-        if test := variant.tests.get("MAP"):
-            low, high = signed(test["ci_low"]), signed(test["ci_high"])
-            p = "< .001" if test["p_holm"] < 0.001 else f"{test['p_holm']:.3f}"
-            assert f"| {signed(test['delta'])} [{low}, {high}] |" in row
-            assert f"| {p} |" in row
-            assert f"<small>{low} … {high}</small>" in html
-            shown += 1
-    assert 2 * shown == counted == 4
-
-
-def test_pages_say_when_cells_were_computed(plan: ExperimentPlan, tmp_path: Path) -> None:
-    settings = Settings.from_environment()
-    store = Store(settings.root)
-    made = sorted(
-        artifact.manifest.created_at for artifact in store.published("rankings", "topics")
-    )
-    assert len(made) == 4
-    times = computed_cells(store, "orders", plan.run_date)
-    assert times == {"topics": [datetime.fromisoformat(moment) for moment in made]}
-    first, last = (moment[:19].replace("T", " ") for moment in (made[0], made[-1]))
-    said = f"The 4 cells were computed from {first} to {last} UTC."
-    page = settings.reports / "experiments" / "orders" / f"{NIGHT}.html"
-    assert said in page.read_text()
-    markdown, *_ = write_docs(settings, "orders", tmp_path, plan.run_date)
-    assert said in markdown.read_text()
-
-
-def test_cells_whose_artifacts_are_gone_are_said_to_be_of_no_known_time(
-    plan: ExperimentPlan, tmp_path: Path
-) -> None:
-    settings = Settings.from_environment()
-    artifacts = Path(settings.root) / "experiment_cells" / "topics"
-    kept = tmp_path / "kept"
-    folders = sorted(artifacts.iterdir())
-    folders[0].rename(kept)
-    try:
-        markdown, *_ = write_docs(settings, "orders", tmp_path, plan.run_date)
-        assert "\n3 of the 4 cells were computed from " in markdown.read_text()
-        assert "UTC; the others' artifacts are gone.\n" in markdown.read_text()
-    finally:
-        kept.rename(folders[0])
-    nothing = Store(tmp_path / "nothing")
-    assert computed_cells(nothing, "orders", plan.run_date) == {}
-
-
-def test_docs_keep_the_answer_that_somebody_wrote(plan: ExperimentPlan, tmp_path: Path) -> None:
-    settings = Settings.from_environment()
-    page, *images = write_docs(settings, "orders", tmp_path, plan.run_date)
-    assert all(image.read_bytes().startswith(b"\x89PNG") for image in images)
-    assert all(f"]({image.name})" in page.read_text() for image in images)
-    first = [path.read_bytes() for path in (page, *images)]
-    page.write_text(page.read_text().replace(f"{ANSWER}\n", f"{ANSWER}\nNot at this scale.\n"))
-    write_docs(settings, "orders", tmp_path, plan.run_date)
+    *images, page = write_docs(site.settings, "orders", tmp_path, plan.run_date)
     text = page.read_text()
-    assert f"{ANSWER}\nNot at this scale.\n{END}" in text
-    page.write_text(text.replace("\nNot at this scale.", "\n"))
-    write_docs(settings, "orders", tmp_path, plan.run_date)
-    assert [path.read_bytes() for path in (page, *images)] == first
+    assert all(image.read_text().startswith("<svg xmlns=") for image in images)
+    assert all("var(" not in image.read_text() for image in images)
+    assert all(f"]({image.name})" in text for image in images)
+    assert len(images) == 4
+    (on,) = answer_of(site, plan.run_date).collections
+    for measure in (MAIN, "MAP"):
+        for variant in on.variants:
+            mean = f"| {variant.number} | {variant.name} | {variant.mean(measure):.4f} |"
+            (line,) = [line for line in text.splitlines() if line.startswith(mean)]
+            if test := variant.tests.get(measure):
+                low, high = (f"{test[end]:+.4f}".replace("-", "−") for end in ("ci_low", "ci_high"))
+                assert f"[{low}, {high}]" in line
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(tables) == 3 * 2 + 3 * 3
+    assert {line.count("|") for line in tables} == {16, 8, 5}
+    first = [path.read_bytes() for path in (*images, page)]
+    page.write_text(text.replace(f"{START}\n", f"{START}\nNot at this scale.\n"))
+    list(write_docs(site.settings, "orders", tmp_path, plan.run_date))
+    assert f"{START}\nNot at this scale.\n{END}" in page.read_text()
+    page.write_text(text)
+    list(write_docs(site.settings, "orders", tmp_path, plan.run_date))
+    assert [path.read_bytes() for path in (*images, page)] == first
 
 
-def test_findings_claim_no_more_than_the_tests_say(plan: ExperimentPlan) -> None:
-    with reading(Settings.from_environment().warehouse) as connection:
-        contents = read_experiment(connection, "orders", plan.run_date)
-    (on,) = contents.collections
-    text = " ".join(findings(contents, on))
-    certain = [v for v in on.variants if v.tests and v.tests["nDCG@10"]["p_holm"] < 0.05]
-    better = [v for v in certain if v.tests["nDCG@10"]["delta"] > 0]
+def test_findings_claim_no_more_than_the_tests_say(plan: ExperimentPlan, site: Site) -> None:
+    answer = answer_of(site, plan.run_date)
+    (on,) = answer.collections
+    text = " ".join(findings(answer, on))
+    certain = [v for v in on.variants if v.tests and v.tests[MAIN]["p_holm"] < 0.05]
+    better = [v for v in certain if v.tests[MAIN]["delta"] > 0]
     assert ("Better than it beyond chance" in text) == bool(better)
     assert ("cannot be answered at this scale" in text) == (not better)
-    assert "shuffled: 2 cells, whose means go from" in text
-    front = [v.name for v in on.front("seconds", "nDCG@10")]
-    best = max(on.variants, key=lambda v: v.means["nDCG@10"])
-    assert front[-1] == best.name
-
-
-def test_what_nobody_judged_is_said_to_be_so(plan: ExperimentPlan) -> None:
-    with reading(Settings.from_environment().warehouse) as connection:
-        contents = read_experiment(connection, "orders", plan.run_date)
-    (on,) = contents.collections
-    assert not any("ever judged" in sentence for sentence in findings(contents, on))
+    assert "shuffled: 2 cells, whose means of nDCG@10 go from" in text
+    assert "The 4 cells were ranked from 20" in text
+    assert "ever judged" not in text
     other = next(v for v in on.variants if v is not on.baseline)
     assert on.baseline is not None
-    on.baseline.means["judged@10"] = 0.9
-    other.means["judged@10"] = 0.5
-    (sentence,) = [s for s in findings(contents, on) if "ever judged" in s]
+    on.baseline.values["judged@10"][:] = [0.9] * len(on.baseline.values[MAIN])
+    other.values["judged@10"][:] = [0.5] * len(other.values[MAIN])
+    (sentence,) = [s for s in findings(answer, on) if "ever judged" in s]
     assert f"{other.name} (50%)" in sentence
     assert "(90%)" in sentence
 
 
-def test_retention_leaves_results_and_takes_cells_that_nobody_used(plan: ExperimentPlan) -> None:
-    store = Store(Settings.from_environment().root)
-    removals = plan_removals(store, RetentionOptions(), now=4e9)
+@pytest.mark.parametrize(
+    ("prices", "means", "front"),
+    [
+        ([384.0, 12288.0], [0.6, 0.5], [0]),
+        ([384.0, 12288.0], [0.5, 0.6], [0, 1]),
+        ([384.0, 384.0, 384.0], [0.6, 0.6, 0.5], [0, 1]),
+        ([384.0, 0.0, 12288.0], [0.6, 0.5, 0.4], [1, 0]),
+        ([None, 384.0], [0.9, 0.5], [1]),
+    ],
+)
+def test_the_front_is_what_none_beats_in_both(
+    plan: ExperimentPlan,
+    site: Site,
+    prices: list[float | None],
+    means: list[float],
+    front: list[int],
+) -> None:
+    answer = answer_of(site, plan.run_date)
+    (on,) = answer.collections
+    on.variants[:] = [
+        Variant("topics", n, f"variant {n}", 1, mean, mean, {"bits": price}, {MAIN: [mean]}, {})
+        for n, (price, mean) in enumerate(zip(prices, means, strict=True))
+    ]
+    assert [variant.number for variant in on.front("bits", MAIN)] == front
+
+
+def test_retention_leaves_results_and_takes_rankings_that_nobody_used(
+    plan: ExperimentPlan, site: Site
+) -> None:
+    removals = plan_removals(site.store, RetentionOptions(), now=4e9)
     kinds = {removal.reference.split("/")[0] for removal in removals}
-    assert "experiment_cells" in kinds
-    assert not {"experiments", "experiment_loads"} & kinds
+    assert not {"experiments", "experiment_loads", "results"} & kinds
 
 
-def test_the_command_plans_without_ranking_and_says_what_is_done(
+def test_the_command_plans_without_ranking_runs_and_writes_pages_again(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.experiments.test_kill import as_toml
-
     monkeypatch.setenv("PERANK_HOME", str(tmp_path / "fresh"))
-    file = tmp_path / "orders.toml"
-    file.write_text(as_toml(values(tmp_path)))
+    file = write_toml(tmp_path / "orders.toml", values(tmp_path))
     command = ["experiment", str(file), "--run-date", NIGHT]
     done = CliRunner().invoke(app, [*command, "--dry-run"])
     assert done.exit_code == 0, done.output
-    assert "4 cells, 4 to do; 1 lists" in done.output
-    settings = Settings.from_environment()
-    assert not settings.published_warehouse.exists()
-    assert not list(Store(settings.root).collections("embeddings"))
+    assert "4 cells; 2 lists" in done.output
+    assert "tokens to read and put out; budget: 20 cells, 1 hours" in done.output
+    site = Site.from_environment()
+    assert not site.settings.published_warehouse.exists()
+    assert not list(site.store.collections("embeddings"))
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "Baseline: as given, nDCG@10" in done.output
-    done = CliRunner().invoke(app, [*command, "--dry-run"])
-    assert "4 cells, 0 to do" in done.output
-    page = settings.reports / "experiments" / "orders" / f"{NIGHT}.html"
+    page = site.settings.reports / "experiments" / "orders" / f"{NIGHT}-topics.html"
     written = page.read_bytes()
-    page.unlink()
-    done = CliRunner().invoke(app, [*command, "--page"])
-    assert done.exit_code == 0, done.output
-    assert page.read_bytes() == written
     page.unlink()
     file.unlink()
     done = CliRunner().invoke(app, ["experiment", "orders", "--page"])
@@ -298,10 +241,13 @@ def test_the_command_plans_without_ranking_and_says_what_is_done(
     assert f"There is no file {file}" in str(done.exception)
 
 
-def test_a_command_with_missing_cells_fails_after_all_is_written(tmp_path: Path) -> None:
-    file = tmp_path / "late.toml"
-    file.write_text(as_toml(values(tmp_path, budget={"cells": 4, "hours": 1e-9})))
+def test_a_command_with_missing_cells_fails_after_all_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERANK_HOME", str(tmp_path / "late"))
+    given = values(tmp_path, budget={"cells": 4, "hours": 1e-9})
+    file = write_toml(tmp_path / "late.toml", given)
     done = CliRunner().invoke(app, ["experiment", str(file), "--run-date", NIGHT])
     assert isinstance(done.exception, ExperimentError)
     assert "4 of 4 cells have no results" in str(done.exception)
-    assert (Settings.from_environment().reports / "experiments" / "orders").is_dir()
+    assert "Tables:" in done.output

@@ -24,6 +24,7 @@ from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.site import Site
 from perank_tasks.schemas import TRAINING_PASSAGES, TRAINING_SOURCES, rows_to_table
 from perank_tasks.support.text import contents
+from perank_tasks.training.data.nights import night_to_embed
 from perank_tasks.training.data.vectors import (
     Making,
     copy_vectors,
@@ -33,7 +34,6 @@ from perank_tasks.training.data.vectors import (
     open_matrix,
     to_matrix,
 )
-from perank_tasks.training.night import night_to_embed
 
 KIND = "training_passages"
 Row = dict[str, Any]

@@ -1,0 +1,137 @@
+"""Dry run: in, a plan; out, what there is to rank in each of its cells. Nothing is computed.
+
+Tokens follow from the windows' schedule, the length of the prompt and, where prompts hold texts,
+the length of the passages.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from perank_tasks.collections.spec import open_collection
+from perank_tasks.errors import PerankError
+from perank_tasks.experiments.cells import plan_sharing
+from perank_tasks.experiments.plan import Cell, ExperimentPlan
+from perank_tasks.night.site import Site
+from perank_tasks.perank.options import RankingOptions
+from perank_tasks.perank.prompt import RELEASED_V1
+from perank_tasks.perank.windows import schedule
+from perank_tasks.rankers.perank import PERankOptions
+from perank_tasks.support.text import contents
+from perank_tasks.training.stages.plan_run import plan_training
+
+
+class PromptTokens(NamedTuple):
+    """Length of a prompt with its query, by SmolLM2's tokenizer."""
+
+    fixed: float
+    a_passage: float
+
+
+RELEASED = PromptTokens(127.0, 10.0)
+"""327 tokens for 20 passages."""
+
+COMPACT = PromptTokens(60.0, 1.0)
+"""80 tokens for 20 passages."""
+
+TOKENS_A_NUMBER = 5.0
+"""Of an answer in numbers, `[12] > `, and of each passage's number in its prompt."""
+
+TOKENS_A_WORD = 1.5
+"""Of passages' texts, by SmolLM2's tokenizer, roughly."""
+
+SAMPLED_PASSAGES = 50_000
+
+
+@dataclass(frozen=True)
+class CellWork:
+    """What there is to rank in one cell."""
+
+    cell: Cell
+    queries: int
+    windows: int
+    """That the LLM ranks for a query."""
+    tokens: float
+    """That the LLM reads and puts out for a query."""
+
+
+@dataclass(frozen=True)
+class PlannedWork:
+    """What there is to do for a plan."""
+
+    cells: list[CellWork]
+    candidate_lists: int
+    """Groups of cells that share candidates and embeddings."""
+    trainings: int
+
+    @property
+    def tokens(self) -> float:
+        """Of all cells and queries."""
+        return sum(work.queries * work.tokens for work in self.cells)
+
+
+def estimate(plan: ExperimentPlan, site: Site) -> PlannedWork:
+    """Say how much there is to read for each cell."""
+    queries = {}
+    for spec in {cell.collection for cell in plan.cells}:
+        asked = len(open_collection(spec).load(plan.run_date).queries)
+        queries[spec] = min(asked, plan.experiment.query_limit or asked)
+    cells = [
+        CellWork(cell, queries[cell.collection], *_windows_and_tokens(plan, site, cell))
+        for cell in plan.cells
+    ]
+    return PlannedWork(cells, len(plan_sharing(plan)), len(plan.trainings()))
+
+
+def count_tokens(
+    depth: int, ranking: RankingOptions, prompt: PromptTokens, words_a_passage: float
+) -> tuple[int, float]:
+    """Windows of a list of `depth` candidates, and the tokens read and put out for them."""
+    a_passage = prompt.a_passage + words_a_passage * TOKENS_A_WORD
+    if ranking.answers_in_numbers:
+        a_passage += TOKENS_A_NUMBER
+    tokens = 0.0
+    windows = schedule(depth, ranking)
+    for start, end, outputs in windows:
+        size = end - start
+        # The last passage put out is not read again.
+        put_out = {
+            "constrained": outputs - 1,
+            "first-step": 0,
+            "free": TOKENS_A_NUMBER * size,
+        }[ranking.decoding]
+        tokens += prompt.fixed + size * a_passage + put_out
+    return len(windows), tokens
+
+
+def _windows_and_tokens(plan: ExperimentPlan, site: Site, cell: Cell) -> tuple[int, float]:
+    """For one query; zeros for arms without an LLM, and where the checkpoint cannot be read."""
+    file = cell.arms()
+    (arm,) = file.select()
+    if not isinstance(arm.options, PERankOptions) or not arm.options.ranking.reads_a_prompt:
+        return 0, 0.0
+    try:
+        if cell.training is not None:
+            prompt = plan_training(cell.training, plan.run_date).rank.prompt
+        else:
+            prompt = plan.night(cell, file, site).arms[0].identity["prompt"]
+    except PerankError:  # the cell will say so
+        return 0, 0.0
+    ranking, orders = arm.options.ranking, arm.options.orders
+    has_texts = ranking.passages != "embeddings"
+    words = _words_a_passage(cell.collection, plan.run_date) if has_texts else 0.0
+    depth = arm.depth or file.first_stage(arm.first_stage, of=cell.label).depth
+    length = RELEASED if prompt == RELEASED_V1.name else COMPACT
+    windows, tokens = count_tokens(depth, ranking, length, words)
+    return orders * windows, orders * tokens
+
+
+@cache
+def _words_a_passage(collection: str, run_date: date) -> float:
+    """The mean over the collection's first passages."""
+    passages = islice(open_collection(collection).load(run_date).passages, SAMPLED_PASSAGES)
+    return float(np.mean([len(contents(p.title, p.text).split()) for p in passages]))

@@ -1,0 +1,59 @@
+"""Nights over the collections of a training: in, its data's options; out, a planned `Night`."""
+
+from datetime import date
+from typing import Any
+
+from perank_tasks.config import Night, NightOptions
+from perank_tasks.night.arms import ArmsFile
+from perank_tasks.night.plan import plan_night
+from perank_tasks.night.site import Site
+from perank_tasks.training.data.data_options import DataOptions
+
+SERIES = "training"
+"""What the results of these nights belong to: what they computed is reused on any date."""
+
+
+def night_to_embed(spec: str, data: DataOptions, site: Site) -> Night:
+    """A night that embeds a collection by the data's embedder.
+
+    Raises:
+        ConfigError, CollectionError: as `plan_night`.
+    """
+    return plan_arms(
+        spec, data.read_as_of, data, site, {"kind": "bm25"}, {"cosine": cosine_arm(data)}
+    )
+
+
+def cosine_arm(data: DataOptions) -> dict[str, Any]:
+    """An arm that reads the data's embeddings."""
+    return {
+        "ranker": "cosine",
+        "embedder": data.embedder,
+        "precision": data.embedding_precision,
+        "trust_remote_code": data.trust_remote_code,
+    }
+
+
+def plan_arms(
+    spec: str,
+    day: date,
+    data: DataOptions,
+    site: Site,
+    first_stage: dict[str, Any],
+    arms: dict[str, dict[str, Any]],
+) -> Night:
+    """A night of these arms, all over one first stage.
+
+    Raises:
+        ConfigError, CollectionError: as `plan_night`.
+    """
+    file = ArmsFile.of(
+        {
+            "first-stage": "candidates",
+            "first-stages": {"candidates": first_stage},
+            "arms": arms,
+        },
+        "the training",
+    )
+    options = NightOptions.parse({"collection": spec, "run_date": day, "shards": data.shards})
+    return plan_night(options, day, site, arms=file, series=SERIES)
