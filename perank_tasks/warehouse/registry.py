@@ -95,14 +95,13 @@ def trained_by(name: str, store: Store) -> str | None:
     return found.manifest.config.get("training") if found else None
 
 
-def resolve(name: str, as_of: date, store: Store | None = None) -> tuple[str, Promotion | None]:
+def resolve(name: str, as_of: date, store: Store) -> tuple[str, Promotion | None]:
     """What a night of that date means by a checkpoint's name, and the decision it rests on.
 
     A reference, a shipped name, a folder and a hub id mean themselves; the name of registered
     checkpoints means the newest; `champion` means the one promoted as of the date, or the
     shipped one where none was.
     """
-    store = store or open_store()
     if name == CHAMPION:
         act = champion(all_decisions(store), as_of)
         if act is None:

@@ -40,7 +40,7 @@ def test_from_a_collection_to_a_checkpoint(base: Path, cache: Path, tmp_path: Pa
     ranked = perank(*second, "--out", str(tmp_path / "ranked"))
     assert ranked.returncode == 0, ranked.stderr
     checkpoint = tmp_path / "ranked" / "checkpoint"
-    assert f"next: perank nightly --checkpoint {checkpoint}" in ranked.stdout
+    assert f"next: perank nightly --set perank.checkpoint={checkpoint}" in ranked.stdout
     assert (tmp_path / "ranked" / "curves.png").is_file()
     assert perank(*second, "--out", str(tmp_path / "ranked")).stdout == ranked.stdout
     config = (checkpoint / "config.json").read_text()

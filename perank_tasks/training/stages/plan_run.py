@@ -58,7 +58,7 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
         stop = _judged(options.stop_collection, options, day)
         parts[RANK].setdefault("select_by", "given")
     align, rank = _recipes(options, parts)
-    start = registry.resolve(options.start, day)[0] if options.start else None
+    start = registry.resolve(options.start, day, store)[0] if options.start else None
     embedder, start_hash = rank.encoder, None
     if start:
         begun = summarize_checkpoint(registry.local(start, store), cache=settings.cache)
