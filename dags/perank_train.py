@@ -11,9 +11,9 @@ earlier dates, backfilled later, rank by whichever was champion then.
 **Options.** `preset` sets every hyper-parameter of both stages; whatever `align_…` and `rank_…`
 are filled in replace it.
 
-**Again.** Every task finds what is done, so a run that was killed goes on when it is started again
-with the same Params, training from its last saved step if it is on the same machine. A run that is
-repeated trains nothing, registers nothing and promotes nothing a second time.
+**Again.** Every task reuses what is done, so a run that was killed is resumed when it is started
+again with the same Params, training from its last saved step if it is on the same machine. A run
+that is repeated trains nothing, registers nothing and promotes nothing a second time.
 
 **Pool.** `gpu`: one task at a time that loads a model. Several GPUs: train by `accelerate launch`
 as docs/training.md says, and register the result.
