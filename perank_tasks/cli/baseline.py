@@ -27,8 +27,8 @@ def accept(
 ) -> None:
     """Accept a night: later ones are judged against it. A row that is never changed."""
     from perank_tasks.artifacts.store import Store
+    from perank_tasks.config import NIGHTLY
     from perank_tasks.report.page import write_pages_after
-    from perank_tasks.schemas import NIGHTLY
     from perank_tasks.settings import Settings
     from perank_tasks.warehouse.database import load_acceptance, reading
     from perank_tasks.warehouse.decisions import acceptance

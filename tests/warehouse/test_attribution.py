@@ -83,10 +83,10 @@ def test_an_unchanged_night_is_identical(spec: str) -> None:
 
 
 def test_another_bm25_setting_is_named(spec: str) -> None:
-    found = night(spec, 2, k1=10.0, b=1.0)
+    found = night(spec, 2, bm25={"k1": 10.0, "b": 1.0})
     word, text = arms(found)["bm25"]
     assert word in ("drift", "suspect", "regression", "improvement")
-    assert "different: setting first_stage: bm25 k1=0.9 b=0.4 → bm25 k1=10 b=1" in text
+    assert "setting first_stage.b: 0.4 → 1.0, setting first_stage.k1: 0.9 → 10.0" in text
     assert found["text"].endswith("bm25 moved: it is the data or the first stage")
 
 
@@ -217,7 +217,7 @@ def test_another_baseline_is_asked_for_by_an_option(spec: str, tmp_path: Path) -
 
 
 def test_arms_with_other_baselines_say_nothing_of_each_other(spec: str) -> None:
-    other = {"k1": 10.0, "b": 1.0}
+    other = {"bm25": {"k1": 10.0, "b": 1.0}}
     moved = night(spec, 2, **other)
     assert arms(moved)["bm25"][0] != "identical"
     settings = Settings.from_environment()

@@ -149,7 +149,7 @@ def test_another_setting_is_judged_against_the_arm_it_replaces(tmp_path: Path) -
         ).fetchone()
         found = judge(warehouse, Store(tmp_path), DAYS[1], "c", {arm_hash: "bm25"})
     assert found["verdict"] == "regression"
-    assert "setting first_stage: bm25 → bm25 k1=2" in found["arms"][0]["text"]
+    assert "setting first_stage.kind: bm25 → bm25 k1=2" in found["arms"][0]["text"]
 
 
 def test_another_baseline_can_be_asked_for_and_is_not_kept(tmp_path: Path) -> None:

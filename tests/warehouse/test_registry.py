@@ -12,6 +12,7 @@ from perank_tasks.cli.main import app
 from perank_tasks.config import CHAMPION, DEFAULT_CHECKPOINT, NightOptions
 from perank_tasks.errors import CheckpointError, ConfigError
 from perank_tasks.night.plan import plan_night
+from perank_tasks.night.site import Site
 from perank_tasks.perank.checkpoint_config import summarize_checkpoint
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse import registry
@@ -141,19 +142,20 @@ def test_a_decision_needs_a_name_a_reason_and_a_checkpoint_that_stays(
 def test_a_night_ranks_by_the_champion_of_its_date(store: Store, checkpoints: list[str]) -> None:
     act = registry.promote(store, checkpoints[0], "Ada", "good", as_of=day(5))
 
-    def night(number: int, **options):
-        return plan_night(NightOptions.parse({"arms": ["perank"], **options}), day(number))
+    def night(number: int, *changes: str):
+        options = NightOptions.parse({"arms": ["perank"], "set": changes})
+        return plan_night(options, day(number), Site.from_environment())
 
     before, after = night(4), night(5)
-    assert before.arms[0].checkpoint == DEFAULT_CHECKPOINT
+    assert before.arms[0].options["checkpoint"] == DEFAULT_CHECKPOINT
     assert before.promotion is None
-    assert after.arms[0].checkpoint == checkpoints[0]
-    assert after.arms[0].checkpoint_hash == summary(checkpoints[0]).hash
+    assert after.arms[0].options["checkpoint"] == checkpoints[0]
+    assert after.arms[0].identity["checkpoint_hash"] == summary(checkpoints[0]).hash
     assert after.promotion is not None
     assert after.promotion.promotion_id == act["promotion_id"]
     assert type(after).from_json(after.to_json()) == after
-    named = night(5, checkpoint="mine")
-    assert (named.arms[0].checkpoint, named.promotion) == (checkpoints[1], None)
+    named = night(5, "perank.checkpoint=mine")
+    assert (named.arms[0].options["checkpoint"], named.promotion) == (checkpoints[1], None)
     # What was promoted later does not rename what ran before.
     assert night(4).arms[0].hash == before.arms[0].hash
 

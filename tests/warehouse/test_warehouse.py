@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 
 from perank_tasks.artifacts.store import Artifact
+from perank_tasks.config import NIGHTLY
 from perank_tasks.errors import StorageError, WarehouseError
-from perank_tasks.schemas import BASELINES, DERIVED_TABLES, NIGHTLY, RESULT_TABLES, keyed_table
+from perank_tasks.schemas import BASELINES, DERIVED_TABLES, RESULT_TABLES, keyed_table
 from perank_tasks.warehouse.database import load_results, reading
 from tests.results import efficiency, publish_tables
 
@@ -40,7 +41,7 @@ def publish(
         "cut_queries": 0,
         "stale_judgements": 0,
         "unknown_judgements": 0,
-        "config": "{}",
+        "config": '{"ranker": "first-stage"}',
         "evaluated_at": datetime(2026, 1, day, 2, tzinfo=UTC).replace(tzinfo=None),
     }
     first = {"passage_id": "p1", "rank": 1, "score": 1.0, "first_stage_rank": 1}
