@@ -235,15 +235,6 @@ BASELINES = pa.schema(
     ]
 )
 
-# Numbers of a training by step: loss, learning rate, measures on development examples (`dev_…`).
-CURVES = pa.schema(
-    [
-        pa.field("step", pa.int64(), nullable=False),
-        pa.field("name", pa.string(), nullable=False),
-        pa.field("value", pa.float64(), nullable=False),
-    ]
-)
-
 # One row a decision on which checkpoint nights use, for good: the registry's, not the warehouse's.
 PROMOTIONS = pa.schema(
     [

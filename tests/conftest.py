@@ -16,7 +16,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`PERANK_HOME` below the test's own folder, and no setting of the user's."""
-    for name in ("ROOT", "WAREHOUSE", "REPORTS", "CACHE", "COLLECTION", "DAGS", "AWS_CONN_ID"):
+    for name in (
+        "ROOT",
+        "WAREHOUSE",
+        "REPORTS",
+        "CACHE",
+        "COLLECTION",
+        "ARMS",
+        "DAGS",
+        "AWS_CONN_ID",
+    ):
         monkeypatch.delenv(f"PERANK_{name}", raising=False)
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)

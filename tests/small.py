@@ -88,6 +88,7 @@ def small_arms(
     depth: int = 100,
     embedding: Mapping[str, Any] | None = None,
     bm25: Mapping[str, Any] | None = None,
+    rrf_k: int = 60,
     fusion_weight: float = 0.03,
     **perank: Any,
 ) -> ArmsFile:
@@ -107,7 +108,7 @@ def small_arms(
                 "bm25": {"kind": "bm25", "depth": depth, **terms},
                 "given": {"kind": "given", "depth": depth},
                 "dense": {"kind": "dense", **search},
-                "hybrid": {"kind": "hybrid", **search, **terms},
+                "hybrid": {"kind": "hybrid", "rrf_k": rrf_k, **search, **terms},
             },
             "arms": {
                 "bm25": {"ranker": "first-stage"},

@@ -14,6 +14,7 @@ from perank_tasks.bench.contenders import Arena, load_arena
 from perank_tasks.bench.hardware import seconds_of
 from perank_tasks.bench.workload import cut, load_queries
 from perank_tasks.perank.decode import PREFILL_TOKENS
+from perank_tasks.perank.engine import device_named
 from perank_tasks.perank.llm import Cache, Llm
 from perank_tasks.settings import Settings
 from perank_tasks.support.lists import CandidateList
@@ -99,6 +100,7 @@ def run_prefill(
     Raises:
         ConfigError, CollectionError, CheckpointError: something named is not there or unfit.
     """
+    device_named(device)  # before models are made, which takes a minute
     settings = Settings.from_environment()
     torch.set_num_threads(settings.threads)
     spec = collection or settings.collection

@@ -17,40 +17,16 @@ import torch
 
 from perank_tasks.bench.contenders import Arena, Contender, Measurement, contenders, load_arena
 from perank_tasks.bench.hardware import describe, matrix_rate
+from perank_tasks.bench.options import BenchOptions
 from perank_tasks.bench.plots import Series
 from perank_tasks.bench.prefill import PrefillRates, measure_prefill
 from perank_tasks.bench.workload import cut, load_queries
-from perank_tasks.errors import ConfigError
+from perank_tasks.perank.engine import device_named
 from perank_tasks.settings import Settings
 from perank_tasks.support.lists import CandidateList
 from perank_tasks.support.progress import progress
 
 SWEEP_DEPTHS = (20, 40, 60, 80, 100)
-
-
-@dataclass(frozen=True)
-class BenchOptions:
-    """What to measure; `perank bench rerank --help` says what each is."""
-
-    collection: str
-    queries: int = 12
-    batch: int = 6
-    depth: int = 100
-    window: int = 20
-    step: int = 10
-    top_k: int = 10
-    minutes: float = 4.0
-    sweeps: bool = True
-    checkpoint: str | None = None
-    compact_checkpoint: str | None = None
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.depth < self.window:
-            raise ConfigError(
-                f"--depth is {self.depth} and --window {self.window}: expected a depth of a window "
-                f"or more, since latency is measured from one window on"
-            )
 
 
 @dataclass
@@ -142,9 +118,12 @@ def run_benchmark(
         ConfigError, CollectionError, CheckpointError: something named is not there or unfit.
         QualityError: a contender could not rank a query.
     """
+    device_named(options.device)  # before models are made, which takes a minute
     settings = Settings.from_environment()
     torch.set_num_threads(settings.threads)
-    lists = load_queries(options.collection, queries=options.queries, depth=options.depth)
+    collection = options.collection or settings.collection
+    options = options.model_copy(update={"collection": collection})
+    lists = load_queries(collection, queries=options.queries, depth=options.depth)
     arena = load_arena(
         options.checkpoint,
         options.compact_checkpoint,

@@ -83,7 +83,7 @@ def write_report(folder: Path, report: Report) -> list[Path]:
     """
     results = {
         "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "options": asdict(report.options),
+        "options": report.options.model_dump(),
         "machine": report.machine,
         "matrix_flops_a_second": report.matrix_rates,
         "median_seconds_a_query": {

@@ -4,16 +4,11 @@ from datetime import timedelta
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from perank_tasks.cli import parse_date
+from perank_tasks.cli import command_group, open_site, parse_date, print_line, print_next
 from perank_tasks.errors import ConfigError
 
-app = typer.Typer(
-    help="Accept nights as the baseline of later ones.", no_args_is_help=True, rich_markup_mode=None
-)
-out = Console()
+app = command_group("Accept nights as the baseline of later ones.")
 
 
 @app.command()
@@ -26,46 +21,34 @@ def accept(
     ] = None,
 ) -> None:
     """Accept a night: later ones are judged against it. A row that is never changed."""
-    from perank_tasks.artifacts.store import Store
     from perank_tasks.config import NIGHTLY
     from perank_tasks.report.page import write_pages_after
-    from perank_tasks.settings import Settings
     from perank_tasks.warehouse.database import load_acceptance, reading
     from perank_tasks.warehouse.decisions import acceptance
     from perank_tasks.warehouse.run_names import RunName
 
-    settings = Settings.from_environment()
+    site = open_site()
     wanted = RunName.parse(run)
     if wanted.series != NIGHTLY:
         raise ConfigError(
             f"{run} is no night: only nights are accepted, since only they are judged."
         )
-    with reading(settings.warehouse) as warehouse:
-        found = wanted.find(warehouse)
+    with reading(site.settings.warehouse) as warehouse:
+        night = wanted.find(warehouse)[0]
+    arm = night.arm if wanted.arm else None
     act = acceptance(
-        found[0].collection,
-        found[0].run_date,
-        name,
-        reason,
-        arm=found[0].arm if wanted.arm else None,
-        as_of=parse_date(as_of),
+        night.collection, night.run_date, name, reason, arm=arm, as_of=parse_date(as_of)
     )
-    load_acceptance(settings.warehouse, Store(settings.root), act)
+    load_acceptance(site.settings.warehouse, site.store, act)
     (row,) = act.to_pylist()
-    out.print(
-        f"{escape(row['collection'])}, {row['arm'] or 'every arm'}: the night of "
-        f"{row['run_date']} is the baseline as of {row['as_of']}",
-        highlight=False,
-        soft_wrap=True,
+    print_line(
+        f"{row['collection']}, {row['arm'] or 'every arm'}: the night of {row['run_date']} "
+        f"is the baseline as of {row['as_of']}"
     )
     eve = row["as_of"] - timedelta(days=1)
-    if pages := write_pages_after(settings, row["collection"], eve):
-        out.print(
-            f"pages written again: {pages}, and {settings.reports / 'index.html'}",
-            highlight=False,
-            soft_wrap=True,
-        )
-    out.print("[dim]next: perank report shows what the newest night is called now[/]")
+    if pages := write_pages_after(site.settings, row["collection"], eve):
+        print_line(f"pages written again: {pages}, and {site.settings.reports / 'index.html'}")
+    print_next("perank report shows what the newest night is called now")
 
 
 @app.command("list")
@@ -77,11 +60,11 @@ def list_baselines() -> None:
     with reading(Settings.from_environment().warehouse) as warehouse:
         rows = dicts(warehouse.execute("FROM baselines ORDER BY as_of DESC, accepted_at DESC"))
     if not rows:
-        out.print("Nothing has been accepted: each arm is judged against its first complete night.")
+        print_line(
+            "Nothing has been accepted: each arm is judged against its first complete night."
+        )
     for row in rows:
-        out.print(
-            f"{row['as_of']}  {escape(row['collection'])}/{row['arm'] or 'every arm'}  night of "
-            f"{row['run_date']}  {escape(row['name'])}: {escape(row['reason'])}",
-            highlight=False,
-            soft_wrap=True,
+        print_line(
+            f"{row['as_of']}  {row['collection']}/{row['arm'] or 'every arm'}  night of "
+            f"{row['run_date']}  {row['name']}: {row['reason']}"
         )

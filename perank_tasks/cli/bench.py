@@ -6,32 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from perank_tasks.bench.options import BenchOptions
+from perank_tasks.cli import command_group, console, print_line
+from perank_tasks.cli.options import takes_options
 from perank_tasks.errors import ConfigError
 
-app = typer.Typer(
-    help="Measure the reranking engine and the pipeline on this machine.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-out = Console()
-
-
-def _usable_device(name: str) -> str:
-    from perank_tasks.perank.engine import device_named
-
-    device_named(name)
-    return name
-
-
-# Looked at before models are made, which takes a minute.
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", callback=_usable_device)]
-
-ReleasedCheckpoint = Annotated[
-    str | None,
-    typer.Option(help="One with the reference's prompt. Empty: SmolLM2-135M, untrained."),
-]
+app = command_group("Measure the reranking engine and the pipeline on this machine.")
 
 
 def _numbers(option: str, text: str) -> list[int]:
@@ -42,35 +23,10 @@ def _numbers(option: str, text: str) -> list[int]:
     return [int(number) for number in numbers]
 
 
-def _print(text: str) -> None:
-    out.print(text, highlight=False, soft_wrap=True)
-
-
 @app.command()
+@takes_options(BenchOptions)
 def rerank(
-    collection: Annotated[
-        str | None, typer.Option(help="Collection spec; its run=FILE gives the candidates.")
-    ] = None,
-    queries: Annotated[
-        int, typer.Option(min=1, help="Queries at most, in blocks of --batch.")
-    ] = 12,
-    batch: Annotated[int, typer.Option(min=1, help="Queries ranked together.")] = 6,
-    depth: Annotated[int, typer.Option(help="Candidates a query.")] = 100,
-    window: Annotated[int, typer.Option(help="Passages the LLM ranks at once.")] = 20,
-    step: Annotated[int, typer.Option(help="How far the window moves.")] = 10,
-    top_k: Annotated[int, typer.Option(min=1, help="Ranks that early stopping keeps exact.")] = 10,
-    minutes: Annotated[
-        float,
-        typer.Option(min=0, help="No block begins later; the first is always whole."),
-    ] = 4.0,
-    sweeps: Annotated[
-        bool, typer.Option(help="Also latency by depth and throughput by batch, with plots.")
-    ] = True,
-    checkpoint: ReleasedCheckpoint = None,
-    compact_checkpoint: Annotated[
-        str | None, typer.Option(help="One with a compact prompt. Empty: as above.")
-    ] = None,
-    device: Device = "auto",
+    options: BenchOptions,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder for results. Empty: in PERANK_HOME.")
     ] = None,
@@ -80,30 +36,16 @@ def rerank(
     Also: with early stopping, with a compact prompt, by the first step, by free generation,
     and over full texts. Prints seconds a query and ratios; writes JSON and plots.
     """
-    from perank_tasks.bench.rerank import BenchOptions, run_benchmark
+    from perank_tasks.bench.rerank import run_benchmark
     from perank_tasks.bench.rerank_report import print_report, write_report
     from perank_tasks.settings import Settings
 
-    settings = Settings.from_environment()
-    options = BenchOptions(
-        collection=collection or settings.collection,
-        queries=queries,
-        batch=batch,
-        depth=depth,
-        window=window,
-        step=step,
-        top_k=top_k,
-        minutes=minutes,
-        sweeps=sweeps,
-        checkpoint=checkpoint,
-        compact_checkpoint=compact_checkpoint,
-        device=device,
-    )
-    place = folder or settings.benchmarks / f"rerank-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    name = f"rerank-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    place = folder or Settings.from_environment().benchmarks / name
     report = run_benchmark(options, after_block=partial(write_report, place))
-    print_report(out, report)
+    print_report(console, report)
     for path in write_report(place, report):
-        _print(f"written: {path}")
+        print_line(f"written: {path}")
 
 
 @app.command()
@@ -112,8 +54,11 @@ def prefill(
     batches: Annotated[str, typer.Option(help="Prompts at once, separated by commas.")] = "1,4,16",
     repeats: Annotated[int, typer.Option(min=1, help="Turns; the best of each counts.")] = 3,
     window: Annotated[int, typer.Option(help="Passages a prompt.")] = 20,
-    checkpoint: ReleasedCheckpoint = None,
-    device: Device = "auto",
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="One with the reference's prompt. Empty: SmolLM2-135M, untrained."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Read prompts by the engine and by a stock Hugging Face forward pass of the same shapes."""
     from perank_tasks.bench.prefill import run_prefill
@@ -122,7 +67,7 @@ def prefill(
     for rates in run_prefill(
         collection, sizes, repeats=repeats, window=window, checkpoint=checkpoint, device=device
     ):
-        _print(
+        print_line(
             f"{rates.batch} prompts of up to {rates.length} tokens: engine {rates.engine:,.0f} "
             f"tokens/s, stock {rates.stock:,.0f}, {rates.ratio:.2f}×"
         )
@@ -157,6 +102,6 @@ def pipeline(
 
     place = (folder or Settings.from_environment().benchmarks / "pipeline").absolute()
     results = run_pipeline(_numbers("--sizes", sizes), queries, place, compare=compare)
-    print_results(out, results)
+    print_results(console, results)
     for path in write_results(place, results):
-        _print(f"written: {path}")
+        print_line(f"written: {path}")

@@ -1,21 +1,18 @@
 """`perank checkpoint`: what is registered, which one nights use, and who decided so."""
 
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from perank_tasks.cli import parse_date
+from perank_tasks.cli import command_group, open_site, parse_date, print_line, print_next, today
 from perank_tasks.config import DEFAULT_CHECKPOINT
 
-app = typer.Typer(
-    help="Registered checkpoints, and which of them nights use as champion.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-out = Console()
+if TYPE_CHECKING:
+    from perank_tasks.artifacts.store import Store
+
+app = command_group("Registered checkpoints, and which of them nights use as champion.")
 
 _Checkpoint = Annotated[
     str, typer.Argument(help="A registered one, by reference or name, or a shipped one.")
@@ -32,32 +29,27 @@ def list_checkpoints() -> None:
     """List registered checkpoints, every decision on the champion, and who is champion today."""
     from perank_tasks.warehouse import registry
 
-    store = registry.open_store()
+    store = open_site().store
     for artifact in registry.registered(store):
-        manifest = artifact.manifest
-        scores = manifest.counts.get("scores", {})
-        said = ", ".join(f"{arm} {value:.4f}" for arm, value in scores.items())
-        size = manifest.counts["bytes"] / 2**20
-        _print(f"{artifact.reference}  {manifest.created_at[:10]}  {size:.1f} MiB  {said}")
+        counts = artifact.manifest.counts
+        scores = ", ".join(f"{arm} {value:.4f}" for arm, value in counts.get("scores", {}).items())
+        registered_on, size = artifact.manifest.created_at[:10], counts["bytes"] / 2**20
+        print_line(f"{artifact.reference}  {registered_on}  {size:.1f} MiB  {scores}")
     for act in registry.all_decisions(store):
         verb = {"promote": "promoted", "withdraw": "withdrawn"}[act["act"]]
-        _print(f"{act['as_of']}  {verb}  {act['checkpoint']}  {act['name']}: {act['reason']}")
-    standing = registry.champion(registry.all_decisions(store), _today())
-    _print(f"champion today: {standing['checkpoint'] if standing else DEFAULT_CHECKPOINT}")
+        print_line(f"{act['as_of']}  {verb}  {act['checkpoint']}  {act['name']}: {act['reason']}")
+    print_line(f"champion today: {_champion(store, today())}")
 
 
 @app.command()
 def show(checkpoint: _Checkpoint) -> None:
     """Print a checkpoint's model card."""
     from perank_tasks.perank.checkpoint_config import find_checkpoint
-    from perank_tasks.settings import Settings
     from perank_tasks.warehouse import registry
 
-    store = registry.open_store()
-    name, _ = registry.resolve(checkpoint, _today(), store)
-    folder = find_checkpoint(
-        registry.local(name, store), cache=Settings.from_environment().cache
-    ).folder
+    site = open_site()
+    name, _ = registry.resolve(checkpoint, today(), site.store)
+    folder = find_checkpoint(registry.local(name, site.store), cache=site.settings.cache).folder
     card = folder / "README.md"
     print(card.read_text(encoding="utf-8") if card.is_file() else f"{folder} has no model card.")
 
@@ -69,11 +61,11 @@ def register(
 ) -> None:
     """Keep a copy of a checkpoint made elsewhere, so that it can be promoted."""
     from perank_tasks.night.provenance import fingerprint
-    from perank_tasks.settings import Settings
     from perank_tasks.warehouse import registry
 
+    site = open_site()
     reference = registry.register(
-        registry.open_store(),
+        site.store,
         name,
         folder,
         tables={},
@@ -82,10 +74,10 @@ def register(
         inputs={},
         config={"source": str(folder.resolve())},
         counts={},
-        provenance=fingerprint(Settings.from_environment().threads),
+        provenance=fingerprint(site.settings.threads),
     )
-    _print(reference)
-    out.print(f"[dim]next: perank checkpoint promote {reference} --name … --reason …[/]")
+    print_line(reference)
+    print_next(f"perank checkpoint promote {reference} --name … --reason …")
 
 
 @app.command()
@@ -93,9 +85,9 @@ def promote(checkpoint: _Checkpoint, name: _Name, reason: _Reason, as_of: _AsOf 
     """Make a checkpoint champion: nights from a date on rank by it. Never changed or removed."""
     from perank_tasks.warehouse import registry
 
-    store = registry.open_store()
-    act = registry.promote(store, checkpoint, name, reason, as_of=parse_date(as_of) or _today())
-    _say_champion(store, act)
+    store, day = open_site().store, parse_date(as_of) or today()
+    registry.promote(store, checkpoint, name, reason, as_of=day)
+    _print_champion(store, day)
 
 
 @app.command()
@@ -110,25 +102,18 @@ def withdraw(
     """Take a promotion back from a date on: the champion before it is champion again."""
     from perank_tasks.warehouse import registry
 
-    store = registry.open_store()
-    act = registry.withdraw(
-        store, name, reason, as_of=parse_date(as_of) or _today(), checkpoint=checkpoint
-    )
-    _say_champion(store, act)
+    store, day = open_site().store, parse_date(as_of) or today()
+    registry.withdraw(store, name, reason, as_of=day, checkpoint=checkpoint)
+    _print_champion(store, day)
 
 
-def _say_champion(store: Any, act: dict[str, Any]) -> None:
+def _print_champion(store: "Store", day: date) -> None:
+    print_line(f"champion as of {day}: {_champion(store, day)}")
+    print_next("perank nightly, or the next run of the DAG, ranks by it")
+
+
+def _champion(store: "Store", day: date) -> str:
     from perank_tasks.warehouse import registry
 
-    standing = registry.champion(registry.all_decisions(store), act["as_of"])
-    found = standing["checkpoint"] if standing else DEFAULT_CHECKPOINT
-    _print(f"champion as of {act['as_of']}: {found}")
-    out.print("[dim]next: perank nightly, or the next run of the DAG, ranks by it[/]")
-
-
-def _today() -> date:
-    return datetime.now(UTC).date()
-
-
-def _print(line: str) -> None:
-    out.print(line, highlight=False, soft_wrap=True, markup=False)
+    standing = registry.champion(registry.all_decisions(store), day)
+    return standing["checkpoint"] if standing else DEFAULT_CHECKPOINT

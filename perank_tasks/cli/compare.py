@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from perank_tasks.cli import console, open_site, print_line
 from perank_tasks.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,44 +43,42 @@ def compare(
     an experiment (window@2026-01-31/… of its run of that date). Or TREC run files from anywhere
     with --qrels.
     """
-    from perank_tasks.artifacts.store import Store
-    from perank_tasks.settings import Settings
     from perank_tasks.warehouse.comparison import compare as compare_sides
     from perank_tasks.warehouse.comparison import plot_queries, side_of_file, sides_of
     from perank_tasks.warehouse.database import reading
 
     if qrels:
-        sides = [side_of_file(Path(run), qrels, relevance_level) for run in (run_a, run_b)]
-        found = compare_sides([(sides[0], sides[1])], measure)
+        side_a, side_b = (side_of_file(Path(run), qrels, relevance_level) for run in (run_a, run_b))
+        comparisons = compare_sides([(side_a, side_b)], measure)
     else:
         for run in (run_a, run_b):
             if Path(run).is_file():
                 raise ConfigError(f"{run} is a file: name its judgements with --qrels FILE.")
-        settings = Settings.from_environment()
-        with reading(settings.warehouse) as warehouse:
+        site = open_site()
+        with reading(site.settings.warehouse) as warehouse:
             pairs = sides_of(warehouse, run_a, run_b)
-            found = compare_sides(pairs, measure, warehouse, Store(settings.root))
-
-    out = Console()
-    for comparison in found:
-        _print_measures(out, comparison)
+            comparisons = compare_sides(pairs, measure, warehouse, site.store)
+    for comparison in comparisons:
+        _print_measures(comparison)
         if comparison.different:
-            out.print(f"Different: {escape(', '.join(comparison.different))}", highlight=False)
-        _print_queries(out, comparison, measure, queries)
-    tests = max(row.tests for comparison in found for row in comparison.measures)
-    out.print(
-        f"[dim]p: paired randomisation test; Holm's correction over {tests} tests; "
-        "interval: 95% of the difference, Student's t[/]"
+            print_line(f"Different: {', '.join(comparison.different)}")
+        _print_queries(comparison, measure, queries)
+    tests = max(row.tests for comparison in comparisons for row in comparison.measures)
+    print_line(
+        f"p: paired randomisation test; Holm's correction over {tests} tests; "
+        "interval: 95% of the difference, Student's t",
+        "dim",
     )
-    if png:
-        for comparison in found:
-            name = comparison.b.run.arm if comparison.b.run and len(found) > 1 else ""
-            path = png.with_stem(f"{png.stem}-{name}") if name else png
-            plot_queries(comparison, measure, path)
-            out.print(f"{path}", highlight=False, soft_wrap=True)
+    if png is None:
+        return
+    for comparison in comparisons:
+        arm = comparison.b.run.arm if comparison.b.run and len(comparisons) > 1 else ""
+        path = png.with_stem(f"{png.stem}-{arm}") if arm else png
+        plot_queries(comparison, measure, path)
+        print_line(path)
 
 
-def _print_measures(out: Console, comparison: "Comparison") -> None:
+def _print_measures(comparison: "Comparison") -> None:
     title = f"{comparison.b.name} against {comparison.a.name}"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("measure", no_wrap=True)
@@ -98,10 +96,10 @@ def _print_measures(out: Console, comparison: "Comparison") -> None:
             str(row.better),
             str(row.worse),
         )
-    out.print(table)
+    console.print(table)
 
 
-def _print_queries(out: Console, comparison: "Comparison", measure: str, most: int) -> None:
+def _print_queries(comparison: "Comparison", measure: str, most: int) -> None:
     changed = [query for query in comparison.queries if query.delta]
     losses = [query for query in changed if query.delta < 0][:most]
     gains = [query for query in reversed(changed) if query.delta > 0][:most]
@@ -109,15 +107,15 @@ def _print_queries(out: Console, comparison: "Comparison", measure: str, most: i
     for heading, queries in (("lost", losses), ("gained", gains)):
         if not queries:
             continue
-        out.print(f"\n{measure} {heading} most:")
+        print_line(f"\n{measure} {heading} most:")
         width = max(len(query.query_id) for query in queries)
         for query in queries:
             bar = "█" * max(1, round(BAR * abs(query.delta) / longest))
             colour = "red" if query.delta < 0 else "blue"
-            out.print(
+            console.print(
                 f"  {escape(query.query_id):{width}}  {query.a:.3f} → {query.b:.3f}  "
                 f"{query.delta:+.3f}  overlap {query.drift.overlap_10:.1f}  [{colour}]{bar}[/]",
                 highlight=False,
                 soft_wrap=True,
             )
-    out.print()
+    print_line("")

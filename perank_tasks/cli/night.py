@@ -1,36 +1,18 @@
 """`perank nightly`, its stages one by one, `perank arms`: commands that take a night's options."""
 
-import inspect
-import types
 from collections.abc import Callable
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from perank_tasks.cli import console, open_site, print_line, print_next, today
+from perank_tasks.cli.options import takes_options
 from perank_tasks.config import NightOptions
 from perank_tasks.errors import ConfigError
 
 if TYPE_CHECKING:
-    from perank_tasks.config import Night
     from perank_tasks.night.site import Site
-
-out = Console()
-
-STAGE_HELP = {
-    "snapshot": "Read the collection as of the date into Parquet.",
-    "embed": "Embed every passage and query that is new.",
-    "index": "Build the BM25 indexes.",
-    "retrieve": "Find every query's candidates.",
-    "rerank": "Order the candidates by every arm; or with --run and --out: TREC files in and out.",
-    "evaluate": "Measure every arm's ranking.",
-    "load": "Load the night's rows into DuckDB.",
-    "verdict": "Say what each result is against the accepted one.",
-}
-ARMS_HELP = "Show the arms of a night, resolved, with their hashes."
 
 RunFile = Annotated[
     Path | None,
@@ -48,127 +30,90 @@ OutFile = Annotated[
     ),
 ]
 
-
-def with_night_options(command: Callable[..., None], **own: Any) -> Callable[..., None]:
-    """A Typer command whose options are the fields of `NightOptions`, and its own before them.
-
-    Args:
-        command: called with the options, and with its own by name.
-        own: annotation by name; their default is None.
-    """
-
-    def run(**values: Any) -> None:
-        mine = {name: values.pop(name, None) for name in own}
-        given = {name: value for name, value in values.items() if value is not None}
-        if "arms" in given:
-            given["arms"] = tuple(filter(None, map(str.strip, given["arms"].split(","))))
-        given["set"] = tuple(given.get("set") or ())
-        command(NightOptions.parse(given), **mine)
-
-    parameter = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY, default=None)
-    parameters = [parameter(name, annotation=annotation) for name, annotation in own.items()]
-    for name, field in NightOptions.model_fields.items():
-        help_text, default = field.description or "", field.default
-        annotation: Any = None
-        if name == "arms":
-            help_text, default, annotation = f"{help_text} Separated by commas.", None, str
-        elif name == "set":
-            help_text, default, annotation = f"{help_text} May be repeated.", None, list[str]
-        option = typer.Option(
-            f"--{name.replace('_', '-')}", help=help_text, show_default=default is not None
-        )
-        kind: Any = Annotated[(annotation or _option_type(field.annotation)) | None, option]
-        parameters.append(parameter(name, annotation=kind, default=default))
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in parameters}
-    return run
+takes_night_options = takes_options(NightOptions, whole=("set",))
 
 
-def _option_type(annotation: Any) -> type:
-    """Numbers and switches are checked by the command line, all others by `NightOptions`."""
-    kinds = get_args(annotation) if get_origin(annotation) is types.UnionType else (annotation,)
-    return next((kind for kind in kinds if kind in (bool, int, float)), str)
-
-
-def _plan(options: NightOptions) -> "tuple[Night, Site]":
-    from perank_tasks.night.plan import plan_night
-    from perank_tasks.night.site import Site
-
-    site = Site.from_environment()
-    return plan_night(options, datetime.now(UTC).date(), site), site
-
-
-def _nightly(options: NightOptions) -> None:
+@takes_night_options
+def nightly(options: NightOptions) -> None:
+    """Run a whole night and print its report."""
     from perank_tasks.night.pipeline import run_night
+    from perank_tasks.night.plan import plan_night
     from perank_tasks.report.terminal import print_report
 
-    night, site = _plan(options)
+    site = open_site()
+    night = plan_night(options, today(), site)
     run_night(night, site)
-    print_report(out, night.run_date, night.collection_name)
+    print_report(console, site.settings, site.store, night.run_date, night.collection_name)
 
 
-def _stage(stage: str) -> Callable[[NightOptions], None]:
+def _stage(stage: str, help_text: str) -> Callable[..., None]:
+    """The command that runs a night up to a stage."""
+
     def command(options: NightOptions) -> None:
         from perank_tasks.night.pipeline import run_night
+        from perank_tasks.night.plan import plan_night
 
-        night, site = _plan(options)
+        site = open_site()
+        night = plan_night(options, today(), site)
         _print_stage(site, stage, run_night(night, site, until=stage)[stage])
 
-    return command
+    command.__doc__ = help_text
+    return takes_night_options(command)
 
 
-def _rerank(options: NightOptions, run: Path | None, out_file: Path | None) -> None:
+@takes_night_options
+def rerank(options: NightOptions, run: RunFile = None, out_file: OutFile = None) -> None:
+    """Order the candidates by every arm; or with --run and --out: TREC files in and out."""
     from perank_tasks.collections.spec import with_run
     from perank_tasks.night.pipeline import run_night
+    from perank_tasks.night.plan import plan_night
     from perank_tasks.night.rerank import write_runs
-    from perank_tasks.settings import Settings
 
+    site = open_site()
+    changes: dict[str, Any] = {}
     if run is not None:
-        spec = options.collection or Settings.from_environment().collection
-        changes = (*options.set, "first-stage=given")
-        options = options.model_copy(update={"collection": with_run(spec, run), "set": changes})
+        changes["collection"] = with_run(options.collection or site.settings.collection, run)
+        changes["set"] = (*options.set, "first-stage=given")
     if out_file is not None and out_file.is_dir():
         raise ConfigError(f"--out {out_file} is a folder: name the file to write")
     if out_file is not None and not options.arms:
-        options = options.model_copy(update={"arms": ("perank",)})
-    night, site = _plan(options)
+        changes["arms"] = ("perank",)
+    night = plan_night(options.model_copy(update=changes), today(), site)
     rankings = run_night(night, site, until="rerank")["rerank"]
     if out_file is None:
         _print_stage(site, "rerank", rankings)
         return
     for path, queries in write_runs(night, site.store, rankings, out_file).items():
-        out.print(f"{path}: {queries} queries", highlight=False, soft_wrap=True)
-    out.print("[dim]next: perank nightly, with the same options, measures and compares it[/]")
+        print_line(f"{path}: {queries} queries")
+    print_next("perank nightly, with the same options, measures and compares it")
 
 
-def _arms(options: NightOptions) -> None:
+@takes_night_options
+def arms(options: NightOptions) -> None:
+    """Show the arms of a night, resolved, with their hashes."""
     from rich.table import Table
 
-    night, _ = _plan(options)
+    from perank_tasks.night.plan import plan_night
+
+    night = plan_night(options, today(), open_site())
     table = Table("arm", "hash", "ranker", "first stage", "depth", "settings", box=None)
     for arm in night.arms:
         settings = {**arm.options, **arm.identity}
         if arm.embedding:
             settings["embedder"] = arm.embedding.name
         words = (f"{name}={value}" for name, value in settings.items() if value is not None)
-        first_stage = arm.first_stage
-        table.add_row(
-            arm.name,
-            arm.hash,
-            arm.ranker,
-            f"{first_stage.name} ({first_stage.bm25 or first_stage.kind})",
-            str(arm.depth),
-            " ".join(words),
-        )
-    out.print(table)
+        stage = arm.first_stage
+        first_stage = f"{stage.name} ({stage.bm25 or stage.kind})"
+        table.add_row(arm.name, arm.hash, arm.ranker, first_stage, str(arm.depth), " ".join(words))
+    console.print(table)
 
 
 def _print_stage(site: "Site", stage: str, result: Any) -> None:
     from perank_tasks.night.pipeline import STAGES
 
     for line in _lines(site, result):
-        out.print(line, highlight=False, soft_wrap=True)
-    out.print(f"[dim]next: perank {STAGES[STAGES.index(stage) + 1]}, with the same options[/]")
+        print_line(line)
+    print_next(f"perank {STAGES[STAGES.index(stage) + 1]}, with the same options")
 
 
 def _lines(site: "Site", result: Any) -> list[str]:
@@ -179,8 +124,7 @@ def _lines(site: "Site", result: Any) -> list[str]:
     if isinstance(result, str):
         return [str(root / result)]
     if isinstance(result, dict) and "arms" in result:
-        arms = [f"{arm['arm']}: {arm['text']}" for arm in result["arms"]]
-        return [*arms, result["text"]]
+        return [*(f"{arm['arm']}: {arm['text']}" for arm in result["arms"]), result["text"]]
     if isinstance(result, dict):
         return [
             f"{name}: {root / value if isinstance(value, str) else value}"
@@ -190,17 +134,15 @@ def _lines(site: "Site", result: Any) -> list[str]:
 
 
 COMMANDS = {
-    "nightly": (with_night_options(_nightly), "Run a whole night and print its report."),
-    **{
-        stage: (
-            with_night_options(_rerank, run=RunFile, out_file=OutFile)
-            if stage == "rerank"
-            else with_night_options(_stage(stage)),
-            help_text,
-        )
-        for stage, help_text in STAGE_HELP.items()
-    },
+    "nightly": nightly,
+    "snapshot": _stage("snapshot", "Read the collection as of the date into Parquet."),
+    "embed": _stage("embed", "Embed every passage and query that is new."),
+    "index": _stage("index", "Build the BM25 indexes."),
+    "retrieve": _stage("retrieve", "Find every query's candidates."),
+    "rerank": rerank,
+    "evaluate": _stage("evaluate", "Measure every arm's ranking."),
+    "load": _stage("load", "Load the night's rows into DuckDB."),
+    "verdict": _stage("verdict", "Say what each result is against the accepted one."),
+    "arms": arms,
 }
-"""Commands by name, with their help."""
-
-arms = with_night_options(_arms)
+"""Commands by name, in the help's order."""

@@ -27,16 +27,16 @@ def takes_options(
     stand before those in its help.
 
     Args:
-        whole: fields that are lists of texts with commas in them. The items of other lists may be
-            separated by commas; the items of either may be given one by one.
+        whole: fields that are lists of texts with commas in them, whose items are given one by
+            one. The items of other lists may also be separated by commas.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         _, *own = inspect.signature(command, eval_str=True).parameters.values()
 
         def run(**values: Any) -> None:
-            mine = {parameter.name: values.pop(parameter.name) for parameter in own}
-            command(kind.parse(_given(values, whole)), **mine)
+            own_values = {parameter.name: values.pop(parameter.name) for parameter in own}
+            command(kind.parse(_given(values, whole)), **own_values)
 
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters = [parameter.replace(kind=keyword) for parameter in own]
@@ -45,7 +45,7 @@ def takes_options(
             parameters.append(inspect.Parameter(name, keyword, default=None, annotation=annotation))
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
-        run.__doc__ = command.__doc__
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
         return run
 
     return decorate
@@ -69,13 +69,12 @@ def description(field: FieldInfo) -> str:
 def _annotation(name: str, field: FieldInfo, *, commas: bool) -> Any:
     flag = f"--{name.replace('_', '-')}"
     is_list = get_origin(field.annotation) is tuple
-    kinds = (
-        get_args(field.annotation)
-        if get_origin(field.annotation) is types.UnionType
-        else (field.annotation,)
-    )
+    is_union = get_origin(field.annotation) is types.UnionType
+    kinds = get_args(field.annotation) if is_union else (field.annotation,)
     kind: Any = next((kind for kind in kinds if kind in (bool, int, float)), str)
-    text = description(field) + (" Separated by commas." if is_list and commas else "")
+    text = description(field)
+    if is_list:
+        text += " Separated by commas." if commas else " May be repeated."
     default = None if field.is_required() else field.default
     if default not in (None, "", ()):
         text += f" [default: {','.join(default) if is_list else default}]"

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from perank_tasks.cli import print_line
 
 
 def simulate(
@@ -24,30 +25,27 @@ def simulate(
     """
     from perank_tasks.regression import simulation
 
-    console = Console()
     report = None
-    for doing, found in simulation.simulate(seed, nights, trials, curve_trials):
-        if not found:
-            console.print(f"[dim]{doing} …[/]")
-        report = found
+    for doing, report in simulation.simulate(seed, nights, trials, curve_trials):
+        if not report:
+            print_line(f"{doing} …", "dim")
     assert report is not None
-    console.print(
+    print_line(
         f"false regressions: {report.false_regressions} of {report.unchanged_nights:,} unchanged "
         f"nights ({report.false_regression_rate:.2%}), {report.tests} tests a night\n"
         f"words of unchanged nights: {report.words}\n"
         f"a drop of .05 over 80 queries, called on its first night: "
         f"{report.first_night_power:.1%} of {report.trials}\n"
         f"five drops of .01 in a row, called by the fifth: {report.five_drops_called:.1%}\n\n"
-        "power on the first night:",
-        highlight=False,
+        "power on the first night:"
     )
     drops = sorted({point["drop"] for point in report.curve})
-    console.print("queries   " + "".join(f"{-drop:>8.2f}" for drop in drops), highlight=False)
+    print_line("queries   " + "".join(f"{-drop:>8.2f}" for drop in drops))
     for n in sorted({point["queries"] for point in report.curve}):
         powers = [point["power"] for point in report.curve if point["queries"] == n]
-        console.print(f"{n:7.0f}   " + "".join(f"{p:8.2f}" for p in powers), highlight=False)
+        print_line(f"{n:7.0f}   " + "".join(f"{p:8.2f}" for p in powers))
     if out:
         out.mkdir(parents=True, exist_ok=True)
         (out / "simulation.json").write_text(json.dumps(report.to_json(), indent=1) + "\n")
         simulation.plot_curve(report, out / "power.png")
-        console.print(f"\n{out / 'simulation.json'}\n{out / 'power.png'}", highlight=False)
+        print_line(f"\n{out / 'simulation.json'}\n{out / 'power.png'}")

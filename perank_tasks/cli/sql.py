@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import typer
-from rich.console import Console
 
+from perank_tasks.cli import console
 from perank_tasks.errors import ConfigError, PerankError, WarehouseError
 from perank_tasks.settings import Settings
 
@@ -49,14 +49,13 @@ def _answer(text: str) -> None:
 
     from perank_tasks.warehouse.database import reading
 
-    out = Console()
     with reading(Settings.from_environment().warehouse) as warehouse:
         try:
             result = cast(duckdb.DuckDBPyRelation | None, warehouse.sql(text))
             if result is None:
                 return
-            if out.is_terminal:
-                result.show(max_width=out.width, max_rows=200)
+            if console.is_terminal:
+                result.show(max_width=console.width, max_rows=200)
                 return
             writer = csv.writer(sys.stdout)
             writer.writerow(result.columns)

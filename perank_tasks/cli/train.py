@@ -1,58 +1,23 @@
 """`perank train`: from a collection to a checkpoint, in three steps or in one run."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ConfigDict, Field
-from rich.console import Console
 
+from perank_tasks.cli import command_group, open_site, print_line, print_next, today
 from perank_tasks.cli.options import described, description, takes_options
-from perank_tasks.config import Options
-from perank_tasks.errors import ConfigError
 from perank_tasks.training.data.data_options import DataOptions
-from perank_tasks.training.recipe import AlignRecipe, Preset, RankRecipe, StageRecipe
+from perank_tasks.training.recipe import AlignRecipe, RankRecipe, StageRecipe
 from perank_tasks.training.run_options import TrainingOptions, form, words_to_values
+from perank_tasks.training.stage_options import StageOptions
 
-app = typer.Typer(
-    help="Train a checkpoint: data, alignment, learning to rank.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-out = Console()
-
-HOLD_OUT_AT_MOST = 1000
-"""Passages that alignment keeps for measuring, at most."""
+app = command_group("Train a checkpoint: data, alignment, learning to rank.")
 
 Show = Annotated[int, typer.Option(min=0, help="Print so many examples.")]
 Words = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE; see above.")]
-
-
-class StageOptions(Options):
-    """What both stages are asked for."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    data: tuple[str, ...] = Field(min_length=1)
-    """Reference or folder of training data (perank train data); give it again to add more."""
-    out: Path
-    """Folder of the training, new or to be resumed."""
-    development: tuple[str, ...] = ()
-    """The same, to measure on; of lists whose queries are not trained on."""
-    hold_out: float = Field(0.1, ge=0, le=0.9)
-    """Without --development: share of the data kept to measure on."""
-    preset: Preset = "tiny"
-    """Where the recipe begins: paper, tiny or feedback."""
-    set: tuple[str, ...] = ()
-    """NAME=VALUE of the recipe; again for more."""
-    recipe: Path | None = None
-    """TOML file of recipe values."""
-    start: str | None = None
-    """Checkpoint to begin with: a folder, a shipped name, a hub id."""
 
 
 _WHOLE = ("data", "development", "set")
@@ -114,26 +79,25 @@ def data(options: DataOptions, show: Show = 0) -> None:
     perank train data --reference-jsonl /data/listwise.jsonl
     """
     from perank_tasks.training.data import make, readers
-    from perank_tasks.warehouse.registry import open_store
 
     reference = make.make_training_data(options)
     is_alignment = options.stage == "alignment"
     read = readers.open_alignment if is_alignment else readers.open_ranking
-    examples: Any = read(open_store(), reference)
+    examples: Any = read(open_site().store, reference)
     artifact = examples.artifact
     counts = dict(artifact.manifest.counts)
     stats = counts.pop("stats", None)
-    _print(reference, "bold")
-    _print(f"in {artifact.place}")
+    print_line(reference, "bold")
+    print_line(f"in {artifact.place}")
     for name, count in counts.items():
-        _print(f"  {name.replace('_', ' ')}: {count:,}")
+        print_line(f"  {name.replace('_', ' ')}: {count:,}")
     if stats:
-        _print(f"  made in {stats['seconds']:.1f} s on {stats['device']}, embedding aside")
+        print_line(f"  made in {stats['seconds']:.1f} s on {stats['device']}, embedding aside")
     for source, note in readers.terms(artifact).items():
-        _print(f"  terms of {source}: {note}")
+        print_line(f"  terms of {source}: {note}")
     for example in examples[:show]:
         _print_passage(example) if is_alignment else _print_list(example)
-    _print(f"next: perank train {'align' if is_alignment else 'rank'} --data {reference}", "dim")
+    print_next(f"perank train {'align' if is_alignment else 'rank'} --data {reference}")
 
 
 @app.command("align")
@@ -156,30 +120,18 @@ def align(options: StageOptions) -> None:
     accelerate launch -m perank_tasks.cli train align --data … --preset paper --out runs/aligned
     (several GPUs; not run by us)
     """
-    import numpy as np
+    from perank_tasks.training.by_hand import align_by_hand
 
-    from perank_tasks.training import alignment
-    from perank_tasks.training.data.readers import open_alignment
-
-    recipe = AlignRecipe.load(options.preset, options.set, options.recipe)
-
-    def split(passages: Any) -> tuple[Any, Any]:
-        count = min(HOLD_OUT_AT_MOST, round(options.hold_out * len(passages)))
-        order = np.random.default_rng(recipe.seed).permutation(len(passages))
-        return np.sort(order[count:]), np.sort(order[:count])
-
-    report = alignment.align(recipe, *_examples(options, open_alignment, split))
+    report = align_by_hand(options, open_site())
     _print_outcome(report, options.out)
     for name in ("before", "after"):
         measured = report[name]
-        _print(
+        print_line(
             f"{name}: {measured['loss']:.3f} nats a token, {measured['control']:.3f} with shuffled "
             f"embeddings; difference {measured['gain']:.3f} ({measured['low']:.3f} to "
             f"{measured['high']:.3f}, 95% bootstrap over {measured['passages']} passages)"
         )
-    _print(
-        f"next: perank train rank --data LISTS --start {report['checkpoint']} --out FOLDER", "dim"
-    )
+    print_next(f"perank train rank --data LISTS --start {report['checkpoint']} --out FOLDER")
 
 
 @app.command("rank")
@@ -204,23 +156,14 @@ def rank(options: StageOptions) -> None:
     accelerate launch -m perank_tasks.cli train rank --data … --preset paper --out runs/c
     (several GPUs; not run by us)
     """
-    from perank_tasks.training import ranking
-    from perank_tasks.training.data import splits
-    from perank_tasks.training.data.readers import open_ranking
+    from perank_tasks.training.by_hand import rank_by_hand
 
-    recipe = RankRecipe.load(options.preset, options.set, options.recipe)
-
-    def split(lists: Any) -> tuple[Any, Any]:
-        if not options.hold_out:
-            return range(len(lists)), ()
-        return splits.hold_out(lists.queries, options.hold_out, recipe.seed)
-
-    report = ranking.learn_to_rank(recipe, *_examples(options, open_ranking, split))
+    report = rank_by_hand(options, open_site())
     _print_outcome(report, options.out)
     measures = ", ".join(f"{k.removeprefix('dev_')} {v:.4f}" for k, v in report["measures"].items())
     if measures:
-        _print(f"development, step {report['kept_step']}: {measures}")
-    _print(f"next: perank nightly --checkpoint {report['checkpoint']}", "dim")
+        print_line(f"development, step {report['kept_step']}: {measures}")
+    print_next(f"perank nightly --set perank.checkpoint={report['checkpoint']}")
 
 
 @app.command("run")
@@ -246,67 +189,16 @@ def run(options: TrainingOptions, set_words: Words = None) -> None:
     """
     from perank_tasks.training.run_training import run_training
     from perank_tasks.training.stages.plan_run import plan_training
-    from perank_tasks.warehouse.registry import open_store
 
     values = options.model_dump(exclude_unset=True) | words_to_values(set_words or ())
-    training = plan_training(values, datetime.now(UTC).date())
-    done = run_training(training)
-    promoted = done["promote"]
-    _print(f"registered: {done['register']}")
-    _print(f"in {open_store().root / done['register']}")
-    _print(("promoted: " if promoted["promoted"] else "not promoted: ") + promoted["reason"])
-    _print(f"champion as of {training.run_date}: {promoted['champion']}")
-    _print(f"next: perank checkpoint show {done['register']}", "dim")
-
-
-def _examples(
-    options: StageOptions,
-    reader: Callable[[Any, str], Any],
-    split: Callable[[Any], tuple[Any, Any]],
-) -> tuple[Any, Any, Any]:
-    """Examples to train on and to measure on, and the run that records what they are.
-
-    Args:
-        reader: of one reference.
-        split: examples into places to train on and to measure on, without development data.
-    """
-    from perank_tasks.settings import Settings
-    from perank_tasks.training.training_folder import Run
-
-    examples, record = _joined(options.data, reader)
-    if options.development:
-        held_out, record["development"] = _joined(options.development, reader)
-    else:
-        kept, places = split(examples)
-        examples, held_out = examples.select(kept), examples.select(places)
-        record["hold_out"] = options.hold_out
-    settings = Settings.from_environment()
-    run = Run(options.out, settings.cache, settings.threads, options.start, record)
-    return examples, held_out, run
-
-
-def _joined(names: Sequence[str], reader: Callable[[Any, str], Any]) -> tuple[Any, dict[str, Any]]:
-    from perank_tasks.training.data.readers import Joined, terms
-    from perank_tasks.warehouse.registry import open_store
-
-    store = open_store()
-    parts = [reader(store, _reference(store.root, name)) for name in names]
-    notes = {source: note for part in parts for source, note in terms(part.artifact).items()}
-    return Joined(parts), {"references": [p.artifact.reference for p in parts], "terms": notes}
-
-
-def _reference(root: Any, name: str) -> str:
-    """A folder's reference where `name` is one below the store's root."""
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        return name
-    try:
-        return folder.resolve().relative_to(Path(str(root)).resolve()).as_posix()
-    except ValueError:
-        raise ConfigError(
-            f"{name} is no training data of this root, {root}: give its reference, or set "
-            f"PERANK_ROOT"
-        ) from None
+    training = plan_training(values, today())
+    results = run_training(training)
+    registered, promoted = results["register"], results["promote"]
+    print_line(f"registered: {registered}")
+    print_line(f"in {open_site().store.root / registered}")
+    print_line(("promoted: " if promoted["promoted"] else "not promoted: ") + promoted["reason"])
+    print_line(f"champion as of {training.run_date}: {promoted['champion']}")
+    print_next(f"perank checkpoint show {registered}")
 
 
 def _print_outcome(report: dict[str, Any], folder: Path) -> None:
@@ -315,35 +207,28 @@ def _print_outcome(report: dict[str, Any], folder: Path) -> None:
         "max_minutes": "cut off by max_minutes",
         "patience": "stopped early: no new best",
     }[report["stopped"]]
-    _print(
+    print_line(
         f"{report['steps']} of {report['planned']} steps in {report['seconds'] / 60:.1f} minutes, "
         f"{why}; kept step {report['kept_step']}"
     )
-    _print(f"checkpoint: {report['checkpoint']}")
-    _print(f"curves:     {folder / 'curves.csv'}, {folder / 'curves.jsonl'}")
-    _print(f"plot:       {folder / 'curves.png'}")
+    print_line(f"checkpoint: {report['checkpoint']}")
+    print_line(f"curves:     {folder / 'curves.csv'}, {folder / 'curves.jsonl'}")
+    print_line(f"plot:       {folder / 'curves.png'}")
 
 
 def _print_passage(passage: Any) -> None:
-    _print(f"\n{passage.passage_id}\n    {_short(passage.text, 400)}")
+    print_line(f"\n{passage.passage_id}\n    {_short(passage.text, 400)}")
 
 
 def _print_list(example: Any) -> None:
-    _print(f"\n{example.query_id}: {example.query}", "bold")
-    _print("  best first: rank, place in the prompt, BM25, passage")
+    print_line(f"\n{example.query_id}: {example.query}", "bold")
+    print_line("  best first: rank, place in the prompt, BM25, passage")
     for rank, place in enumerate(example.ranking, 1):
         score = "     –" if example.scores is None else f"{example.scores[place]:6.2f}"
         text = _short((example.texts or [""])[place], 70)
-        _print(f"  {rank:3} {place:3} {score}  {example.passage_ids[place]}  {text}")
+        print_line(f"  {rank:3} {place:3} {score}  {example.passage_ids[place]}  {text}")
 
 
 def _short(text: str, length: int) -> str:
     text = " ".join(text.split())
     return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _print(text: str, style: str | None = None) -> None:
-    from perank_tasks.training.training_folder import is_main_process
-
-    if is_main_process():
-        out.print(text, style=style, highlight=False, soft_wrap=True, markup=False)

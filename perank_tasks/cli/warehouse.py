@@ -1,9 +1,8 @@
 """`perank warehouse`: keep the DuckDB files."""
 
-import typer
-from rich.console import Console
+from perank_tasks.cli import command_group, open_site, print_line
 
-app = typer.Typer(help="Keep the DuckDB files.", no_args_is_help=True, rich_markup_mode=None)
+app = command_group("Keep the DuckDB files.")
 
 
 @app.callback()
@@ -14,14 +13,8 @@ def _commands() -> None:
 @app.command()
 def rebuild() -> None:
     """Make the warehouse again from Parquet: the same rows in every table."""
-    from perank_tasks.artifacts.store import Store
-    from perank_tasks.settings import Settings
     from perank_tasks.warehouse.rebuild import rebuild
 
-    settings = Settings.from_environment()
-    artifacts = rebuild(settings.warehouse, Store(settings.root))
-    Console().print(
-        f"{settings.published_warehouse}: made of {artifacts} results",
-        highlight=False,
-        soft_wrap=True,
-    )
+    site = open_site()
+    artifacts = rebuild(site.settings.warehouse, site.store)
+    print_line(f"{site.settings.published_warehouse}: made of {artifacts} results")

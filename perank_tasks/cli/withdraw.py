@@ -1,22 +1,16 @@
 """`perank withdraw`: declare a snapshot bad, and take its results out of the tables."""
 
 from datetime import date
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from perank_tasks.artifacts.store import Store
+from perank_tasks.cli import open_site, print_line, print_next
 from perank_tasks.errors import ConfigError
-from perank_tasks.settings import Settings
-from perank_tasks.warehouse.decisions import (
-    Withdrawal,
-    all_withdrawals,
-    record_withdrawal,
-    take_back,
-)
 
-out = Console()
+if TYPE_CHECKING:
+    from perank_tasks.settings import Settings
+    from perank_tasks.warehouse.decisions import Withdrawal
 
 
 def withdraw(
@@ -35,38 +29,35 @@ def withdraw(
     nights are judged without them; their pages go. Nights whose results went are listed, to be run
     again once the collection's files are right.
     """
-    settings = Settings.from_environment()
-    store = Store(settings.root)
+    from perank_tasks.warehouse.decisions import all_withdrawals, record_withdrawal, take_back
+    from perank_tasks.warehouse.rebuild import rebuild
+
+    site = open_site()
+    store, settings = site.store, site.settings
     if every:
         for withdrawal in all_withdrawals(store):
-            _print(_line(withdrawal))
+            print_line(_line(withdrawal))
         return
     if snapshot is None:
         raise ConfigError("Name a snapshot to withdraw, or see what has been with --list.")
     # A shell leaves a line's carriage return, as in CSV, in what it puts in.
     snapshot = snapshot.strip()
-
-    from perank_tasks.warehouse.rebuild import rebuild
-
-    before = _nights(settings)
+    before = _results(settings)
     done = take_back(store, snapshot) if undo else record_withdrawal(store, snapshot, name, reason)
     if before is not None:
         rebuild(settings.warehouse, store, allow_empty=True)
-    after = _nights(settings)
-    _print(f"{'taken back: ' * undo}{_line(done)}")
-    collection = snapshot.split("/")[1]
-    changed = sorted((before or set()) ^ (after or set()))
-    for run_date, _ in changed:
-        settings.page(collection, run_date).unlink(missing_ok=True)
+    print_line(f"{'taken back: ' * undo}{_line(done)}")
+    changed = (before or set()) ^ (_results(settings) or set())
     for run_date in sorted({day for day, _ in changed}):
-        _print(f"{run_date}: {'back in' if undo else 'out of'} the tables")
-    if changed and not undo:
-        out.print("[dim]next: put the collection right, then run these nights again[/]")
+        settings.page(snapshot.split("/")[1], run_date).unlink(missing_ok=True)
+        print_line(f"{run_date}: {'back in' if undo else 'out of'} the tables")
+    if changed and undo:
+        print_next("perank report --html --all makes the nights' pages again")
     elif changed:
-        out.print("[dim]next: perank report --html --all makes the nights' pages again[/]")
+        print_next("put the collection right, then run these nights again")
 
 
-def _nights(settings: Settings) -> set[tuple[date, str]] | None:
+def _results(settings: "Settings") -> set[tuple[date, str]] | None:
     """(date, arm) of every result in the tables; None where there are none yet."""
     from perank_tasks.warehouse.database import reading
 
@@ -79,10 +70,6 @@ def _nights(settings: Settings) -> set[tuple[date, str]] | None:
         return set(rows.fetchall())
 
 
-def _line(withdrawal: Withdrawal) -> str:
-    when, said = withdrawal.moment[:10], withdrawal.reason
-    return f"{withdrawal.snapshot}  {when}  {withdrawal.name}: {said}"
-
-
-def _print(text: str) -> None:
-    out.print(text, highlight=False, soft_wrap=True, markup=False)
+def _line(withdrawal: "Withdrawal") -> str:
+    day = withdrawal.moment[:10]
+    return f"{withdrawal.snapshot}  {day}  {withdrawal.name}: {withdrawal.reason}"

@@ -24,7 +24,11 @@ from perank_tasks.warehouse.night_verdict import judge
 
 
 def print_report(
-    console: Console, run_date: date | None = None, collection: str | None = None
+    console: Console,
+    settings: Settings,
+    store: Store,
+    run_date: date | None = None,
+    collection: str | None = None,
 ) -> None:
     """Print one night: the one asked for, else the one evaluated last.
 
@@ -32,13 +36,12 @@ def print_report(
         WarehouseError: nothing has been loaded yet.
         ConfigError: no results of that date and collection.
     """
-    settings = Settings.from_environment()
     with reading(settings.warehouse) as warehouse:
         rows = read_summary(warehouse, run_date, collection)
         first = rows[0]
         arms = {row["arm_hash"]: row["arm"] for row in rows}
         night = (first["run_date"], first["collection"])
-        verdict = judge(warehouse, Store(settings.root), *night, arms)
+        verdict = judge(warehouse, store, *night, arms)
         champions = read_champions(warehouse, *night)
     console.print(_table(rows))
     for arm in verdict["arms"]:

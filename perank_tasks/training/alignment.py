@@ -44,6 +44,10 @@ class Reconstruction:
     low: float
     high: float
 
+    def measures(self) -> dict[str, float]:
+        """What curves show of it."""
+        return {"loss": self.loss, "control": self.control}
+
 
 def align(
     recipe: AlignRecipe,
@@ -77,49 +81,67 @@ def align(
     begun = begin(run, recipe, identity, passages, passages[0].embedding.size)
     if not isinstance(begun, Checkpoint):
         return begun
-    collate = _collator(begun, recipe)
-    measured = drawn(development, recipe)
+    collate, measured = _collator(begun, recipe), drawn(development, recipe)
     model = AlignmentTrainee(begun, recipe, load_head(begun))
 
-    def measure(trained: AlignmentTrainee) -> dict[str, float]:
-        now = reconstruction_of(trained, measured, collate, recipe)
-        return {"loss": now.loss, "control": now.control}
+    def measure(trained: AlignmentTrainee) -> Reconstruction:
+        return reconstruction_of(trained, measured, collate, recipe)
 
+    before = measure(model)
     task = Task(
         name="alignment",
         examples=passages,
         collate=collate,
         loss=lambda logits, batch: (reconstruction(logits, batch["targets"]), {}),
-        measure=measure,
+        measure=lambda trained: measure(trained).measures(),
         select_by="loss",
         greater_is_better=False,
         length=lambda example: len(example.text),
         learning_rates={},
     )
-    before = reconstruction_of(model, measured, collate, recipe)
     outcome = train(model, task, recipe, run.folder, threads=run.threads)
-    after = reconstruction_of(model, measured, collate, recipe)
     report = {
         "stage": "align",
         "checkpoint": str(run.checkpoint),
         "recipe_hash": recipe.hash,
         "before": asdict(before),
-        "after": asdict(after),
+        "after": asdict(measure(model)),
         **outcome.report(),
     }
     if is_main_process():
-        save_trained(
-            run.checkpoint,
-            begun,
-            _weights(begun, model),
-            layout="perank",
-            storage="float32",
-            description=f"aligned: projector trained for {outcome.kept_step} steps",
-            training=identity | {k: report[k] for k in ("before", "after", "steps", "stopped")},
-            readme=_card(run.folder.name, recipe, report),
-        )
+        _save(recipe, begun, model, run, identity, report)
         end_run(run, report)
     return report
+
+
+def _save(
+    recipe: AlignRecipe,
+    begun: Checkpoint,
+    model: AlignmentTrainee,
+    run: Run,
+    identity: dict[str, Any],
+    report: dict[str, Any],
+) -> None:
+    body = {name: tensor.float() for name, tensor in begun.body.items()}
+    weights = Weights(
+        body=body,
+        projector=model.projector_weights(),
+        residual=begun.residual,
+        score_residual=begun.score_residual,
+        lora={},
+        lora_scale=1.0,
+        frozen_body=body,
+    )
+    save_trained(
+        run.checkpoint,
+        begun,
+        weights,
+        layout="perank",
+        storage="float32",
+        description=f"aligned: projector trained for {report['kept_step']} steps",
+        training=identity | {k: report[k] for k in ("before", "after", "steps", "stopped")},
+        readme=_card(run.folder.name, recipe, report),
+    )
 
 
 def reconstruction_of(
@@ -187,19 +209,6 @@ def _collator(begun: Checkpoint, recipe: AlignRecipe) -> AlignmentCollator:
         embedding_size=begun.embedding_size,
         max_tokens=recipe.max_tokens,
         end=tokenizer.eos_token_id,
-    )
-
-
-def _weights(begun: Checkpoint, model: AlignmentTrainee) -> Weights:
-    body = {name: tensor.float() for name, tensor in begun.body.items()}
-    return Weights(
-        body=body,
-        projector=model.projector_weights(),
-        residual=begun.residual,
-        score_residual=begun.score_residual,
-        lora={},
-        lora_scale=1.0,
-        frozen_body=body,
     )
 
 

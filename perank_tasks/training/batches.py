@@ -182,30 +182,31 @@ class RankingCollator:
         return _placed(ids, slots, outputs)
 
     def _check(self, example: RankingExample) -> None:
-        n = len(example.passage_ids)
+        n, d = len(example.passage_ids), self._embedding_size
         where = f"the list of query {example.query_id}"
         if n < 2 or sorted(example.ranking) != list(range(n)):
             raise TrainingError(
                 f"{where}: its ranking is no permutation of its {n} passages (2 or more), found "
                 f"{example.ranking[:30]}"
             )
-        expected = (n, self._embedding_size)
-        if np.shape(example.embeddings) != expected:
-            raise TrainingError(
-                f"{where}: its embeddings have shape {np.shape(example.embeddings)}, expected "
-                f"{expected}"
+        query, scores = example.query_embedding, example.scores
+        read: list[tuple[str, np.ndarray | None, tuple[int, ...], str]] = [
+            ("embeddings have", example.embeddings, (n, d), "the projector reads them")
+        ]
+        if self._needs_query:
+            read += [("query's embedding has", query, (d,), "query token and residual read it")]
+        if self._needs_scores:
+            why = (
+                "score_residual reads them; set score_residual=false, or make the data from "
+                "collections, where BM25's are kept"
             )
-        if self._needs_query and _shape(example.query_embedding) != expected[1:]:
-            raise TrainingError(
-                f"{where}: its query's embedding has shape {_shape(example.query_embedding)}, "
-                f"expected {expected[1:]}: query token and residual read it"
-            )
-        if self._needs_scores and _shape(example.scores) != expected[:1]:
-            raise TrainingError(
-                f"{where}: its first-stage scores have shape {_shape(example.scores)}, expected "
-                f"{expected[:1]}: score_residual reads them; set score_residual=false, or make the "
-                f"data from collections, where BM25's are kept"
-            )
+            read += [("first-stage scores have", scores, (n,), why)]
+        for what, values, expected, why in read:
+            shape = () if values is None else np.shape(values)
+            if shape != expected:
+                raise TrainingError(
+                    f"{where}: its {what} shape {shape}, expected {expected}: {why}"
+                )
         if self._with_texts and len(example.texts or ()) != n:
             raise TrainingError(
                 f"{where}: {len(example.texts or ())} texts for {n} passages, and the branch with "
@@ -293,10 +294,6 @@ def _placed(ids: Tensor, slots: list[tuple[int, int, int]], outputs: Tensor) -> 
     return Rows(
         ids=ids, slot_rows=rows, slot_places=places, slot_passages=passages, outputs=outputs
     )
-
-
-def _shape(values: np.ndarray | None) -> tuple[int, ...]:
-    return () if values is None else values.shape
 
 
 def _tensor(values: np.ndarray | None) -> Tensor:

@@ -6,28 +6,23 @@ last point, in a folder below the cache. The artifact holds
 
     model/     the checkpoint
     run/       curves.csv, curves.jsonl, curves.png, report.json
-    curves     the same curves as a table
 
 Neither the code nor the machine is in the key: results of a night are recomputed to notice either,
 hours of training are not. Provenance says what they were; another seed trains again.
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
-from perank_tasks.schemas import CURVES, rows_to_table
 from perank_tasks.settings import Settings
 from perank_tasks.training.recipe import StageRecipe
 from perank_tasks.training.training_folder import Run
 from perank_tasks.warehouse.registry import MODEL, TRAINED, local
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when the same recipe and data train something else."""
 
 RUN = "run"
@@ -68,10 +63,9 @@ def keep_training(
             for name in _FILES:
                 if (out / name).is_file():
                     shutil.copy(out / name, folder / name)
-        draft.write_part("curves", _curves(out / "curves.jsonl"), CURVES)
         draft.publish(
             key=key,
-            expected={"curves": 1},
+            expected={},
             inputs=inputs,
             config=config,
             counts={"report": report | {"checkpoint": MODEL}},
@@ -96,14 +90,3 @@ def run_in(folder: Path, store: Store, *, start: str | None, reference: str) -> 
 def report_of(artifact: Artifact) -> dict[str, Any]:
     """How a kept training went, as its stage reported it."""
     return dict(artifact.manifest.counts["report"])
-
-
-def _curves(path: Path) -> pa.Table:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    rows = [
-        (row["step"], name, float(value))
-        for row in map(json.loads, lines)
-        for name, value in row.items()
-        if name != "step" and isinstance(value, int | float)
-    ]
-    return rows_to_table(rows, CURVES)

@@ -79,19 +79,6 @@ def save_trained(
     if layout == "published":
         _save_published(folder, start, weights, storage, training, readme)
         return
-    tensors = {f"projector.{name}": value for name, value in weights.projector.items()}
-    if weights.residual is not None:
-        tensors["residual.t"], tensors["residual.b"] = map(torch.tensor, weights.residual)
-    if weights.score_residual is not None:
-        tensors["residual.s"] = torch.tensor(weights.score_residual)
-    base = TensorFiles(start.tokenizer_folder)
-    for name, value in weights.frozen_body.items():
-        if not torch.equal(value, base.get(f"model.{name}").float()):
-            # Vectors are small, and norms multiply everything.
-            dtype = DTYPES[storage] if value.dim() > 1 else torch.float32
-            tensors[f"body.{name}"] = value.to(dtype)
-    for name, (a, b) in weights.lora.items():
-        tensors[f"lora_a.{name}"], tensors[f"lora_b.{name}"] = a, b
     assert start.base_model is not None
     config = PerankConfig(
         base_model=_absolute(start.folder, start.base_model),
@@ -111,7 +98,24 @@ def save_trained(
         description=description,
         training=training,
     )
-    save_checkpoint(folder, config, tensors, readme=readme)
+    save_checkpoint(folder, config, _tensors(start, weights, DTYPES[storage]), readme=readme)
+
+
+def _tensors(start: Checkpoint, weights: Weights, dtype: torch.dtype) -> dict[str, Tensor]:
+    """What differs from the base model, by names of our format; matrices in `dtype`."""
+    tensors = {f"projector.{name}": value for name, value in weights.projector.items()}
+    if weights.residual is not None:
+        tensors["residual.t"], tensors["residual.b"] = map(torch.tensor, weights.residual)
+    if weights.score_residual is not None:
+        tensors["residual.s"] = torch.tensor(weights.score_residual)
+    base = TensorFiles(start.tokenizer_folder)
+    for name, value in weights.frozen_body.items():
+        if not torch.equal(value, base.get(f"model.{name}").float()):
+            # Vectors are small, and norms multiply everything.
+            tensors[f"body.{name}"] = value.to(dtype) if value.dim() > 1 else value.float()
+    for name, (a, b) in weights.lora.items():
+        tensors[f"lora_a.{name}"], tensors[f"lora_b.{name}"] = a, b
+    return tensors
 
 
 def _save_published(

@@ -18,8 +18,12 @@ from tests.small import run_night, small_night, some_passages, some_queries, wri
 
 def candidates(spec: str, **options: Any) -> dict[str, list[tuple[str, float]]]:
     night = small_night(spec, **{"arms": ["bm25"], "depth": 12, **options})
-    done = run_night(night, until="retrieve")
-    return read_candidates(Store(Settings.from_environment().root).open(done["retrieve"]))
+    (reference,) = run_night(night, until="retrieve")["retrieve"].values()
+    return read_candidates(Store(Settings.from_environment().root).open(reference))
+
+
+def by_id(rows: dict[str, int], vectors: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: vectors[row] for name, row in rows.items()}
 
 
 def plain_dense(spec: str, transform: Transform | None = None) -> dict[str, list[str]]:
@@ -28,10 +32,10 @@ def plain_dense(spec: str, transform: Transform | None = None) -> dict[str, list
     (reference,) = run_night(night, until="embed")["embed"].values()
     artifact = Store(Settings.from_environment().root).open(reference)
     ids = [passage["_id"] for passage in some_passages()]
-    vectors = read_vectors(artifact, "passages", set(ids))
+    vectors = by_id(*read_vectors(artifact, "passages", set(ids)))
     if transform:
         vectors = {i: transform.apply([i], v[None])[0] for i, v in vectors.items()}
-    queries = read_vectors(artifact, "queries", set(some_queries()))
+    queries = by_id(*read_vectors(artifact, "queries", set(some_queries())))
     return {
         q: sorted(ids, key=lambda p: -round(float(np.dot(vectors[p], queries[q])), 6))
         for q in queries
@@ -99,10 +103,13 @@ def test_a_dense_night_ranks_and_its_first_stage_names_the_embedder(tmp_path: Pa
     night = small_night(spec, first_stage="dense", arms=["bm25", "cosine", "perank"])
     run_night(night, until="load")
     first, cosine, _ = night.arms
-    assert first.first_stage.startswith("dense checkpoint:")
-    assert first.first_stage != small_night(spec, arms=["bm25"]).arms[0].first_stage
+    settings = first.settings()
+    assert settings["first_stage.kind"] == "dense"
+    assert settings["first_stage.embedder"].startswith("checkpoint:")
+    assert settings["first_stage.embedder_hash"] == cosine.settings()["embedder_hash"]
+    assert first.hash != small_night(spec, arms=["bm25"]).arms[0].hash
     other = small_night(spec, first_stage="dense", embedding={"transform": "int8"})
-    assert other.first_stage == first.first_stage + " int8"
+    assert other.arms[0].settings() == settings | {"first_stage.transform": "int8"}
     assert other.arms[1].hash != cosine.hash
 
 

@@ -10,6 +10,7 @@ import pytest
 from perank_tasks.artifacts.store import Store
 from perank_tasks.night import embed, rerank
 from perank_tasks.night.embed import read_vectors
+from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import take_snapshot
 from perank_tasks.perank.embedders import load
 from perank_tasks.settings import Settings
@@ -50,11 +51,12 @@ def test_blocks_keep_order_and_embed_a_text_once(tmp_path: Path, shards: int) ->
     queries = 5
     assert artifact.manifest.counts["embedded"] == sum(len(set(p)) for p in parts) + queries
 
-    embedder = load(next(iter(night.embeddings)), Settings.from_environment())
-    vectors = read_vectors(artifact, "passages", {"p0", "p31", "p59"})
-    for name, vector in vectors.items():
+    (embedding,) = night.embeddings.values()
+    embedder = load(embedding.name, Settings.from_environment())
+    rows, vectors = read_vectors(artifact, "passages", {"p0", "p31", "p59"})
+    for name, row in rows.items():
         (alone,) = embedder.encode([texts[int(name[1:])]])
-        assert np.abs(vector - alone).max() < 1e-5
+        assert np.abs(vectors[row] - alone).max() < 1e-5
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -102,8 +104,9 @@ def test_a_part_that_failed_half_way_is_not_there(
 ) -> None:
     monkeypatch.setattr(embed, "TEXTS_A_CALL", 3)
     night = small_night(collection(tmp_path / "c", TEXTS), arms=["cosine"], shards=1)
-    snapshot = take_snapshot(night)
-    (work, _) = embed.plan_embedding(night, snapshot)
+    site = Site.from_environment()
+    snapshot = take_snapshot(night, site)
+    (work, _) = embed.plan_embedding(night, site, snapshot)
     calls = iter(range(3))
 
     def failing(*args: Any) -> None:
@@ -112,5 +115,5 @@ def test_a_part_that_failed_half_way_is_not_there(
 
     monkeypatch.setattr(embed, "_check", failing)
     with pytest.raises(MemoryError):
-        embed.embed_shard(night, snapshot, work)
+        embed.embed_shard(night, site, snapshot, work)
     assert not list(store().root.glob("embeddings/*/*/*"))

@@ -13,9 +13,7 @@ from typer.testing import CliRunner
 from perank_tasks.artifacts.store import MANIFEST, Artifact, Store
 from perank_tasks.cli.main import app
 from perank_tasks.config import RetentionOptions
-from perank_tasks.night.index import build_index
 from perank_tasks.night.retention import DAY_S, apply_retention
-from perank_tasks.night.snapshot import take_snapshot
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.database import load_acceptance, reading
 from perank_tasks.warehouse.decisions import acceptance
@@ -134,8 +132,8 @@ def test_a_night_that_is_run_again_makes_what_is_gone(nights: list[str], topics:
 
 def test_what_a_running_night_took_up_stays(nights: list[str], topics: Path) -> None:
     night = small_night(write(topics, 2), run_date=DAYS[2], arms=["bm25"])
-    snapshot = take_snapshot(night)
-    index = build_index(night, snapshot)
+    done = run_night(night, until="index")
+    snapshot, (index,) = done["snapshot"], done["index"].values()
     assert snapshot in set(inputs_of(nights[2]))
     gone = {r.reference for r in apply_retention(store(), POLICY, delete=True)}
     assert gone

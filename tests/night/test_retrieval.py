@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from perank_tasks.artifacts.store import Store
+from perank_tasks.config import Night
 from perank_tasks.night.index import Searcher
 from perank_tasks.settings import Settings
 from perank_tasks.support.analysis import analyze
@@ -46,11 +47,16 @@ def plain_bm25(query: str, texts: list[str], k1: float, b: float) -> list[float]
     return scores
 
 
+def built(night: Night) -> Searcher:
+    """The index of a night that searches one."""
+    (reference,) = run_night(night, until="index")["index"].values()
+    return Searcher(Store(Settings.from_environment().root).open(reference))
+
+
 @pytest.mark.parametrize(("k1", "b"), [(0.9, 0.4), (1.5, 0.75)])
 def test_the_index_scores_as_the_formula_does(tmp_path: Path, k1: float, b: float) -> None:
-    night = small_night(write_collection(tmp_path / "c"), k1=k1, b=b, arms=["bm25"])
-    index = Store(Settings.from_environment().root).open(run_night(night, until="index")["index"])
-    searcher = Searcher(index)
+    night = small_night(write_collection(tmp_path / "c"), bm25={"k1": k1, "b": b}, arms=["bm25"])
+    searcher = built(night)
     texts = [passage["text"] for passage in some_passages()]
     ids = [passage["_id"] for passage in some_passages()]
     for query in ("life of dogs and cats", "the president lives with rice rice", "number 3"):
@@ -64,12 +70,10 @@ def test_ties_go_to_the_earlier_passage_also_where_the_list_is_cut(tmp_path: Pat
     passages.insert(7, {"_id": "better", "text": "same same words words"})
     spec = write_collection(tmp_path / "c", passages=passages)
     night = small_night(spec, arms=["bm25"])
-    index = Store(Settings.from_environment().root).open(run_night(night, until="index")["index"])
-    found = [passage for passage, _ in Searcher(index).search("same words", depth=4)]
+    found = [passage for passage, _ in built(night).search("same words", depth=4)]
     assert found == ["better", "p00", "p01", "p02"]
 
 
 def test_a_query_without_a_known_word_finds_nothing(tmp_path: Path) -> None:
     night = small_night(write_collection(tmp_path / "c"), arms=["bm25"])
-    index = Store(Settings.from_environment().root).open(run_night(night, until="index")["index"])
-    assert Searcher(index).search("xyzzy the of", depth=10) == []
+    assert built(night).search("xyzzy the of", depth=10) == []

@@ -16,15 +16,16 @@ from perank_tasks.artifacts.store import Store
 from perank_tasks.night import index as index_stage
 from perank_tasks.night.index import (
     Searcher,
-    build_index,
     count_terms,
     gather_terms,
     index_shard,
     plan_index,
+    plan_scoring,
     publish_index,
     shards_of,
 )
 from perank_tasks.night.retrieve import plan_retrieval, publish_candidates, retrieve_shard
+from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import take_snapshot
 from perank_tasks.settings import Settings
 from perank_tasks.support.analysis import analyze
@@ -54,8 +55,13 @@ def some_night(folder: Path, texts: list[str], **options: Any) -> Any:
 def candidates(night: Any, monkeypatch: pytest.MonkeyPatch, a_shard: int) -> list[tuple]:
     """The night's candidates where an index shard has so many passages."""
     monkeypatch.setattr(index_stage, "PASSAGES_A_SHARD", a_shard)
-    done = run_night(night, until="retrieve")
-    table = store().open(done["retrieve"]).read("candidates")
+    return rows(run_night(night, until="retrieve")["retrieve"])
+
+
+def rows(references: dict[str, str]) -> list[tuple]:
+    """The rows of the only candidates of a night."""
+    (reference,) = references.values()
+    table = store().open(reference).read("candidates")
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
@@ -85,7 +91,9 @@ def test_any_number_of_shards_gives_the_same_candidates(
     with TemporaryDirectory() as folder, monkeypatch.context() as patch:
         patch.setenv("PERANK_HOME", f"{folder}/home")
         texts = some_texts(seed, passages)
-        night = some_night(Path(folder) / "c", texts, depth=depth, shards=shards, k1=k1, b=b)
+        night = some_night(
+            Path(folder) / "c", texts, depth=depth, shards=shards, bm25={"k1": k1, "b": b}
+        )
         whole = candidates(night, patch, 10**6)
         # Not a tolerance: identifiers, ranks and scores are the same to the last bit.
         assert candidates(night, patch, a_shard) == whole
@@ -100,7 +108,7 @@ def test_the_whole_index_is_bm25s_own(seed: int, passages: int) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PERANK_HOME", f"{folder}/home")
         night = some_night(Path(folder) / "c", texts)
-        index = store().open(run_night(night, until="index")["index"])
+        (index,) = map(store().open, run_night(night, until="index")["index"].values())
         mine = bm25s.BM25.load(str(index.folder / "bm25"))
     own = bm25s.BM25(k1=0.9, b=0.4, method="lucene")
     own.index([analyze(f"\n{text}") for text in texts], show_progress=False)
@@ -117,8 +125,8 @@ def test_a_shards_statistics_are_those_of_the_collection(
     monkeypatch.setattr(index_stage, "PASSAGES_A_SHARD", 2)
     texts = ["flea flea", "rice", "flea market", "path", "the"]
     night = some_night(tmp_path / "c", texts)
-    snapshot = take_snapshot(night)
-    shards = shards_of(store().open(build_index(night, snapshot) or ""))
+    (index,) = run_night(night, until="index")["index"].values()
+    shards = shards_of(store().open(index))
     assert [shard.manifest.counts["passages"] for shard in shards] == [1, 2, 2]
     found = Searcher(shards[0]).search("flea", depth=10)
     idf = math.log(1 + (5 - 2 + 0.5) / (2 + 0.5))
@@ -133,39 +141,40 @@ def test_shards_may_be_indexed_and_searched_in_any_order_and_again(
     night = some_night(tmp_path / "c", texts, depth=5)
     whole = candidates(night, monkeypatch, 10**6)
     monkeypatch.setattr(index_stage, "PASSAGES_A_SHARD", 7)
-    snapshot = take_snapshot(night)
-    shards = plan_index(night, snapshot)
+    site = Site.from_environment()
+    snapshot = take_snapshot(night, site)
+    shards = plan_index(night, site, snapshot)
     assert len(shards) == 5
     for shard in [*reversed(shards), 2]:
-        count_terms(night, snapshot, shard)
-    terms = gather_terms(night, snapshot)
+        count_terms(night, site, snapshot, shard)
+    terms = gather_terms(night, site, snapshot)
     assert terms is not None
+    scoring = plan_scoring(night, site, snapshot)
+    assert [work["shard"] for work in scoring] == shards
     for shard in [3, 1, 3, 0, 4, 2]:
-        index_shard(night, snapshot, terms, shard)
-    index = publish_index(night, snapshot)
-    assert count_terms(night, snapshot, 0) == {"passages": 0, "tokens": 0}
-    assert gather_terms(night, snapshot) is None
-    assert publish_index(night, snapshot) == index
+        index_shard(night, site, snapshot, terms, scoring[shard])
+    index = publish_index(night, site, snapshot)
+    assert count_terms(night, site, snapshot, 0) == {"passages": 0, "tokens": 0}
+    assert gather_terms(night, site, snapshot) is None
+    assert publish_index(night, site, snapshot) == index
 
-    work = plan_retrieval(night, snapshot, index, {})
-    assert work == [{"table": "found", "shard": shard} for shard in range(5)]
+    work = plan_retrieval(night, site, snapshot, index, {})
+    assert [(piece["table"], piece["shard"]) for piece in work] == [("found", s) for s in range(5)]
     for piece in [*reversed(work), work[0]]:
-        retrieve_shard(night, snapshot, index, {}, piece)
-    reference = publish_candidates(night, snapshot, index, {})
-    table = store().open(reference).read("candidates")
-    assert list(zip(*(c.to_pylist() for c in table.columns), strict=True)) == whole
+        retrieve_shard(night, site, snapshot, index, {}, piece)
+    references = publish_candidates(night, site, snapshot, index, {})
+    assert rows(references) == whole
     assert not list(store().root.glob("found/*/*"))
-    assert publish_candidates(night, snapshot, index, {}) == reference
+    assert publish_candidates(night, site, snapshot, index, {}) == references
 
 
 def test_a_collection_without_a_single_term_finds_nothing(tmp_path: Path) -> None:
     night = some_night(tmp_path / "c", ["the", "of the"])
-    done = run_night(night, until="retrieve")
-    assert store().open(done["retrieve"]).read("candidates").num_rows == 0
+    assert rows(run_night(night, until="retrieve")["retrieve"]) == []
 
 
 def test_what_was_counted_serves_other_parameters(tmp_path: Path) -> None:
     for k1 in (0.9, 1.2):
-        run_night(some_night(tmp_path / "c", some_texts(1, 9), k1=k1), until="index")
+        run_night(some_night(tmp_path / "c", some_texts(1, 9), bm25={"k1": k1}), until="index")
     assert len(list(store().published("indexes", "c"))) == 2
     assert len(list(store().published("terms", "c"))) == 1

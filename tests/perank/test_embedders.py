@@ -11,17 +11,15 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Pooling, Transformer
 
 from perank_tasks.artifacts.store import Store
-from perank_tasks.config import NightOptions
 from perank_tasks.errors import ConfigError
 from perank_tasks.models.find import resolve_model
 from perank_tasks.night.embed import read_vectors
-from perank_tasks.night.plan import plan_night
 from perank_tasks.perank import PERank
 from perank_tasks.perank.embedders import identify, load
 from perank_tasks.settings import Settings
 from tests.models.test_encoder import CODE, PREFIX
 from tests.perank.tiny import edit_config, write_own
-from tests.small import GOLDEN, NIGHT, TOPICS, run_night, small_night, write_collection
+from tests.small import GOLDEN, TOPICS, run_night, small_night, write_collection
 
 TEXTS = list(TOPICS.values())
 
@@ -53,16 +51,15 @@ def test_a_published_checkpoints_encoder_is_always_the_checkpoints(tmp_path: Pat
     ranker = checkpoint_beside_its_encoder(tmp_path)
     spec = write_collection(tmp_path / "topics")
     night = small_night(spec, arms=["perank"], checkpoint=str(ranker))
-    assert night.embedders == (f"checkpoint:{ranker}",)
+    (embedding,) = night.embeddings.values()
+    assert embedding.name == f"checkpoint:{ranker}"
 
-    references = run_night(night, until="embed")["embed"]
-    artifact = Store(Settings.from_environment().root).open(
-        references[next(iter(night.embeddings))]
-    )
-    (found,) = read_vectors(artifact, "passages", {"flea-3"}).values()
+    reference = run_night(night, until="embed")["embed"][embedding.hash]
+    artifact = Store(Settings.from_environment().root).open(reference)
+    _, (vector,) = read_vectors(artifact, "passages", {"flea-3"})
     text = f"{TOPICS['flea']}, says source number 3."
     (expected,) = PERank.from_pretrained(ranker, cache=tmp_path).encode([text])
-    assert np.allclose(found, expected, atol=1e-6)
+    assert np.allclose(vector, expected, atol=1e-6)
 
 
 def test_an_encoder_beside_its_checkpoint_is_part_of_what_it_is(tmp_path: Path) -> None:
@@ -79,10 +76,8 @@ def test_a_relative_encoder_of_our_own_format_is_the_checkpoints(tmp_path: Path)
     minilm = resolve_model("all-minilm-l6-v2", cache=tmp_path).folder
     (tmp_path / "minilm").symlink_to(minilm)
     own = write_own(tmp_path / "own", encoder="../minilm", embedding_size=384)
-    options = NightOptions.parse({"arms": ["perank"], "checkpoint": str(own), "run_date": NIGHT})
-    assert options.run_date
-    night = plan_night(options, options.run_date)
-    assert night.embedders == (str(minilm.resolve()),)
+    night = small_night(write_collection(tmp_path / "c"), arms=["perank"], checkpoint=str(own))
+    assert [embedding.name for embedding in night.embeddings.values()] == [str(minilm.resolve())]
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "sentence-transformers"])
@@ -113,7 +108,8 @@ def test_code_is_run_only_where_it_is_trusted(
         assert name in str(caught.value)
     assert not trace.exists()
 
-    night = small_night(spec, arms=["cosine"], embedder=name, trust_remote_code=True)
+    trusting = {"trust_remote_code": True}
+    night = small_night(spec, arms=["cosine"], embedder=name, embedding=trusting)
     run_night(night, until="embed")
     assert trace.exists()
     found = load(name, settings, trust_remote_code=True).encode(TEXTS)

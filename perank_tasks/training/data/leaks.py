@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import TypeVar
 
 from perank_tasks.collections.formats import read_queries
 from perank_tasks.collections.pydocs import DATA
@@ -17,6 +18,8 @@ from perank_tasks.collections.records import Query
 from perank_tasks.collections.spec import open_collection
 from perank_tasks.errors import TrainingDataError
 from perank_tasks.support.analysis import analyze
+
+Q = TypeVar("Q", bound=Query)
 
 ALWAYS = "pydocs"
 """The collection that ships: every claim about a checkpoint is measured on it."""
@@ -70,12 +73,12 @@ class EvaluationQueries:
             ConfigError, CollectionError: a collection is unknown or cannot be read.
         """
         # Its queries are a file; `load` would read the whole documentation for them.
-        found = [(ALWAYS, read_queries(DATA / "queries.tsv"))]
+        named = [(ALWAYS, read_queries(DATA / "queries.tsv"))]
         for spec in dict.fromkeys(specs):
             if spec != ALWAYS:
                 data = open_collection(spec).load(as_of)
-                found.append((data.name, data.queries))
-        return cls(found)
+                named.append((data.name, data.queries))
+        return cls(named)
 
     def find(self, query: Query) -> Coincidence | None:
         """Whose query this is, if any."""
@@ -91,8 +94,8 @@ class EvaluationQueries:
 
 
 def without_evaluation_queries(
-    queries: Sequence[Query], evaluation: EvaluationQueries, *, drop: bool
-) -> tuple[list[Query], list[Coincidence]]:
+    queries: Sequence[Q], evaluation: EvaluationQueries, *, drop: bool
+) -> tuple[list[Q], list[Coincidence]]:
     """The queries that may be trained on, and what was left out.
 
     Args:
@@ -101,24 +104,17 @@ def without_evaluation_queries(
     Raises:
         TrainingDataError: some coincide; lists them.
     """
-    kept: list[Query] = []
-    found: list[Coincidence] = []
-    for query in queries:
-        coincidence = evaluation.find(query)
-        if coincidence:
-            found.append(coincidence)
-        else:
-            kept.append(query)
-    if found and not drop:
-        more = f"\n  and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    coincidences = [each for each in map(evaluation.find, queries) if each]
+    if coincidences and not drop:
+        shown = "\n  ".join(map(str, coincidences[:SHOWN]))
+        more = f"\n  and {len(coincidences) - SHOWN} more" if len(coincidences) > SHOWN else ""
         raise TrainingDataError(
-            f"{len(found)} of {len(queries)} training queries are queries of an evaluation "
-            "collection:\n  "
-            + "\n  ".join(str(coincidence) for coincidence in found[:SHOWN])
-            + more
-            + "\nTrain on other queries, or leave these out with --drop-evaluation-queries."
+            f"{len(coincidences)} of {len(queries)} training queries are queries of an evaluation "
+            f"collection:\n  {shown}{more}\nTrain on other queries, or leave these out with "
+            "--drop-evaluation-queries."
         )
-    return kept, found
+    left_out = {id(each.query) for each in coincidences}
+    return [query for query in queries if id(query) not in left_out], coincidences
 
 
 def _folded(text: str) -> str:

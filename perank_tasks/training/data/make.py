@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from perank_tasks.artifacts.store import Artifact, Store, artifact_key
+from perank_tasks.artifacts.store import Artifact, artifact_key
 from perank_tasks.collections import trec
 from perank_tasks.config import stable_hash
 from perank_tasks.errors import TrainingDataError
@@ -36,6 +36,7 @@ from perank_tasks.training.data.queries import CLOZE, QuerySet, make_queries, qu
 from perank_tasks.training.data.readers import KIND, terms_of
 from perank_tasks.training.data.reference_jsonl import make_from_reference
 from perank_tasks.training.data.scorers import FirstStage, build_pool_index, identify_teachers
+from perank_tasks.training.data.vectors import Making
 from perank_tasks.warehouse.registry import open_store
 
 log = logging.getLogger(__name__)
@@ -50,22 +51,18 @@ def make_training_data(options: DataOptions) -> str:
         ConfigError, CollectionError: a collection, a model or a file is not there.
         TrainingDataError: queries of an evaluation collection, too few passages, no queries.
     """
-    store, machine = open_store(), fingerprint(Settings.from_environment().threads)
+    machine = fingerprint(Settings.from_environment().threads)
+    making = Making(open_store(), options, machine)
     if options.reference_jsonl:
-        return make_from_reference(store, options, machine)
-    sources = [prepare(store, spec, options) for spec in options.collections]
-    pool = build_pool(store, options.name, sources, machine)
+        return make_from_reference(making)
+    sources = [prepare(making, spec) for spec in options.collections]
+    pool = build_pool(making, sources)
     make = _make_alignment if options.stage == "alignment" else _make_ranking
-    return make(store, pool, sources, options, machine)
+    return make(making, pool, sources)
 
 
-def _make_alignment(
-    store: Store,
-    pool: str,
-    sources: Sequence[Source],
-    options: DataOptions,
-    machine: dict[str, str],
-) -> str:
+def _make_alignment(making: Making, pool: str, sources: Sequence[Source]) -> str:
+    store, options = making.store, making.options
     config = _config(options, "stage", "passages", "min_words", "max_words", "seed")
     terms = terms_of([source.name for source in sources], options)
     key = artifact_key(pool=pool, terms=terms, **config)
@@ -95,26 +92,20 @@ def _make_alignment(
             "too_long": int((words > options.max_words).sum()),
             "words": int(words[chosen].sum()),
         },
-        provenance=machine | terms,
+        provenance=making.provenance | terms,
     )
 
 
-def _make_ranking(
-    store: Store,
-    pool: str,
-    sources: Sequence[Source],
-    options: DataOptions,
-    machine: dict[str, str],
-) -> str:
-    name = pool.split("/")[1]
-    reference, pool = make_queries(store, pool, sources, options, machine)
+def _make_ranking(making: Making, pool: str, sources: Sequence[Source]) -> str:
+    store, options, name = making.store, making.options, pool.split("/")[1]
+    reference, pool = make_queries(making, pool, sources)
     passages, queries = Pool(store.open(pool)), QuerySet(store.open(reference))
     if len(passages) < options.hard + options.random:
         raise TrainingDataError(
             f"There are {len(passages)} passages, and a list takes {options.hard} hard and "
             f"{options.random} random ones; ask for fewer, or add collections."
         )
-    index = build_pool_index(store, pool, options, machine)
+    index = build_pool_index(making, pool)
     grades = _grades(passages, queries, sources, options)
     run = Path(options.run_file) if options.run_file else None
     config = {
@@ -147,7 +138,7 @@ def _make_ranking(
         inputs={"passages": pool, "queries": reference, "index": index},
         config=config,
         counts=_counts(artifact, queries, shards),
-        provenance=machine | terms,
+        provenance=making.provenance | terms,
     )
 
 

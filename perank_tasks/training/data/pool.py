@@ -12,19 +12,20 @@ Notes: memory is some 40 bytes a passage while a pool is built, and one batch of
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from perank_tasks.artifacts.store import Artifact, Store, artifact_key
+from perank_tasks.artifacts.store import Artifact, artifact_key
 from perank_tasks.errors import ArtifactError, TrainingDataError
 from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.site import Site
 from perank_tasks.schemas import TRAINING_PASSAGES, TRAINING_SOURCES, rows_to_table
 from perank_tasks.support.text import contents
-from perank_tasks.training.data.data_options import DataOptions
 from perank_tasks.training.data.vectors import (
+    Making,
     copy_vectors,
     embed_texts,
     filling_matrix,
@@ -35,6 +36,7 @@ from perank_tasks.training.data.vectors import (
 from perank_tasks.training.night import night_to_embed
 
 KIND = "training_passages"
+Row = dict[str, Any]
 FORMAT = 2
 """Raise it when the same collections give other tables."""
 
@@ -49,31 +51,26 @@ class Source:
     embeddings: Artifact
 
 
-def prepare(store: Store, spec: str, options: DataOptions) -> Source:
+def prepare(making: Making, spec: str) -> Source:
     """Take a collection's snapshot and embed it, as a night does; what is done is reused.
 
     Raises:
         ConfigError, CollectionError: as a night.
     """
     site = Site.from_environment()
-    night = night_to_embed(spec, options, site)
+    night = night_to_embed(spec, making.options, site)
     done = run_night(night, site, until="embed")
     (embeddings,) = done["embed"].values()
     return Source(
         night.collection_name,
         night.collection,
-        store.open(done["snapshot"]),
-        store.open(embeddings),
+        making.store.open(done["snapshot"]),
+        making.store.open(embeddings),
     )
 
 
-def build_pool(
-    store: Store, name: str | None, sources: Sequence[Source], provenance: dict[str, str]
-) -> str:
+def build_pool(making: Making, sources: Sequence[Source]) -> str:
     """Join the sources' passages; returns the reference.
-
-    Args:
-        name: of the artifact; None: the collections' names, joined.
 
     Raises:
         TrainingDataError: two collections have one name.
@@ -87,7 +84,7 @@ def build_pool(
         )
     inputs = {f"snapshot.{source.name}": source.snapshot.reference for source in sources}
     inputs |= {f"embeddings.{source.name}": source.embeddings.reference for source in sources}
-    name = name or "-".join(names)
+    store, name = making.store, making.options.name or "-".join(names)
     artifact = store.artifact(KIND, name, artifact_key(version=FORMAT, inputs=inputs))
     if artifact.use():
         return artifact.reference
@@ -103,7 +100,7 @@ def build_pool(
             inputs=inputs,
             config={"collections": {source.name: source.spec for source in sources}},
             counts={"passages": texts.distinct, "duplicates": len(texts.rows) - texts.distinct},
-            provenance=provenance,
+            provenance=making.provenance,
         )
 
 
@@ -186,21 +183,19 @@ def _strange(source: Source) -> ArtifactError:
     )
 
 
-def publish_texts(
-    store: Store,
-    name: str,
-    key: str,
-    texts: Mapping[str, str],
-    vectors: str,
-    *,
-    config: dict[str, object],
-    provenance: dict[str, str],
-) -> str:
-    """Publish a pool of texts that are of no collection, {text hash: text}; returns the reference.
+def pool_of_texts(making: Making, name: str, texts: Mapping[str, str], config: Row) -> str:
+    """A pool of texts that are of no collection; returns the reference.
 
     Args:
-        vectors: a `training_embeddings` artifact of the texts, in their order.
+        texts: {text hash: text}
+        config: where they are from.
     """
+    store, config = making.store, {**config, **making.embedder}
+    key = artifact_key(version=FORMAT, **config)
+    artifact = store.artifact(KIND, name, key)
+    if artifact.use():
+        return artifact.reference
+    vectors = embed_texts(making, name, list(texts.values()))
     with store.draft(KIND, name) as draft:
         rows = [(text_hash, text, text_hash) for text_hash, text in texts.items()]
         draft.write_part("passages", rows_to_table(rows, TRAINING_PASSAGES), TRAINING_PASSAGES)
@@ -213,22 +208,16 @@ def publish_texts(
             inputs={"embeddings": vectors},
             config=config,
             counts={"passages": len(rows)},
-            provenance=provenance,
+            provenance=making.provenance,
         )
 
 
-def with_texts(
-    store: Store,
-    pool: str,
-    texts: dict[int, str],
-    options: DataOptions,
-    provenance: dict[str, str],
-) -> str:
+def with_texts(making: Making, pool: str, texts: dict[int, str]) -> str:
     """The pool with other texts, and their vectors, in some rows; returns the reference."""
-    name, rows = pool.split("/")[1], sorted(texts)
+    store, name, rows = making.store, pool.split("/")[1], sorted(texts)
     changed = [texts[row] for row in rows]
     hashes = hashes_of(changed)
-    vectors = embed_texts(store, name, changed, options, provenance)
+    vectors = embed_texts(making, name, changed)
     key = artifact_key(pool=pool, rows=rows, vectors=vectors, hashes=hashes)
     artifact = store.artifact(KIND, name, key)
     if artifact.use():
@@ -251,7 +240,7 @@ def with_texts(
             inputs={"passages": pool, "embeddings": vectors},
             config=original.manifest.config,
             counts={"passages": count, "changed": len(rows)},
-            provenance=provenance,
+            provenance=making.provenance,
         )
 
 

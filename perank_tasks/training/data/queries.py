@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perank_tasks.artifacts.store import Artifact, Store, artifact_key
+from perank_tasks.artifacts.store import Artifact, artifact_key
 from perank_tasks.collections.formats import read_queries
 from perank_tasks.collections.records import Query
 from perank_tasks.config import stable_hash
@@ -28,6 +28,7 @@ from perank_tasks.training.data.leaks import (
 from perank_tasks.training.data.lists import generator
 from perank_tasks.training.data.pool import Pool, Source, with_texts
 from perank_tasks.training.data.vectors import (
+    Making,
     copy_vectors,
     embed_texts,
     filling_matrix,
@@ -47,23 +48,15 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'(\[]?[^\W_a-z])")
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingQuery:
+class TrainingQuery(Query):
     """A query to train on. `source` is a collection's name, a file's, or `cloze`."""
 
-    query_id: str
-    text: str
     source: str
     passage_row: int | None = None
     """Of the passage that a cloze query is from."""
 
 
-def make_queries(
-    store: Store,
-    pool: str,
-    sources: Sequence[Source],
-    options: DataOptions,
-    provenance: dict[str, str],
-) -> tuple[str, str]:
+def make_queries(making: Making, pool: str, sources: Sequence[Source]) -> tuple[str, str]:
     """Gather, check, limit and embed the queries.
 
     Returns:
@@ -73,9 +66,9 @@ def make_queries(
         TrainingDataError: some are of an evaluation collection, or none is left.
         CollectionError: the queries file cannot be read.
     """
-    name = pool.split("/")[1]
+    options, name = making.options, pool.split("/")[1]
     if options.queries == CLOZE:
-        read = cloze_queries(Pool(store.open(pool)), options)
+        read = cloze_queries(Pool(making.store.open(pool)), options)
     elif options.queries == "collection":
         read = [query for source in sources for query in _collection_queries(source, sources)]
     else:
@@ -97,14 +90,11 @@ def make_queries(
         )
     known: dict[str, np.ndarray] = {}
     if options.queries == CLOZE:
-        pool = _drop_sentences(store, pool, queries, options, provenance)
+        pool = _drop_sentences(making, pool, queries)
     elif options.queries == "collection":
         for source in sources:
             known |= vectors_by_hash(source.embeddings.read("queries", ["text_hash", "embedding"]))
-    texts = [query.text for query in queries]
-    vectors = embed_texts(store, name, texts, options, provenance, known)
-    reference = publish_queries(store, name, queries, vectors, evaluation, counts, provenance)
-    return reference, pool
+    return publish_queries(making, name, queries, evaluation, counts, known), pool
 
 
 def qualified_id(source: Source, query_id: str, sources: Sequence[Source]) -> str:
@@ -121,14 +111,12 @@ def check(
         TrainingDataError: see `leaks.without_evaluation_queries`.
     """
     evaluation = EvaluationQueries.of(options.evaluation, options.read_as_of)
-    plain = [Query(query.query_id, query.text) for query in queries]
-    kept, dropped = without_evaluation_queries(
-        plain, evaluation, drop=options.drop_evaluation_queries
+    allowed, coincidences = without_evaluation_queries(
+        queries, evaluation, drop=options.drop_evaluation_queries
     )
-    for coincidence in dropped:
+    for coincidence in coincidences:
         log.info("left out: %s", coincidence)
-    names = {query.query_id for query in kept}
-    return [query for query in queries if query.query_id in names], evaluation, len(dropped)
+    return allowed, evaluation, len(coincidences)
 
 
 def file_queries(path: Path) -> list[TrainingQuery]:
@@ -170,19 +158,22 @@ def split_sentences(text: str) -> list[str]:
 
 
 def publish_queries(
-    store: Store,
+    making: Making,
     name: str,
     queries: Sequence[TrainingQuery],
-    vectors: str,
     evaluation: EvaluationQueries,
     counts: dict[str, int],
-    provenance: dict[str, str],
+    known: dict[str, np.ndarray] | None = None,
 ) -> str:
-    """Publish checked queries with their vectors; returns the reference.
+    """Embed and publish queries that were checked; returns the reference.
 
     Args:
-        vectors: a `training_embeddings` artifact of the queries' texts, in their order.
+        evaluation: what they were compared with.
+        counts: of what was read and left out.
+        known: vectors that are there already, by text hash.
     """
+    store = making.store
+    vectors = embed_texts(making, name, [query.text for query in queries], known)
     rows = [(q.query_id, q.text, q.source, q.passage_row) for q in queries]
     key = artifact_key(
         queries=stable_hash(rows), vectors=vectors, forms=evaluation.forms, counts=counts
@@ -201,7 +192,7 @@ def publish_queries(
             inputs={"embeddings": vectors},
             config={"compared_with": evaluation.counts},
             counts={**counts, "queries": len(rows)},
-            provenance=provenance,
+            provenance=making.provenance,
         )
 
 
@@ -242,20 +233,14 @@ def _collection_queries(source: Source, sources: Sequence[Source]) -> list[Train
     ]
 
 
-def _drop_sentences(
-    store: Store,
-    pool: str,
-    queries: list[TrainingQuery],
-    options: DataOptions,
-    provenance: dict[str, str],
-) -> str:
+def _drop_sentences(making: Making, pool: str, queries: list[TrainingQuery]) -> str:
     """The pool in which most queries' sentences are gone from their passages."""
     texts: dict[int, str] = {}
-    opened = Pool(store.open(pool))
+    opened, options = Pool(making.store.open(pool)), making.options
     for query in queries:
         row = query.passage_row
         assert row is not None
         if generator(options.seed, "cloze drop", row).random() < options.cloze_drop:
             (text,) = opened.texts([row])
             texts[row] = " ".join(text.replace(query.text, " ", 1).split())
-    return with_texts(store, pool, texts, options, provenance) if texts else pool
+    return with_texts(making, pool, texts) if texts else pool

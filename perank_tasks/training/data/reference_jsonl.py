@@ -21,19 +21,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from perank_tasks.artifacts.store import Store, artifact_key
+from perank_tasks.artifacts.store import artifact_key
 from perank_tasks.collections.lines import Record, json_records
 from perank_tasks.errors import CollectionError, TrainingDataError
 from perank_tasks.models.find import file_sha256
 from perank_tasks.schemas import RANKING_DATA, rows_to_table
 from perank_tasks.support.text import clean_text
-from perank_tasks.training.data.data_options import DataOptions
 from perank_tasks.training.data.leaks import normal_form
-from perank_tasks.training.data.pool import KIND as POOL_KIND
-from perank_tasks.training.data.pool import publish_texts
+from perank_tasks.training.data.pool import pool_of_texts
 from perank_tasks.training.data.queries import TrainingQuery, check, publish_queries
 from perank_tasks.training.data.readers import KIND, terms_of
-from perank_tasks.training.data.vectors import embed_texts, embedder_config, hashes_of
+from perank_tasks.training.data.vectors import Making, hashes_of
 
 # The prompt's last mention of the query, and its first.
 _QUERY = (
@@ -67,13 +65,14 @@ def read_reference(path: Path) -> Iterator[ReferenceList]:
         raise TrainingDataError(str(error)) from error
 
 
-def make_from_reference(store: Store, options: DataOptions, machine: dict[str, str]) -> str:
+def make_from_reference(making: Making) -> str:
     """Read the options' `reference_jsonl` into training data; returns the reference.
 
     Raises:
         TrainingDataError: the file is not as it should be, or holds queries of an evaluation
             collection.
     """
+    store, options = making.store, making.options
     path = Path(options.reference_jsonl or "").expanduser()
     if not path.is_file():
         raise TrainingDataError(f"{path}: no such file; give the reference's JSONL file")
@@ -84,15 +83,14 @@ def make_from_reference(store: Store, options: DataOptions, machine: dict[str, s
     if not queries:
         raise TrainingDataError(f"{path}: every query is of an evaluation collection")
     content = file_sha256(path)
-    pool = _make_pool(store, name, path, content, file.texts, options, machine)
-    texts = [query.text for query in queries]
-    vectors = embed_texts(store, name, texts, options, machine)
+    about = {"file": path.name, "sha256": content}
+    pool = pool_of_texts(making, name, file.texts, about)
     counts = {
         "read": len(file.lists),
         "repeated": len(file.lists) - len(file.queries),
         "of_evaluation_collections": dropped,
     }
-    reference = publish_queries(store, name, queries, vectors, evaluation, counts, machine)
+    reference = publish_queries(making, name, queries, evaluation, counts)
     config: dict[str, Any] = {"stage": "ranking", "teacher": "the file's own ranking"}
     terms = terms_of([source], options)
     key = artifact_key(content=content, pool=pool, queries=reference, terms=terms, **config)
@@ -110,7 +108,7 @@ def make_from_reference(store: Store, options: DataOptions, machine: dict[str, s
             "queries": len(queries),
             "queries_of_evaluation_collections": dropped,
         },
-        provenance=machine | terms,
+        provenance=making.provenance | terms,
     )
 
 
@@ -150,25 +148,6 @@ def _read_file(path: Path, source: str) -> _File:
     if not file.lists:
         raise TrainingDataError(f"{path}: the file is empty; expected one list a line")
     return file
-
-
-def _make_pool(
-    store: Store,
-    name: str,
-    path: Path,
-    content: str,
-    texts: dict[str, str],
-    options: DataOptions,
-    machine: dict[str, str],
-) -> str:
-    """Publish the file's texts with their vectors; returns the reference."""
-    config = {"file": path.name, "sha256": content, **embedder_config(store, options)}
-    key = artifact_key(**config)
-    artifact = store.artifact(POOL_KIND, name, key)
-    if artifact.use():
-        return artifact.reference
-    vectors = embed_texts(store, name, list(texts.values()), options, machine)
-    return publish_texts(store, name, key, texts, vectors, config=config, provenance=machine)
 
 
 def _lists(file: _File, queries: Sequence[TrainingQuery]) -> pa.Table:

@@ -18,7 +18,7 @@ import sentence_transformers
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from perank_tasks.artifacts.store import Artifact, Store, artifact_key
+from perank_tasks.artifacts.store import Artifact, artifact_key
 from perank_tasks.errors import ConfigError
 from perank_tasks.models.find import content_hash, find_model, resolve_model
 from perank_tasks.settings import Settings
@@ -26,6 +26,7 @@ from perank_tasks.support.analysis import ANALYZER, analyze
 from perank_tasks.support.meter import Meter
 from perank_tasks.training.data.data_options import FIRST_STAGE, DataOptions
 from perank_tasks.training.data.pool import Pool
+from perank_tasks.training.data.vectors import Making
 
 # bm25s prints its debugging messages unless told otherwise.
 logging.getLogger("bm25s").setLevel(logging.WARNING)
@@ -49,10 +50,9 @@ Generation; the last word is ours, since an LLM that is no T0 would go on in oth
 _IDS = pa.schema([pa.field("passage_id", pa.string(), nullable=False)])
 
 
-def build_pool_index(
-    store: Store, pool: str, options: DataOptions, provenance: dict[str, str]
-) -> str:
+def build_pool_index(making: Making, pool: str) -> str:
     """Index a pool's texts by BM25, Lucene's formula; returns the reference."""
+    store, options = making.store, making.options
     config = {"analyzer": ANALYZER, "method": "lucene", "k1": options.k1, "b": options.b}
     name = pool.split("/")[1]
     key = artifact_key(pool=pool, **config)
@@ -74,7 +74,7 @@ def build_pool_index(
             inputs={"passages": pool},
             config=config,
             counts={"passages": table.num_rows, "stats": meter.stats()},
-            provenance=provenance,
+            provenance=making.provenance,
         )
 
 

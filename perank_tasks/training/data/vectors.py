@@ -7,6 +7,7 @@ has, by the same embedder, is not embedded again.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,21 +32,35 @@ TEXTS_A_CALL = 512
 FOLDER, FILE = "vectors", "embeddings.npy"
 
 
+@dataclass(frozen=True)
+class Making:
+    """What everything that makes training data is handed: where, of what, and by which machine."""
+
+    store: Store
+    options: DataOptions
+    provenance: dict[str, str]
+
+    @property
+    def embedder(self) -> dict[str, Any]:
+        """What makes the vectors of a text what they are."""
+        name = self.options.embedder
+        identity = identify(local(name, self.store), Settings.from_environment())
+        return {
+            "embedder": identity | {"name": name},
+            "precision": self.options.embedding_precision,
+        }
+
+
 def embed_texts(
-    store: Store,
-    name: str,
-    texts: Sequence[str],
-    options: DataOptions,
-    provenance: dict[str, str],
-    known: Mapping[str, np.ndarray] | None = None,
+    making: Making, name: str, texts: Sequence[str], known: Mapping[str, np.ndarray] | None = None
 ) -> str:
     """Embed texts in shards; returns the reference.
 
     Args:
         known: vectors that are there already, by text hash, by the same embedder.
     """
-    config, hashes = embedder_config(store, options), hashes_of(texts)
-    artifact = store.artifact(KIND, name, artifact_key(texts=stable_hash(hashes), **config))
+    config, hashes = making.embedder, hashes_of(texts)
+    artifact = making.store.artifact(KIND, name, artifact_key(texts=stable_hash(hashes), **config))
     if artifact.use():
         return artifact.reference
     shards = range(-(-len(hashes) // TEXTS_A_SHARD))
@@ -53,7 +68,7 @@ def embed_texts(
         for shard in shards:
             here = slice(shard * TEXTS_A_SHARD, (shard + 1) * TEXTS_A_SHARD)
             if not artifact.has_part("texts", shard):
-                _embed_shard(artifact, shard, hashes[here], texts[here], options, known or {})
+                _embed_shard(making, artifact, shard, hashes[here], texts[here], known or {})
             advance(len(hashes[here]))
     stats = [artifact.part_stats("texts", shard) for shard in shards]
     return artifact.publish(
@@ -61,36 +76,27 @@ def embed_texts(
         inputs={},
         config=config,
         counts={"embedded": sum(s["embedded"] for s in stats), "stats": total(stats)},
-        provenance=provenance,
+        provenance=making.provenance,
     )
 
 
-def embedder_config(store: Store, options: DataOptions) -> dict[str, Any]:
-    """What makes the vectors of a text what they are."""
-    identity = identify(local(options.embedder, store), Settings.from_environment())
-    return {
-        "embedder": identity | {"name": options.embedder},
-        "precision": options.embedding_precision,
-    }
-
-
 def _embed_shard(
+    making: Making,
     artifact: Artifact,
     shard: int,
     hashes: list[str],
     texts: Sequence[str],
-    options: DataOptions,
     known: Mapping[str, np.ndarray],
 ) -> None:
-    meter = Meter()
+    options, meter = making.options, Meter()
     meter.items = len(hashes)
     vectors = {name: known[name] for name in hashes if name in known}
     unknown = [name for name in hashes if name not in known]
-    vectors |= _earlier_vectors(artifact, options, unknown)
+    vectors |= _earlier_vectors(making, artifact, unknown)
     new = {n: text for n, text in zip(hashes, texts, strict=True) if n not in vectors}
     if new:
         embedder = load(
-            local(options.embedder, artifact.store),
+            local(options.embedder, making.store),
             Settings.from_environment(),
             trust_remote_code=options.trust_remote_code,
         )
@@ -112,14 +118,12 @@ def _embed_shard(
 
 
 def _earlier_vectors(
-    artifact: Artifact, options: DataOptions, hashes: list[str]
+    making: Making, artifact: Artifact, hashes: list[str]
 ) -> dict[str, np.ndarray]:
     """Vectors of the newest published texts of that name by the same embedder, by hash."""
-    store = artifact.store
     kind, name, _ = artifact.reference.split("/")
-    config = embedder_config(store, options)
-    for earlier in store.published(kind, name) if hashes else ():
-        if earlier.manifest.config == config:
+    for earlier in making.store.published(kind, name) if hashes else ():
+        if earlier.manifest.config == making.embedder:
             wanted = pc.field("text_hash").isin(pa.array(hashes, pa.string()))
             return vectors_by_hash(earlier.read("texts", ["text_hash", "embedding"], wanted))
     return {}

@@ -19,7 +19,7 @@ from perank_tasks.perank.checkpoint_config import shipped_checkpoints, summarize
 from perank_tasks.perank.embedders import CHECKPOINT_PREFIX
 from perank_tasks.settings import Settings
 from perank_tasks.training.data.data_options import DataOptions
-from perank_tasks.training.recipe import AlignRecipe, RankRecipe, StageRecipe
+from perank_tasks.training.recipe import AlignRecipe, RankRecipe
 from perank_tasks.training.run_options import (
     ALIGN,
     DATA,
@@ -48,47 +48,26 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
         CollectionError: the development collection is not there, or has no judgements.
         CheckpointError: the checkpoint to begin with, or the champion, cannot be read.
     """
-    settings = Settings.from_environment()
+    settings, store = Settings.from_environment(), registry.open_store()
     options, parts = parse_options(values)
     day = options.run_date or run_date
     registry.check_name(options.name, shipped_checkpoints())
-    development = absolute_spec(options.development or settings.collection)
-    _check_judged(development, options, day)
-    stop_collection = None
+    development = _judged(options.development or settings.collection, options, day)
+    stop = None
     if options.stop_collection:
-        stop_collection = absolute_spec(options.stop_collection)
-        _check_judged(stop_collection, options, day)
+        stop = _judged(options.stop_collection, options, day)
         parts[RANK].setdefault("select_by", "given")
+    align, rank = _recipes(options, parts)
     start = registry.resolve(options.start, day)[0] if options.start else None
-    shared = {k: v for part in (ALIGN, RANK) for k, v in parts[part].items() if k in MODEL_FIELDS}
-    align, rank = (
-        _recipe(kind, options, shared | parts[part])
-        for kind, part in ((AlignRecipe, ALIGN), (RankRecipe, RANK))
-    )
-    if rank.attention_start == "copying" and options.align and start is None:
-        raise ConfigError(
-            "rank_attention_start=copying undoes the projector that it begins with, and stage 1 "
-            "would train that one: leave stage 1 out with align=false (--no-align), or set "
-            "rank_attention_start=pretrained."
-        )
     embedder, start_hash = rank.encoder, None
     if start:
-        begun = summarize_checkpoint(
-            registry.local(start, Store(settings.root)), cache=settings.cache
-        )
+        begun = summarize_checkpoint(registry.local(start, store), cache=settings.cache)
+        own = str(begun.encoder.folder or begun.encoder.name)
+        embedder = CHECKPOINT_PREFIX + start if begun.layout == "published" else own
         start_hash = begun.hash
-        if begun.layout == "published":
-            embedder = CHECKPOINT_PREFIX + start
-        else:
-            embedder = str(begun.encoder.folder or begun.encoder.name)
-    data = {
-        **parts[DATA],
-        "name": options.name,
-        "as_of": day,
-        "embedder": embedder,
-    }
+    data = {**parts[DATA], "name": options.name, "as_of": day, "embedder": embedder}
     ranking_data = DataOptions.parse({**data, "stage": "ranking"})
-    evaluated = _evaluated(options, ranking_data, development, stop_collection)
+    evaluated = _evaluated(options, ranking_data, development, stop)
     training = Training(
         run_date=day,
         options=options,
@@ -99,15 +78,33 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
         start=start,
         start_hash=start_hash,
         development=development,
-        stop_collection=stop_collection,
+        stop_collection=stop,
         champion=DEFAULT_CHECKPOINT,
         fingerprint=fingerprint(settings.threads),
     )
-    store = Store(settings.root)
     champion = _champion(training, store)
     summarize_checkpoint(registry.local(champion, store), cache=settings.cache)
     log.info("training %s (%s) against %s", options.name, training.hash, champion)
     return training.model_copy(update={"champion": champion})
+
+
+def _recipes(
+    options: TrainingOptions, parts: dict[str, dict[str, Any]]
+) -> tuple[AlignRecipe, RankRecipe]:
+    shared = {k: v for part in (ALIGN, RANK) for k, v in parts[part].items() if k in MODEL_FIELDS}
+    align, rank = (
+        kind.parse(kind.preset(options.preset).model_dump() | shared | parts[kind.stage])
+        for kind in (AlignRecipe, RankRecipe)
+    )
+    assert isinstance(align, AlignRecipe)
+    assert isinstance(rank, RankRecipe)
+    if rank.attention_start == "copying" and options.align and options.start is None:
+        raise ConfigError(
+            "rank_attention_start=copying undoes the projector that it begins with, and stage 1 "
+            "would train that one: leave stage 1 out with align=false (--no-align), or set "
+            "rank_attention_start=pretrained."
+        )
+    return align, rank
 
 
 def _evaluated(options: TrainingOptions, data: DataOptions, *specs: str | None) -> tuple[str, ...]:
@@ -128,11 +125,9 @@ def _alignment_data(data: dict[str, Any]) -> DataOptions:
     return DataOptions.parse({**data, "stage": "alignment"})
 
 
-def _recipe(kind: type[StageRecipe], options: TrainingOptions, given: dict[str, Any]) -> Any:
-    return kind.parse(kind.preset(options.preset).model_dump() | given)
-
-
-def _check_judged(spec: str, options: TrainingOptions, day: date) -> None:
+def _judged(spec: str, options: TrainingOptions, day: date) -> str:
+    """A judged collection's spec, resolved."""
+    spec = absolute_spec(spec)
     data = open_collection(spec).load(day)
     if options.first_stage == "given" and data.run is None:
         raise ConfigError(
@@ -144,6 +139,7 @@ def _check_judged(spec: str, options: TrainingOptions, day: date) -> None:
             f"The collection {data.name} has no judgements, so nothing can be said of a checkpoint "
             "by it. Name a judged one."
         )
+    return spec
 
 
 def _champion(training: Training, store: Store) -> str:

@@ -27,10 +27,7 @@ def register_checkpoint(training: Training, trained: str, evaluation: str) -> st
         store,
         training.options.name,
         registry.model_folder(artifact),
-        tables={
-            "curves": artifact.read("curves"),
-            "query_measures": results.read("query_measures"),
-        },
+        tables={"query_measures": results.read("query_measures")},
         folders={RUN: registry.files(artifact, RUN)},
         card=model_card(training, artifact, measured),
         inputs={**artifact.manifest.inputs, "trained": trained, "evaluation": evaluation},

@@ -1,0 +1,47 @@
+"""What `perank bench rerank` may be asked for."""
+
+from typing import Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from perank_tasks.config import Options
+
+
+class BenchOptions(Options):
+    """What to measure, of which collection, by which checkpoints."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    collection: str | None = None
+    """Collection spec; its run=FILE gives the candidates. Empty: PERANK_COLLECTION."""
+    queries: int = Field(12, ge=1)
+    """Queries at most, in blocks of --batch."""
+    batch: int = Field(6, ge=1)
+    """Queries ranked together."""
+    depth: int = 100
+    """Candidates a query."""
+    window: int = 20
+    """Passages the LLM ranks at once."""
+    step: int = 10
+    """How far the window moves."""
+    top_k: int = Field(10, ge=1)
+    """Ranks that early stopping keeps exact."""
+    minutes: float = Field(4.0, ge=0)
+    """No block begins later; the first is always whole."""
+    sweeps: bool = True
+    """Also latency by depth and throughput by batch, with plots."""
+    checkpoint: str | None = None
+    """One with the reference's prompt. Empty: SmolLM2-135M, untrained."""
+    compact_checkpoint: str | None = None
+    """One with a compact prompt. Empty: as above."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    @model_validator(mode="after")
+    def _latency_is_measured_from_one_window_on(self) -> Self:
+        if self.depth < self.window:
+            raise ValueError(
+                f"--depth is {self.depth} and --window {self.window}: expected a depth of a window "
+                "or more, since latency is measured from one window on"
+            )
+        return self

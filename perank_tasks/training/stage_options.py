@@ -1,0 +1,31 @@
+"""What `perank train align` and `perank train rank` may be asked for, beside their recipes."""
+
+from pathlib import Path
+
+from pydantic import ConfigDict, Field
+
+from perank_tasks.config import Options
+from perank_tasks.training.recipe import Preset
+
+
+class StageOptions(Options):
+    """What both stages are asked for."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    data: tuple[str, ...] = Field(min_length=1)
+    """Reference or folder of training data (perank train data)."""
+    out: Path
+    """Folder of the training, new or to be resumed."""
+    development: tuple[str, ...] = ()
+    """The same, to measure on; of lists whose queries are not trained on."""
+    hold_out: float = Field(0.1, ge=0, le=0.9)
+    """Without --development: share of the data kept to measure on."""
+    preset: Preset = "tiny"
+    """Where the recipe begins: paper, tiny or feedback."""
+    set: tuple[str, ...] = ()
+    """NAME=VALUE of the recipe."""
+    recipe: Path | None = None
+    """TOML file of recipe values."""
+    start: str | None = None
+    """Checkpoint to begin with: a folder, a shipped name, a hub id."""
