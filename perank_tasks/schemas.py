@@ -148,9 +148,6 @@ RANKING_DATA = pa.schema(
     ]
 )
 
-NIGHTLY = "nightly"
-"""The series of the nights, which are judged; every other one is an experiment's."""
-
 _RESULT_KEY = [
     pa.field("series", pa.string(), nullable=False),  # `nightly`, or an experiment's name
     pa.field("run_date", pa.date32(), nullable=False),

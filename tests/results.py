@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
+from perank_tasks.config import NIGHTLY
 from perank_tasks.schemas import (
     EXPERIMENT_TABLES,
-    NIGHTLY,
     RESULT_TABLES,
     keyed_table,
     rows_to_table,

@@ -21,8 +21,8 @@ def accept(
     ] = None,
 ) -> None:
     """Accept a night: later ones are judged against it. A row that is never changed."""
+    from perank_tasks.config import NIGHTLY
     from perank_tasks.report.page import write_pages_after
-    from perank_tasks.schemas import NIGHTLY
     from perank_tasks.warehouse.database import load_acceptance, reading
     from perank_tasks.warehouse.decisions import acceptance
     from perank_tasks.warehouse.run_names import RunName

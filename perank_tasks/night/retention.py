@@ -22,8 +22,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from perank_tasks.artifacts.store import Artifact, Store
-from perank_tasks.config import RetentionOptions, stable_hash
-from perank_tasks.schemas import NIGHTLY
+from perank_tasks.config import NIGHTLY, RetentionOptions, stable_hash
 from perank_tasks.warehouse.decisions import all_acceptances
 from perank_tasks.warehouse.load_log import Load, collection_of, needed_loads
 

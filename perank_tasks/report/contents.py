@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, Store
+from perank_tasks.config import NIGHTLY
 from perank_tasks.errors import ArtifactError, ConfigError
 from perank_tasks.regression.statistics import Band, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
-from perank_tasks.schemas import NIGHTLY
 from perank_tasks.warehouse.attribution import facts_of, snapshot_of
 from perank_tasks.warehouse.database import dicts
 from perank_tasks.warehouse.derive import OVERLAP

@@ -23,6 +23,7 @@ _CONTENTS = {"passages": "passages", "queries": "queries", "qrels": "judgements"
 _SETTINGS_OF_FILES = {
     "arm.checkpoint_hash": "the checkpoint's files",
     "arm.embedder_hash": "the embedder's files or precision",
+    "arm.first_stage.embedder_hash": "the first stage's embedder's files or precision",
 }
 _MACHINE = {
     "device": "device",
@@ -33,8 +34,6 @@ _MACHINE = {
     "platform": "platform",
     "python": "Python",
 }
-_CONSEQUENCES = ("queries.", "embedder.", "arm.name", "commit")
-"""Facts that follow from others, or change without changing anything."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def in_words(
             # A new name says more than a new hash.
             if key.removesuffix("_hash") not in changed:
                 phrases.append(_SETTINGS_OF_FILES[key])
-        elif not key.startswith(_CONSEQUENCES):
+        else:
             phrases.append(f"setting {key.removeprefix('arm.')}: {_arrow(before, now, key)}")
             if key == "arm.checkpoint" and "promotion.id" in now:
                 phrases[-1] += " (promoted as of {}, {}: {})".format(

@@ -19,8 +19,9 @@ import duckdb
 import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store
+from perank_tasks.config import NIGHTLY
 from perank_tasks.errors import ConfigError, StorageError, WarehouseError
-from perank_tasks.schemas import EXPERIMENT_TABLES, NIGHTLY, RESULT_TABLES
+from perank_tasks.schemas import EXPERIMENT_TABLES, RESULT_TABLES
 from perank_tasks.warehouse.decisions import publish_acceptance
 from perank_tasks.warehouse.derive import VERSION, derive, derive_all
 from perank_tasks.warehouse.load_log import collection_of, keys_of, record_experiment, record_load

@@ -16,12 +16,12 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from perank_tasks.config import stable_hash
+from perank_tasks.config import NIGHTLY, stable_hash
 from perank_tasks.regression.drift import compare_rankings
 from perank_tasks.regression.ladder import Evidence, Judgement, judge_night
 from perank_tasks.regression.paired import Comparison
 from perank_tasks.regression.thresholds import DEFAULT
-from perank_tasks.schemas import DERIVED_TABLES, NIGHTLY, dicts_to_table
+from perank_tasks.schemas import DERIVED_TABLES, dicts_to_table
 from perank_tasks.warehouse.cost_verdicts import cost_rows
 from perank_tasks.warehouse.nights import (
     Baseline,

@@ -20,7 +20,7 @@ import duckdb
 import numpy as np
 import pyarrow.compute as pc
 
-from perank_tasks.schemas import NIGHTLY
+from perank_tasks.config import NIGHTLY
 
 BaselineKind = Literal["accepted", "first night", "previous", "pinned"]
 

@@ -10,8 +10,8 @@ from datetime import date
 
 import duckdb
 
+from perank_tasks.config import NIGHTLY
 from perank_tasks.errors import ConfigError
-from perank_tasks.schemas import NIGHTLY
 from perank_tasks.warehouse.nights import Nights, Run
 
 

@@ -32,9 +32,7 @@ SELECT
     collection,
     runs.arm,
     arm_hash,
-    coalesce(
-        runs.config ->> 'ranker', if(runs.arm = 'bm25', 'first-stage', runs.arm)
-    ) AS ranker,
+    runs.config ->> 'ranker' AS ranker,
     runs.status,
     wide.* EXCLUDE (series, run_date, collection, arm_hash),
     cost.* EXCLUDE (series, run_date, collection, arm_hash),

@@ -5,8 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from perank_tasks.night.pipeline import run_night
-from tests.small import TOPICS, small_night, write_collection
+from tests.small import TOPICS, run_night, small_night, write_collection
 
 
 def judge(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -19,7 +18,7 @@ def test_judging_goes_round_without_saying_who_found_what(tmp_path: Path) -> Non
     missing = judge("sheet", tmp_path / "sheet.jsonl")
     assert missing.returncode == 1
     assert "Traceback" not in missing.stderr
-    run_night(small_night(write_collection(tmp_path / "topics"), arms=["bm25"]), "load")
+    run_night(small_night(write_collection(tmp_path / "topics"), arms=["bm25"]), until="load")
     sheet, grades, qrels = (tmp_path / name for name in ("sheet.jsonl", "grades.tsv", "qrels.tsv"))
     done = judge("sheet", sheet, "--collection", "topics")
     assert done.returncode == 0, done.stderr

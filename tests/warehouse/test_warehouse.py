@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 
 from perank_tasks.artifacts.store import Artifact
+from perank_tasks.config import NIGHTLY
 from perank_tasks.errors import StorageError, WarehouseError
-from perank_tasks.schemas import BASELINES, DERIVED_TABLES, NIGHTLY, RESULT_TABLES, keyed_table
+from perank_tasks.schemas import BASELINES, DERIVED_TABLES, RESULT_TABLES, keyed_table
 from perank_tasks.warehouse.database import load_results, reading
 from tests.results import efficiency, publish_tables
 
