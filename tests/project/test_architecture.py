@@ -48,7 +48,7 @@ class Trace:
         if any(self._has(value) for value in list(values)):
             self.files.append(name)
 
-    def _has(self, value: Any, depth: int = 2) -> bool:
+    def _has(self, value: Any, depth: int = 1) -> bool:
         if isinstance(value, str):
             return TEXT in value or value == QUERY
         if isinstance(value, torch.Tensor) and value.dtype == torch.float32:
