@@ -30,7 +30,7 @@ STAGE_HELP = {
     "load": "Load the night's rows into DuckDB.",
     "verdict": "Say what each result is against the accepted one.",
 }
-ARMS_HELP = "Show the arms of a night, resolved, with their hashes."
+ARMS_HELP = "Show the arms of a night with their hashes and every setting; runs nothing."
 
 RunFile = Annotated[
     Path | None,
@@ -132,6 +132,12 @@ def _rerank(options: NightOptions, run: Path | None, out_file: Path | None) -> N
     if out_file is not None and not options.arms:
         options = options.model_copy(update={"arms": ("perank",)})
     night, site = _plan(options)
+    elsewhere = [arm.name for arm in night.arms if arm.first_stage.kind != "given"]
+    if run is not None and elsewhere:
+        raise ConfigError(
+            f"--run gives the candidates, and arm {elsewhere[0]} names a first stage of its own: "
+            f"leave the arm out, or write --set {elsewhere[0]}.first-stage=given"
+        )
     rankings = run_night(night, site, until="rerank")["rerank"]
     if out_file is None:
         _print_stage(site, "rerank", rankings)
@@ -142,25 +148,21 @@ def _rerank(options: NightOptions, run: Path | None, out_file: Path | None) -> N
 
 
 def _arms(options: NightOptions) -> None:
-    from rich.table import Table
-
     night, _ = _plan(options)
-    table = Table("arm", "hash", "ranker", "first stage", "depth", "settings", box=None)
     for arm in night.arms:
-        settings = {**arm.options, **arm.identity}
-        if arm.embedding:
-            settings["embedder"] = arm.embedding.name
-        words = (f"{name}={value}" for name, value in settings.items() if value is not None)
-        first_stage = arm.first_stage
-        table.add_row(
-            arm.name,
-            arm.hash,
-            arm.ranker,
-            f"{first_stage.name} ({first_stage.bm25 or first_stage.kind})",
-            str(arm.depth),
-            " ".join(words),
-        )
-    out.print(table)
+        first_stage = arm.first_stage.settings()
+        own = {k: v for k, v in arm.settings().items() if not k.startswith("first_stage.")}
+        for line in (
+            f"{arm.name}  {arm.hash}",
+            f"  {_words(own)}",
+            f"  first stage {arm.first_stage.name}: {_words(first_stage)}",
+        ):
+            out.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _words(settings: dict[str, Any]) -> str:
+    """Settings as NAME=VALUE words; those that are not set are left out."""
+    return " ".join(f"{name}={value}" for name, value in settings.items() if value is not None)
 
 
 def _print_stage(site: "Site", stage: str, result: Any) -> None:

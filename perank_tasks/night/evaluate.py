@@ -38,6 +38,7 @@ def evaluate(night: Night, site: Site, rankings: dict[str, str]) -> str:
         date=night.run_date,
         fingerprint=night.fingerprint_hash,
         rankings=rankings,
+        names={arm.hash: arm.name for arm in night.arms},
         measures=MEASURES,
         max_unranked=night.options.max_unranked,
     )

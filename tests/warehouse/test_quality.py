@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 
 from perank_tasks.artifacts.store import Store
@@ -23,9 +22,8 @@ Tables = dict[str, pa.Table]
 def night(tmp_path: Path) -> Tables:
     artifact = publish_results(tmp_path, date(2026, 1, 1), {"perank": BASE, "bm25": BASE})
     tables = {table: artifact.read(table) for table in RESULT_TABLES}
-    rankings = tables["rankings"]
-    one_arm = rankings.filter(pc.field("arm") == "bm25")
-    return {**tables, "candidates": one_arm.select(["query_id", "passage_id"])}
+    candidates = tables["rankings"].select(["arm_hash", "query_id", "passage_id"])
+    return {**tables, "candidates": candidates}
 
 
 def check(night: Tables, vectors: list | None = None) -> None:
