@@ -322,7 +322,7 @@ class Arm(_Frozen):
             embedder = {"embedder": self.embedding.name, "embedder_hash": self.embedding.hash}
         first_stage = {f"first_stage.{k}": v for k, v in self.first_stage.settings().items()}
         own = {"ranker": self.ranker, "depth": self.depth, "query_limit": self.query_limit}
-        return {**first_stage, **self.options, **embedder, **self.identity, **own}
+        return {**own, **self.options, **embedder, **self.identity, **first_stage}
 
 
 class Promotion(_Frozen):

@@ -79,6 +79,12 @@ def rerank(options: NightOptions, run: RunFile = None, out_file: OutFile = None)
     if out_file is not None and not options.arms:
         changes["arms"] = ("perank",)
     night = plan_night(options.model_copy(update=changes), today(), site)
+    elsewhere = [arm.name for arm in night.arms if arm.first_stage.kind != "given"]
+    if run is not None and elsewhere:
+        raise ConfigError(
+            f"--run gives the candidates, and arm {elsewhere[0]} names a first stage of its own: "
+            f"leave the arm out, or write --set {elsewhere[0]}.first-stage=given"
+        )
     rankings = run_night(night, site, until="rerank")["rerank"]
     if out_file is None:
         _print_stage(site, "rerank", rankings)
@@ -90,22 +96,20 @@ def rerank(options: NightOptions, run: RunFile = None, out_file: OutFile = None)
 
 @takes_night_options
 def arms(options: NightOptions) -> None:
-    """Show the arms of a night, resolved, with their hashes."""
-    from rich.table import Table
-
+    """Show the arms of a night with their hashes and every setting; runs nothing."""
     from perank_tasks.night.plan import plan_night
 
-    night = plan_night(options, today(), open_site())
-    table = Table("arm", "hash", "ranker", "first stage", "depth", "settings", box=None)
-    for arm in night.arms:
-        settings = {**arm.options, **arm.identity}
-        if arm.embedding:
-            settings["embedder"] = arm.embedding.name
-        words = (f"{name}={value}" for name, value in settings.items() if value is not None)
-        stage = arm.first_stage
-        first_stage = f"{stage.name} ({stage.bm25 or stage.kind})"
-        table.add_row(arm.name, arm.hash, arm.ranker, first_stage, str(arm.depth), " ".join(words))
-    console.print(table)
+    for arm in plan_night(options, today(), open_site()).arms:
+        first_stage = arm.first_stage.settings()
+        own = {k: v for k, v in arm.settings().items() if not k.startswith("first_stage.")}
+        print_line(f"{arm.name}  {arm.hash}")
+        print_line(f"  {_words(own)}")
+        print_line(f"  first stage {arm.first_stage.name}: {_words(first_stage)}")
+
+
+def _words(settings: dict[str, Any]) -> str:
+    """Settings as NAME=VALUE words; those that are not set are left out."""
+    return " ".join(f"{name}={value}" for name, value in settings.items() if value is not None)
 
 
 def _print_stage(site: "Site", stage: str, result: Any) -> None:

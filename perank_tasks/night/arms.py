@@ -15,6 +15,7 @@ Keys may be written with hyphens or underscores. `arms.toml` beside this file is
 What the names in it mean on this machine is for `plan` to say.
 """
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -146,6 +147,12 @@ class ArmsFile:
                 isinstance(table, dict) for table in declared.values()
             ):
                 raise ConfigError(f"{source}: {group} holds tables, written as [{group}.NAME]")
+            for name in declared:
+                if not re.fullmatch(r"[^\s/,]+", name):
+                    raise ConfigError(
+                        f"{source}: {group} names one {name!r}; names of files and runs are made "
+                        "of it, so write it without white space, / and ,"
+                    )
         return cls(source, tables)
 
     @property
@@ -158,7 +165,8 @@ class ArmsFile:
 
         Args:
             words: `ARM.KEY=VALUE`, `first-stages.NAME.KEY=VALUE` or `first-stage=NAME`; a value is
-                read as TOML where it is some, as text where it is none.
+                read as TOML where it is some, as text where it is none. An empty value takes the
+                setting out, so that its default holds.
 
         Raises:
             ConfigError: a word that sets nothing, or the name of no arm and no first stage.
@@ -190,7 +198,7 @@ class ArmsFile:
                 k: v
                 for k, v in tables[group][name].items()
                 if k.replace("-", "_") != key.replace("-", "_")
-            } | {key: value}
+            } | ({key: value} if text else {})
         return replace(self, tables=tables)
 
     def first_stage(self, name: str, *, of: str) -> FirstStageOptions:
@@ -231,13 +239,13 @@ class ArmsFile:
     def _arm(self, name: str, settings: dict[str, Any]) -> DeclaredArm:
         where = f"{self.source}, arm {name}"
         ranker = settings.pop("ranker", None)
-        if ranker not in RANKERS:
+        if str(ranker) not in RANKERS:
             raise ConfigError(
                 f"{where}: ranker is {ranker!r}; expected {', '.join(RANKERS)}"
                 f"{did_you_mean(str(ranker), RANKERS)}"
             )
         depth = settings.pop("depth", None)
-        if depth is not None and (not isinstance(depth, int) or depth < 1):
+        if depth is not None and (type(depth) is not int or depth < 1):
             raise ConfigError(f"{where}: depth is {depth!r}; expected a whole number of 1 or more")
         first_stage = settings.pop("first_stage", self.tables.get(FIRST_STAGE))
         if first_stage is None:

@@ -17,6 +17,28 @@ from perank_tasks.collections.trec import read_run, write_run
 from perank_tasks.settings import Settings
 from tests.small import GOLDEN, some_passages, write_collection
 
+ARMS = """
+first-stage = "bm25"
+[first-stages.bm25]
+kind = "bm25"
+[first-stages.given]
+kind = "given"
+[first-stages.dense]
+kind = "dense"
+{embedder}
+[arms.bm25]
+ranker = "first-stage"
+[arms.cosine]
+ranker = "cosine"
+{embedder}
+[arms.fusion]
+ranker = "fusion"
+{embedder}
+[arms.perank]
+ranker = "perank"
+checkpoint = "{checkpoint}"
+"""
+
 
 def perank(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -27,9 +49,12 @@ def perank(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def options(tmp_path: Path) -> list[str]:
     """A night of seconds: a small collection and the golden checkpoint."""
+    embedder = f'embedder = "checkpoint:{GOLDEN}"'
+    arms = tmp_path / "arms.toml"
+    arms.write_text(ARMS.format(embedder=embedder, checkpoint=GOLDEN))
     return [
         *("--collection", write_collection(tmp_path / "topics")),
-        *("--checkpoint", str(GOLDEN), "--embedder", f"checkpoint:{GOLDEN}"),
+        *("--arms-file", str(arms)),
         *("--run-date", "2026-01-31"),
     ]
 
@@ -58,7 +83,9 @@ def test_a_night_ends_with_its_table_and_a_query_that_works(
 
 
 def test_nothing_but_our_own_words_goes_into_a_log(options: list[str]) -> None:
-    done = perank("embed", *options, "--arms", "cosine", "--embedder", "all-minilm-l6-v2")
+    done = perank(
+        "embed", *options, "--arms", "cosine", "--set", "cosine.embedder=all-minilm-l6-v2"
+    )
     assert done.returncode == 0
     assert done.stderr == ""
 
@@ -77,7 +104,7 @@ def test_a_night_that_is_stopped_says_that_it_can_go_on(options: list[str], numb
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert "Stopped. The same command goes on from what is done." in said
+    assert "Stopped. The same command resumes from what is done." in said
     assert "Traceback" not in said
 
 
@@ -93,18 +120,24 @@ def test_each_stage_is_a_command_that_finds_what_is_done(options: list[str]) -> 
 
 def test_help_teaches(options: list[str]) -> None:
     text = perank("nightly", "--help").stdout
-    for word in ("--window", "--first-stage", "relevance_level", "0.9", "Anserini"):
+    for word in ("--arms-file", "perank.window=50", "relevance_level", "PERANK_ARMS"):
         assert word in text
+    gone = perank("nightly", "--window", "5")
+    assert gone.returncode == 2
+    assert "No such option" in gone.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nightly", "--collection", "pydoc"], "Did you mean pydocs?"),
-        (["nightly", "--checkpoint", "smollm2-minilmm"], "smollm2-minilm"),
-        (["nightly", "--arms", "bm25,cosin"], "arms.1: "),
+        (["nightly", "--set", "perank.checkpoint=smollm2-minilmm"], "smollm2-minilm"),
+        (["nightly", "--arms", "bm25,cosin"], "There is no arm 'cosin'"),
+        (["nightly", "--set", "perank.windw=5"], "no setting 'windw'. Did you mean window"),
+        (["nightly", "--set", "window=5"], "window=5 sets nothing"),
+        (["nightly", "--arms-file", "nowhere.toml"], "nowhere.toml cannot be read"),
         (["nightly", "--collection", "files:/nowhere", "--arms", "bm25"], "/nowhere"),
-        (["embed", "--trust-remote-code", "--collection", "files:/nowhere"], "/nowhere"),
+        (["embed", "--set", "cosine.trust-remote-code=true", "--collection", "files:/x"], "/x"),
         (["report"], "There is no warehouse at"),
         (["report", "--run-date", "yesterday"], "'yesterday' is no date"),
         (["sql"], "Give one statement"),
@@ -133,13 +166,41 @@ def test_a_trec_run_is_reranked_into_another(options: list[str], tmp_path: Path)
     given += [RunLine("q-thai", passage, -float(i)) for i, passage in enumerate(passages[-5:])]
     write_run(tmp_path / "in.trec", given, "first")
     files = ["--run", str(tmp_path / "in.trec"), "--out", str(tmp_path / "out.trec")]
-    done = perank("rerank", *options, *files, "--top-k", "10")
+    done = perank(
+        "rerank",
+        *options,
+        *files,
+        "--set",
+        "perank.top_k=10",
+        "--set",
+        "perank.window=8",
+        "--set",
+        "perank.step=4",
+    )
     assert done.returncode == 0, done.stderr
     assert f"{tmp_path / 'out.trec'}: 2 queries" in done.stdout
     ranked = [(line.query_id, line.passage_id) for line in read_run(tmp_path / "out.trec")]
     before = [(line.query_id, line.passage_id) for line in given]
     assert sorted(ranked) == sorted(before)
     assert ranked != before
+
+    dense = ("--arms", "perank", "--set", "perank.first-stage=dense")
+    refused = perank("rerank", *options, *files, *dense)
+    assert refused.returncode == 1
+    assert "--set perank.first-stage=given" in " ".join(refused.stderr.split())
+
+
+def test_arms_are_shown_with_their_hashes_and_settings(options: list[str]) -> None:
+    done = perank("arms", *options, "--set", "perank.window=50", "--set", "fusion.depth=20")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[::3]] == ["bm25", "cosine", "fusion", "perank"]
+    assert all(re.fullmatch(r"[0-9a-f]{10}", line.split()[1]) for line in lines[::3])
+    assert set(lines[2::3]) == {"  first stage bm25: kind=bm25 depth=100 k1=0.9 b=0.4"}
+    assert "ranker=fusion depth=20 " in lines[7]
+    for word in (f"checkpoint={GOLDEN}", "window=50", "decoding=constrained", "prompt="):
+        assert word in lines[10]
+    assert not Settings.from_environment().warehouse.exists()
 
 
 def test_a_run_goes_into_a_new_folder_and_not_over_an_old_one(

@@ -90,7 +90,7 @@ def test_a_checkpoint_for_a_cut_embedder_reads_and_makes_its_vectors(tmp_path: P
     assert np.allclose(model.encode(TEXTS), encode(name), atol=1e-5)
     spec = write_collection(tmp_path / "topics")
     night = small_night(spec, arms=["perank"], checkpoint=str(ranker))
-    assert night.embedders == (name,)
+    assert [embedding.name for embedding in night.embeddings.values()] == [name]
 
 
 @pytest.mark.parametrize(
