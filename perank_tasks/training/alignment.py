@@ -72,11 +72,7 @@ def align(
             folder.
         StorageError: the folder cannot be written.
     """
-    if len(passages) < 1 or len(development) < 2:
-        raise TrainingError(
-            f"alignment needs passages to train on and 2 or more others to measure on, found "
-            f"{len(passages)} and {len(development)}: make data with more of them"
-        )
+    _check(passages, development)
     identity = run.identity(recipe, len(passages), len(development))
     begun = begin(run, recipe, identity, passages, passages[0].embedding.size)
     if not isinstance(begun, Checkpoint):
@@ -112,6 +108,14 @@ def align(
         _save(recipe, begun, model, run, identity, report)
         end_run(run, report)
     return report
+
+
+def _check(passages: Sequence[Any], development: Sequence[Any]) -> None:
+    if len(passages) < 1 or len(development) < 2:
+        raise TrainingError(
+            f"alignment needs passages to train on and 2 or more others to measure on, found "
+            f"{len(passages)} and {len(development)}: make data with more of them"
+        )
 
 
 def _save(

@@ -271,10 +271,10 @@ class AlignmentCollator:
 
     def tokens(self, text: str) -> list[int]:
         """A text's tokens with the end, at least one."""
-        found = self._tokenizer(
+        ids = self._tokenizer(
             clean_text(text), add_special_tokens=False, truncation=True, max_length=self._room
         )["input_ids"]
-        plain = [token for token in found if token not in self._special]
+        plain = [token for token in ids if token not in self._special]
         if self._end is not None:
             plain = [*plain[: self._room - 1], self._end]
         return plain or [0]

@@ -141,10 +141,10 @@ class RankingTrainee(Trainee):
                 rows = _sorted_prompts(rows, bias.detach(), batch["sizes"])
             hidden = self.read(rows, projected, slot_query)
             with torch.autocast(hidden.device.type, enabled=False):
-                found = torch.einsum("bkh,bih->bki", hidden.float(), projected.float())
+                of_step = torch.einsum("bkh,bih->bki", hidden.float(), projected.float())
             if self.t is not None and bias is not None:
-                found = self.t * found + bias[:, None]
-            logits[name] = found
+                of_step = self.t * of_step + bias[:, None]
+            logits[name] = of_step
         return logits
 
     def weights(self) -> Weights:

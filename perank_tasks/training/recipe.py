@@ -68,7 +68,7 @@ class StageRecipe(Options):
     learning_rate: float = Field(1e-4, gt=0)
     """The highest, after the warm-up."""
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    """How the learning rate goes on after the warm-up, by steps."""
+    """The learning rate after the warm-up, by steps."""
     warmup: float = Field(0.03, ge=0, lt=1)
     """Share of all steps to warm up over."""
     weight_decay: float = Field(0.0, ge=0)

@@ -103,13 +103,8 @@ def train(
     """
     torch.set_num_threads(threads)
     arguments, planned = _arguments(task, recipe, folder)
-    data = Ordered(
-        task.examples,
-        steps=planned,
-        batch=recipe.batch_size,
-        seed=recipe.seed,
-        length=task.length,
-    )
+    sizes = {"steps": planned, "batch": recipe.batch_size, "seed": recipe.seed}
+    data = Ordered(task.examples, length=task.length, **sizes)
     with _quiet_and_deterministic():
         trainer = _StageTrainer(model, arguments, data, task, recipe)
         points = folder / "steps"

@@ -38,13 +38,13 @@ def parse_scorers(formula: str) -> Weights:
         return {}
     weights: Weights = {}
     for term in formula.split("+"):
-        found = re.fullmatch(r"(?:([\d.]+)\s*\*?\s*)?([a-z][a-z0-9-]*)", term.strip())
-        if not found or not _is_weight(found[1] or "1"):
+        match = re.fullmatch(r"(?:([\d.]+)\s*\*?\s*)?([a-z][a-z0-9-]*)", term.strip())
+        if not match or not _is_weight(match[1] or "1"):
             raise ConfigError(
                 f"{formula!r}: expected scorers with weights, as in {FUSION!r}; found "
                 f"{term.strip()!r}"
             )
-        weight, name = float(found[1] or 1), found[2]
+        weight, name = float(match[1] or 1), match[2]
         if name not in SCORERS:
             close = get_close_matches(name, SCORERS)
             hint = f" Did you mean {' or '.join(close)}?" if close else ""

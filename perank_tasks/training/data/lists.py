@@ -21,12 +21,12 @@ def top(scores: np.ndarray, depth: int, *, above: float = -np.inf) -> np.ndarray
     Args:
         scores: (passages,).
     """
-    found = np.flatnonzero(scores > above)
-    if len(found) > depth:
+    rows = np.flatnonzero(scores > above)
+    if len(rows) > depth:
         # Everything at or above the depth-th score, so that a tie there is not cut blindly.
-        least = np.partition(scores[found], -depth)[-depth]
-        found = found[scores[found] >= least]
-    return found[np.argsort(-scores[found], kind="stable")][:depth]
+        least = np.partition(scores[rows], -depth)[-depth]
+        rows = rows[scores[rows] >= least]
+    return rows[np.argsort(-scores[rows], kind="stable")][:depth]
 
 
 def draw(

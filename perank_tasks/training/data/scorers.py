@@ -239,8 +239,8 @@ class QueryLikelihood:
 def _mean_log_probability(logits: torch.Tensor, answer: list[int]) -> np.ndarray:
     """(n,) from logits (n, answer, vocabulary) before each token of the answer."""
     targets = torch.tensor(answer, device=logits.device).expand(len(logits), -1)
-    found = logits.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-    return found.mean(1).cpu().numpy()
+    of_tokens = logits.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    return of_tokens.mean(1).cpu().numpy()
 
 
 def _models(options: DataOptions) -> dict[str, str]:
@@ -252,5 +252,5 @@ def _models(options: DataOptions) -> dict[str, str]:
 
 
 def _content(name: str) -> str:
-    found = find_model(name)
-    return found.revision or content_hash(Path(found.folder))
+    model = find_model(name)
+    return model.revision or content_hash(Path(model.folder))
