@@ -13,7 +13,9 @@ from perank_tasks.artifacts.store import Store
 from perank_tasks.cli.main import app
 from perank_tasks.config import DEFAULT_CHECKPOINT, NightOptions
 from perank_tasks.errors import CollectionError, ConfigError, TrainingDataError
+from perank_tasks.night.arms import ArmsFile
 from perank_tasks.night.plan import plan_night
+from perank_tasks.night.site import Site
 from perank_tasks.perank import PERank
 from perank_tasks.regression.statistics import Band, randomisation_test
 from perank_tasks.settings import Settings
@@ -120,23 +122,27 @@ def test_a_run_trains_evaluates_registers_and_promotes(store: Store, world: Worl
 def test_the_next_night_ranks_by_what_was_promoted_and_says_so(store: Store, world: World) -> None:
     old = promoted_champion(store, world, "reversed", -1.0)
 
+    site = Site.from_environment()
+    arms = {
+        "bm25": {"ranker": "first-stage"},
+        "cosine": {"ranker": "cosine", "embedder": world.embedder},
+        "perank": {"ranker": "perank"},
+        "llm-off": {"ranker": "perank", "decoding": "residual"},
+    }
+    file = ArmsFile.of(
+        {"first-stage": "given", "first-stages": {"given": {"kind": "given"}}, "arms": arms}
+    )
+
     def night(day: str) -> Any:
-        options = NightOptions.parse(
-            {
-                "collection": world.development,
-                "first_stage": "given",
-                "arms": ["bm25", "cosine", "perank", "llm-off"],
-                "embedder": world.embedder,
-            }
-        )
-        planned = plan_night(options, date.fromisoformat(day))
-        return planned, run_night(planned)
+        options = NightOptions.parse({"collection": world.development})
+        planned = plan_night(options, date.fromisoformat(day), site, arms=file)
+        return planned, run_night(planned, site=site)
 
     before, _ = night("2026-01-30")
     new = run_training(plan(world, align=False))["register"]
     after, done = night(NIGHT)
-    assert [arm.checkpoint for arm in before.arms[2:]] == [old, old]
-    assert [arm.checkpoint for arm in after.arms[2:]] == [new, new]
+    assert [arm.options["checkpoint"] for arm in before.arms[2:]] == [old, old]
+    assert [arm.options["checkpoint"] for arm in after.arms[2:]] == [new, new]
     said = {arm["arm"]: arm["text"] for arm in done["verdict"]["arms"]}
     assert (
         f"setting checkpoint: {old} → {new} (promoted as of {NIGHT}, perank_train:"
@@ -149,7 +155,7 @@ def test_the_next_night_ranks_by_what_was_promoted_and_says_so(store: Store, wor
     assert not [r for r in rows if r["arm"] == "cosine" and r["key"].startswith("promotion.")]
     # A night of an earlier date, filled in later, does not know of it.
     again, _ = night("2026-01-29")
-    assert again.arms[2].checkpoint == old
+    assert again.arms[2].options["checkpoint"] == old
 
 
 def test_a_worse_checkpoint_is_registered_and_not_promoted(store: Store, world: World) -> None:
