@@ -14,8 +14,8 @@ from perank_tasks.config import NIGHTLY
 from perank_tasks.schemas import (
     EXPERIMENT_TABLES,
     RESULT_TABLES,
+    dicts_to_table,
     keyed_table,
-    rows_to_table,
 )
 from perank_tasks.support.meter import WORK
 
@@ -147,34 +147,57 @@ def publish_tables(root: Path, collection: str, tables: Mapping[str, pa.Table]) 
     return artifact
 
 
-def publish_experiment(root: Path, run_date: date, name: str = "orders") -> Artifact:
-    """Publish one run of an experiment: a baseline, and a variant of two cells, over 10 queries."""
-    key = (name, run_date)
+def publish_experiment(
+    root: Path, run_date: date, name: str = "orders"
+) -> tuple[Artifact, Artifact]:
+    """Publish one run of an experiment: a baseline, and a variant of two cells, over 10 queries.
+
+    Returns:
+        Its results, and what only an experiment has.
+    """
+    values = {"base": 0.3, "seed 1": 0.4, "seed 2": 0.6}
+    arms = {arm: np.full(10, value) for arm, value in values.items()}
+    results = publish_results(root, run_date, arms, series=name, seconds=21.0)
+    hashes = {row["arm"]: row["arm_hash"] for row in results.read("runs").to_pylist()}
+    key = {"series": name, "run_date": run_date}
     at = datetime(2026, 1, 1, 3, tzinfo=UTC).replace(tzinfo=None)
-    tables: dict[str, list[tuple]] = {table: [] for table in EXPERIMENT_TABLES}
-    question = "Does the order matter?"
-    tables["experiments"] = [(*key, "complete", question, "base", 3, 0, "print", "{}", at)]
-    for cell, variant, value in (("a", "base", 0.3), ("b", "seeds", 0.4), ("c", "seeds", 0.6)):
-        run = ("arm", "{}", "r", "snapshots/c/s", 10, 10, 10, 0, 0, 512, "cpu", 21.0, 1.0)
-        work = (1000, 100, 9, 10**9, 0, 10**9)
-        about = (*key, cell, "c", cell, variant, "perank", "complete", None, "{}")
-        tables["experiment_cells"].append((*about, *run, *work))
-        tables["experiment_measures"].append((*key, cell, "nDCG@10", value, 10))
-        tables["experiment_query_measures"] += [
-            (*key, cell, f"q{i}", "nDCG@10", value) for i in range(10)
-        ]
-        tables["experiment_rankings"] += [(*key, cell, f"q{i}", "p", 1, 1.0, 1) for i in range(10)]
-    tested = (10, 0.5, 0.3, 0.2, 0.1, 0.3, 1.2, 10, 0, 0.002, 0.002, 1)
-    tables["experiment_tests"] = [(*key, "c", "seeds", "base", "nDCG@10", *tested)]
-    tables["experiment_provenance"] = [(*key, "code", "abc")]
-    artifact = Store(root).artifact("experiments", name, artifact_key(rows=repr(tables)))
+    question = {"question": "Does the order matter?", "baseline": "base"}
+    compared = {
+        **key,
+        **{"collection": "c", "arm": "seeds", "arm_hash": "of-both", "measure": "nDCG@10"},
+        **{"against_kind": "baseline", "against_date": run_date},
+        **{"against_arm": "base", "against_arm_hash": hashes["base"], "family": name},
+        **{"queries": 10, "value": 0.5, "against_value": 0.3, "delta": 0.2},
+        **{"ci_low": 0.1, "ci_high": 0.3, "better": 10, "worse": 0},
+        **{"p": 0.002, "p_holm": 0.002, "tests": 1},
+    }
+    rows: dict[str, list[dict[str, Any]]] = {
+        "experiments": [
+            {**key, **question, "fingerprint": "print", "config": "{}", "concluded_at": at}
+        ],
+        "experiment_cells": [
+            {
+                **key,
+                "collection": "c",
+                "arm": arm,
+                "arm_hash": arm_hash,
+                "variant": "base" if arm == "base" else "seeds",
+                "place": place,
+                "reason": None,
+                "ranked_at": at,
+            }
+            for place, (arm, arm_hash) in enumerate(hashes.items())
+        ],
+        "comparisons": [compared],
+    }
+    artifact = Store(root).artifact("experiments", name, artifact_key(rows=repr(rows)))
     for table, schema in EXPERIMENT_TABLES.items():
-        artifact.write_part(table, rows_to_table(tables[table], schema), schema)
+        artifact.write_part(table, dicts_to_table(rows[table], schema), schema)
     artifact.publish(
         expected=dict.fromkeys(EXPERIMENT_TABLES, 1),
-        inputs={},
+        inputs={"c": results.reference},
         config={"run_date": run_date.isoformat()},
         counts={},
         provenance={},
     )
-    return artifact
+    return results, artifact

@@ -1,127 +1,140 @@
 """The prepared experiments at their smoke size: every cell of each, by tiny models."""
 
 import re
+from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from perank_tasks.experiments.contents import read_experiment
-from perank_tasks.experiments.cost import estimate
 
-from perank_tasks.experiments.options import Experiment, RunOptions, prepared
-from perank_tasks.experiments.page import as_markdown
+from perank_tasks.experiments.answer import Answer, read_answer
+from perank_tasks.experiments.options import ExperimentFile, prepared
+from perank_tasks.experiments.page import write_docs
 from perank_tasks.experiments.pipeline import run_experiment
 from perank_tasks.experiments.plan import ExperimentPlan, plan_experiment
-from perank_tasks.settings import Settings
+from perank_tasks.night.site import Site
 from perank_tasks.warehouse.database import reading
 from tests.perank.tiny import write_own
 from tests.small import GOLDEN, NIGHT, write_collection
-from tests.training.small_runs import make_world
+from tests.training.small_runs import World, make_world
 
+DAY = date.fromisoformat(NIGHT)
 ENCODER = f"{GOLDEN / 'encoder'}?pooling=mean"
+TRAINED = ("ablation", "crossvalidation", "embedders")
 
 
-def with_tiny_models(experiment: Experiment, folder: Path) -> Experiment:
-    """The same cells: MiniLM and SmolLM2, and what is cut of them, are tiny random models."""
-    values = experiment.model_dump(mode="json")
-    if experiment.training is None:
-        checkpoint = write_own(folder / "own", encoder=ENCODER, embedding_size=32)
-        values["base"] |= {"checkpoint": str(checkpoint), "embedder": ENCODER}
-        values["collections"] = [write_collection(folder / "topics")]
-        return Experiment.parse(values)
-    world = make_world(folder / "world")
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def run(values: dict[str, Any]) -> ExperimentPlan:
+    """Run a file's smoke size; every cell has results."""
+    site = Site.from_environment()
+    plan = plan_experiment(ExperimentFile.parse(values | {"is_smoke": True}), DAY, site)
+    _, outcomes = run_experiment(plan, site)
+    assert [outcome["reason"] for outcome in outcomes if outcome["reason"]] == []
+    return plan
+
+
+def answer_of(plan: ExperimentPlan) -> Answer:
+    with reading(Site.from_environment().settings.warehouse) as connection:
+        return read_answer(connection, plan.series, plan.run_date)
+
+
+def with_embedder(table: Any, embedder: str) -> Any:
+    """Cosine arms, dense and hybrid first stages compare vectors of that embedder."""
+    if not isinstance(table, Mapping):
+        return table
+    reads = {table.get("ranker"), table.get("kind")} & {"cosine", "dense", "hybrid"}
+    return {**table, **({"embedder": embedder} if reads else {})}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in prepared() if name not in TRAINED])
+def test_every_cell_of_a_prepared_experiment_runs(tmp_path: Path, name: str) -> None:
+    checkpoint = str(write_own(tmp_path / "own", encoder=ENCODER, embedding_size=32))
+    values = ExperimentFile.read(name).model_dump()
+    for group in ("arms", "first_stages"):
+        tables = {n: with_embedder(table, ENCODER) for n, table in values[group].items()}
+        values[group] = tables
+    for arm in values["arms"].values():
+        arm |= {"checkpoint": checkpoint} if arm["ranker"] == "perank" else {}
+    values["axes"] = {
+        axis: [with_embedder(choice, ENCODER) for choice in choices]
+        for axis, choices in values["axes"].items()
+    }
+    values["collections"] = [write_collection(tmp_path / "topics")]
+    plan = run(values)
+    answer = answer_of(plan)
+    (on,) = answer.collections
+    names = [v.name for v in on.variants]
+    assert names == list(dict.fromkeys(cell.variant for cell in plan.cells))
+    assert on.baseline is not None
+    *_, page = write_docs(Site.from_environment().settings, plan.series, tmp_path / "docs")
+    text = page.read_text()
+    assert f"| {on.baseline.name} |" in text
+    assert "Baseline: " in text
+    costs = {v.name: v.costs for v in on.variants}
+    if name == "compression":
+        assert costs["embeddings"]["tokens"] < costs["embeddings and text"]["tokens"]
+        assert costs["first stage"]["tokens"] == 0
+        assert costs["text"]["bits"] is None
+        assert "Passages of a length" in text
+    if name == "precision":
+        bits = {variant: cost["bits"] for variant, cost in costs.items()}
+        assert bits["float32, PE-Rank"] == 32 * 32
+        assert bits["binary, cosine"] == 32
+        assert bits["int8, PE-Rank"] == 32 * 8 + 32
+    if name == "decoding":
+        assert costs["free generation"]["repaired"]  # a random model writes no ranking
+    if name == "order":
+        assert [v.cells for v in on.variants if v.name == "shuffled"] == [3]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_trained_for_each_embedder_and_ranks_all_collections(world: World) -> None:
+    values = ExperimentFile.read("embedders").model_dump()
     cut = {
         "all-minilm-l6-v2": world.embedder,
         "all-minilm-l6-v2?layers=3": f"{ENCODER}&layers=1",
         "all-minilm-l6-v2?dimensions=128": f"{world.embedder}?dimensions=16",
     }
-    for choice in dict(values["axes"])["embedder"]:
-        choice["embedder"] = cut.get(choice["embedder"], f"{world.base}?pooling=mean&layers=2")
+    for choice in values["axes"]["embedder"]:
+        embedder = choice["cosine"]["embedder"]
+        embedder = cut.get(embedder, f"{world.base}?pooling=mean&layers=2")
+        choice |= {"cosine": {"embedder": embedder}, "training": {"rank_encoder": embedder}}
     options = world.values()
-    kept = {k: v for k, v in options.items() if k.startswith(("data_", "rank_"))}
+    its = {k: v for k, v in options.items() if k.startswith(("data_", "rank_"))}
     # A sentence is all that these passages have, so none can be taken out of them.
-    kept["data_queries"] = "collection"
-    values["training"] |= kept | {"stop_share": options["stop_share"], "rank_num_layers": 2}
+    its |= {"data_queries": "collection", "stop_share": options["stop_share"]}
+    values["training"] |= its | {"rank_num_layers": 2}
     values["training"].pop("data_query_limit")
     values["smoke"].pop("training")
     values["collections"] = [world.development, f"{world.development}&name=again"]
     values["budget"]["cells"] *= 2
-    return Experiment.parse(values)
-
-
-def run(name: str, folder: Path) -> ExperimentPlan:
-    asked = with_tiny_models(RunOptions(experiment=name).experiment_asked(), folder)
-    plan = plan_experiment(asked.to_smoke(), date.fromisoformat(NIGHT))
-    _, outcomes = run_experiment(plan)
-    assert [outcome["reason"] for outcome in outcomes if not outcome["result"]] == []
-    return plan
-
-
-def results(plan: ExperimentPlan) -> Any:
-    with reading(Settings.from_environment().warehouse) as connection:
-        return read_experiment(connection, plan.experiment.filed_as, plan.run_date)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in prepared() if name != "embedders"])
-def test_every_cell_of_a_prepared_experiment_runs(tmp_path: Path, name: str) -> None:
-    plan = run(name, tmp_path)
-    contents = results(plan)
-    (on,) = contents.collections
-    assert [v.name for v in on.variants] == list(dict.fromkeys(c.variant for c in plan.cells))
-    assert on.baseline is not None
-    assert len(on.baseline.intervals) >= 5
-    text = as_markdown(contents)
-    assert f"| {on.baseline.name} |" in text
-    assert "Baseline: " in text
-    if name == "compression":
-        costs = {v.name: v.cost("tokens") for v in on.variants}
-        assert costs["embeddings"] < costs["embeddings and text"]
-        assert costs["first stage"] == 0
-        assert contents.lengths == [f"length {part}/4" for part in range(1, 5)]
-    if name == "precision":
-        bits = {v.name: v.cost("bits") for v in on.variants}
-        assert bits["float32, PE-Rank"] == 32 * 32
-        assert bits["binary, cosine"] == 32
-        assert bits["int8, PE-Rank"] == 32 * 8 + 32
-    if name == "decoding":
-        assert any(v.cost("malformed") for v in on.variants)  # a random model writes no ranking
-
-
-@pytest.mark.slow
-def test_a_checkpoint_is_trained_for_each_embedder_and_ranks_all_collections(
-    tmp_path: Path,
-) -> None:
-    plan = run("embedders", tmp_path)
+    plan = run(values)
     assert len(plan.cells) == 16
     assert len(plan.trainings()) == 4
-    on, again = results(plan).collections
+    on, again = answer_of(plan).collections
     assert again.name == "again"
-    bits = {v.name: v.cost("bits") for v in on.variants}
+    bits = {v.name: v.costs["bits"] for v in on.variants}
     assert bits["MiniLM, PE-Rank"] == bits["MiniLM, cosine"] == 32 * 32
     assert bits["MiniLM, 128 dimensions, PE-Rank"] == 16 * 32
-    configs, others = (
-        {v.name: v.cells[0]["config"] for v in collection.variants} for collection in (on, again)
-    )
-    assert "trained/rank/" in configs["MiniLM, PE-Rank"]
-    assert len(set(configs.values())) == 8
     trained = [
-        {name: re.findall(r"trained/rank/\w+", config) for name, config in of.items()}
-        for of in (configs, others)
+        {cell["arm"]: cell["checkpoint"] for cell in of.cells if cell["checkpoint"]}
+        for of in (on, again)
     ]
     assert trained[0] == trained[1]
+    assert len(set(trained[0].values())) == 4
+    assert all(re.match(r"trained/rank/\w+", name) for name in trained[0].values())
 
-    # What is done is found by another name, on another day and without time: nothing is trained.
-    cost = estimate(plan)
-    assert all(cell.is_done for cell in cost.cells)
-    assert (cost.ranking_seconds, cost.training_seconds, cost.embedding_seconds) == (0, 0, 0)
-    asked = plan.experiment.model_dump()
-    other = Experiment.parse(asked | {"name": "late", "budget": {"cells": 16, "hours": 1e-9}})
-    _, outcomes = run_experiment(plan_experiment(other, plan.run_date + timedelta(days=1)))
-    assert [outcome["reason"] for outcome in outcomes if not outcome["result"]] == []
-    again = plan_experiment(Experiment.parse(asked | {"is_smoke": False}), plan.run_date)
-    cost = estimate(again.model_copy(update={"cells": plan.cells[:1], "fingerprint": {"x": "y"}}))
-    assert not cost.cells[0].is_done
-    assert cost.training_seconds
-    assert cost.ranking_seconds > 0
+    # What is done is reused by another name and on another day: nothing is trained or ranked.
+    site = Site.from_environment()
+    kinds = {kind: list(site.store.contents(kind)) for kind in ("trained", "rankings")}
+    other = ExperimentFile.parse(values | {"is_smoke": True, "name": "later"})
+    run_experiment(plan_experiment(other, DAY + timedelta(days=1), site), site)
+    for kind, before in kinds.items():
+        references = {artifact.reference for artifact in site.store.contents(kind)}
+        assert references == {artifact.reference for artifact in before}

@@ -1,7 +1,7 @@
 """The page that a newcomer reads first is true: it names the files that a query comes through."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,12 +22,13 @@ PAGE = PROJECT / "docs" / "architecture.md"
 QUERY, TEXT = "q-zebra", "does the zebra sleep"
 PASSAGE = {"_id": "p-zebra", "title": "", "text": "A zebra sleeps on its feet."}
 
-LONGEST = 2_000
-"""Items of a container that are looked at."""
+LONGEST_RECORD = 8
+"""Fields of a tuple that is a record; longer ones, lists and tables carry many queries."""
 
 
 class Trace:
-    """Files whose functions were given, or gave, the query or the passage's embedding.
+    """Files with a function that was handed the query or the passage's embedding, or gave it: by
+    itself or in a record.
 
     Attributes:
         files: in the order in which it came there first.
@@ -48,7 +49,7 @@ class Trace:
         if any(self._has(value) for value in list(values)):
             self.files.append(name)
 
-    def _has(self, value: Any, depth: int = 1) -> bool:
+    def _has(self, value: Any) -> bool:
         if isinstance(value, str):
             return TEXT in value or value == QUERY
         if isinstance(value, torch.Tensor) and value.dtype == torch.float32:
@@ -56,15 +57,15 @@ class Trace:
         if isinstance(value, np.ndarray):
             same = value.dtype == np.float32 and value.ndim and value.shape[-1] == len(self.vector)
             return bool(same and (np.abs(value - self.vector).max(-1) < 1e-6).any())
-        if not depth:
-            return False
-        if isinstance(value, Mapping):
-            value = [*value.keys(), *value.values()]
-        elif hasattr(value, "__dataclass_fields__"):
-            value = list(vars(value).values()) if hasattr(value, "__dict__") else []
-        if isinstance(value, list | tuple | set) and len(value) <= LONGEST:
-            return any(self._has(item, depth - 1) for item in value)
+        if isinstance(value, tuple) and len(value) < LONGEST_RECORD:
+            return any(self._has(item) for item in value)
+        if hasattr(value, "__dataclass_fields__") and hasattr(value, "__dict__"):
+            return any(self._has(item) for item in vars(value).values() if _is_plain(item))
         return False
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | np.ndarray | torch.Tensor)
 
 
 def traced(folder: Path, run: Iterable[str] = ("perank",)) -> list[str]:
