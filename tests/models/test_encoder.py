@@ -174,8 +174,8 @@ def test_it_ranks_from_an_embedding_artifact_without_its_encoder(
     artifact.write_part("passages", rows, schema, shard=0)
     artifact.publish(expected={"passages": 1}, inputs={}, config={}, counts={}, provenance={})
 
-    read = read_vectors(store.open(artifact.reference), "passages", set(ids))
-    joined = np.stack([read[identifier] for identifier in ids])
+    row_of, matrix = read_vectors(store.open(artifact.reference), "passages", set(ids))
+    joined = matrix[[row_of[identifier] for identifier in ids]]
     engine = PERank.from_pretrained(with_code, cache=with_code.parent)
     expected = golden_engine.rerank("fleas", embeddings=vectors).order
     assert engine.rerank("fleas", embeddings=joined).order == expected
