@@ -1,11 +1,11 @@
 """# An experiment
 
 Computes every cell of a grid of configurations, compares each variant with a baseline by paired
-tests, loads the results into tables of their own and writes a page.
+tests, loads the results into the tables of the nights, as a series of their own, and writes a page.
 
 **Date.** Results are filed under the experiment's name and the Param `run_date` if given, else the
 run's logical date, else the day it was due (UTC). Collections are read as of that date. A second
-run of a date replaces that date's rows of that experiment and touches nothing else.
+run of a date replaces the rows of its cells, and what the experiment found.
 
 **Again.** A cell is reused whatever the date, so a run that was killed computes no finished cell
 again. A cell that fails, or whose training failed, is reported on the page and the others are
