@@ -282,8 +282,8 @@ def test_a_night_without_a_name_is_alerted_of_by_its_spec(tmp_path: Path) -> Non
 
 
 def test_parameters_of_a_run_are_checked_before_it_starts() -> None:
-    conf = {"depth": 20, "on_regression": "fail", "alert_to": ["log", "team"]}
-    assert parse_conf(conf).depth == 20
+    conf = {"shards": 3, "on_regression": "fail", "alert_to": ["log", "team"]}
+    assert parse_conf(conf).shards == 3
     assert AlertOptions.of(conf).alert_to == ("log", "team")
     with pytest.raises(ConfigError, match="on_regression"):
         parse_conf({"on_regression": "panic"})
