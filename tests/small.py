@@ -18,6 +18,14 @@ from perank_tasks.night.site import Site
 GOLDEN = Path(__file__).parent / "golden" / "pe-rank-mistral-tiny"
 NIGHT = "2026-01-31"
 
+SMALL_MODELS = [
+    f"perank.checkpoint={GOLDEN}",
+    f"llm-off.checkpoint={GOLDEN}",
+    f"cosine.embedder=checkpoint:{GOLDEN}",
+    f"fusion.embedder=checkpoint:{GOLDEN}",
+]
+"""What `set` makes of the built-in arms, so that no large model is loaded."""
+
 TOPICS = {
     "flea": "A flea lives on dogs and cats and its life cycle takes weeks",
     "concrete": "Interior concrete flooring costs so many dollars for each square foot",

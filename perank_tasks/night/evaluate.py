@@ -125,27 +125,19 @@ def arm_tables(
         "arm": arm.name,
         "arm_hash": arm.hash,
     }
-    unranked = sum(row["unranked_reason"] is not None for row in status)
-    incomplete = unranked > night.options.max_unranked * len(queries)
-    counts = snapshot.manifest.counts
     facts = _facts(night, arm, store, rankings, snapshot) | {
         "queries.markers_defused": sum(row["markers_defused"] for row in status)
     }
     rows: dict[str, pa.Table | list[dict[str, Any]]] = {
         "runs": [
             {
-                "status": "incomplete" if incomplete else "complete",
+                **_counted(night, snapshot, status),
                 "ranking_hash": _ranking_hash(ranking),
                 "snapshot": snapshot.reference,
                 "snapshot_date": snapshot_date(snapshot),
                 "fingerprint": night.fingerprint_hash,
-                "passages": counts["passages"],
                 "queries": len(queries),
                 "judged_queries": len(qrels),
-                "unranked_queries": unranked,
-                "cut_queries": sum(row["query_was_cut"] for row in status),
-                "stale_judgements": counts["stale_judgements"],
-                "unknown_judgements": counts["unknown_judgements"],
                 "config": json.dumps(arm.settings(), sort_keys=True),
                 "evaluated_at": datetime.now(UTC).replace(tzinfo=None),
             }
@@ -172,6 +164,21 @@ def arm_tables(
         "provenance": [{"key": name, "value": str(fact)} for name, fact in facts.items()],
     }
     return {t: keyed_table(key, rows[t], schema) for t, schema in RESULT_TABLES.items()}
+
+
+def _counted(night: Night, snapshot: Artifact, status: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a run's row counts, and whether enough of its queries were ranked."""
+    unranked = sum(row["unranked_reason"] is not None for row in status)
+    incomplete = unranked > night.options.max_unranked * len(status)
+    counts = snapshot.manifest.counts
+    return {
+        "status": "incomplete" if incomplete else "complete",
+        "passages": counts["passages"],
+        "unranked_queries": unranked,
+        "cut_queries": sum(row["query_was_cut"] for row in status),
+        "stale_judgements": counts["stale_judgements"],
+        "unknown_judgements": counts["unknown_judgements"],
+    }
 
 
 def _facts(

@@ -14,34 +14,25 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from perank_tasks.artifacts.store import Artifact, Store
+from perank_tasks.artifacts.store import Store
 from perank_tasks.config import NIGHTLY
-from perank_tasks.errors import ArtifactError, ConfigError
+from perank_tasks.errors import ConfigError
 from perank_tasks.regression.statistics import Band, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
-from perank_tasks.warehouse.attribution import facts_of, snapshot_of
+from perank_tasks.report.statements import ask
+from perank_tasks.report.worst_queries import WorstQuery, losses, worst_queries
+from perank_tasks.warehouse.attribution import facts_of
 from perank_tasks.warehouse.database import dicts
 from perank_tasks.warehouse.derive import OVERLAP
 from perank_tasks.warehouse.night_verdict import ArmVerdict, NightVerdict, judge
 from perank_tasks.warehouse.nights import Nights, Run
-from perank_tasks.warehouse.sql_files import sql_folder
 
 MEASURES = ("nDCG@10", "MRR@10", "recall@100", "MAP", "judged@10")
 MAIN = "nDCG@10"
 """The measure that queries are compared by."""
 
 TREND_NIGHTS = DEFAULT.band_nights
-WORST_QUERIES = 5
-TOP, RELEVANT_TOP = 5, 10
-"""Ranks of a worst query that are shown, and those where only relevant passages are."""
-
-LONGEST_TEXT = 280
-"""Characters of a passage that are shown."""
-
-_EVERY_QUERY = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -55,36 +46,6 @@ class Point:
     band: tuple[float, float] | None = None
     accepted: str | None = None
     """By whom, and why."""
-
-
-@dataclass(frozen=True)
-class Text:
-    """A passage as it is shown; `text` is None where its snapshot is no longer kept."""
-
-    passage_id: str
-    title: str | None = None
-    text: str | None = None
-    relevance: int | None = None
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """A passage in a ranking, and its rank in the other one; None: it is not there."""
-
-    rank: int
-    other_rank: int | None
-    passage: Text
-
-
-@dataclass(frozen=True)
-class WorstQuery:
-    """A query that lost, with the first passages before and after."""
-
-    query_id: str
-    text: str | None
-    values: dict[str, Any]
-    before: list[Ranked]
-    after: list[Ranked]
 
 
 @dataclass(frozen=True)
@@ -172,7 +133,7 @@ def read_summary(
         ConfigError: there are none.
     """
     key = {"series": series, "run_date": run_date, "collection": collection}
-    if rows := _ask(connection, "results", **key):
+    if rows := ask(connection, "results", **key):
         return rows
     raise ConfigError(
         f"No results of {run_date or 'any date'} for {collection or 'any collection'}"
@@ -185,7 +146,7 @@ def read_champions(
     connection: duckdb.DuckDBPyConnection, run_date: date, collection: str, series: str = NIGHTLY
 ) -> list[str]:
     """The promoted checkpoints that ranked, each with who promoted it and why."""
-    rows = _ask(connection, "champions", series=series, run_date=run_date, collection=collection)
+    rows = ask(connection, "champions", series=series, run_date=run_date, collection=collection)
     return [
         "{checkpoint}, promoted as of {as_of} by {name}: {reason}".format(**row) for row in rows
     ]
@@ -240,19 +201,19 @@ def _read_arms(
     runs = {run.arm_hash: run for run in nights.of(key["run_date"])}
     names = [row["arm"] for row in rows]
     by_query: dict[str, dict[str, list[float]]] = defaultdict(dict)
-    for row in _ask(connection, "means_by_query", **key):
+    for row in ask(connection, "means_by_query", **key):
         by_query[row["arm_hash"]][row["measure"]] = row["by_query"]
     lines = _rows_of(connection, "arm_verdicts", key)
     comparisons = _rows_of(connection, "judged" if said else "comparisons", key)
     changes = _rows_of(connection, "changes", key)
-    costs = _ask(connection, "costs", **key)
+    costs = ask(connection, "costs", **key)
     arms = []
     for i, row in enumerate(rows):
         run = runs[row["arm_hash"]]
         its = _its(comparisons, run)
         ids = {(c["against_date"], c["against_arm_hash"]) for c in its}
         before = next((other for other in nights.runs if other.id in ids), None)
-        lost = _lost(connection, run) if before else []
+        lost = losses(connection, run) if before else []
         measures = [m for m in MEASURES if m in by_query[run.arm_hash]]
         word = said["arms"][i] if said else None
         moved = word is None or word["verdict"] not in ("first", "identical")
@@ -272,7 +233,9 @@ def _read_arms(
                 else {},
                 cost=next(iter(_its(costs, run)), {}),
                 deltas=[query["delta"] for query in lost],
-                worst=_worst(connection, store, run, before, lost) if before and moved else [],
+                worst=worst_queries(connection, store, run, before, lost)
+                if before and moved
+                else [],
                 facts=facts_of(connection, run),
                 changes=sorted(_its(changes, run), key=lambda c: c["key"]),
             )
@@ -282,7 +245,7 @@ def _read_arms(
 
 def read_nights(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Every night of every collection, the newest first, for the index."""
-    return _ask(connection, "nights")
+    return ask(connection, "nights")
 
 
 def read_means(
@@ -333,14 +296,6 @@ def remarks(rows: list[dict[str, Any]]) -> list[str]:
     return said
 
 
-def _ask(
-    connection: duckdb.DuckDBPyConnection, statement: str, **parameters: Any
-) -> list[dict[str, Any]]:
-    """The rows of a statement of `sql/report/`."""
-    text = (sql_folder() / "report" / f"{statement}.sql").read_text()
-    return dicts(connection.execute(text, parameters))
-
-
 def _rows_of(
     connection: duckdb.DuckDBPyConnection, table: str, key: dict[str, Any]
 ) -> list[dict[str, Any]]:
@@ -389,106 +344,6 @@ def _trend(
         if chosen.get(row["run_date"]) == row["arm_hash"]
     ]
     return points[-TREND_NIGHTS:]
-
-
-def _lost(connection: duckdb.DuckDBPyConnection, run: Run) -> list[dict[str, Any]]:
-    """Every query against the baseline, the one that lost most first."""
-    name = f"{run.series}@{run.run_date}/{run.arm_hash}/{run.collection}"
-    return dicts(connection.execute("FROM worst_queries(?, ?)", [name, _EVERY_QUERY]))
-
-
-def _worst(
-    connection: duckdb.DuckDBPyConnection,
-    store: Store,
-    run: Run,
-    before: Run,
-    lost: list[dict[str, Any]],
-) -> list[WorstQuery]:
-    """The queries that lost most, else those whose rankings moved most, with what was first."""
-    chosen = [query for query in lost if query["delta"] < 0]
-    if not chosen:
-        moved = [query for query in lost if query["largest_move"]]
-        chosen = sorted(moved, key=lambda query: query["overlap_10"])
-    chosen = chosen[:WORST_QUERIES]
-    queries = [query["query_id"] for query in chosen]
-    ranks = [_ranks(connection, side, queries) for side in (before, run)]
-    texts = [
-        _Texts(snapshot_of(connection, store, side), queries, its)
-        for side, its in zip((before, run), ranks, strict=True)
-    ]
-    found = []
-    for query in chosen:
-        name = query["query_id"]
-        sides = []
-        for i in (0, 1):
-            its, others = ranks[i].get(name, {}), ranks[1 - i].get(name, {})
-            top = [
-                Ranked(rank, others.get(passage), texts[i].passage(name, passage))
-                for passage, rank in its.items()
-                if rank <= RELEVANT_TOP
-            ]
-            sides.append([p for p in top if p.rank <= TOP or p.passage.relevance])
-        text = texts[1].queries.get(name) or texts[0].queries.get(name)
-        found.append(WorstQuery(name, text, query, *sides))
-    return found
-
-
-def _ranks(
-    connection: duckdb.DuckDBPyConnection, run: Run, queries: list[str]
-) -> dict[str, dict[str, int]]:
-    """{query id: {passage id: rank}}, best first."""
-    ranks: dict[str, dict[str, int]] = defaultdict(dict)
-    for row in _ask(
-        connection,
-        "ranks",
-        series=run.series,
-        run_date=run.run_date,
-        collection=run.collection,
-        arm_hash=run.arm_hash,
-        queries=queries,
-    ):
-        ranks[row["query_id"]][row["passage_id"]] = row["rank"]
-    return ranks
-
-
-class _Texts:
-    """What a snapshot says of some queries and the passages first in their rankings."""
-
-    def __init__(
-        self, snapshot: Artifact | None, queries: list[str], ranks: dict[str, dict[str, int]]
-    ):
-        self.queries: dict[str, str] = {}
-        self._passages: dict[str, dict[str, Any]] = {}
-        self._relevance: dict[tuple[str, str], int] = {}
-        wanted = sorted(
-            {p for its in ranks.values() for p, rank in its.items() if rank <= RELEVANT_TOP}
-        )
-        if snapshot is None or not queries:
-            return
-        # Typed, since a night may have no candidates at all.
-        of_queries = pc.field("query_id").isin(pa.array(queries, pa.string()))
-        of_passages = pc.field("passage_id").isin(pa.array(wanted, pa.string()))
-        try:
-            asked = snapshot.read("queries", where=of_queries).to_pylist()
-            passages = snapshot.read("passages", ["passage_id", "title", "text"], of_passages)
-            grades = snapshot.read("qrels", where=of_queries & of_passages).to_pylist()
-        except (ArtifactError, OSError):
-            return  # Removed meanwhile: the page goes without texts.
-        self.queries = {row["query_id"]: row["text"] for row in asked}
-        self._passages = {row["passage_id"]: row for row in passages.to_pylist()}
-        self._relevance = {(g["query_id"], g["passage_id"]): g["relevance"] for g in grades}
-
-    def passage(self, query_id: str, passage_id: str) -> Text:
-        row = self._passages.get(passage_id)
-        if row is None:
-            return Text(passage_id)
-        relevance = self._relevance.get((query_id, passage_id))
-        return Text(passage_id, row["title"], _cut(row["text"]), relevance)
-
-
-def _cut(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT].rstrip()} …"
 
 
 def _grouped(phrases: Iterable[tuple[str, list[str]]]) -> dict[str, list[str]]:

@@ -34,7 +34,7 @@ from perank_tasks.airflow.local.home import Home, setup
 from tests.airflow.comparing import Tables, differences, tables
 from tests.airflow.conftest import copy_home
 from tests.airflow.harness import RealAirflow, read_until
-from tests.small import GOLDEN, write_collection
+from tests.small import SMALL_MODELS, write_collection
 
 DAGS = Path(__file__).parents[2] / "dags"
 NIGHTLY = "perank_nightly"
@@ -74,8 +74,7 @@ def night_of(folder: Path) -> dict[str, Any]:
     """The options of the night that is disturbed: every kind of task, a small model."""
     return {
         "collection": write_collection(folder / "topics"),
-        "checkpoint": str(GOLDEN),
-        "embedder": f"checkpoint:{GOLDEN}",
+        "set": SMALL_MODELS,
         "run_date": "2026-01-31",
         "arms": ["bm25", "cosine", "perank"],
     }

@@ -7,7 +7,7 @@ import duckdb
 import pytest
 
 from tests.airflow.harness import RealAirflow, interrupt, read_until, unscheduled
-from tests.small import GOLDEN, TOPICS, run_night, small_night, write_collection
+from tests.small import SMALL_MODELS, TOPICS, run_night, small_night, write_collection
 
 DAGS = Path(__file__).parents[2] / "dags"
 
@@ -23,8 +23,7 @@ def test_the_night_runs_and_the_second_one_changes_no_cell(real_airflow, tmp_pat
     airflow: RealAirflow = real_airflow(unscheduled(DAGS, tmp_path / "dags"))
     conf = {
         "collection": write_collection(tmp_path / "topics"),
-        "checkpoint": str(GOLDEN),
-        "embedder": f"checkpoint:{GOLDEN}",
+        "set": SMALL_MODELS,
         "run_date": "2026-01-31",
     }
     ui = airflow.start("ui")  # both runs join it
@@ -82,7 +81,7 @@ def test_a_night_without_embeddings_is_not_skipped(real_airflow, tmp_path: Path)
 @pytest.mark.airflow
 def test_a_bad_option_fails_at_once_with_our_words(real_airflow) -> None:
     airflow: RealAirflow = real_airflow(DAGS)
-    outcome = airflow.run("perank_nightly", {"checkpoint": "smollm2-minilm-untraind"})
+    outcome = airflow.run("perank_nightly", {"set": ["perank.checkpoint=smollm2-minilm-untraind"]})
     assert outcome.status == 1
     assert "unknown checkpoint 'smollm2-minilm-untraind': did you mean" in outcome.output
     assert airflow.states("perank_nightly")["plan_night"] == "failed"

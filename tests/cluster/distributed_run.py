@@ -38,7 +38,7 @@ from tests.cluster.cluster import (
     state_of,
 )
 from tests.needs import PROJECT
-from tests.small import GOLDEN, write_collection
+from tests.small import SMALL_MODELS, write_collection
 
 NIGHTS = ("2026-01-31", "2026-02-01")
 SHARDS = 4
@@ -68,8 +68,7 @@ def options(collection: str) -> dict[str, Any]:
     """What both ways run: every kind of task, a small model, four shards."""
     return {
         "collection": collection,
-        "checkpoint": str(GOLDEN),
-        "embedder": f"checkpoint:{GOLDEN}",
+        "set": SMALL_MODELS,
         "arms": ["bm25", "perank"],
         "shards": SHARDS,
     }
@@ -85,8 +84,11 @@ def on_one_machine(home: Path, conf: dict[str, Any], access: dict[str, str]) -> 
     for night in NIGHTS:
         arguments = [f"--run-date={night}"]
         for name, value in conf.items():
-            said = ",".join(value) if isinstance(value, list) else str(value)
-            arguments.append(f"--{name}={said}")
+            if name == "set":
+                arguments += [f"--set={change}" for change in value]
+            else:
+                text = ",".join(value) if isinstance(value, list) else str(value)
+                arguments.append(f"--{name}={text}")
         done = subprocess.run(
             [sys.executable, "-m", "perank_tasks.cli.main", "nightly", *arguments],
             env={

@@ -14,7 +14,7 @@ def test_conf_may_hold_an_apostrophe(tmp_path: Path) -> None:
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
     (tmp_path / "ready").touch()
-    conf = """{"checkpoint": "it's mine", "depht": 5}"""
+    conf = """{"collection": "it's mine", "depht": 5}"""
     done = subprocess.run(
         ["make", "nightly", f"VENV={tmp_path}", f"CONF={conf}"],
         cwd=PROJECT,
