@@ -27,6 +27,7 @@ from pydantic import Field, model_validator
 from perank_tasks.config import (
     DEFAULT_EMBEDDER,
     FirstStageKind,
+    NightOptions,
     choices,
     did_you_mean,
     split_words,
@@ -125,6 +126,15 @@ class ArmsFile:
             raise ConfigError(f"The file of arms {path} cannot be read: {error}") from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"The file of arms {path} is no TOML: {error}") from error
+
+    @classmethod
+    def of_night(cls, options: NightOptions, deployments: str | None) -> "ArmsFile":
+        """The file that a night's options name, with their changes.
+
+        Args:
+            deployments: the file where the options name none; None: the built-in one.
+        """
+        return cls.read(options.arms_file or deployments).change(options.set)
 
     @classmethod
     def of(cls, tables: Mapping[str, Any], source: str = "the arms given") -> "ArmsFile":

@@ -70,8 +70,8 @@ def plan_night(
     run_date = options.run_date or run_date
     spec = absolute_spec(options.collection or site.settings.collection)
     collection = open_collection(spec)
-    file = arms or ArmsFile.read(options.arms_file or site.settings.arms)
-    resolver = _Resolver(file.change(options.set), collection, run_date, options.query_limit, site)
+    file = arms.change(options.set) if arms else ArmsFile.of_night(options, site.settings.arms)
+    resolver = _Resolver(file, collection, run_date, options.query_limit, site)
     planned = resolver.arms(options.arms)
     collection.check(run_date)
     _check_name(spec, collection.name, site)

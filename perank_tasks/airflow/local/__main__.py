@@ -19,6 +19,8 @@ from perank_tasks.airflow.local.components import free_port, running_state, star
 from perank_tasks.airflow.local.home import AIRFLOW, Home, environment, setup
 from perank_tasks.airflow.local.runs import run_dag
 from perank_tasks.errors import ConfigError, PerankError
+from perank_tasks.night.arms import ArmsFile
+from perank_tasks.settings import Settings
 
 NIGHTLY = "perank_nightly"
 PLAN = "plan_night"
@@ -46,7 +48,8 @@ def nightly(home: Home, conf: dict[str, Any]) -> int:
     Raises:
         ConfigError: `conf` is not valid; Airflow has not been started.
     """
-    parse_conf(conf)
+    options = parse_conf(conf)
+    ArmsFile.of_night(options, Settings.from_environment().arms).select(options.arms)
     night = run_dag(NIGHTLY, conf, home, result_of=PLAN)
     # Without them it would be the night evaluated last, and one that was done before is not.
     which = ["--run-date", night["run_date"], "--collection", night["collection_name"]]
