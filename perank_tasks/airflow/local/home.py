@@ -6,6 +6,7 @@ Out: `$PERANK_HOME/airflow`, which is Airflow's home:
     airflow.db       SQLite, migrated once per Airflow version
     migrated-to      that version
     airflow.cfg      written by Airflow: its keys and secrets, readable by the owner only
+    jwt_secret       signs what tasks and components say to each other; the same
     logs/            the components' logs and, by run and task, the tasks' logs
     running.json     who runs here, on which port, with which processes; gone when stopped
     lock, setup-lock held by the process that runs here, by the one that sets it up
@@ -13,6 +14,8 @@ Out: `$PERANK_HOME/airflow`, which is Airflow's home:
 
 import fcntl
 import os
+import secrets
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -65,6 +68,11 @@ class Home:
         return self.airflow / "logs"
 
     @property
+    def jwt_secret(self) -> Path:
+        """Signs what tasks and components say to each other; readable by the owner only."""
+        return self.airflow / "jwt_secret"
+
+    @property
     def running(self) -> Path:
         return self.airflow / "running.json"
 
@@ -85,6 +93,9 @@ def setup(home: Home) -> None:
         if database.exists() and migrated.exists() and migrated.read_text() == installed:
             return
         print("Setting up Airflow's database …", flush=True)
+        # Airflow's own is of 24 bytes, and every component warns of it.
+        home.jwt_secret.touch(mode=0o600)
+        home.jwt_secret.write_text(secrets.token_urlsafe(64))
         log = home.logs / "setup.log"
         with log.open("w") as output:
             done = subprocess.run(
@@ -149,6 +160,7 @@ def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, st
             f"sqlite:///{home.airflow}/airflow.db?timeout={LOCK_SECONDS}"
         ),
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home.logs),
+        "AIRFLOW__API_AUTH__JWT_SECRET_CMD": f"cat {shlex.quote(str(home.jwt_secret))}",
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__BASE_URL": url,
