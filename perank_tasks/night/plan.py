@@ -177,7 +177,7 @@ class _Resolver:
         if options.kind == "given" and self.collection.run is None:
             raise ConfigError(
                 f"{of} begins with the collection's own run, but collection "
-                f"{self.collection.name} brings none. Name one in the spec "
+                f"{self.collection.name} brings no run. Name one in the spec "
                 "(files:/folder?run=FILE), or write first-stage=bm25."
             )
         reads = READ_BY[options.kind]

@@ -32,7 +32,11 @@ def test_old_artifacts_go_and_a_wrong_policy_removes_nothing(
         os.utime(path, (MONTHS_AGO, MONTHS_AGO))
 
     def there(stage: str) -> list[int]:
-        return [day for day in made if (root / made[day][stage] / MANIFEST).exists()]
+        def reference(day: int) -> str:
+            result = made[day][stage]
+            return result if isinstance(result, str) else next(iter(result.values()))
+
+        return [day for day in made if (root / reference(day) / MANIFEST).exists()]
 
     ui = airflow.start("ui")  # both runs join it
     read_until(ui, "no login")
