@@ -121,11 +121,20 @@ class ArmsFile:
         """
         path = BUILT_IN if path is None else Path(path).expanduser()
         try:
-            return cls.of(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+            file = cls.of(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"The file of arms {path} cannot be read: {error}") from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"The file of arms {path} is no TOML: {error}") from error
+        for group in (FIRST_STAGES, ARMS):
+            for name in file.tables[group]:
+                # An experiment's arms are called by their labels, and make no names of files.
+                if not re.fullmatch(r"[^\s/,]+", name):
+                    raise ConfigError(
+                        f"{path}: {group} names one {name!r}; names of files and runs are made "
+                        "of it, so write it without white space, / and ,"
+                    )
+        return file
 
     @classmethod
     def of_night(cls, options: NightOptions, deployments: str | None) -> "ArmsFile":
@@ -157,12 +166,6 @@ class ArmsFile:
                 isinstance(table, dict) for table in declared.values()
             ):
                 raise ConfigError(f"{source}: {group} holds tables, written as [{group}.NAME]")
-            for name in declared:
-                if not re.fullmatch(r"[^\s/,]+", name):
-                    raise ConfigError(
-                        f"{source}: {group} names one {name!r}; names of files and runs are made "
-                        "of it, so write it without white space, / and ,"
-                    )
         return cls(source, tables)
 
     @property

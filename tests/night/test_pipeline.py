@@ -283,7 +283,7 @@ def test_a_collection_without_queries_publishes_nothing(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_refused_before_any_work(spec: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"brings none.*run=FILE"):
+    with pytest.raises(ConfigError, match=r"brings no run.*run=FILE"):
         small_night(spec, first_stage="given")
     with pytest.raises(CollectionError, match=r"run=bm52.trec: no such file"):
         small_night(f"{spec}?run=bm52.trec", arms=["bm25"])

@@ -60,7 +60,7 @@ def test_the_command_line_shows_it_when_asked(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "perank_tasks.cli.main", "embed", "--collection", spec),
-            *("--embedder", f"checkpoint:{GOLDEN}", "--arms", "cosine"),
+            *("--set", f"cosine.embedder=checkpoint:{GOLDEN}", "--arms", "cosine"),
             *("--run-date", "2026-01-31", "--shards", "1"),
         ],
         env={**os.environ, "PERANK_LOG": "INFO"},
