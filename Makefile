@@ -11,12 +11,12 @@ ARGS ?=
 export CONF
 
 .DEFAULT_GOAL := help
-.PHONY: help env nightly ui airflow test cluster audit lint format lock clean
+.PHONY: help env nightly ui airflow test test-all cluster audit lint format lock clean
 
 help: ## Show this list
 	@echo "perank: PE-Rank reranking, measured every night"
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  Results go to PERANK_HOME (default: var/ in this folder)."
 
@@ -31,6 +31,9 @@ airflow: $(READY) ## Run Airflow's own command on the same Airflow; ARGS='dags l
 
 test: $(READY) ## Run the tests; ARGS='tests/airflow -x' goes to pytest
 	@$(PYTHON_IN_VENV) -m pytest $(ARGS)
+
+test-all: $(READY) ## Run the long tests, too: clusters, kills, backfills; an hour and more
+	@$(PYTHON_IN_VENV) -m pytest -m "" $(ARGS)
 
 cluster: $(READY) ## Run two nights on two workers with S3, kill a worker and the storage, compare the tables
 	@$(PYTHON_IN_VENV) -m tests.cluster.distributed_run $(ARGS)
