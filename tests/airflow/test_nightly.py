@@ -40,7 +40,7 @@ def test_the_night_runs_and_the_second_one_changes_no_cell(real_airflow, tmp_pat
     tables = [name for (name,) in rows(airflow, "SELECT table_name FROM duckdb_tables()")]
     before = {table: rows(airflow, f"FROM {table} ORDER BY ALL") for table in tables}
     assert len(before["query_measures"]) == 4 * 5 * len(TOPICS)
-    assert before["runs"][0][0].isoformat() == "2026-01-31"
+    assert before["runs"][0][1].isoformat() == "2026-01-31"
 
     again = airflow.run("perank_nightly", conf)
     assert again.status == 0, again.output
