@@ -11,340 +11,269 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-PASSAGES = pa.schema(
-    [
-        pa.field("passage_id", pa.string(), nullable=False),
-        pa.field("title", pa.string()),
-        pa.field("text", pa.string(), nullable=False),
-        # Of title and text: names what was read, whatever the id (see `text_hash`).
-        pa.field("text_hash", pa.string(), nullable=False),
-        pa.field("aliases", pa.list_(pa.string())),
-    ]
+STRING, BOOL, DATE, TIME = pa.string(), pa.bool_(), pa.date32(), pa.timestamp("us")
+INT32, INT64, FLOAT64 = pa.int32(), pa.int64(), pa.float64()
+
+
+def optional(kind: pa.DataType) -> pa.Field:
+    """A column for `table` that may be null."""
+    return pa.field("", kind)
+
+
+def table(**columns: pa.DataType | pa.Field) -> pa.Schema:
+    """A schema of these columns, in order; null only where one is `optional`."""
+    fields = (c if isinstance(c, pa.Field) else pa.field("", c, False) for c in columns.values())
+    return pa.schema([field.with_name(name) for name, field in zip(columns, fields, strict=True)])
+
+
+PASSAGES = table(
+    passage_id=STRING,
+    title=optional(STRING),
+    text=STRING,
+    # Of title and text: names what was read, whatever the id (see `text_hash`).
+    text_hash=STRING,
+    aliases=optional(pa.list_(STRING)),
 )
 
-QUERIES = pa.schema(
-    [
-        pa.field("query_id", pa.string(), nullable=False),
-        pa.field("text", pa.string(), nullable=False),
-    ]
-)
+QUERIES = table(query_id=STRING, text=STRING)
 
-QRELS = pa.schema(
-    [
-        pa.field("query_id", pa.string(), nullable=False),
-        pa.field("passage_id", pa.string(), nullable=False),
-        pa.field("relevance", pa.int32(), nullable=False),
-    ]
-)
+QRELS = table(query_id=STRING, passage_id=STRING, relevance=INT32)
 
 # A run that came with the collection and can stand in for BM25.
-GIVEN_RUN = pa.schema(
-    [
-        pa.field("query_id", pa.string(), nullable=False),
-        pa.field("passage_id", pa.string(), nullable=False),
-        pa.field("score", pa.float64(), nullable=False),
-    ]
-)
+GIVEN_RUN = table(query_id=STRING, passage_id=STRING, score=FLOAT64)
 
 
 def embeddings(dimension: int, precision: Literal["float32", "float16"]) -> pa.Schema:
     """Schema of L2-normalised embeddings: one row a text, `dimension` values each."""
     value = {"float32": pa.float32(), "float16": pa.float16()}[precision]
-    return pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("text_hash", pa.string(), nullable=False),
-            pa.field("embedding", pa.list_(value, dimension), nullable=False),
-        ]
-    )
+    return table(id=STRING, text_hash=STRING, embedding=pa.list_(value, dimension))
 
 
-CANDIDATES = pa.schema(
-    [
-        pa.field("query_id", pa.string(), nullable=False),
-        pa.field("passage_id", pa.string(), nullable=False),
-        pa.field("rank", pa.int32(), nullable=False),  # from 1
-        pa.field("score", pa.float64(), nullable=False),
-    ]
+CANDIDATES = table(
+    query_id=STRING,
+    passage_id=STRING,
+    rank=INT32,  # from 1
+    score=FLOAT64,
 )
 
 # What one shard of an index found, while the others are still searched.
-FOUND = pa.schema(
-    [
-        pa.field("query", pa.int32(), nullable=False),  # from 0, in the night's order
-        pa.field("passage_id", pa.string(), nullable=False),
-        pa.field("score", pa.float64(), nullable=False),
-    ]
+FOUND = table(
+    query=INT32,  # from 0, in the night's order
+    passage_id=STRING,
+    score=FLOAT64,
 )
 
-RANKINGS = pa.schema(
-    [
-        pa.field("query_id", pa.string(), nullable=False),
-        pa.field("passage_id", pa.string(), nullable=False),
-        pa.field("rank", pa.int32(), nullable=False),  # from 1, dense
-        pa.field("score", pa.float64(), nullable=False),  # listwise arms: 1 / rank
-        pa.field("first_stage_rank", pa.int32(), nullable=False),
-    ]
+RANKINGS = table(
+    query_id=STRING,
+    passage_id=STRING,
+    rank=INT32,  # from 1, dense
+    score=FLOAT64,  # listwise arms: 1 / rank
+    first_stage_rank=INT32,
 )
 
 # One row a query and arm: what ranking it took, or why it kept its first-stage order.
-QUERY_STATUS = pa.schema(
-    [
-        pa.field("query_id", pa.string(), nullable=False),
-        pa.field("candidates", pa.int32(), nullable=False),
-        pa.field("unranked_reason", pa.string()),  # null: ranked
-        pa.field("query_was_cut", pa.bool_(), nullable=False),
-        pa.field("markers_defused", pa.int32(), nullable=False),
-        pa.field("windows", pa.int32(), nullable=False),
-        pa.field("tokens_in", pa.int64(), nullable=False),
-        pa.field("decode_steps", pa.int64(), nullable=False),
-        pa.field("numbers_missing", pa.int32(), nullable=False),
-        pa.field("numbers_repeated", pa.int32(), nullable=False),
-    ]
+QUERY_STATUS = table(
+    query_id=STRING,
+    candidates=INT32,
+    unranked_reason=optional(STRING),  # null: ranked
+    query_was_cut=BOOL,
+    markers_defused=INT32,
+    windows=INT32,
+    tokens_in=INT64,
+    decode_steps=INT64,
+    numbers_missing=INT32,
+    numbers_repeated=INT32,
 )
 
 # Passages of several collections, each text once. A list of candidates names them by row.
-TRAINING_PASSAGES = pa.schema(
-    [
-        pa.field("passage_id", pa.string(), nullable=False),
-        pa.field("text", pa.string(), nullable=False),  # as embedders and LLMs read it
-        pa.field("text_hash", pa.string(), nullable=False),
-    ]
+TRAINING_PASSAGES = table(
+    passage_id=STRING,
+    text=STRING,  # as embedders and LLMs read it
+    text_hash=STRING,
 )
 
 # Where the passages of each collection are among these.
-TRAINING_SOURCES = pa.schema(
-    [
-        pa.field("collection", pa.string(), nullable=False),
-        pa.field("passage_id", pa.string(), nullable=False),
-        pa.field("passage_row", pa.int64(), nullable=False),
-    ]
+TRAINING_SOURCES = table(collection=STRING, passage_id=STRING, passage_row=INT64)
+
+TRAINING_QUERIES = table(
+    query_id=STRING,
+    text=STRING,
+    source=STRING,  # collection, file or `cloze`
+    passage_row=optional(INT64),  # of the passage that a cloze query is from
 )
 
-TRAINING_QUERIES = pa.schema(
-    [
-        pa.field("query_id", pa.string(), nullable=False),
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),  # collection, file or `cloze`
-        pa.field("passage_row", pa.int64()),  # of the passage that a cloze query is from
-    ]
-)
-
-ALIGNMENT_DATA = pa.schema([pa.field("passage_row", pa.int64(), nullable=False)])
+ALIGNMENT_DATA = table(passage_row=INT64)
 
 # One row a list of n candidates; all lists are in the order of the prompt.
-RANKING_DATA = pa.schema(
-    [
-        pa.field("query_row", pa.int64(), nullable=False),
-        pa.field("query_id", pa.string(), nullable=False),
-        pa.field("list", pa.int32(), nullable=False),  # which of the query's, from 0
-        pa.field("passage_rows", pa.list_(pa.int64()), nullable=False),
-        # Indices into the list, best first.
-        pa.field("ranking", pa.list_(pa.int32()), nullable=False),
-        pa.field("bm25", pa.list_(pa.float32())),  # null: not known
-        pa.field("teacher", pa.list_(pa.float32())),  # null: no teacher
-        pa.field("grades", pa.list_(pa.int32())),  # null: no judgements
-        pa.field("hard", pa.list_(pa.bool_())),  # or drawn at random; null: not known
-    ]
+RANKING_DATA = table(
+    query_row=INT64,
+    query_id=STRING,
+    list=INT32,  # which of the query's, from 0
+    passage_rows=pa.list_(INT64),
+    # Indices into the list, best first.
+    ranking=pa.list_(INT32),
+    bm25=optional(pa.list_(pa.float32())),  # null: not known
+    teacher=optional(pa.list_(pa.float32())),  # null: no teacher
+    grades=optional(pa.list_(INT32)),  # null: no judgements
+    hard=optional(pa.list_(BOOL)),  # or drawn at random; null: not known
 )
 
-_RESULT_KEY = [
-    pa.field("series", pa.string(), nullable=False),  # `nightly`, or an experiment's name
-    pa.field("run_date", pa.date32(), nullable=False),
-    pa.field("collection", pa.string(), nullable=False),
-    pa.field("arm", pa.string(), nullable=False),
-    pa.field("arm_hash", pa.string(), nullable=False),
-]
+_RESULT_KEY = table(
+    series=STRING,  # `nightly`, or an experiment's name
+    run_date=DATE,
+    collection=STRING,
+    arm=STRING,
+    arm_hash=STRING,
+)
+
+
+def _result(**columns: pa.DataType | pa.Field) -> pa.Schema:
+    return pa.schema([*_RESULT_KEY, *table(**columns)])
+
 
 RESULT_TABLES: dict[str, pa.Schema] = {
-    "runs": pa.schema(
-        [
-            *_RESULT_KEY,
-            pa.field("status", pa.string(), nullable=False),  # complete | incomplete
-            pa.field("ranking_hash", pa.string(), nullable=False),
-            pa.field("snapshot", pa.string(), nullable=False),
-            pa.field("snapshot_date", pa.date32()),  # null: the collection has no dates
-            pa.field("fingerprint", pa.string(), nullable=False),
-            pa.field("passages", pa.int64(), nullable=False),
-            pa.field("queries", pa.int64(), nullable=False),
-            pa.field("judged_queries", pa.int64(), nullable=False),
-            pa.field("unranked_queries", pa.int64(), nullable=False),
-            pa.field("cut_queries", pa.int64(), nullable=False),
-            pa.field("stale_judgements", pa.int64(), nullable=False),
-            pa.field("unknown_judgements", pa.int64(), nullable=False),
-            pa.field("config", pa.string(), nullable=False),  # JSON of the arm
-            pa.field("evaluated_at", pa.timestamp("us"), nullable=False),  # UTC
-        ]
+    "runs": _result(
+        status=STRING,  # complete | incomplete
+        ranking_hash=STRING,
+        snapshot=STRING,
+        snapshot_date=optional(DATE),  # null: the collection has no dates
+        fingerprint=STRING,
+        passages=INT64,
+        queries=INT64,
+        judged_queries=INT64,
+        unranked_queries=INT64,
+        cut_queries=INT64,
+        stale_judgements=INT64,
+        unknown_judgements=INT64,
+        config=STRING,  # JSON of the arm
+        evaluated_at=TIME,  # UTC
     ),
-    "measures": pa.schema(
-        [
-            *_RESULT_KEY,
-            pa.field("measure", pa.string(), nullable=False),
-            pa.field("value", pa.float64(), nullable=False),
-            pa.field("queries", pa.int64(), nullable=False),
-        ]
-    ),
-    "query_measures": pa.schema(
-        [
-            *_RESULT_KEY,
-            pa.field("query_id", pa.string(), nullable=False),
-            pa.field("measure", pa.string(), nullable=False),
-            pa.field("value", pa.float64(), nullable=False),
-        ]
-    ),
+    "measures": _result(measure=STRING, value=FLOAT64, queries=INT64),
+    "query_measures": _result(query_id=STRING, measure=STRING, value=FLOAT64),
     "rankings": pa.schema([*_RESULT_KEY, *RANKINGS]),
-    "efficiency": pa.schema(
-        [
-            *_RESULT_KEY,
-            pa.field("stage", pa.string(), nullable=False),
-            pa.field("device", pa.string(), nullable=False),
-            pa.field("seconds", pa.float64(), nullable=False),
-            pa.field("items", pa.int64(), nullable=False),  # queries or passages
-            pa.field("items_per_second", pa.float64()),
-            pa.field("tokens_in", pa.int64(), nullable=False),
-            pa.field("decode_steps", pa.int64(), nullable=False),
-            pa.field("peak_memory_bytes", pa.int64(), nullable=False),
-            pa.field("numbers_repaired", pa.int64(), nullable=False),
-            pa.field("forward_passes", pa.int64(), nullable=False),
-            pa.field("flops", pa.int64(), nullable=False),
-            pa.field("load_seconds", pa.float64(), nullable=False),
-            pa.field("tokenise_seconds", pa.float64(), nullable=False),
-            pa.field("prefill_seconds", pa.float64(), nullable=False),
-            pa.field("decode_seconds", pa.float64(), nullable=False),
-        ]
+    "efficiency": _result(
+        stage=STRING,
+        device=STRING,
+        seconds=FLOAT64,
+        items=INT64,  # queries or passages
+        items_per_second=optional(FLOAT64),
+        tokens_in=INT64,
+        decode_steps=INT64,
+        peak_memory_bytes=INT64,
+        numbers_repaired=INT64,
+        forward_passes=INT64,
+        flops=INT64,
+        load_seconds=FLOAT64,
+        tokenise_seconds=FLOAT64,
+        prefill_seconds=FLOAT64,
+        decode_seconds=FLOAT64,
     ),
-    "provenance": pa.schema(
-        [
-            *_RESULT_KEY,
-            pa.field("key", pa.string(), nullable=False),
-            pa.field("value", pa.string(), nullable=False),
-        ]
-    ),
+    "provenance": _result(key=STRING, value=STRING),
 }
 
 # One row an act of acceptance: the truth is Parquet here, too.
-BASELINES = pa.schema(
-    [
-        pa.field("baseline_id", pa.string(), nullable=False),
-        pa.field("collection", pa.string(), nullable=False),
-        pa.field("arm", pa.string()),  # null: every arm
-        pa.field("run_date", pa.date32(), nullable=False),
-        pa.field("as_of", pa.date32(), nullable=False),
-        pa.field("name", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("accepted_at", pa.timestamp("us"), nullable=False),  # UTC
-    ]
+BASELINES = table(
+    baseline_id=STRING,
+    collection=STRING,
+    arm=optional(STRING),  # null: every arm
+    run_date=DATE,
+    as_of=DATE,
+    name=STRING,
+    reason=STRING,
+    accepted_at=TIME,  # UTC
 )
 
 # One row a decision on which checkpoint nights use, for good: the registry's, not the warehouse's.
-PROMOTIONS = pa.schema(
-    [
-        pa.field("promotion_id", pa.string(), nullable=False),
-        pa.field("act", pa.string(), nullable=False),  # promote | withdraw
-        pa.field("checkpoint", pa.string(), nullable=False),  # a reference, or a shipped name
-        pa.field("checkpoint_hash", pa.string(), nullable=False),
-        pa.field("as_of", pa.date32(), nullable=False),
-        pa.field("name", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("evaluation", pa.string()),  # what it rests on; null: a person's word
-        pa.field("decided_at", pa.timestamp("us"), nullable=False),  # UTC
-    ]
+PROMOTIONS = table(
+    promotion_id=STRING,
+    act=STRING,  # promote | withdraw
+    checkpoint=STRING,  # a reference, or a shipped name
+    checkpoint_hash=STRING,
+    as_of=DATE,
+    name=STRING,
+    reason=STRING,
+    evaluation=optional(STRING),  # what it rests on; null: a person's word
+    decided_at=TIME,  # UTC
 )
 
 DERIVED_TABLES: dict[str, pa.Schema] = {
     # What a result was held against, measure by measure, paired by query.
-    "comparisons": pa.schema(
-        [
-            *_RESULT_KEY,
-            pa.field("measure", pa.string(), nullable=False),
-            pa.field("against_kind", pa.string(), nullable=False),
-            pa.field("against_date", pa.date32(), nullable=False),
-            pa.field("against_arm", pa.string(), nullable=False),
-            pa.field("against_arm_hash", pa.string(), nullable=False),
-            pa.field("queries", pa.int32(), nullable=False),  # that both have
-            pa.field("value", pa.float64(), nullable=False),
-            pa.field("against_value", pa.float64(), nullable=False),
-            pa.field("delta", pa.float64(), nullable=False),
-            pa.field("ci_low", pa.float64(), nullable=False),
-            pa.field("ci_high", pa.float64(), nullable=False),
-            pa.field("better", pa.int32(), nullable=False),
-            pa.field("worse", pa.int32(), nullable=False),
-            pa.field("p", pa.float64()),  # null: not tested
-            pa.field("p_holm", pa.float64()),
-            pa.field("tests", pa.int32(), nullable=False),
-            pa.field("family", pa.string(), nullable=False),
-        ]
+    "comparisons": _result(
+        measure=STRING,
+        against_kind=STRING,
+        against_date=DATE,
+        against_arm=STRING,
+        against_arm_hash=STRING,
+        queries=INT32,  # that both have
+        value=FLOAT64,
+        against_value=FLOAT64,
+        delta=FLOAT64,
+        ci_low=FLOAT64,
+        ci_high=FLOAT64,
+        better=INT32,
+        worse=INT32,
+        p=optional(FLOAT64),  # null: not tested
+        p_holm=optional(FLOAT64),
+        tests=INT32,
+        family=STRING,
     ),
-    "verdicts": pa.schema(
-        [
-            *_RESULT_KEY,
-            pa.field("measure", pa.string(), nullable=False),
-            pa.field("verdict", pa.string(), nullable=False),
-            pa.field("reason", pa.string()),
-            # With the key they name a row of `comparisons`.
-            pa.field("against_date", pa.date32()),
-            pa.field("against_arm_hash", pa.string()),
-            pa.field("band_low", pa.float64()),
-            pa.field("band_high", pa.float64()),
-            pa.field("nights", pa.int32(), nullable=False),
-            pa.field("trend_p", pa.float64()),
-        ]
+    "verdicts": _result(
+        measure=STRING,
+        verdict=STRING,
+        reason=optional(STRING),
+        # With the key they name a row of `comparisons`.
+        against_date=optional(DATE),
+        against_arm_hash=optional(STRING),
+        band_low=optional(FLOAT64),
+        band_high=optional(FLOAT64),
+        nights=INT32,
+        trend_p=optional(FLOAT64),
     ),
-    "cost_verdicts": pa.schema(
-        [
-            *_RESULT_KEY,
-            pa.field("quantity", pa.string(), nullable=False),
-            pa.field("verdict", pa.string(), nullable=False),
-            pa.field("device", pa.string(), nullable=False),
-            pa.field("value", pa.float64(), nullable=False),
-            pa.field("band_low", pa.float64()),
-            pa.field("band_high", pa.float64()),
-            pa.field("nights", pa.int32(), nullable=False),
-        ]
+    "cost_verdicts": _result(
+        quantity=STRING,
+        verdict=STRING,
+        device=STRING,
+        value=FLOAT64,
+        band_low=optional(FLOAT64),
+        band_high=optional(FLOAT64),
+        nights=INT32,
     ),
-    "drift": pa.schema(
-        [
-            *_RESULT_KEY,
-            pa.field("query_id", pa.string(), nullable=False),
-            pa.field("against_date", pa.date32(), nullable=False),
-            pa.field("against_arm_hash", pa.string(), nullable=False),
-            pa.field("changed_top_10", pa.bool_(), nullable=False),
-            pa.field("overlap_10", pa.float64(), nullable=False),
-            pa.field("rbo", pa.float64(), nullable=False),
-            pa.field("kendall_tau", pa.float64()),
-            pa.field("largest_move", pa.int32(), nullable=False),
-            pa.field("largest_move_passage", pa.string()),
-            pa.field("score_shift", pa.float64(), nullable=False),
-        ]
+    "drift": _result(
+        query_id=STRING,
+        against_date=DATE,
+        against_arm_hash=STRING,
+        changed_top_10=BOOL,
+        overlap_10=FLOAT64,
+        rbo=FLOAT64,
+        kendall_tau=optional(FLOAT64),
+        largest_move=INT32,
+        largest_move_passage=optional(STRING),
+        score_shift=FLOAT64,
     ),
 }
 
 
 # What only an experiment has; its results are rows of the tables above, with its name as series.
 EXPERIMENT_TABLES: dict[str, pa.Schema] = {
-    "experiments": pa.schema(
-        [
-            pa.field("series", pa.string(), nullable=False),
-            pa.field("run_date", pa.date32(), nullable=False),
-            pa.field("question", pa.string(), nullable=False),
-            pa.field("baseline", pa.string(), nullable=False),
-            pa.field("fingerprint", pa.string(), nullable=False),
-            pa.field("config", pa.string(), nullable=False),  # JSON of the experiment
-            pa.field("concluded_at", pa.timestamp("us"), nullable=False),  # UTC
-        ]
+    "experiments": table(
+        series=STRING,
+        run_date=DATE,
+        question=STRING,
+        baseline=STRING,
+        fingerprint=STRING,
+        config=STRING,  # JSON of the experiment
+        concluded_at=TIME,  # UTC
     ),
-    "experiment_cells": pa.schema(
-        [
-            pa.field("series", pa.string(), nullable=False),
-            pa.field("run_date", pa.date32(), nullable=False),
-            pa.field("collection", pa.string(), nullable=False),
-            pa.field("arm", pa.string(), nullable=False),
-            pa.field("arm_hash", pa.string()),  # null: it has no results
-            pa.field("variant", pa.string(), nullable=False),
-            pa.field("place", pa.int32(), nullable=False),  # in the grid
-            pa.field("reason", pa.string()),  # why it has no results
-            pa.field("ranked_at", pa.timestamp("us")),  # UTC
-        ]
+    "experiment_cells": table(
+        series=STRING,
+        run_date=DATE,
+        collection=STRING,
+        arm=STRING,
+        arm_hash=optional(STRING),  # null: it has no results
+        variant=STRING,
+        place=INT32,  # in the grid
+        reason=optional(STRING),  # why it has no results
+        ranked_at=optional(TIME),  # UTC
     ),
     "comparisons": DERIVED_TABLES["comparisons"],
 }
