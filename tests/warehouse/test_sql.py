@@ -132,7 +132,8 @@ def test_variants_of_an_experiment_stand_beside_their_costs(
     assert [(r["variant"], r["cells"]) for r in found] == [("base", 1), ("seeds", 2)]
     base, seeds = found
     assert base["delta"] is None
-    assert (seeds["lowest_cell"], seeds["highest_cell"]) == (0.4, 0.6)
+    assert seeds["lowest_cell"] == pytest.approx(0.4)
+    assert seeds["highest_cell"] == pytest.approx(0.6)
     assert seeds["value"] == pytest.approx(0.5)
     assert seeds["delta"] == pytest.approx(0.2)
     assert seeds["seconds_a_query"] == pytest.approx(2.0)
