@@ -2,9 +2,11 @@
 
 import tomllib
 from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, metadata
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from tests.needs import PROJECT
@@ -60,3 +62,25 @@ def test_a_pin_that_does_not_fit_is_found() -> None:
 def test_no_package_is_pinned_twice() -> None:
     names = [canonicalize_name(Requirement(pin).name) for pin in pinned()]
     assert len(names) == len(set(names))
+
+
+def refusing_pythons(requires_python: str) -> list[str]:
+    """First patch releases, as distributions ship them, of our Pythons that a package refuses."""
+    supported = SpecifierSet(requires_python)
+    return [python for python in ("3.11.0", "3.12.0", "3.13.0") if python not in supported]
+
+
+def test_every_pin_installs_on_the_first_patch_release_of_each_python() -> None:
+    refused = {}
+    for pin in map(Requirement, pinned()):
+        try:
+            requires_python = metadata(pin.name).get("Requires-Python", "")
+        except PackageNotFoundError:  # another Python's, or another platform's
+            continue
+        if pythons := refusing_pythons(requires_python):
+            refused[pin.name] = pythons
+    assert refused == {}
+
+
+def test_a_package_that_wants_a_later_patch_release_is_seen() -> None:
+    assert refusing_pythons(">=3.11.5") == ["3.11.0"]
