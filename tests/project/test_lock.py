@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, metadata
+from importlib.metadata import distributions
 
 import pytest
 from packaging.requirements import Requirement
@@ -71,14 +71,13 @@ def refusing_pythons(requires_python: str) -> list[str]:
 
 
 def test_every_pin_installs_on_the_first_patch_release_of_each_python() -> None:
-    refused = {}
-    for pin in map(Requirement, pinned()):
-        try:
-            requires_python = metadata(pin.name).get("Requires-Python", "")
-        except PackageNotFoundError:  # another Python's, or another platform's
-            continue
-        if pythons := refusing_pythons(requires_python):
-            refused[pin.name] = pythons
+    pins = {canonicalize_name(Requirement(pin).name) for pin in pinned()}
+    refused = {
+        name: pythons
+        for package in distributions()
+        if (name := canonicalize_name(package.metadata["Name"])) in pins
+        and (pythons := refusing_pythons(package.metadata.get("Requires-Python", "")))
+    }
     assert refused == {}
 
 
