@@ -2,7 +2,8 @@
 
 In: pyproject.toml (dependencies and both extras), a package index.
 Out: requirements.lock, one `name==version` a line, for every supported Python: a package
-that only some of them need carries a `python_version` marker.
+that only some of them need carries a `python_version` marker. In pyproject.toml, lower bounds
+become the minor versions that were locked: what nobody has run is not promised.
 
 torch is pinned without its local version (`+cpu`, `+cu130`) and without its CUDA packages,
 so that each machine gets the build that its own index offers under that version.
@@ -50,7 +51,20 @@ def main() -> None:
         if not CUDA.match(name)
     ]
     (PROJECT / "requirements.lock").write_text(HEADER + "\n".join(lines) + "\n")
+    raise_lower_bounds({name: package["version"] for name, package in packages.items()})
     print(f"requirements.lock: {len(lines)} packages")
+
+
+def raise_lower_bounds(versions: dict[str, str]) -> None:
+    """Write the locked minor versions into pyproject.toml as lower bounds of dependencies."""
+    path = PROJECT / "pyproject.toml"
+
+    def raised(match: re.Match[str]) -> str:
+        version = versions[canonicalize_name(match["name"].partition("[")[0])]
+        return f"{match['name']}>={'.'.join(version.partition('+')[0].split('.')[:2])}"
+
+    pattern = r'(?<=^    ")(?P<name>[\w.\[,\]-]+)>=[\d.]+'
+    path.write_text(re.sub(pattern, raised, path.read_text(), flags=re.MULTILINE))
 
 
 def fresh_environment(folder: Path, wanted: list[str]) -> list[str]:

@@ -47,6 +47,16 @@ def test_every_pin_fits(where: str) -> None:
     assert misfits(asked_for()[where], pinned()) == []
 
 
+@pytest.mark.parametrize("where", ["dependencies", "cluster", "dev"])
+def test_lower_bounds_are_what_was_run(where: str) -> None:
+    """The lock's minor versions: an older one is a guess."""
+    pins = {canonicalize_name(p.name): p for p in map(Requirement, pinned())}
+    for requirement in map(Requirement, asked_for()[where]):
+        (locked,) = pins[canonicalize_name(requirement.name)].specifier
+        minor = ".".join(locked.version.split(".")[:2])
+        assert f">={minor}" in str(requirement.specifier).split(","), requirement
+
+
 def test_no_part_of_pyproject_is_forgotten() -> None:
     assert set(asked_for()) == {"dependencies", "cluster", "dev", "hold"}
 
