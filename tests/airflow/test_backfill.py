@@ -46,9 +46,10 @@ def test_results_are_filed_under_each_runs_date(real_airflow, tmp_path: Path) ->
     dates = ["--from-date", "2026-01-01", "--to-date", "2026-01-02T23:59:00"]
     again = ["--reprocess-behavior", "completed", "--dag-run-conf", json.dumps(conf)]
     trigger = ["dags", "trigger", NIGHTLY, "--conf", json.dumps(conf)]
-    backfill, dated, undated, unknown = commands(
+    # By itself: Airflow's backfill gives up where another writer comes between its steps.
+    (backfill,) = commands(airflow, ["backfill", "create", "--dag-id", NIGHTLY, *dates, *again])
+    dated, undated, unknown = commands(
         airflow,
-        ["backfill", "create", "--dag-id", NIGHTLY, *dates, *again],
         [*trigger, "--logical-date", "2026-01-05"],
         trigger,
         ["no-such-command"],

@@ -10,6 +10,7 @@ import pytest
 from tests.airflow.kill_trials import trials
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.airflow
 def test_whatever_is_killed_the_tables_are_those_of_an_undisturbed_night(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_sizes_that_cannot_be_measured_are_refused(sizes: tuple[int, ...]) -> No
         check_sizes(sizes)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_nights_of_two_sizes_are_measured_stage_by_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

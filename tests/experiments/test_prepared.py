@@ -93,6 +93,7 @@ def test_every_cell_of_a_prepared_experiment_runs(tmp_path: Path, name: str) -> 
         assert [v.cells for v in on.variants if v.name == "shuffled"] == [3]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_checkpoint_is_trained_for_each_embedder_and_ranks_all_collections(world: World) -> None:
     values = ExperimentFile.read("embedders").model_dump()

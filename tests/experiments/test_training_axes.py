@@ -47,6 +47,7 @@ def variants(plan: ExperimentPlan) -> list[Variant]:
     return on.variants
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_parts_of_a_recipe_are_trained_and_measured_side_by_side(world: World) -> None:
     plan = run("ablation", world, world.development, data_queries="collection", rank_num_layers=3)

@@ -108,17 +108,18 @@ KILL_AFTER = {
     "index": ("indexes", "passages"),
     "rerank": ("rankings", "queries"),
 }
+MARKS = {"embed": pytest.mark.long, "index": pytest.mark.long}
 
 
-@pytest.mark.parametrize(("kind", "table"), KILL_AFTER.values(), ids=KILL_AFTER)
+@pytest.mark.parametrize("stage", [pytest.param(s, marks=MARKS.get(s, ())) for s in KILL_AFTER])
 def test_a_server_killed_in_the_middle_costs_a_retry_and_nothing_else(
     spec: str,
-    kind: str,
-    table: str,
+    stage: str,
     rclone: Rclone,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    kind, table = KILL_AFTER[stage]
     local = on(None, tmp_path / "local", monkeypatch)
     night = small_night(spec, shards=4)
     run_night(night)

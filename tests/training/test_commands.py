@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from perank_tasks.perank import PERank
 from tests.small import GOLDEN, write_collection
 
@@ -19,6 +21,7 @@ def perank(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_from_a_collection_to_a_checkpoint(base: Path, cache: Path, tmp_path: Path) -> None:
     spec = write_collection(tmp_path / "topics")
     made = [

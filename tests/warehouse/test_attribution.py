@@ -165,6 +165,7 @@ class Stemmer:
 """
 
 
+@pytest.mark.long
 def test_another_release_of_a_library_that_ranks_otherwise_is_judged_and_named(
     spec: str, tmp_path: Path
 ) -> None:
