@@ -8,20 +8,23 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from perank_tasks.artifacts.manifest import Manifest, Part
-from perank_tasks.artifacts.storage import MANIFEST, REMEDY, File, Storage
+from perank_tasks.artifacts.storage.base import MANIFEST, REMEDY, File, Storage
 from perank_tasks.errors import ArtifactError, StorageError
 from perank_tasks.support.files import storage_errors
 
 if TYPE_CHECKING:
     from perank_tasks.artifacts.store import Store
+
+T = TypeVar("T")
 
 _STATS = b"perank.stats"
 
@@ -88,7 +91,7 @@ class Artifact:
         if self._manifest is None:
             (content,) = self.storage.read([self.manifest_key])
             if content is None:
-                raise self._unreadable("there is no such file")
+                raise self._broken(f"{self.place} has no {MANIFEST}")
             self._manifest = self.parse(content)
         return self._manifest
 
@@ -101,13 +104,13 @@ class Artifact:
         try:
             self._manifest = Manifest.parse(content)
         except (ValueError, TypeError, KeyError) as error:
-            raise self._unreadable(error) from error
+            raise self._broken(f"{self.place}/{MANIFEST} cannot be read ({error})") from error
         return self._manifest
 
-    def _unreadable(self, why: object) -> ArtifactError:
+    def _broken(self, what: str) -> ArtifactError:
         return ArtifactError(
-            f"{self.place}/{MANIFEST} cannot be read ({why}). Remove the folder {self.place} and "
-            "run the stage that makes it again."
+            f"{what}. Remove the folder {self.place} and run the stage that makes it again; "
+            "everything else is reused."
         )
 
     def has_part(self, table: str, shard: int = 0) -> bool:
@@ -171,7 +174,7 @@ class Artifact:
         files = [file for file in self.manifest.files if file.name.startswith(f"{folder}/")]
         path = self.storage.fetch(self.reference, files) / folder
         if not path.is_dir():
-            raise self._lacking(f"folder {folder}")
+            raise self._broken(f"{self.reference} has no folder {folder}")
         return path
 
     def publish(
@@ -199,7 +202,15 @@ class Artifact:
         final = self if key is None else self._sibling(key)
         if final.use():
             return final.reference
-        sizes = self._check_parts(expected)
+        parts = [_part(table, shard) for table, n in expected.items() for shard in range(n)]
+        sizes = self.storage.sizes(self.reference)
+        missing = [part.removesuffix(".parquet") for part in parts if part not in sizes]
+        if missing:
+            raise ArtifactError(
+                f"{self.reference} lacks {len(missing)} of {len(parts)} parts: "
+                f"{', '.join(missing[:10])}{' …' if len(missing) > 10 else ''}. "
+                "Run the stage again; the parts that are there are kept."
+            )
         content: dict[str, Any] = {
             "inputs": inputs,
             "config": config,
@@ -209,45 +220,27 @@ class Artifact:
         if self.storage is not final.storage:  # a draft that lies apart
             final.storage.take(self.folder, final.reference)
             return final.publish(expected=expected, **content)
-        parts = [_part(table, shard) for table, n in expected.items() for shard in range(n)]
-        others = [name for name in sizes if "/" in name]
+
+        def describe(name: str) -> Part | File:
+            sha256 = self.storage.sha256(self._key(name))
+            if name not in parts:
+                return File(name, sizes[name], sha256)
+            footer = self.storage.footer(self._key(name))
+            part = name.removesuffix(".parquet")
+            return Part(part, footer.num_rows, sizes[name], sha256, _stats(footer))
+
+        described = self.storage.map(describe, [*parts, *(n for n in sizes if "/" in n)])
         manifest = Manifest(
             reference=final.reference,
             created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
             **content,
-            parts=self.storage.map(lambda name: self._describe(name, sizes[name]), parts),
-            files=self.storage.map(
-                lambda name: File(name, sizes[name], self.storage.sha256(self._key(name))), others
-            ),
+            parts=[entry for entry in described if isinstance(entry, Part)],
+            files=[entry for entry in described if isinstance(entry, File)],
         )
         self.storage.create(self.manifest_key, manifest.encode())
         if final is not self:
             final.storage.take(self.folder, final.reference)
         return final.reference
-
-    def _check_parts(self, expected: dict[str, int]) -> dict[str, int]:
-        """Bytes of every file by its name; ArtifactError where a part is not among them."""
-        sizes = self.storage.sizes(self.reference)
-        parts = [_part(table, shard) for table, n in expected.items() for shard in range(n)]
-        missing = [part.removesuffix(".parquet") for part in parts if part not in sizes]
-        if missing:
-            raise ArtifactError(
-                f"{self.reference} lacks {len(missing)} of {len(parts)} parts: "
-                f"{', '.join(missing[:10])}{' …' if len(missing) > 10 else ''}. "
-                "Run the stage again; the parts that are there are kept."
-            )
-        return sizes
-
-    def _describe(self, name: str, size: int) -> Part:
-        key = self._key(name)
-        footer = self.storage.footer(key)
-        return Part(
-            name=name.removesuffix(".parquet"),
-            rows=footer.num_rows,
-            bytes=size,
-            sha256=self.storage.sha256(key),
-            stats=_stats(footer),
-        )
 
     def part_stats(self, table: str, shard: int) -> dict[str, Any]:
         """What the writer of a part measured."""
@@ -262,10 +255,7 @@ class Artifact:
     ) -> pa.Table:
         """Rows of one table, parts in order; `shard` for a single part."""
         data = self.dataset(table, shard)
-        with self._whole():
-            return self.storage.scanned(
-                self.reference, lambda: data.to_table(columns=columns, filter=where)
-            )
+        return self._ask(lambda *_: data.to_table(columns=columns, filter=where))
 
     def batches(
         self,
@@ -285,32 +275,26 @@ class Artifact:
         """
         if shard is not None:
             names = [_part(table, shard)]
-            lost = [] if self.has_part(table, shard) else names
+            missing = [] if self.has_part(table, shard) else names
         else:
             names = [f"{part.name}.parquet" for part in self.manifest.parts_of(table)]
             sizes = self.storage.sizes(self.reference)
-            lost = [name for name in names if name not in sizes]
-        if lost or not names:
-            raise self._lacking(", ".join(lost) or f"table {table!r}")
-        with self._whole():
-            return self.storage.parquet([self._key(name) for name in names])
+            missing = [name for name in names if name not in sizes]
+        if missing or not names:
+            what = ", ".join(missing) or f"table {table!r}"
+            raise self._broken(f"{self.reference} has no {what}")
 
-    @contextmanager
-    def _whole(self) -> Iterator[None]:
-        """Say of a file that is no Parquet whose it is and what to do."""
+        def opened(system: pafs.FileSystem, path: str) -> ds.Dataset:
+            return ds.dataset([f"{path}/{n}" for n in names], filesystem=system, format="parquet")
+
+        return self._ask(opened)
+
+    def _ask(self, request: Callable[[pafs.FileSystem, str], T]) -> T:
+        """What pyarrow reads in the folder; says of a file that is no Parquet whose it is."""
         try:
-            yield
+            return self.storage.ask(self.reference, request)
         except pa.ArrowInvalid as error:
-            raise ArtifactError(
-                f"{self.reference} holds a damaged file: {error}. Remove {self.place} and run the "
-                "night again: it is made again, and everything else is found."
-            ) from error
-
-    def _lacking(self, what: str) -> ArtifactError:
-        return ArtifactError(
-            f"{self.reference} has no {what}. Remove {self.place} and run the stage that makes it "
-            "again."
-        )
+            raise self._broken(f"{self.reference} holds a damaged file: {error}") from error
 
     def discard(self) -> None:
         """Remove the folder and everything in it, if that can be done."""

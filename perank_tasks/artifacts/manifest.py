@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from perank_tasks.artifacts.storage import File
+from perank_tasks.artifacts.storage.base import File
 
 
 @dataclass(frozen=True)

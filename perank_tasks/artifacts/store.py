@@ -19,7 +19,7 @@ from typing import Any
 
 from perank_tasks.artifacts.artifact import Artifact
 from perank_tasks.artifacts.manifest import Manifest
-from perank_tasks.artifacts.storage import MANIFEST, Contents, Storage
+from perank_tasks.artifacts.storage.base import MANIFEST, Contents, Storage
 from perank_tasks.artifacts.storage.local import LocalStorage
 from perank_tasks.config import stable_hash
 from perank_tasks.errors import ArtifactError
@@ -81,7 +81,7 @@ class Store:
         if not artifact.use():
             raise ArtifactError(
                 f"The artifact {reference} is not in {self.root} or was never finished. "
-                "Run the stage that makes it again; it goes on from the parts that are whole."
+                "Run the stage that makes it again; it resumes from the parts that are whole."
             )
         return artifact
 

@@ -99,13 +99,10 @@ def _open_files(spec: _Spec) -> Collection:
     if not spec.rest:
         raise ConfigError(f"collection {spec.text!r}: expected a folder, as in files:/data/scifact")
     folder = to_path(spec.rest, f"collection {spec.text!r}")
-    if isinstance(folder, S3Path):
-        own_name = folder.name or folder.uri.bucket
-    else:
-        own_name = folder.resolve().name
     return FilesCollection(
         folder=folder,
-        name=spec.options.get("name") or own_name,
+        name=spec.options.get("name")
+        or (folder if isinstance(folder, S3Path) else folder.resolve()).name,
         qrels=spec.options.get("qrels"),
         run=spec.options.get("run"),
         relevance_level=spec.relevance_level or 1,

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from perank_tasks.errors import ConfigError
 from perank_tasks.models.variants import ModelVariant, make_variant
-from perank_tasks.support.files import making_folder
+from perank_tasks.support.files import file_sha256, making_folder
 
 log = logging.getLogger(__name__)
 
@@ -125,12 +125,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
 def looks_like_hub_id(name: str) -> bool:
     """Whether `name` has the form `owner/name`."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None
-
-
-def file_sha256(path: Path) -> str:
-    """The file's sha256 in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_hash(folder: Path, *, salt: str = "") -> str:
