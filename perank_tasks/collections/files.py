@@ -25,6 +25,7 @@ are `CollectionError` with file and line.
 
 import logging
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import NamedTuple
@@ -126,29 +127,12 @@ class FilesCollection:
                 f"{folders[0]}: neither BEIR nor TREC layout: found no "
                 f"{' and no '.join(missing)}{_listing(folders[0])}"
             )
-        return _Layout(
-            snapshot_date=snapshot_date,
-            passages=passages,
-            queries=queries,
-            qrels=self._find_qrels(folders),
-            run=_find_named(folders, self.run, "run") if self.run else None,
-        )
-
-    def _find_qrels(self, folders: list[AnyPath]) -> AnyPath | None:
         if self.qrels:
-            return _find_named(folders, self.qrels, "qrels")
-        if file := _find_one(folders, QRELS_FILES):
-            return file
-        for folder in folders:
-            names = sorted(file.name for file in (folder / "qrels").glob("*.tsv"))
-            if len(names) > 1 and "test.tsv" not in names:
-                raise CollectionError(
-                    f"{folder / 'qrels'}: holds {', '.join(names)} and no test.tsv; choose one "
-                    f"with qrels=qrels/{names[0]}"
-                )
-            if names:
-                return folder / "qrels" / ("test.tsv" if "test.tsv" in names else names[0])
-        return None
+            qrels: AnyPath | None = _find_named(folders, self.qrels, "qrels")
+        else:
+            qrels = _find_one(folders, QRELS_FILES) or _find_split(folders)
+        run = _find_named(folders, self.run, "run") if self.run else None
+        return _Layout(snapshot_date, passages, queries, qrels, run)
 
 
 def choose_snapshot(folder: AnyPath, as_of: date) -> date | None:
@@ -170,12 +154,11 @@ def choose_snapshot(folder: AnyPath, as_of: date) -> date | None:
 
 
 def _date_of(snapshot: AnyPath) -> date:
-    # date.fromisoformat takes 20250131 and 2025-W05-5 too, whose folder is then not found.
-    try:
-        if snapshot.is_dir() and re.fullmatch(r"dt=\d{4}-\d\d-\d\d", snapshot.name):
-            return date.fromisoformat(snapshot.name.removeprefix("dt="))
-    except ValueError:
-        pass
+    name = snapshot.name.removeprefix("dt=")
+    with suppress(ValueError):
+        day = date.fromisoformat(name)
+        if day.isoformat() == name:  # 20250131 and 2025-W05-5 are dates, too
+            return day
     raise CollectionError(
         f"{snapshot}: expected a folder named dt=YYYY-MM-DD; rename it, or move it elsewhere"
     )
@@ -184,21 +167,21 @@ def _date_of(snapshot: AnyPath) -> date:
 def _judged(queries: list[Query], judgements: list[Judgement], layout: _Layout) -> list[Query]:
     """The queries of the split that was chosen."""
     judged = {judgement.query_id for judgement in judgements}
-    kept = [query for query in queries if query.query_id in judged]
-    if not kept:
+    chosen = [query for query in queries if query.query_id in judged]
+    if not chosen:
         raise CollectionError(
             f"{layout.qrels}: judges none of the queries in {layout.queries}; expected the "
-            f"same identifiers; found {sorted(judged)[0]!r}, say"
+            f"same identifiers; found {min(judged)!r}, say"
         )
-    if len(kept) < len(queries):
+    if left_out := len(queries) - len(chosen):
         log.warning(
             "%d of %d queries are left out: %s does not judge them; qrels=FILE chooses "
             "another split",
-            len(queries) - len(kept),
+            left_out,
             len(queries),
             layout.qrels,
         )
-    return kept
+    return chosen
 
 
 def _find_one(folders: list[AnyPath], names: tuple[str, ...]) -> AnyPath | None:
@@ -225,9 +208,26 @@ def _find_named(folders: list[AnyPath], name: str, option: str) -> AnyPath:
     raise CollectionError(f"{option}={name}: no such file in {looked_in}{_listing(folders[0])}")
 
 
+def _find_split(folders: list[AnyPath]) -> AnyPath | None:
+    """The judgements that BEIR's folder of them holds for the test, or all there are."""
+    for folder in (folder / "qrels" for folder in folders):
+        names = sorted(file.name for file in folder.glob("*.tsv"))
+        if len(names) > 1 and "test.tsv" not in names:
+            raise CollectionError(
+                f"{folder}: holds {', '.join(names)} and no test.tsv; choose one with "
+                f"qrels=qrels/{names[0]}"
+            )
+        if names:
+            return folder / ("test.tsv" if "test.tsv" in names else names[0])
+    return None
+
+
 def _listing(folder: AnyPath) -> str:
-    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    if not names:
+    if not folder.is_dir():
+        return "; it is no folder"
+    paths = sorted(folder.iterdir(), key=lambda path: path.name)
+    if not paths:
         return "; the folder is empty"
-    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return f"; there is {', '.join(names[:12])}{more}"
+    names = [path.name + "/" * path.is_dir() for path in paths[:12]]
+    more = f" and {len(paths) - 12} more" if len(paths) > 12 else ""
+    return f"; there is {', '.join(names)}{more}"

@@ -6,7 +6,7 @@
                text, without a header
     qrels      TREC's columns, or BEIR's three under a header: see `trec.read_qrels`
 
-Texts have no NUL and no lone surrogates. All errors are `CollectionError` with file and line.
+What a row must hold is for `rows` to say. All errors are `CollectionError` with file and line.
 """
 
 from array import array
@@ -26,8 +26,8 @@ from perank_tasks.collections.lines import (
     text_lines,
 )
 from perank_tasks.collections.records import Judgement, Passage, Query
+from perank_tasks.collections.rows import Row, only_once, to_identifier, to_passage, to_queries
 from perank_tasks.errors import CollectionError
-from perank_tasks.support.text import clean_text
 
 ID_KEYS = ("_id", "id", "passage_id", "docid")
 QUERY_ID_KEYS = ("_id", "id", "query_id", "qid")
@@ -46,43 +46,34 @@ def read_passages(path: AnyPath) -> Iterator[Passage]:
     # A set of 10 million identifiers takes 1 GB; their 8-byte hashes in an array 80 MB.
     # Two different identifiers with one hash are possible, so the file has the last word.
     hashes = array("Q")
-    for record in _passage_records(path):
-        passage_id = _identifier(record, ID_KEYS)
-        hashes.append(_hash(passage_id))
-        text = _text(record, TEXT_KEYS)
-        title = _text(record, ("title",), required=False)
-        if not title.strip() and not text.strip():
+    for row in _passage_rows(path):
+        passage = to_passage(row)
+        if passage is None:
             raise CollectionError(
-                f"{record.where}: passage {passage_id!r} has no text; expected one in "
+                f"{row.where}: passage {row.identifier!r} has no text; expected one in "
                 f"{_either(TEXT_KEYS)}. Fill it in or remove the passage"
             )
-        yield Passage(passage_id, text, title or None)
+        hashes.append(_hash(passage.passage_id))
+        yield passage
     if not hashes:
         raise CollectionError(f"{path}: the file is empty; expected one passage a line")
     ordered = np.sort(np.frombuffer(hashes, dtype=np.uint64))
     if repeated := {int(value) for value in ordered[1:][ordered[1:] == ordered[:-1]]}:
-        _refuse_duplicates(path, repeated)
+        seen: dict[str, str] = {}
+        for row in _passage_rows(path):
+            passage_id = to_identifier(row)
+            if _hash(passage_id) in repeated:
+                only_once(seen, passage_id, "passage", row.where)
 
 
-def _passage_records(path: AnyPath) -> Iterator[Record]:
+def _passage_rows(path: AnyPath) -> Iterator[Row]:
     if path.suffix == ".parquet":
-        return parquet_records(path, {*ID_KEYS, *TEXT_KEYS, "title"})
-    return json_records(path)
-
-
-def _refuse_duplicates(path: AnyPath, suspects: set[int]) -> None:
-    """Read the file again and raise where an identifier, not just its hash, comes twice."""
-    seen: dict[str, str] = {}
-    for record in _passage_records(path):
-        passage_id = _identifier(record, ID_KEYS)
-        if _hash(passage_id) not in suspects:
-            continue
-        first_where = seen.setdefault(passage_id, record.where)
-        if first_where != record.where:
-            raise CollectionError(
-                f"{record.where}: passage {passage_id!r} is in {first_where} already; "
-                "rename or remove one of the two"
-            )
+        records = parquet_records(path, {*ID_KEYS, *TEXT_KEYS, "title"})
+    else:
+        records = json_records(path)
+    for record in records:
+        title = None if record.values.get("title") is None else _text(record, ("title",))
+        yield Row(record.where, _identifier(record, ID_KEYS), _text(record, TEXT_KEYS), title)
 
 
 def _hash(identifier: str) -> int:
@@ -96,34 +87,18 @@ def read_queries(path: AnyPath) -> list[Query]:
         CollectionError: no queries, a malformed line, an identifier that comes twice, or
             a query without text.
     """
-    queries: list[Query] = []
-    seen: dict[str, str] = {}
-    for where, query_id, text in _tsv_rows(path) if path.suffix == ".tsv" else _json_rows(path):
-        text = text.strip()
-        if not query_id or not text:
-            missing = "text" if query_id else "identifier"
-            raise CollectionError(
-                f"{where}: the query {query_id or text!r} has no {missing}; "
-                "expected both; fill it in or remove the line"
-            )
-        first_where = seen.setdefault(query_id, where)
-        if first_where != where:
-            raise CollectionError(
-                f"{where}: query {query_id!r} is in {first_where} already; rename or remove one"
-            )
-        queries.append(Query(query_id, text))
+    queries = to_queries(_tsv_rows(path) if path.suffix == ".tsv" else _json_rows(path))
     if not queries:
         raise CollectionError(f"{path}: the file is empty; expected one query a line")
     return queries
 
 
-def _json_rows(path: AnyPath) -> Iterator[tuple[str, str, str]]:
-    """(where, identifier, text) of each query."""
+def _json_rows(path: AnyPath) -> Iterator[Row]:
     for record in json_records(path):
-        yield record.where, _identifier(record, QUERY_ID_KEYS), _text(record, ("text",))
+        yield Row(record.where, _identifier(record, QUERY_ID_KEYS), _text(record, ("text",)))
 
 
-def _tsv_rows(path: AnyPath) -> Iterator[tuple[str, str, str]]:
+def _tsv_rows(path: AnyPath) -> Iterator[Row]:
     """The same of a TREC topics file."""
     for number, line in text_lines(path):
         where = f"{path}, line {number}"
@@ -133,7 +108,7 @@ def _tsv_rows(path: AnyPath) -> Iterator[tuple[str, str, str]]:
                 f"{where}: expected a query's identifier, a tab and its text; found no tab "
                 f"in {shortened(line)}"
             )
-        yield where, query_id.strip(), text
+        yield Row(where, query_id, text)
 
 
 def read_judgements(path: AnyPath) -> list[Judgement]:
@@ -152,42 +127,24 @@ def read_judgements(path: AnyPath) -> list[Judgement]:
 
 
 def _identifier(record: Record, keys: tuple[str, ...]) -> str:
-    value = _first(record, keys)
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str) or not value.strip():
-        actual = _keys_of(record) if value is None else repr(value)
-        raise CollectionError(
-            f"{record.where}: expected an identifier, a string or an integer, in "
-            f"{_either(keys)}; found {actual}"
-        )
-    identifier = clean_text(value).strip()
-    if len(identifier.split()) != 1:
-        raise CollectionError(
-            f"{record.where}: expected an identifier without white space, which TREC files "
-            f"separate columns by; found {identifier!r}"
-        )
-    return identifier
+    return str(_value(record, keys, (str, int), "an identifier, a string or an integer,"))
 
 
-def _text(record: Record, keys: tuple[str, ...], required: bool = True) -> str:
-    value = _first(record, keys)
-    if value is None and not required:
-        return ""
-    if not isinstance(value, str):
-        actual = _keys_of(record) if value is None else repr(value)
-        raise CollectionError(
-            f"{record.where}: expected a string in {_either(keys)}; found {actual}"
-        )
-    return clean_text(value)
+def _text(record: Record, keys: tuple[str, ...]) -> str:
+    return str(_value(record, keys, (str,), "a string"))
 
 
-def _first(record: Record, keys: tuple[str, ...]) -> Any:
-    return next((record.values[key] for key in keys if record.values.get(key) is not None), None)
-
-
-def _keys_of(record: Record) -> str:
-    return "only " + (", ".join(sorted(record.values)) or "an empty object")
+def _value(record: Record, keys: tuple[str, ...], types: tuple[type, ...], expected: str) -> Any:
+    """The first of these keys' values that is there."""
+    values = record.values
+    value = next((values[key] for key in keys if values.get(key) is not None), None)
+    if type(value) in types:
+        return value
+    if value is None:
+        actual = "only " + (", ".join(sorted(values)) or "an empty object")
+    else:
+        actual = repr(value)
+    raise CollectionError(f"{record.where}: expected {expected} in {_either(keys)}; found {actual}")
 
 
 def _either(keys: tuple[str, ...]) -> str:

@@ -1,7 +1,7 @@
 """Collection `pydocs`: the Python standard library's own documentation, as installed.
 
 In: the interpreter that runs this (nothing is downloaded or copied), and beside this file
-`pydocs_data/queries.tsv` and, once there are judgements, `pydocs_data/qrels.tsv`.
+`pydocs_data/queries.tsv` and `pydocs_data/qrels.tsv`.
 Out: one passage for every distinct docstring of a public module, class, function, method
 or property, and the language reference's topics cut into passages of at most 200 words.
 
@@ -28,7 +28,7 @@ from datetime import date
 from pathlib import Path
 
 from perank_tasks.collections.formats import read_queries
-from perank_tasks.collections.records import CollectionData, Judgement, Passage
+from perank_tasks.collections.records import CollectionData, Passage
 from perank_tasks.collections.trec import read_qrels
 from perank_tasks.errors import CollectionError
 from perank_tasks.support.text import clean_text
@@ -83,7 +83,7 @@ class PydocsCollection:
             name=self.name,
             passages=iter(passages(documentation)),
             queries=read_queries(DATA / "queries.tsv"),
-            judgements=read_judgements(DATA / "qrels.tsv"),
+            judgements=read_qrels(DATA / "qrels.tsv"),
             relevance_level=RELEVANCE_LEVEL,
         )
 
@@ -189,15 +189,6 @@ def sections(text: str) -> Iterator[tuple[str, list[str]]]:
             paragraphs.extend(_short_enough(lines))
     if paragraphs:
         yield heading, paragraphs
-
-
-def read_judgements(path: Path) -> list[Judgement]:
-    """Judgements of a five-column `qrels.tsv`; none where there is no such file yet.
-
-    Raises:
-        CollectionError: a line is malformed or lacks the hash of the text that was judged.
-    """
-    return read_qrels(path, hashed=True) if path.exists() else []
 
 
 def _short_enough(lines: list[str]) -> Iterator[str]:

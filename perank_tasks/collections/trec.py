@@ -101,11 +101,10 @@ def write_run(path: Path, lines: Iterable[RunLine], tag: str) -> None:
         temporary.write_text("".join(written), encoding="utf-8", newline="\n")
 
 
-def read_qrels(path: AnyPath, *, hashed: bool = False) -> list[Judgement]:
+def read_qrels(path: AnyPath) -> list[Judgement]:
     """Lines of a qrels file in the file's order; an empty file holds no judgement.
 
-    The first line says whether it is TREC's or BEIR's. With `hashed`, every line must have the
-    fifth column.
+    The first line says whether it is TREC's or BEIR's.
 
     Raises:
         CollectionError: the file is missing or unreadable, has a malformed line or judges a
@@ -121,17 +120,15 @@ def read_qrels(path: AnyPath, *, hashed: bool = False) -> list[Judgement]:
         if is_beir:
             judgement = _from_beir(path, number, line)
         else:
-            judgement = _from_trec(path, number, line.split(), hashed)
+            judgement = _from_trec(path, number, line.split())
         _note_pair(path, seen, judgement.query_id, judgement.passage_id, number)
         judgements.append(judgement)
     return judgements
 
 
-def _from_trec(path: AnyPath, number: int, fields: list[str], hashed: bool) -> Judgement:
-    least, expected = 4, f"4 columns, {QRELS_LINE} (and perhaps a text_hash)"
-    if hashed:
-        least, expected = 5, f"5 columns, {QRELS_LINE} text_hash"
-    if not least <= len(fields) <= 5:
+def _from_trec(path: AnyPath, number: int, fields: list[str]) -> Judgement:
+    if len(fields) not in (4, 5):
+        expected = f"4 columns, {QRELS_LINE} (and perhaps a text_hash)"
         raise _malformed(path, number, expected, f"{len(fields)}: {fields}")
     query_id, _, passage_id, grade, *hashes = fields
     if not _INTEGER.fullmatch(grade):

@@ -148,11 +148,6 @@ def test_read_qrels_names_the_line_that_is_wrong(tmp_path: Path, line: str, comp
     assert complaint in str(error.value)
 
 
-def test_read_qrels_can_insist_on_the_hash(tmp_path: Path) -> None:
-    with pytest.raises(CollectionError, match=r"line 1: expected 5 columns"):
-        read_qrels(write(tmp_path / "qrels.tsv", "q1 0 d1 1\n"), hashed=True)
-
-
 judgements = st.builds(
     Judgement,
     identifiers,
