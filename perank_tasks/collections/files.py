@@ -24,7 +24,6 @@ are `CollectionError` with file and line.
 """
 
 import logging
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -34,7 +33,7 @@ from perank_tasks.artifacts.storage.s3_path import AnyPath, to_path
 from perank_tasks.collections.formats import read_judgements, read_passages, read_queries
 from perank_tasks.collections.records import CollectionData, Judgement, Query
 from perank_tasks.collections.trec import read_run
-from perank_tasks.errors import CollectionError, ConfigError
+from perank_tasks.errors import CollectionError
 from perank_tasks.support.s3_uri import SCHEME
 
 PASSAGE_FILES = tuple(
@@ -70,13 +69,6 @@ class FilesCollection:
     qrels: str | None = None
     run: str | None = None
     relevance_level: int = 1
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise ConfigError(
-                f"collection name {self.name!r}: expected letters, digits, '.', '_' and '-'; "
-                f"choose one with files:{self.folder}?name=…"
-            )
 
     def check(self, as_of: date) -> None:
         """Look for all files, and read none.

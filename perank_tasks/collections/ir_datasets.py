@@ -29,7 +29,7 @@ from perank_tasks.artifacts.storage.s3_path import to_path
 from perank_tasks.collections.records import CollectionData, Judgement, Passage, Query, RunLine
 from perank_tasks.collections.rows import Row, to_passage, to_queries
 from perank_tasks.collections.trec import read_run
-from perank_tasks.errors import CollectionError, ConfigError, PerankError
+from perank_tasks.errors import CollectionError, PerankError
 from perank_tasks.support.text import did_you_mean
 
 SCOREDDOCS = "scoreddocs"
@@ -50,14 +50,6 @@ class IrDatasetsCollection:
     name: str
     run: str | None = None
     given_level: int | None = None
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise ConfigError(
-                f"collection ir_datasets:{self.dataset_id}: {self.name!r} is no name; expected an "
-                "id as in ir_datasets:beir/scifact/test, or name= with letters, digits, '.', '_' "
-                "and '-'"
-            )
 
     def check(self, as_of: date) -> None:
         """Look whether the library has such a dataset with passages and queries; fetch nothing.

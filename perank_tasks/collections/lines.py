@@ -8,9 +8,9 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from perank_tasks.artifacts.storage.s3_path import AnyPath
 from perank_tasks.errors import CollectionError
@@ -34,7 +34,8 @@ def text_lines(path: AnyPath) -> Iterator[tuple[int, str]]:
     """
     number = 0
     try:
-        with path.open("rb") as stored, _unpacked(path, stored) as file:
+        with path.open("rb") as stored:
+            file = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored
             for number, raw in enumerate(file, 1):
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 if line.strip():
@@ -50,12 +51,6 @@ def text_lines(path: AnyPath) -> Iterator[tuple[int, str]]:
         ) from error
     except OSError as error:
         raise CollectionError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _unpacked(path: AnyPath, stored: BinaryIO) -> AbstractContextManager[BinaryIO]:
-    if path.suffix == ".gz":
-        return cast("AbstractContextManager[BinaryIO]", gzip.open(stored))
-    return nullcontext(stored)
 
 
 def json_records(path: AnyPath) -> Iterator[Record]:

@@ -4,8 +4,8 @@
     qrels   query_id 0  passage_id grade [text_hash]   grade: an integer, may be negative
             or BEIR's three columns between tabs, under their header
 
-Identifiers hold no white space. A run is read by its scores alone, as trec_eval does: the
-rank column is checked to be a number and otherwise ignored. The fifth qrels column is ours
+Identifiers hold no white space. A run is read by its scores alone, as trec_eval does: nobody
+looks at the rank column. The fifth qrels column is ours
 and optional: the `text_hash` of the passage that was judged. `cut -f1-4` takes it off.
 """
 
@@ -42,16 +42,11 @@ def read_run(path: AnyPath) -> list[RunLine]:
         fields = line.split()
         if len(fields) != 6:
             raise _malformed(path, number, f"6 columns, {RUN_LINE}", f"{len(fields)}: {fields}")
-        query_id, _, passage_id, rank, score_text, _ = fields
-        if not _is_number(rank):
-            raise _malformed(path, number, "a number in column 4, the rank", repr(rank))
-        score = _number(score_text)
-        if not math.isfinite(score):
-            raise _malformed(
-                path, number, "a finite number in column 5, the score", repr(score_text)
-            )
+        query_id, _, passage_id, _, score, _ = fields
+        if not _is_finite(score):
+            raise _malformed(path, number, "a finite number in column 5, the score", repr(score))
         _note_pair(path, seen, query_id, passage_id, number)
-        lines.append(RunLine(query_id, passage_id, score))
+        lines.append(RunLine(query_id, passage_id, float(score)))
     if not lines:
         raise CollectionError(f"{path}: the run is empty; expected lines of the form {RUN_LINE}")
     return lines
@@ -76,9 +71,7 @@ def write_run(path: Path, lines: Iterable[RunLine], tag: str) -> None:
     queries: set[str] = set()
     current, rank, last = None, 0, np.float32(np.inf)
     for number, line in enumerate(lines, 1):
-        _check_token(path, "query_id", line.query_id)
-        _check_token(path, "passage_id", line.passage_id)
-        _note_pair(path, seen, line.query_id, line.passage_id, number)
+        _check_pair(path, seen, line, number)
         if line.query_id != current:
             if line.query_id in queries:
                 raise CollectionError(
@@ -154,9 +147,7 @@ def write_qrels(path: Path, judgements: Iterable[Judgement]) -> None:
     written: list[str] = []
     seen: dict[tuple[str, str], int] = {}
     for number, judgement in enumerate(judgements, 1):
-        _check_token(path, "query_id", judgement.query_id)
-        _check_token(path, "passage_id", judgement.passage_id)
-        _note_pair(path, seen, judgement.query_id, judgement.passage_id, number)
+        _check_pair(path, seen, judgement, number)
         columns = [judgement.query_id, "0", judgement.passage_id, str(judgement.relevance)]
         if judgement.text_hash:
             columns.append(judgement.text_hash)
@@ -175,6 +166,15 @@ def _note_pair(
         )
 
 
+def _check_pair(
+    path: Path, seen: dict[tuple[str, str], int], line: RunLine | Judgement, number: int
+) -> None:
+    """Whether a line can be written."""
+    _check_token(path, "query_id", line.query_id)
+    _check_token(path, "passage_id", line.passage_id)
+    _note_pair(path, seen, line.query_id, line.passage_id, number)
+
+
 def _check_token(path: Path, what: str, token: str) -> None:
     if not token or len(token.split()) != 1 or token != token.strip():
         raise CollectionError(
@@ -183,15 +183,11 @@ def _check_token(path: Path, what: str, token: str) -> None:
         )
 
 
-def _number(text: str) -> float:
+def _is_finite(text: str) -> bool:
     try:
-        return float(text)
+        return math.isfinite(float(text))
     except ValueError:
-        return math.nan
-
-
-def _is_number(text: str) -> bool:
-    return not math.isnan(_number(text))
+        return False
 
 
 def _malformed(path: AnyPath, number: int, expected: str, found: str) -> CollectionError:

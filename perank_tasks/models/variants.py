@@ -70,7 +70,7 @@ class ModelVariant:
 
 
 def make_variant(variant: ModelVariant, base: Path, target: Path) -> None:
-    """Write a variant's folder, all or nothing; one that is there stays.
+    """Write a variant's folder, all or nothing.
 
     Args:
         base: the folder of the model.
@@ -80,8 +80,6 @@ def make_variant(variant: ModelVariant, base: Path, target: Path) -> None:
             `pooling`.
         StorageError: the cache cannot be written.
     """
-    if target.is_dir():
-        return
     if code := repository_code(base):
         raise ConfigError(
             f"the model {variant.base!r} is Python code of its own repository ({code}), which is "
@@ -178,11 +176,11 @@ def _cut(model: Any, layers: int, name: str) -> None:
     import torch
 
     for place, at in ((getattr(model, "encoder", None), "layer"), (model, "layers")):
-        found = getattr(place, at, None)
-        if isinstance(found, torch.nn.ModuleList):
-            if layers > len(found):
-                raise ConfigError(f"the model {name!r}: it has {len(found)} layers")
-            setattr(place, at, found[:layers])
+        stack = getattr(place, at, None)
+        if isinstance(stack, torch.nn.ModuleList):
+            if layers > len(stack):
+                raise ConfigError(f"the model {name!r}: it has {len(stack)} layers")
+            setattr(place, at, stack[:layers])
             model.config.num_hidden_layers = layers
             if isinstance(getattr(model.config, "layer_types", None), list):
                 model.config.layer_types = model.config.layer_types[:layers]

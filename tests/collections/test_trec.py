@@ -43,7 +43,6 @@ def test_read_run_keeps_the_order_of_the_file_and_full_precision(tmp_path: Path)
     [
         ("q1 Q0 d2 2 0.5", "expected 6 columns"),
         ("q1 Q0 d2 2 0.5 a tag", "expected 6 columns"),
-        ("q1 Q0 d2 second 0.5 tag", "the rank; found 'second'"),
         ("q1 Q0 d2 2 high tag", "the score; found 'high'"),
         ("q1 Q0 d2 2 nan tag", "finite number in column 5"),
         ("q1 Q0 d2 2 inf tag", "finite number in column 5"),

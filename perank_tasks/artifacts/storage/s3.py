@@ -92,21 +92,16 @@ class S3Storage(Storage):
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
-        with self._scratch(key) as scratch:
-            yield scratch
-            if scratch.exists():
-                with self.s3.errors(self.root / key):
-                    self._upload(scratch, key, self.s3.client)
-
-    @contextmanager
-    def _scratch(self, key: str) -> Iterator[Path]:
-        """A local file of the same name, which is gone after the block."""
         self._remove_stale()
         parent = self.cache / "up"
         with storage_errors(parent, _REMEDY):
             parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder:
-                yield Path(folder) / PurePosixPath(key).name
+                scratch = Path(folder) / PurePosixPath(key).name
+                yield scratch
+                if scratch.exists():
+                    with self.s3.errors(self.root / key):
+                        self._upload(scratch, key, self.s3.client)
 
     def _upload(self, file: Path, key: str, client: Any) -> None:
         client.upload_file(
@@ -187,23 +182,17 @@ class S3Storage(Storage):
         self._remove_stale()
         with making_folder(folder, _REMEDY) as scratch:
             for file in files:
-                self._fetch(key, file, scratch / file.name)
+                source, target = self.root / key / file.name, scratch / file.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with self.s3.errors(source):
+                    self.s3.client.download_file(source.bucket, source.key, str(target))
+                if (sha256 := file_sha256(target)) != file.sha256:
+                    raise ArtifactError(
+                        f"{source} is not what its manifest says: expected SHA-256 {file.sha256}, "
+                        f"found {sha256}. Remove {self.root / key} and run the stage that makes "
+                        "it again."
+                    )
         return folder
-
-    def _fetch(self, key: str, file: File, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self._download(f"{key}/{file.name}", target)
-        if (sha256 := file_sha256(target)) != file.sha256:
-            raise ArtifactError(
-                f"{self.root / key}/{file.name} is not what its manifest says: expected SHA-256 "
-                f"{file.sha256}, found {sha256}. Remove {self.root / key} and run the stage that "
-                "makes it again."
-            )
-
-    def _download(self, key: str, target: Path) -> None:
-        uri = self.root / key
-        with self.s3.errors(uri):
-            self.s3.client.download_file(uri.bucket, uri.key, str(target))
 
     def remove(self, key: str) -> None:
         names = list(self.files(key))

@@ -69,7 +69,7 @@ def write_sheet(path: Path, collection: str = "pydocs", depth: int = 10) -> None
         snapshot = Store(settings.root).open(newest[0])
         for table in ("queries", "passages", "qrels"):
             warehouse.register(table, snapshot.read(table))
-        pool = warehouse.execute(_POOL, {"collection": collection, "depth": depth})
+        pool = warehouse.sql(_POOL, params={"collection": collection, "depth": depth})
         lines = pool.to_arrow_table().to_pylist()
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     queries = len({line["query_id"] for line in lines})

@@ -65,7 +65,7 @@ def test_an_artifact_is_there_only_once_its_manifest_is(store: Store) -> None:
     assert (first.rows, first.stats, second.stats) == (2, {"seconds": 1.5}, {})
     assert opened.part_stats("t", 0) == {"seconds": 1.5}
     assert first.sha256 == opened.storage.sha256("kind/c/k/t-0000.parquet")
-    assert first.bytes == opened.storage.stat("kind/c/k/t-0000.parquet").bytes
+    assert first.bytes == opened.storage.stat("kind/c/k/t-0000.parquet").size
     assert store.collections("kind") == ["c"]
     assert store.collections("other") == []
 
