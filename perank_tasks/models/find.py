@@ -111,7 +111,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     known names closest to it."""
     names = sorted(known)
     return ConfigError(
-        f"unknown {kind} {name!r}{did_you_mean(name, names) or '.'} Known names: {', '.join(names)}. "
+        f"unknown {kind} {name!r}{did_you_mean(name, names) or '.'} Known names: "
+        f"{', '.join(names)}. "
         "Otherwise give the path of a folder that exists, or a Hugging Face hub id as "
         "'owner/name' (needs the network)."
     )
