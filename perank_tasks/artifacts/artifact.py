@@ -257,16 +257,6 @@ class Artifact:
         data = self.dataset(table, shard)
         return self._ask(lambda *_: data.to_table(columns=columns, filter=where))
 
-    def batches(
-        self,
-        table: str,
-        columns: list[str] | None = None,
-        where: pc.Expression | None = None,
-        shard: int | None = None,
-    ) -> Iterator[pa.RecordBatch]:
-        """The same rows a batch at a time, for tables that need not fit into memory."""
-        yield from self.dataset(table, shard).to_batches(columns=columns, filter=where)
-
     def dataset(self, table: str, shard: int | None = None) -> ds.Dataset:
         """One table as a dataset to scan.
 

@@ -123,13 +123,11 @@ def is_named_by_folder(text: str) -> bool:
 def same_place(text: str, other_text: str) -> bool:
     """Whether two specs name one collection, whatever their options."""
     one, other = _Spec.parse(text), _Spec.parse(other_text)
-    if one.scheme != other.scheme or one.scheme != "files":
-        return (one.scheme, one.rest) == (other.scheme, other.rest)
-    if one.rest.startswith(SCHEME) or other.rest.startswith(SCHEME):
-        return one.rest.rstrip("/") == other.rest.rstrip("/")
-    paths = [Path(spec.rest).expanduser() for spec in (one, other)]
-    # Of a link that was turned to another folder since then, only the name is still the same.
-    return paths[0] == paths[1] or paths[0].resolve() == paths[1].resolve()
+    if (one.scheme, one.rest.rstrip("/")) == (other.scheme, other.rest.rstrip("/")):
+        return True
+    if any(spec.scheme != "files" or spec.rest.startswith(SCHEME) for spec in (one, other)):
+        return False
+    return Path(one.rest).expanduser().resolve() == Path(other.rest).expanduser().resolve()
 
 
 def with_run(text: str, run: Path) -> str:

@@ -59,7 +59,7 @@ def test_an_artifact_is_there_only_once_its_manifest_is(store: Store) -> None:
     assert opened.read("t")["n"].to_pylist() == [1, 2, 3]
     assert opened.read("t", ["s"], pc.field("n") > 2).to_pylist() == [{"s": "text 3"}]
     assert opened.read("t", shard=1)["n"].to_pylist() == [3]
-    batches = opened.batches("t", ["n"])
+    batches = opened.dataset("t").to_batches(columns=["n"])
     assert [n for batch in batches for n in batch["n"].to_pylist()] == [1, 2, 3]
     first, second = opened.manifest.parts
     assert (first.rows, first.stats, second.stats) == (2, {"seconds": 1.5}, {})
