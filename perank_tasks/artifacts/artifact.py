@@ -199,7 +199,9 @@ class Artifact:
         Raises:
             ArtifactError: parts are missing; names them.
         """
-        final = self if key is None else self._sibling(key)
+        final = self
+        if key is not None:
+            final = Artifact(self.store, f"{self.reference.rpartition('/')[0]}/{key}")
         if final.use():
             return final.reference
         parts = [_part(table, shard) for table, n in expected.items() for shard in range(n)]
@@ -221,21 +223,21 @@ class Artifact:
             final.storage.take(self.folder, final.reference)
             return final.publish(expected=expected, **content)
 
-        def describe(name: str) -> Part | File:
+        def describe(name: str) -> File:
             sha256 = self.storage.sha256(self._key(name))
             if name not in parts:
                 return File(name, sizes[name], sha256)
             footer = self.storage.footer(self._key(name))
             part = name.removesuffix(".parquet")
-            return Part(part, footer.num_rows, sizes[name], sha256, _stats(footer))
+            return Part(part, sizes[name], sha256, footer.num_rows, _stats(footer))
 
         described = self.storage.map(describe, [*parts, *(n for n in sizes if "/" in n)])
         manifest = Manifest(
             reference=final.reference,
             created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
             **content,
-            parts=[entry for entry in described if isinstance(entry, Part)],
-            files=[entry for entry in described if isinstance(entry, File)],
+            parts=[file for file in described if isinstance(file, Part)],
+            files=[file for file in described if not isinstance(file, Part)],
         )
         self.storage.create(self.manifest_key, manifest.encode())
         if final is not self:
@@ -298,9 +300,6 @@ class Artifact:
             StorageError: the storage refused; the artifact is as it was.
         """
         self.storage.remove(self.reference)
-
-    def _sibling(self, key: str) -> "Artifact":
-        return Artifact(self.store, f"{self.reference.rpartition('/')[0]}/{key}")
 
     def _key(self, name: str) -> str:
         return f"{self.reference}/{name}"

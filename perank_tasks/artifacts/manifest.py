@@ -8,13 +8,10 @@ from perank_tasks.artifacts.storage.base import File
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(File):
     """One whole Parquet file of an artifact. `stats` is what its writer measured."""
 
-    name: str
     rows: int
-    bytes: int
-    sha256: str
     stats: dict[str, Any] = field(default_factory=dict)
 
 

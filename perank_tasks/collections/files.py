@@ -9,7 +9,7 @@ copied here: files are read as they are asked for.
 Parts may be mixed, since each is known by its own name; `formats` says what may be in them:
 
     passages  passages.* or corpus.*, each .jsonl, .jsonl.gz or .parquet
-    queries   queries.jsonl, queries.jsonl.gz or queries.tsv
+    queries   queries.*, each .jsonl, .jsonl.gz, .parquet or .tsv
     qrels     optional: `qrels=FILE`, qrels.txt, qrels.tsv, or the folder qrels/ (its
               test.tsv, or its only file). With the folder, only the queries that the chosen
               file judges are read: BEIR's queries.jsonl holds those of every split
@@ -30,9 +30,9 @@ from datetime import date
 from typing import NamedTuple
 
 from perank_tasks.artifacts.storage.s3_path import AnyPath, to_path
-from perank_tasks.collections.formats import read_judgements, read_passages, read_queries
+from perank_tasks.collections.formats import read_passages, read_queries
 from perank_tasks.collections.records import CollectionData, Judgement, Query
-from perank_tasks.collections.trec import read_run
+from perank_tasks.collections.trec import read_qrels, read_run
 from perank_tasks.errors import CollectionError
 from perank_tasks.support.s3_uri import SCHEME
 
@@ -41,7 +41,7 @@ PASSAGE_FILES = tuple(
     for stem in ("passages", "corpus")
     for ending in ("jsonl", "jsonl.gz", "parquet")
 )
-QUERY_FILES = ("queries.jsonl", "queries.jsonl.gz", "queries.tsv")
+QUERY_FILES = ("queries.jsonl", "queries.jsonl.gz", "queries.parquet", "queries.tsv")
 QRELS_FILES = ("qrels.txt", "qrels.tsv")
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class FilesCollection:
         """
         layout = self._find(as_of)
         queries = read_queries(layout.queries)
-        judgements = read_judgements(layout.qrels) if layout.qrels else []
+        judgements = read_qrels(layout.qrels) if layout.qrels else []
         if layout.qrels and layout.qrels.parent.name == "qrels":
             queries = _judged(queries, judgements, layout)
         return CollectionData(

@@ -2,7 +2,7 @@
 
     passages   .jsonl, .jsonl.gz or .parquet: an identifier (`_id`, `id`, `passage_id` or
                `docid`), a text (`text` or `contents`) and perhaps a `title`
-    queries    .jsonl or .jsonl.gz (`_id` and `text`, by the same keys), or .tsv: identifier, tab,
+    queries    the same (an identifier may also be `query_id` or `qid`), or .tsv: identifier, tab,
                text, without a header
     qrels      TREC's columns, or BEIR's three under a header: see `trec.read_qrels`
 
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from perank_tasks.artifacts.storage.s3_path import AnyPath
-from perank_tasks.collections import trec
 from perank_tasks.collections.lines import (
     Record,
     json_records,
@@ -25,7 +24,7 @@ from perank_tasks.collections.lines import (
     shortened,
     text_lines,
 )
-from perank_tasks.collections.records import Judgement, Passage, Query
+from perank_tasks.collections.records import Passage, Query
 from perank_tasks.collections.rows import Row, only_once, to_identifier, to_passage, to_queries
 from perank_tasks.errors import CollectionError
 
@@ -46,7 +45,7 @@ def read_passages(path: AnyPath) -> Iterator[Passage]:
     # A set of 10 million identifiers takes 1 GB; their 8-byte hashes in an array 80 MB.
     # Two different identifiers with one hash are possible, so the file has the last word.
     hashes = array("Q")
-    for row in _passage_rows(path):
+    for row in _rows(path, ID_KEYS):
         passage = to_passage(row)
         if passage is None:
             raise CollectionError(
@@ -60,20 +59,10 @@ def read_passages(path: AnyPath) -> Iterator[Passage]:
     ordered = np.sort(np.frombuffer(hashes, dtype=np.uint64))
     if repeated := {int(value) for value in ordered[1:][ordered[1:] == ordered[:-1]]}:
         seen: dict[str, str] = {}
-        for row in _passage_rows(path):
+        for row in _rows(path, ID_KEYS):
             passage_id = to_identifier(row)
             if _hash(passage_id) in repeated:
                 only_once(seen, passage_id, "passage", row.where)
-
-
-def _passage_rows(path: AnyPath) -> Iterator[Row]:
-    if path.suffix == ".parquet":
-        records = parquet_records(path, {*ID_KEYS, *TEXT_KEYS, "title"})
-    else:
-        records = json_records(path)
-    for record in records:
-        title = None if record.values.get("title") is None else _text(record, ("title",))
-        yield Row(record.where, _identifier(record, ID_KEYS), _text(record, TEXT_KEYS), title)
 
 
 def _hash(identifier: str) -> int:
@@ -81,25 +70,35 @@ def _hash(identifier: str) -> int:
 
 
 def read_queries(path: AnyPath) -> list[Query]:
-    """Queries of a .jsonl, .jsonl.gz or .tsv file, in its order.
+    """Queries of a .jsonl, .jsonl.gz, .parquet or .tsv file, in its order.
 
     Raises:
         CollectionError: no queries, a malformed line, an identifier that comes twice, or
             a query without text.
     """
-    queries = to_queries(_tsv_rows(path) if path.suffix == ".tsv" else _json_rows(path))
+    queries = to_queries(_rows(path, QUERY_ID_KEYS))
     if not queries:
         raise CollectionError(f"{path}: the file is empty; expected one query a line")
     return queries
 
 
-def _json_rows(path: AnyPath) -> Iterator[Row]:
-    for record in json_records(path):
-        yield Row(record.where, _identifier(record, QUERY_ID_KEYS), _text(record, ("text",)))
+def _rows(path: AnyPath, id_keys: tuple[str, ...]) -> Iterator[Row]:
+    """The rows of a file, read as its name's ending says."""
+    if path.suffix == ".tsv":
+        yield from _tsv_rows(path)
+        return
+    if path.suffix == ".parquet":
+        records = parquet_records(path, {*id_keys, *TEXT_KEYS, "title"})
+    else:
+        records = json_records(path)
+    for record in records:
+        identifier = _value(record, id_keys, (str, int), "an identifier, a string or an integer,")
+        text = _value(record, TEXT_KEYS, (str,), "a string")
+        title = record.values.get("title") and _value(record, ("title",), (str,), "a string")
+        yield Row(record.where, str(identifier), text, title)
 
 
 def _tsv_rows(path: AnyPath) -> Iterator[Row]:
-    """The same of a TREC topics file."""
     for number, line in text_lines(path):
         where = f"{path}, line {number}"
         query_id, tab, text = line.partition("\t")
@@ -109,29 +108,6 @@ def _tsv_rows(path: AnyPath) -> Iterator[Row]:
                 f"in {shortened(line)}"
             )
         yield Row(where, query_id, text)
-
-
-def read_judgements(path: AnyPath) -> list[Judgement]:
-    """Judgements of a qrels file that must have some.
-
-    Raises:
-        CollectionError: the file is missing or empty, has a malformed line or a pair twice.
-    """
-    judgements = trec.read_qrels(path)
-    if not judgements:
-        raise CollectionError(
-            f"{path}: the file is empty; expected one judgement a line. Where there are none, "
-            "remove the file"
-        )
-    return judgements
-
-
-def _identifier(record: Record, keys: tuple[str, ...]) -> str:
-    return str(_value(record, keys, (str, int), "an identifier, a string or an integer,"))
-
-
-def _text(record: Record, keys: tuple[str, ...]) -> str:
-    return str(_value(record, keys, (str,), "a string"))
 
 
 def _value(record: Record, keys: tuple[str, ...], types: tuple[type, ...], expected: str) -> Any:

@@ -95,13 +95,13 @@ def write_run(path: Path, lines: Iterable[RunLine], tag: str) -> None:
 
 
 def read_qrels(path: AnyPath) -> list[Judgement]:
-    """Lines of a qrels file in the file's order; an empty file holds no judgement.
+    """Lines of a qrels file in the file's order.
 
     The first line says whether it is TREC's or BEIR's.
 
     Raises:
-        CollectionError: the file is missing or unreadable, has a malformed line or judges a
-            (query, passage) pair twice.
+        CollectionError: the file is missing, unreadable, empty, has a malformed line or judges
+            a (query, passage) pair twice.
     """
     judgements: list[Judgement] = []
     seen: dict[tuple[str, str], int] = {}
@@ -116,6 +116,11 @@ def read_qrels(path: AnyPath) -> list[Judgement]:
             judgement = _from_trec(path, number, line.split())
         _note_pair(path, seen, judgement.query_id, judgement.passage_id, number)
         judgements.append(judgement)
+    if not judgements:
+        raise CollectionError(
+            f"{path}: the file is empty; expected one judgement a line. Where there are none, "
+            "remove the file"
+        )
     return judgements
 
 

@@ -272,7 +272,7 @@ def test_bad_json_queries_are_named_by_their_line(tmp_path: Path) -> None:
     write_json(path, [good, good])
     assert "line 2: query 'q1' is in" in refusal(tmp_path)
     write_json(path, [good, {"_id": "q2"}])
-    assert "line 2: expected a string in 'text'; found only _id" in refusal(tmp_path)
+    assert "line 2: expected a string in 'text' or 'contents'; found only _id" in refusal(tmp_path)
     write_json(path, [good, {"_id": "q2", "text": ""}])
     assert "line 2: the query 'q2' has no text" in refusal(tmp_path)
 

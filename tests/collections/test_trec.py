@@ -129,7 +129,8 @@ def test_read_qrels_takes_negative_grades_and_an_optional_hash(tmp_path: Path) -
         Judgement("q1", "d1", 3),
         Judgement("q1", "d2", -1, "abc123"),
     ]
-    assert read_qrels(write(tmp_path / "none.txt", "")) == []
+    with pytest.raises(CollectionError, match="the file is empty"):
+        read_qrels(write(tmp_path / "none.txt", ""))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ judgements = st.builds(
 
 
 @write_many
-@given(st.lists(judgements, unique_by=lambda one: (one.query_id, one.passage_id)))
+@given(st.lists(judgements, min_size=1, unique_by=lambda one: (one.query_id, one.passage_id)))
 def test_qrels_come_back_as_they_were_written(tmp_path: Path, written: list[Judgement]) -> None:
     path = tmp_path / "qrels.tsv"
     write_qrels(path, written)

@@ -43,7 +43,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class File:
-    """One file of a library's own format in an artifact's folder: `bm25/vocab.index.json`."""
+    """One file in an artifact's folder: `bm25/vocab.index.json`."""
 
     name: str
     bytes: int

@@ -24,7 +24,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -101,14 +100,18 @@ class S3Storage(Storage):
                 yield scratch
                 if scratch.exists():
                     with self.s3.errors(self.root / key):
-                        self._upload(scratch, key, self.s3.client)
+                        self._put(key, scratch, self.s3.client)
 
-    def _upload(self, file: Path, key: str, client: Any) -> None:
+    def _put(self, key: str, content: bytes | Path, client: Any) -> None:
+        place = self.root / key
+        if isinstance(content, bytes):
+            client.put_object(Bucket=place.bucket, Key=place.key, Body=content)
+            return
         client.upload_file(
-            str(file),
-            self.root.bucket,
-            (self.root / key).key,
-            ExtraArgs={"Metadata": {"sha256": file_sha256(file)}},
+            str(content),
+            place.bucket,
+            place.key,
+            ExtraArgs={"Metadata": {"sha256": file_sha256(content)}},
             Config=TransferConfig(
                 multipart_threshold=MULTIPART_BYTES,
                 multipart_chunksize=MULTIPART_BYTES,
@@ -116,27 +119,21 @@ class S3Storage(Storage):
             ),
         )
 
-    def create(self, key: str, content: bytes) -> bool:
-        uri = self.root / key
-        return self._create(
-            key, lambda client: client.put_object(Bucket=uri.bucket, Key=uri.key, Body=content)
-        )
-
-    def _create(self, key: str, put: Callable[[Any], None]) -> bool:
-        """Make an object unless it is there; where a server has no conditions, make it anyway."""
+    def create(self, key: str, content: bytes | Path) -> bool:
+        """As the storage's, of a file's content, too; made anyway where a server ignores `If`."""
         with self.s3.errors(self.root / key):
             for attempt in range(self.s3.attempts):
                 try:
-                    put(self.s3.creating)
+                    self._put(key, content, self.s3.creating)
                     return True
                 except (ClientError, S3UploadFailedError) as error:
                     code = code_of(error)
                     if code == "PreconditionFailed":
                         return False
                     if code in ("NotImplemented", "501"):
-                        put(self.s3.client)
+                        self._put(key, content, self.s3.client)
                         return True
-                    # Another request of its kind was on its way: it is made again.
+                    # Another request of its kind was on its way: it is tried again.
                     is_last = attempt == self.s3.attempts - 1
                     if code != "ConditionalRequestConflict" or is_last:
                         raise
@@ -146,9 +143,9 @@ class S3Storage(Storage):
     def touch(self, key: str) -> None:
         if time.time() - self.used_at(key) < USE_GRAIN_S:
             return
-        marker = self.root / key.removesuffix(MANIFEST) / USED
-        with suppress(StorageError), self.s3.errors(marker):  # who may read need not write
-            self.s3.client.put_object(Bucket=marker.bucket, Key=marker.key, Body=b"")
+        marker = key.removesuffix(MANIFEST) + USED
+        with suppress(StorageError), self.s3.errors(self.root / marker):  # readers need not write
+            self._put(marker, b"", self.s3.client)
 
     def used_at(self, key: str) -> float:
         manifest = self.stat(key)
@@ -157,7 +154,7 @@ class S3Storage(Storage):
         published_at = manifest.mtime.timestamp()
         if time.time() - published_at < USE_GRAIN_S:
             return published_at
-        marker = self.stat(f"{key.removesuffix(MANIFEST)}{USED}")
+        marker = self.stat(key.removesuffix(MANIFEST) + USED)
         return marker.mtime.timestamp() if marker else published_at
 
     def drafts(self) -> LocalStorage:
@@ -167,9 +164,8 @@ class S3Storage(Storage):
     def take(self, draft: Path, key: str) -> None:
         for path in sorted(draft.rglob("*")):
             if path.is_file() and not path.name.startswith("."):
-                name = f"{key}/{path.relative_to(draft).as_posix()}"
                 # One that is there is of somebody who was killed, or publishes the same just now.
-                self._create(name, partial(self._upload, path, name))
+                self.create(f"{key}/{path.relative_to(draft).as_posix()}", path)
 
     def fetch(self, key: str, files: Sequence[File]) -> Path:
         content = "".join(f"{file.name} {file.sha256}\n" for file in files)
