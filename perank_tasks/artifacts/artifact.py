@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from perank_tasks.artifacts.manifest import Manifest, Part
+from perank_tasks.artifacts.manifest import Manifest
 from perank_tasks.artifacts.storage.base import MANIFEST, REMEDY, File, Storage
 from perank_tasks.errors import ArtifactError, StorageError
 from perank_tasks.support.files import storage_errors
@@ -132,8 +132,8 @@ class Artifact:
 
         Args:
             rows: a table, or batches, which are streamed.
-            stats: called when the rows are written; its result is kept beside them and
-                ends up in the manifest, so that a resumed run keeps the first timings.
+            stats: called when the rows are written; its result is kept beside them, so that
+                a resumed run keeps the first timings.
 
         Raises:
             StorageError: the storage is full, read-only or gone.
@@ -222,22 +222,15 @@ class Artifact:
         if self.storage is not final.storage:  # a draft that lies apart
             final.storage.take(self.folder, final.reference)
             return final.publish(expected=expected, **content)
-
-        def describe(name: str) -> File:
-            sha256 = self.storage.sha256(self._key(name))
-            if name not in parts:
-                return File(name, sizes[name], sha256)
-            footer = self.storage.footer(self._key(name))
-            part = name.removesuffix(".parquet")
-            return Part(part, sizes[name], sha256, footer.num_rows, _stats(footer))
-
-        described = self.storage.map(describe, [*parts, *(n for n in sizes if "/" in n)])
+        names = [*parts, *(name for name in sizes if "/" in name)]
+        hashes = self.storage.map(lambda name: self.storage.sha256(self._key(name)), names)
         manifest = Manifest(
             reference=final.reference,
             created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
             **content,
-            parts=[file for file in described if isinstance(file, Part)],
-            files=[file for file in described if not isinstance(file, Part)],
+            files=[
+                File(name, sizes[name], hash_) for name, hash_ in zip(names, hashes, strict=True)
+            ],
         )
         self.storage.create(self.manifest_key, manifest.encode())
         if final is not self:
@@ -246,7 +239,11 @@ class Artifact:
 
     def part_stats(self, table: str, shard: int) -> dict[str, Any]:
         """What the writer of a part measured."""
-        return _stats(self.storage.footer(self._key(_part(table, shard))))
+        footer = self.storage.ask(
+            self._key(_part(table, shard)),
+            lambda system, path: pq.read_metadata(path, filesystem=system),
+        )
+        return json.loads((footer.metadata or {}).get(_STATS, b"{}"))
 
     def read(
         self,
@@ -269,7 +266,7 @@ class Artifact:
             names = [_part(table, shard)]
             missing = [] if self.has_part(table, shard) else names
         else:
-            names = [f"{part.name}.parquet" for part in self.manifest.parts_of(table)]
+            names = self.manifest.parts_of(table)
             sizes = self.storage.sizes(self.reference)
             missing = [name for name in names if name not in sizes]
         if missing or not names:
@@ -308,7 +305,3 @@ class Artifact:
 def _part(table: str, shard: int) -> str:
     """The name of a part's file."""
     return f"{table}-{shard:04d}.parquet"
-
-
-def _stats(footer: pq.FileMetaData) -> dict[str, Any]:
-    return json.loads((footer.metadata or {}).get(_STATS, b"{}"))

@@ -1,18 +1,10 @@
 """`manifest.json`: what an artifact holds, what it was made from, and by what."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from perank_tasks.artifacts.storage.base import File
-
-
-@dataclass(frozen=True)
-class Part(File):
-    """One whole Parquet file of an artifact. `stats` is what its writer measured."""
-
-    rows: int
-    stats: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -25,9 +17,8 @@ class Manifest:
     config: dict[str, Any]
     counts: dict[str, Any]
     provenance: dict[str, str]
-    parts: list[Part]
-    files: list[File] = field(default_factory=list)
-    """Files of a library's own format, by their names in the artifact's folder."""
+    files: list[File]
+    """The parts, and files of a library's own format."""
 
     @classmethod
     def parse(cls, content: bytes) -> "Manifest":
@@ -37,13 +28,12 @@ class Manifest:
             ValueError, TypeError, KeyError: it is none.
         """
         value = json.loads(content)
-        parts = [Part(**part) for part in value["parts"]]
-        files = [File(**file) for file in value.get("files", [])]
-        return cls(**{**value, "parts": parts, "files": files})
+        return cls(**{**value, "files": [File(**file) for file in value["files"]]})
 
     def encode(self) -> bytes:
         """The file's content."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode()
 
-    def parts_of(self, table: str) -> list[Part]:
-        return [part for part in self.parts if part.name.rpartition("-")[0] == table]
+    def parts_of(self, table: str) -> list[str]:
+        """Names of the table's parts, in order."""
+        return [file.name for file in self.files if file.name.rpartition("-")[0] == table]

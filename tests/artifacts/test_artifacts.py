@@ -40,9 +40,8 @@ def test_an_artifact_is_there_only_once_its_manifest_is(store: Store) -> None:
     opened = store.open(reference)
     assert opened.read("n")["n"].to_pylist() == [1, 2, 3]
     assert opened.read("n", shard=1)["n"].to_pylist() == [3]
-    first, second = opened.manifest.parts
-    assert (first.name, first.rows, first.stats) == ("n-0000", 2, {"seconds": 1.5})
-    assert (second.rows, second.stats) == (1, {})
+    assert opened.manifest.parts_of("n") == ["n-0000.parquet", "n-0001.parquet"]
+    assert [opened.part_stats("n", shard) for shard in (0, 1)] == [{"seconds": 1.5}, {}]
     assert [a.reference for a in store.published("numbers", "c")] == [reference]
 
 

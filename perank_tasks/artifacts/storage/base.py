@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
 from perank_tasks.support.s3_uri import S3Uri
 
@@ -120,10 +119,6 @@ class Storage(Protocol):
                 changed_at=max(info.mtime.timestamp() for info in files.values()),
                 is_published=MANIFEST in files and not is_draft,
             )
-
-    def footer(self, key: str) -> pq.FileMetaData:
-        """What a Parquet file's footer says."""
-        return self.ask(key, lambda system, path: pq.read_metadata(path, filesystem=system))
 
     def writing(self, key: str) -> AbstractContextManager[Path]:
         """A local file to write, which becomes `key` in one step if the block succeeds.

@@ -61,9 +61,9 @@ def test_an_artifact_is_there_only_once_its_manifest_is(store: Store) -> None:
     assert opened.read("t", shard=1)["n"].to_pylist() == [3]
     batches = opened.dataset("t").to_batches(columns=["n"])
     assert [n for batch in batches for n in batch["n"].to_pylist()] == [1, 2, 3]
-    first, second = opened.manifest.parts
-    assert (first.rows, first.stats, second.stats) == (2, {"seconds": 1.5}, {})
-    assert opened.part_stats("t", 0) == {"seconds": 1.5}
+    first, second = opened.manifest.files
+    assert (first.name, second.name) == ("t-0000.parquet", "t-0001.parquet")
+    assert [opened.part_stats("t", shard) for shard in (0, 1)] == [{"seconds": 1.5}, {}]
     assert first.sha256 == opened.storage.sha256("kind/c/k/t-0000.parquet")
     assert first.bytes == opened.storage.stat("kind/c/k/t-0000.parquet").size
     assert store.collections("kind") == ["c"]
@@ -104,6 +104,7 @@ def test_a_draft_gets_its_name_and_leaves_a_published_one(store: Store, tmp_path
     assert artifact.read("t")["n"].to_pylist() == [1]
     assert artifact.manifest.reference == "kind/c/k"
     assert [file.name for file in artifact.manifest.files] == [
+        "t-0000.parquet",
         "library/below/data.bin",
         "library/index.json",
     ]
@@ -199,16 +200,14 @@ def test_two_publishers_at_once_end_with_one_artifact(
     assert not failed
     assert references == ["kind/c/k"] * 4
     artifact = store.open("kind/c/k")
-    (part,) = artifact.manifest.parts
     assert artifact.read("t")["n"].to_pylist() == [7] * 1000
     assert (artifact.local("library") / "data").read_bytes() == b"same" * 1000
-    assert [found.reference for found in store.contents("kind")] == ["kind/c/k"]
-    found, told = artifact.part_stats("t", 0), part.stats
-    # Without conditional writes, what the last ones measured may come of two of them.
-    if request.node.callspec.params["store"] == "rclone":
-        assert {found["who"], told["who"]} <= set(range(4))
-    else:
-        assert found == told
+    assert [contents.reference for contents in store.contents("kind")] == ["kind/c/k"]
+    assert artifact.part_stats("t", 0)["who"] in range(4)
+    # Without conditional writes, the manifest may be of one and the part of another.
+    if request.node.callspec.params["store"] != "rclone":
+        part = artifact.manifest.files[0]
+        assert part.sha256 == store.storage.sha256(f"kind/c/k/{part.name}")
 
 
 STEPS = st.lists(

@@ -272,7 +272,7 @@ def test_an_object_that_has_lost_its_checksum_is_read_for_it(
     assert "sha256" not in client().head_object(Bucket=uri.bucket, Key=uri.key)["Metadata"]
     assert store.storage.sha256(key) == expected
     reference = artifact.publish(expected={"t": 1}, **CONTENT)
-    assert store.open(reference).manifest.parts[0].sha256 == expected
+    assert store.open(reference).manifest.files[0].sha256 == expected
 
 
 def test_fetched_folders_are_kept_and_checked(
