@@ -17,9 +17,9 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from perank_tasks.artifacts.manifest import Manifest
-from perank_tasks.artifacts.storage.base import MANIFEST, REMEDY, File, Storage
+from perank_tasks.artifacts.storage.base import MANIFEST, REMEDY, Storage
 from perank_tasks.errors import ArtifactError, StorageError
-from perank_tasks.support.files import storage_errors
+from perank_tasks.support.files import file_sha256, storage_errors
 
 if TYPE_CHECKING:
     from perank_tasks.artifacts.store import Store
@@ -171,8 +171,9 @@ class Artifact:
         Raises:
             ArtifactError: there is no such subfolder, or a file is not what the manifest says.
         """
-        files = [file for file in self.manifest.files if file.name.startswith(f"{folder}/")]
-        path = self.storage.fetch(self.reference, files) / folder
+        files = self.manifest.files.items()
+        inside = {name: sha256 for name, sha256 in files if name.startswith(f"{folder}/")}
+        path = self.storage.fetch(self.reference, inside) / folder
         if not path.is_dir():
             raise self._broken(f"{self.reference} has no folder {folder}")
         return path
@@ -205,32 +206,25 @@ class Artifact:
         if final.use():
             return final.reference
         parts = [_part(table, shard) for table, n in expected.items() for shard in range(n)]
-        sizes = self.storage.sizes(self.reference)
-        missing = [part.removesuffix(".parquet") for part in parts if part not in sizes]
+        names = self.storage.names(self.reference)
+        missing = [part.removesuffix(".parquet") for part in parts if part not in names]
         if missing:
             raise ArtifactError(
                 f"{self.reference} lacks {len(missing)} of {len(parts)} parts: "
                 f"{', '.join(missing[:10])}{' …' if len(missing) > 10 else ''}. "
                 "Run the stage again; the parts that are there are kept."
             )
-        content: dict[str, Any] = {
-            "inputs": inputs,
-            "config": config,
-            "counts": counts,
-            "provenance": provenance,
-        }
-        if self.storage is not final.storage:  # a draft that lies apart
-            final.storage.take(self.folder, final.reference)
-            return final.publish(expected=expected, **content)
-        names = [*parts, *(name for name in sizes if "/" in name)]
-        hashes = self.storage.map(lambda name: self.storage.sha256(self._key(name)), names)
+        if final is not self:
+            final.storage.bring(self.folder, final.reference)
         manifest = Manifest(
             reference=final.reference,
             created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
-            **content,
-            files=[
-                File(name, sizes[name], hash_) for name, hash_ in zip(names, hashes, strict=True)
-            ],
+            inputs=inputs,
+            config=config,
+            counts=counts,
+            provenance=provenance,
+            parts=parts,
+            files={name: file_sha256(self.folder / name) for name in names if "/" in name},
         )
         self.storage.create(self.manifest_key, manifest.encode())
         if final is not self:
@@ -267,8 +261,7 @@ class Artifact:
             missing = [] if self.has_part(table, shard) else names
         else:
             names = self.manifest.parts_of(table)
-            sizes = self.storage.sizes(self.reference)
-            missing = [name for name in names if name not in sizes]
+            missing = sorted({*names} - {*self.storage.names(self.reference)})
         if missing or not names:
             what = ", ".join(missing) or f"table {table!r}"
             raise self._broken(f"{self.reference} has no {what}")

@@ -4,8 +4,6 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from perank_tasks.artifacts.storage.base import File
-
 
 @dataclass(frozen=True)
 class Manifest:
@@ -17,8 +15,10 @@ class Manifest:
     config: dict[str, Any]
     counts: dict[str, Any]
     provenance: dict[str, str]
-    files: list[File]
-    """The parts, and files of a library's own format."""
+    parts: list[str]
+    """Names of its Parquet files."""
+    files: dict[str, str]
+    """{name: SHA-256} of files of a library's own format: `bm25/vocab.index.json`."""
 
     @classmethod
     def parse(cls, content: bytes) -> "Manifest":
@@ -27,8 +27,7 @@ class Manifest:
         Raises:
             ValueError, TypeError, KeyError: it is none.
         """
-        value = json.loads(content)
-        return cls(**{**value, "files": [File(**file) for file in value["files"]]})
+        return cls(**json.loads(content))
 
     def encode(self) -> bytes:
         """The file's content."""
@@ -36,4 +35,4 @@ class Manifest:
 
     def parts_of(self, table: str) -> list[str]:
         """Names of the table's parts, in order."""
-        return [file.name for file in self.files if file.name.rpartition("-")[0] == table]
+        return [name for name in self.parts if name.rpartition("-")[0] == table]

@@ -1,7 +1,6 @@
 """What an artifact asks of a storage. Reading and listing are here, by pyarrow's file systems."""
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -40,15 +39,6 @@ class Contents:
     is_published: bool
 
 
-@dataclass(frozen=True)
-class File:
-    """One file in an artifact's folder: `bm25/vocab.index.json`."""
-
-    name: str
-    bytes: int
-    sha256: str
-
-
 class Storage(Protocol):
     """Files below one root.
 
@@ -70,15 +60,6 @@ class Storage(Protocol):
         info = self.ask(key, lambda system, path: system.get_file_info(path))
         return info if info.is_file else None
 
-    def sha256(self, key: str) -> str:
-        """Of the file's content, in hexadecimal."""
-
-        def digest(system: pafs.FileSystem, path: str) -> str:
-            with system.open_input_stream(path) as stream:
-                return hashlib.file_digest(stream, "sha256").hexdigest()
-
-        return self.ask(key, digest)
-
     def read(self, keys: Sequence[str]) -> list[bytes | None]:
         """The contents of small files; None for each that is not there."""
         return self.map(lambda key: self.ask(key, _content), keys)
@@ -98,10 +79,10 @@ class Storage(Protocol):
 
         return self.ask(key, listed)
 
-    def sizes(self, key: str) -> dict[str, int]:
-        """Bytes of every file below a folder, by its name relative to it, hidden ones left out."""
+    def names(self, key: str) -> list[str]:
+        """Names of the files below a folder, relative to it, in order, hidden ones left out."""
         files = self.files(key).items()
-        return {name: info.size for name, info in files if not info.base_name.startswith(".")}
+        return [name for name, info in files if not info.base_name.startswith(".")]
 
     def contents(self, kind: str) -> Iterator[Contents]:
         """Every artifact folder of a kind, finished or not, drafts that lie there included."""
@@ -138,16 +119,21 @@ class Storage(Protocol):
     def drafts(self) -> "LocalStorage":
         """Where drafts are written."""
 
-    def take(self, draft: Path, key: str) -> None:
-        """Make a draft's files those of the artifact folder `key`.
+    def bring(self, draft: Path, key: str) -> None:
+        """Copy a draft's files to the artifact folder `key`, where drafts lie apart.
 
-        Where drafts lie in this storage, the folder is renamed, its manifest with it; where an
-        artifact is published there, nothing happens. Where they lie apart, the files are copied,
-        and those that are there stay.
+        Those that are there already stay, and take the place of the draft's: the manifest is to
+        speak of them.
         """
 
-    def fetch(self, key: str, files: Sequence[File]) -> Path:
-        """A local folder that holds these files of an artifact, checked."""
+    def take(self, draft: Path, key: str) -> None:
+        """Publish a draft that has its manifest as `key`; what is published there stays.
+
+        Where drafts lie in this storage, the folder is renamed.
+        """
+
+    def fetch(self, key: str, files: Mapping[str, str]) -> Path:
+        """A local folder that holds these files of an artifact, checked: {name: SHA-256}."""
 
     def remove(self, key: str) -> None:
         """Remove a folder; an artifact is gone in one step, whoever looks meanwhile."""

@@ -7,14 +7,14 @@ beside the artifacts of its kind and is renamed, too. An artifact's age is its m
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 import pyarrow.fs as pafs
 
-from perank_tasks.artifacts.storage.base import MANIFEST, REMEDY, File, Storage
+from perank_tasks.artifacts.storage.base import MANIFEST, REMEDY, Storage
 from perank_tasks.errors import StorageError
 from perank_tasks.support.files import replacing, storage_errors
 
@@ -61,6 +61,9 @@ class LocalStorage(Storage):
     def drafts(self) -> "LocalStorage":
         return self
 
+    def bring(self, draft: Path, key: str) -> None:
+        """It is renamed as it is."""
+
     def take(self, draft: Path, key: str) -> None:
         final = self.root / key
         try:
@@ -72,7 +75,7 @@ class LocalStorage(Storage):
                     "Nothing was published. Remove what is in the way and run it again."
                 ) from error
 
-    def fetch(self, key: str, files: Sequence[File]) -> Path:
+    def fetch(self, key: str, files: Mapping[str, str]) -> Path:
         return self.root / key
 
     def remove(self, key: str) -> None:

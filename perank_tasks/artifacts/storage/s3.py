@@ -12,9 +12,6 @@ once an hour. Files that a library must have in a folder are fetched into the ca
 folder for each content, and checked against the manifest's checksums.
 
 boto3 writes and removes, pyarrow reads and lists.
-
-Notes: an object carries its own SHA-256 as metadata, so that describing a part costs a HEAD;
-where a server has lost it, the object is read.
 """
 
 import hashlib
@@ -22,7 +19,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -32,7 +29,7 @@ from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
-from perank_tasks.artifacts.storage.base import MANIFEST, File, Storage
+from perank_tasks.artifacts.storage.base import MANIFEST, Storage
 from perank_tasks.artifacts.storage.local import LocalStorage
 from perank_tasks.artifacts.storage.s3_client import S3, s3
 from perank_tasks.artifacts.storage.s3_errors import code_of
@@ -85,10 +82,6 @@ class S3Storage(Storage):
     def ask(self, key: str, request: Callable[[pafs.FileSystem, str], T]) -> T:
         return self.s3.ask(self.root / key, request)
 
-    def sha256(self, key: str) -> str:
-        metadata = (self.s3.head(self.root / key) or {}).get("Metadata", {})
-        return str(metadata.get("sha256") or super().sha256(key))
-
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
         self._remove_stale()
@@ -111,7 +104,6 @@ class S3Storage(Storage):
             str(content),
             place.bucket,
             place.key,
-            ExtraArgs={"Metadata": {"sha256": file_sha256(content)}},
             Config=TransferConfig(
                 multipart_threshold=MULTIPART_BYTES,
                 multipart_chunksize=MULTIPART_BYTES,
@@ -161,14 +153,19 @@ class S3Storage(Storage):
         self._remove_stale()
         return LocalStorage(self.cache / "drafts")
 
-    def take(self, draft: Path, key: str) -> None:
+    def bring(self, draft: Path, key: str) -> None:
         for path in sorted(draft.rglob("*")):
             if path.is_file() and not path.name.startswith("."):
+                name = f"{key}/{path.relative_to(draft).as_posix()}"
                 # One that is there is of somebody who was killed, or publishes the same just now.
-                self.create(f"{key}/{path.relative_to(draft).as_posix()}", path)
+                if not self.create(name, path):
+                    self._download(name, path)
 
-    def fetch(self, key: str, files: Sequence[File]) -> Path:
-        content = "".join(f"{file.name} {file.sha256}\n" for file in files)
+    def take(self, draft: Path, key: str) -> None:
+        self.create(f"{key}/{MANIFEST}", draft / MANIFEST)
+
+    def fetch(self, key: str, files: Mapping[str, str]) -> Path:
+        content = "".join(f"{name} {sha256}\n" for name, sha256 in files.items())
         digest = hashlib.sha256(content.encode()).hexdigest()[:16]
         folder = self.cache / "fetched" / key.replace("/", "_") / digest
         if folder.is_dir():
@@ -177,18 +174,22 @@ class S3Storage(Storage):
             return folder
         self._remove_stale()
         with making_folder(folder, _REMEDY) as scratch:
-            for file in files:
-                source, target = self.root / key / file.name, scratch / file.name
+            for name, expected in files.items():
+                target = scratch / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with self.s3.errors(source):
-                    self.s3.client.download_file(source.bucket, source.key, str(target))
-                if (sha256 := file_sha256(target)) != file.sha256:
+                self._download(f"{key}/{name}", target)
+                if (sha256 := file_sha256(target)) != expected:
                     raise ArtifactError(
-                        f"{source} is not what its manifest says: expected SHA-256 {file.sha256}, "
+                        f"{self.root / key / name} is not what its manifest says: expected SHA-256 {expected}, "
                         f"found {sha256}. Remove {self.root / key} and run the stage that makes "
                         "it again."
                     )
         return folder
+
+    def _download(self, key: str, target: Path) -> None:
+        place = self.root / key
+        with self.s3.errors(place):
+            self.s3.client.download_file(place.bucket, place.key, str(target))
 
     def remove(self, key: str) -> None:
         names = list(self.files(key))

@@ -156,16 +156,6 @@ class S3:
         self.client.list_objects_v2(Bucket=path.bucket, Prefix=path.key, MaxKeys=1)
         self._looked_at.add(path.bucket)
 
-    def head(self, path: S3Uri) -> dict[str, Any] | None:
-        """Size, time, ETag and metadata of an object; None where there is none."""
-        with self.errors(path):
-            try:
-                return dict(self.client.head_object(Bucket=path.bucket, Key=path.key))
-            except aws.ClientError as error:
-                if code_of(error) not in ("404", "NoSuchKey"):
-                    raise
-        return None
-
     def ask(self, path: S3Uri, request: Callable[[pafs.FileSystem, str], T]) -> T:
         """What pyarrow answers, asked once more where it failed on a server that answers again."""
         with self.errors(path):
@@ -203,10 +193,8 @@ class S3:
             raise StorageError(f"{path}: the object changed meanwhile. {AGAIN}")
 
     def _etag(self, path: S3Uri) -> str:
-        head = self.head(path)
-        if head is None:
-            raise StorageError(f"{path}: there is no such object.")
-        return str(head["ETag"])
+        with self.errors(path):
+            return str(self.client.head_object(Bucket=path.bucket, Key=path.key)["ETag"])
 
     def arrow(self, bucket: str) -> pafs.S3FileSystem:
         """pyarrow's file system with the credentials of this moment."""

@@ -42,7 +42,7 @@ class S3Path(S3Uri):
         return S3Path(self.bucket, self.key.rpartition("/")[0])
 
     def is_file(self) -> bool:
-        return _s3().head(self) is not None
+        return _s3().ask(self, lambda system, path: system.get_file_info(path)).is_file
 
     def is_dir(self) -> bool:
         """Whether there is something below it."""
