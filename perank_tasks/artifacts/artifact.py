@@ -85,27 +85,26 @@ class Artifact:
         self.storage.touch(self.manifest_key)
         return True
 
+    def load(self) -> Manifest | None:
+        """The manifest, which never changes; None where there is none.
+
+        Raises:
+            ArtifactError: it is unreadable.
+        """
+        if self._manifest is None and (content := self.storage.read(self.manifest_key)):
+            try:
+                self._manifest = Manifest(**json.loads(content))
+            except (ValueError, TypeError) as error:
+                raise self._broken(f"{self.place}/{MANIFEST} cannot be read ({error})") from error
+        return self._manifest
+
     @property
     def manifest(self) -> Manifest:
         """Raises ArtifactError where the manifest is missing or unreadable."""
-        if self._manifest is None:
-            (content,) = self.storage.read([self.manifest_key])
-            if content is None:
-                raise self._broken(f"{self.place} has no {MANIFEST}")
-            self._manifest = self.parse(content)
-        return self._manifest
-
-    def parse(self, content: bytes) -> Manifest:
-        """Take the content of its manifest, which never changes.
-
-        Raises:
-            ArtifactError: it is none.
-        """
-        try:
-            self._manifest = Manifest.parse(content)
-        except (ValueError, TypeError, KeyError) as error:
-            raise self._broken(f"{self.place}/{MANIFEST} cannot be read ({error})") from error
-        return self._manifest
+        manifest = self.load()
+        if manifest is None:
+            raise self._broken(f"{self.place} has no {MANIFEST}")
+        return manifest
 
     def _broken(self, what: str) -> ArtifactError:
         return ArtifactError(

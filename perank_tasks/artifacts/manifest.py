@@ -20,15 +20,6 @@ class Manifest:
     files: dict[str, str]
     """{name: SHA-256} of files of a library's own format: `bm25/vocab.index.json`."""
 
-    @classmethod
-    def parse(cls, content: bytes) -> "Manifest":
-        """Read the file's content.
-
-        Raises:
-            ValueError, TypeError, KeyError: it is none.
-        """
-        return cls(**json.loads(content))
-
     def encode(self) -> bytes:
         """The file's content."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode()

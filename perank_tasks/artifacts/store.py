@@ -91,17 +91,9 @@ class Store:
             self.artifact(kind, collection, key)
             for key in self.storage.folders(f"{kind}/{collection}")
         ]
-        contents = self.storage.read([artifact.manifest_key for artifact in artifacts])
-        manifests = {
-            artifact: artifact.parse(content)
-            for artifact, content in zip(artifacts, contents, strict=True)
-            if content is not None
-        }
-        yield from sorted(
-            manifests,
-            key=lambda artifact: (manifests[artifact].created_at, artifact.reference),
-            reverse=True,
-        )
+        manifests = zip(artifacts, self.storage.map(Artifact.load, artifacts), strict=True)
+        ages = {artifact: manifest.created_at for artifact, manifest in manifests if manifest}
+        yield from sorted(ages, key=lambda artifact: (ages[artifact], artifact.reference))[::-1]
 
     def collections(self, kind: str) -> list[str]:
         """The collections that have artifacts of a kind, in order."""

@@ -60,9 +60,17 @@ class Storage(Protocol):
         info = self.ask(key, lambda system, path: system.get_file_info(path))
         return info if info.is_file else None
 
-    def read(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The contents of small files; None for each that is not there."""
-        return self.map(lambda key: self.ask(key, _content), keys)
+    def read(self, key: str) -> bytes | None:
+        """The content of a small file; None where it is not there."""
+
+        def content(system: pafs.FileSystem, path: str) -> bytes | None:
+            try:
+                with system.open_input_stream(path) as stream:
+                    return bytes(stream.read())
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+        return self.ask(key, content)
 
     def folders(self, key: str) -> list[str]:
         """Names of the folders in a folder, in order, hidden ones left out."""
@@ -142,14 +150,6 @@ class Storage(Protocol):
         """The results of requests that do not depend on each other, made at once."""
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
             return list(pool.map(request, items))
-
-
-def _content(system: pafs.FileSystem, path: str) -> bytes | None:
-    try:
-        with system.open_input_stream(path) as stream:
-            return bytes(stream.read())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 def _listing(system: pafs.FileSystem, path: str, *, recursive: bool) -> list[pafs.FileInfo]:

@@ -180,8 +180,8 @@ class S3Storage(Storage):
                 self._download(f"{key}/{name}", target)
                 if (sha256 := file_sha256(target)) != expected:
                     raise ArtifactError(
-                        f"{self.root / key / name} is not what its manifest says: expected SHA-256 {expected}, "
-                        f"found {sha256}. Remove {self.root / key} and run the stage that makes "
+                        f"{self.root / key / name} is not what its manifest says: expected "
+                        f"SHA-256 {expected}, found {sha256}. Remove {self.root / key} and run the stage that makes "
                         "it again."
                     )
         return folder

@@ -64,6 +64,7 @@ _WORDS = {
     "ServiceUnavailable": ("the server is overloaded or starting", AGAIN),
     "InternalError": ("the server failed", AGAIN),
     "NoSuchKey": NO_OBJECT,
+    "404": NO_OBJECT,
     # Classes of errors that no server sent; a class's own words come before its bases'.
     "NoCredentialsError": ("there are no credentials", KEYS),
     "PartialCredentialsError": ("there are no credentials", KEYS),
