@@ -91,7 +91,8 @@ class Artifact:
         Raises:
             ArtifactError: it is unreadable.
         """
-        if self._manifest is None and (content := self.storage.read(self.manifest_key)):
+        content = None if self._manifest else self.storage.read(self.manifest_key)
+        if content is not None:
             try:
                 self._manifest = Manifest(**json.loads(content))
             except (ValueError, TypeError) as error:

@@ -181,8 +181,8 @@ class S3Storage(Storage):
                 if (sha256 := file_sha256(target)) != expected:
                     raise ArtifactError(
                         f"{self.root / key / name} is not what its manifest says: expected "
-                        f"SHA-256 {expected}, found {sha256}. Remove {self.root / key} and run the stage that makes "
-                        "it again."
+                        f"SHA-256 {expected}, found {sha256}. Remove {self.root / key} and run "
+                        "the stage that makes it again."
                     )
         return folder
 
