@@ -102,14 +102,15 @@ class FilesCollection:
         )
 
     def _find(self, as_of: date) -> _Layout:
-        if not self.folder.is_dir():
-            raise CollectionError(
-                f"{self.folder}: no such folder; give files: the folder that holds the collection"
-            )
         snapshot_date = choose_snapshot(self.folder, as_of)
         folders: list[AnyPath] = [self.folder]
         if snapshot_date is not None:
             folders.insert(0, self.folder / f"dt={snapshot_date.isoformat()}")
+        for folder in folders:
+            if not folder.is_dir():
+                raise CollectionError(
+                    f"{folder}: no such folder; give files: the folder that holds the collection"
+                )
         passages = _find_one(folders[:1], PASSAGE_FILES)
         queries = _find_one(folders, QUERY_FILES)
         if passages is None or queries is None:
@@ -179,14 +180,15 @@ def _judged(queries: list[Query], judgements: list[Judgement], layout: _Layout) 
 def _find_one(folders: list[AnyPath], names: tuple[str, ...]) -> AnyPath | None:
     """The file of one of these names, in the first folder that has any."""
     for folder in folders:
-        files = [folder / name for name in names if (folder / name).is_file()]
+        there = {path.name for path in folder.iterdir()}
+        files = [name for name in names if name in there]
         if len(files) > 1:
             raise CollectionError(
-                f"{folder}: holds {' and '.join(path.name for path in files)}, and only one can "
-                "be meant; move the others elsewhere"
+                f"{folder}: holds {' and '.join(files)}, and only one can be meant; move the "
+                "others elsewhere"
             )
         if files:
-            return files[0]
+            return folder / files[0]
     return None
 
 
@@ -215,8 +217,6 @@ def _find_split(folders: list[AnyPath]) -> AnyPath | None:
 
 
 def _listing(folder: AnyPath) -> str:
-    if not folder.is_dir():
-        return "; it is no folder"
     paths = sorted(folder.iterdir(), key=lambda path: path.name)
     if not paths:
         return "; the folder is empty"
