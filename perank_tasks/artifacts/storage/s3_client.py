@@ -169,12 +169,6 @@ class S3:
                 self.look(path)
             return request(self.arrow(path.bucket), path.arrow_path)
 
-    def names(self, path: S3Uri) -> list[str]:
-        """Of everything directly below a place, in order."""
-        selector = pafs.FileSelector(path.arrow_path, allow_not_found=True)
-        infos = self.ask(path, lambda system, _: system.get_file_info(selector))
-        return sorted(info.base_name for info in infos)
-
     @contextmanager
     def reading(self, path: S3Uri) -> Iterator[pa.NativeFile]:
         """An object as a file; one that is replaced meanwhile is an error, whatever was read."""
@@ -183,14 +177,9 @@ class S3:
             try:
                 with self.ask(path, lambda system, name: system.open_input_file(name)) as file:
                     yield file
-            except Exception:
-                self._expect(path, before)
-                raise
-            self._expect(path, before)
-
-    def _expect(self, path: S3Uri, etag: str) -> None:
-        if self._etag(path) != etag:
-            raise StorageError(f"{path}: the object changed meanwhile. {AGAIN}")
+            finally:
+                if self._etag(path) != before:
+                    raise StorageError(f"{path}: the object changed meanwhile. {AGAIN}")
 
     def _etag(self, path: S3Uri) -> str:
         with self.errors(path):

@@ -50,7 +50,11 @@ class S3Path(S3Uri):
 
     def iterdir(self) -> Iterator["S3Path"]:
         """Everything directly below; a folder is a name with something below it."""
-        return (self / name for name in _s3().names(self))
+        from pyarrow.fs import FileSelector  # as slow
+
+        selector = FileSelector(self.arrow_path, allow_not_found=True)
+        infos = _s3().ask(self, lambda system, _: system.get_file_info(selector))
+        return (self / info.base_name for info in infos)
 
     def glob(self, pattern: str) -> Iterator["S3Path"]:
         """Those directly below whose names match."""
