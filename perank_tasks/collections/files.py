@@ -6,7 +6,8 @@ copied here: files are read as they are asked for.
     BEIR    corpus.jsonl, queries.jsonl, qrels/test.tsv (with its header line)
     TREC    passages.jsonl, queries.tsv (identifier, tab, text), qrels.txt, any TREC run
 
-Parts may be mixed, since each is known by its own name; `formats` says what may be in them:
+Parts may be mixed, since each is known by its own name; `formats` and `trec` say what may be in
+them:
 
     passages  passages.* or corpus.*, each .jsonl, .jsonl.gz or .parquet
     queries   queries.*, each .jsonl, .jsonl.gz, .parquet or .tsv

@@ -1,10 +1,9 @@
-"""Passages, queries and judgements in the formats that people have: files in, records out.
+"""Passages and queries in the formats that people have: files in, records out.
 
     passages   .jsonl, .jsonl.gz or .parquet: an identifier (`_id`, `id`, `passage_id` or
                `docid`), a text (`text` or `contents`) and perhaps a `title`
     queries    the same (an identifier may also be `query_id` or `qid`), or .tsv: identifier, tab,
                text, without a header
-    qrels      TREC's columns, or BEIR's three under a header: see `trec.read_qrels`
 
 What a row must hold is for `rows` to say. All errors are `CollectionError` with file and line.
 """

@@ -63,13 +63,13 @@ def json_records(path: AnyPath) -> Iterator[Record]:
         where = f"{path}, line {number}"
         try:
             values = json.loads(line)
+            if not isinstance(values, dict):
+                raise ValueError(f"a {type(values).__name__}")
         except ValueError as error:
             raise CollectionError(
                 f"{where}: expected one JSON object; found {shortened(line)} ({error}). "
                 "Correct or remove the line"
             ) from error
-        if not isinstance(values, dict):
-            raise CollectionError(f"{where}: expected one JSON object; found {shortened(line)}")
         yield Record(where, values)
 
 
