@@ -130,8 +130,8 @@ class Storage(Protocol):
     def bring(self, draft: Path, key: str) -> None:
         """Copy a draft's files to the artifact folder `key`, where drafts lie apart.
 
-        Those that are there already stay, and take the place of the draft's: the manifest is to
-        speak of them.
+        Those that are there already stay; a library's own take the place of the draft's, since
+        the manifest is to have their hashes.
         """
 
     def take(self, draft: Path, key: str) -> None:

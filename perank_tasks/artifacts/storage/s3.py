@@ -158,7 +158,7 @@ class S3Storage(Storage):
             if path.is_file() and not path.name.startswith("."):
                 name = f"{key}/{path.relative_to(draft).as_posix()}"
                 # One that is there is of somebody who was killed, or publishes the same just now.
-                if not self.create(name, path):
+                if not self.create(name, path) and path.parent != draft:
                     self._download(name, path)
 
     def take(self, draft: Path, key: str) -> None:

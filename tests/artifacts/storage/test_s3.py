@@ -242,16 +242,16 @@ def test_large_parts_go_up_in_pieces(
     storage = store_of(s3_root(s3_server, monkeypatch)).storage
     monkeypatch.setattr(s3_module, "MULTIPART_BYTES", 5 * 2**20)
     content = os.urandom(2**20) * megabytes + b"end"
-    with storage.writing("kind/c/k/large") as file:
+    with storage.writing("kind/c/k/library/large") as file:
         file.write_bytes(content)
-    assert storage.read("kind/c/k/large") == content
-    folder = tmp_path / "draft"
-    folder.mkdir()
-    (folder / "large").write_bytes(content + b"another")
-    storage.bring(folder, "kind/c/k")
-    assert storage.read("kind/c/k/large") == (folder / "large").read_bytes()
+    assert storage.read("kind/c/k/library/large") == content
+    mine = tmp_path / "draft" / "library" / "large"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(content + b"another")
+    storage.bring(tmp_path / "draft", "kind/c/k")
+    assert storage.read("kind/c/k/library/large") == mine.read_bytes()
     if isinstance(s3_server, Moto):  # the first one stays
-        assert (folder / "large").read_bytes() == content
+        assert mine.read_bytes() == content
         uploads = client().list_multipart_uploads(Bucket=storage.root.bucket)
         assert "Uploads" not in uploads
 
