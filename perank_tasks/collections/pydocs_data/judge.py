@@ -63,10 +63,10 @@ def write_sheet(path: Path, collection: str = "pydocs", depth: int = 10) -> None
     """
     settings = Settings.from_environment()
     with duckdb.connect(str(settings.published_warehouse), read_only=True) as warehouse:
-        newest = warehouse.execute(_NEWEST, {"collection": collection}).fetchone()
-        if newest is None:
+        newest = warehouse.execute(_NEWEST, {"collection": collection}).fetchall()
+        if not newest:
             raise CollectionError(f"the warehouse has no night of {collection!r}; run one first")
-        snapshot = Store(settings.root).open(newest[0])
+        snapshot = Store(settings.root).open(newest[0][0])
         for table in ("queries", "passages", "qrels"):
             warehouse.register(table, snapshot.read(table))
         pool = warehouse.sql(_POOL, params={"collection": collection, "depth": depth})
