@@ -112,7 +112,7 @@ class S3Storage(Storage):
         )
 
     def create(self, key: str, content: bytes | Path) -> bool:
-        """As the storage's, of a file's content, too; made anyway where a server ignores `If`."""
+        """Of a file, too; made anyway where a server knows no conditions."""
         with self.s3.errors(self.root / key):
             for attempt in range(self.s3.attempts):
                 try:
