@@ -218,9 +218,9 @@ def _find_split(folders: list[AnyPath]) -> AnyPath | None:
 
 
 def _listing(folder: AnyPath) -> str:
-    paths = sorted(folder.iterdir(), key=lambda path: path.name)
-    if not paths:
+    names = sorted(path.name for path in folder.iterdir())
+    if not names:
         return "; the folder is empty"
-    names = [path.name + "/" * path.is_dir() for path in paths[:12]]
-    more = f" and {len(paths) - 12} more" if len(paths) > 12 else ""
-    return f"; there is {', '.join(names)}{more}"
+    shown = [name + "/" * (folder / name).is_dir() for name in names[:12]]
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return f"; there is {', '.join(shown)}{more}"
