@@ -8,20 +8,23 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from perank_tasks.artifacts.manifest import Manifest, Part
-from perank_tasks.artifacts.storage import MANIFEST, REMEDY, File, Storage
+from perank_tasks.artifacts.manifest import Manifest
+from perank_tasks.artifacts.storage.base import MANIFEST, REMEDY, Storage
 from perank_tasks.errors import ArtifactError, StorageError
-from perank_tasks.support.files import storage_errors
+from perank_tasks.support.files import file_sha256, storage_errors
 
 if TYPE_CHECKING:
     from perank_tasks.artifacts.store import Store
+
+T = TypeVar("T")
 
 _STATS = b"perank.stats"
 
@@ -82,32 +85,32 @@ class Artifact:
         self.storage.touch(self.manifest_key)
         return True
 
+    def load(self) -> Manifest | None:
+        """The manifest, which never changes; None where there is none.
+
+        Raises:
+            ArtifactError: it is unreadable.
+        """
+        content = None if self._manifest else self.storage.read(self.manifest_key)
+        if content is not None:
+            try:
+                self._manifest = Manifest(**json.loads(content))
+            except (ValueError, TypeError) as error:
+                raise self._broken(f"{self.place}/{MANIFEST} cannot be read ({error})") from error
+        return self._manifest
+
     @property
     def manifest(self) -> Manifest:
         """Raises ArtifactError where the manifest is missing or unreadable."""
-        if self._manifest is None:
-            (content,) = self.storage.read([self.manifest_key])
-            if content is None:
-                raise self._unreadable("there is no such file")
-            self._manifest = self.parse(content)
-        return self._manifest
+        manifest = self.load()
+        if manifest is None:
+            raise self._broken(f"{self.place} has no {MANIFEST}")
+        return manifest
 
-    def parse(self, content: bytes) -> Manifest:
-        """Take the content of its manifest, which never changes.
-
-        Raises:
-            ArtifactError: it is none.
-        """
-        try:
-            self._manifest = Manifest.parse(content)
-        except (ValueError, TypeError, KeyError) as error:
-            raise self._unreadable(error) from error
-        return self._manifest
-
-    def _unreadable(self, why: object) -> ArtifactError:
+    def _broken(self, what: str) -> ArtifactError:
         return ArtifactError(
-            f"{self.place}/{MANIFEST} cannot be read ({why}). Remove the folder {self.place} and "
-            "run the stage that makes it again."
+            f"{what}. Remove the folder {self.place} and run the stage that makes it again; "
+            "everything else is reused."
         )
 
     def has_part(self, table: str, shard: int = 0) -> bool:
@@ -129,23 +132,18 @@ class Artifact:
 
         Args:
             rows: a table, or batches, which are streamed.
-            stats: called when the rows are written; its result is kept beside them and
-                ends up in the manifest, so that a resumed run keeps the first timings.
+            stats: called when the rows are written; its result is kept beside them, so that
+                a resumed run keeps the first timings.
 
         Raises:
             StorageError: the storage is full, read-only or gone.
-            ArtifactError: the rows do not fit the schema.
+            ValueError: the rows do not fit the schema.
         """
         batches = rows.cast(schema).to_batches() if isinstance(rows, pa.Table) else rows
         count = 0
         with self.storage.writing(self._key(_part(table, shard))) as file:
             with pq.ParquetWriter(file, schema, compression="zstd") as writer:
                 for batch in batches:
-                    if not batch.schema.equals(schema):
-                        raise ArtifactError(
-                            f"Rows for {self.reference} do not fit the schema of {table}: expected "
-                            f"{schema.names}, found {batch.schema}"
-                        )
                     writer.write_batch(batch)
                     count += batch.num_rows
                 if stats:
@@ -168,10 +166,11 @@ class Artifact:
         Raises:
             ArtifactError: there is no such subfolder, or a file is not what the manifest says.
         """
-        files = [file for file in self.manifest.files if file.name.startswith(f"{folder}/")]
-        path = self.storage.fetch(self.reference, files) / folder
+        files = self.manifest.files.items()
+        inside = {name: sha256 for name, sha256 in files if name.startswith(f"{folder}/")}
+        path = self.storage.fetch(self.reference, inside) / folder
         if not path.is_dir():
-            raise self._lacking(f"folder {folder}")
+            raise self._broken(f"{self.reference} has no folder {folder}")
         return path
 
     def publish(
@@ -196,62 +195,44 @@ class Artifact:
         Raises:
             ArtifactError: parts are missing; names them.
         """
-        final = self if key is None else self._sibling(key)
+        final = self
+        if key is not None:
+            final = Artifact(self.store, f"{self.reference.rpartition('/')[0]}/{key}")
         if final.use():
             return final.reference
-        sizes = self._check_parts(expected)
-        content: dict[str, Any] = {
-            "inputs": inputs,
-            "config": config,
-            "counts": counts,
-            "provenance": provenance,
-        }
-        if self.storage is not final.storage:  # a draft that lies apart
-            final.storage.take(self.folder, final.reference)
-            return final.publish(expected=expected, **content)
         parts = [_part(table, shard) for table, n in expected.items() for shard in range(n)]
-        others = [name for name in sizes if "/" in name]
-        manifest = Manifest(
-            reference=final.reference,
-            created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
-            **content,
-            parts=self.storage.map(lambda name: self._describe(name, sizes[name]), parts),
-            files=self.storage.map(
-                lambda name: File(name, sizes[name], self.storage.sha256(self._key(name))), others
-            ),
-        )
-        self.storage.create(self.manifest_key, manifest.encode())
-        if final is not self:
-            final.storage.take(self.folder, final.reference)
-        return final.reference
-
-    def _check_parts(self, expected: dict[str, int]) -> dict[str, int]:
-        """Bytes of every file by its name; ArtifactError where a part is not among them."""
-        sizes = self.storage.sizes(self.reference)
-        parts = [_part(table, shard) for table, n in expected.items() for shard in range(n)]
-        missing = [part.removesuffix(".parquet") for part in parts if part not in sizes]
+        names = self.storage.names(self.reference)
+        missing = [part.removesuffix(".parquet") for part in parts if part not in names]
         if missing:
             raise ArtifactError(
                 f"{self.reference} lacks {len(missing)} of {len(parts)} parts: "
                 f"{', '.join(missing[:10])}{' …' if len(missing) > 10 else ''}. "
                 "Run the stage again; the parts that are there are kept."
             )
-        return sizes
-
-    def _describe(self, name: str, size: int) -> Part:
-        key = self._key(name)
-        footer = self.storage.footer(key)
-        return Part(
-            name=name.removesuffix(".parquet"),
-            rows=footer.num_rows,
-            bytes=size,
-            sha256=self.storage.sha256(key),
-            stats=_stats(footer),
+        if final is not self:
+            final.storage.bring(self.folder, final.reference)
+        manifest = Manifest(
+            reference=final.reference,
+            created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+            inputs=inputs,
+            config=config,
+            counts=counts,
+            provenance=provenance,
+            parts=parts,
+            files={name: file_sha256(self.folder / name) for name in names if "/" in name},
         )
+        self.storage.create(self.manifest_key, manifest.encode())
+        if final is not self:
+            final.storage.take(self.folder, final.reference)
+        return final.reference
 
     def part_stats(self, table: str, shard: int) -> dict[str, Any]:
         """What the writer of a part measured."""
-        return _stats(self.storage.footer(self._key(_part(table, shard))))
+        footer = self.storage.ask(
+            self._key(_part(table, shard)),
+            lambda system, path: pq.read_metadata(path, filesystem=system),
+        )
+        return json.loads((footer.metadata or {}).get(_STATS, b"{}"))
 
     def read(
         self,
@@ -262,20 +243,7 @@ class Artifact:
     ) -> pa.Table:
         """Rows of one table, parts in order; `shard` for a single part."""
         data = self.dataset(table, shard)
-        with self._whole():
-            return self.storage.scanned(
-                self.reference, lambda: data.to_table(columns=columns, filter=where)
-            )
-
-    def batches(
-        self,
-        table: str,
-        columns: list[str] | None = None,
-        where: pc.Expression | None = None,
-        shard: int | None = None,
-    ) -> Iterator[pa.RecordBatch]:
-        """The same rows a batch at a time, for tables that need not fit into memory."""
-        yield from self.dataset(table, shard).to_batches(columns=columns, filter=where)
+        return self._ask(lambda *_: data.to_table(columns=columns, filter=where))
 
     def dataset(self, table: str, shard: int | None = None) -> ds.Dataset:
         """One table as a dataset to scan.
@@ -285,32 +253,25 @@ class Artifact:
         """
         if shard is not None:
             names = [_part(table, shard)]
-            lost = [] if self.has_part(table, shard) else names
+            missing = [] if self.has_part(table, shard) else names
         else:
-            names = [f"{part.name}.parquet" for part in self.manifest.parts_of(table)]
-            sizes = self.storage.sizes(self.reference)
-            lost = [name for name in names if name not in sizes]
-        if lost or not names:
-            raise self._lacking(", ".join(lost) or f"table {table!r}")
-        with self._whole():
-            return self.storage.parquet([self._key(name) for name in names])
+            names = self.manifest.parts_of(table)
+            missing = sorted({*names} - {*self.storage.names(self.reference)})
+        if missing or not names:
+            what = ", ".join(missing) or f"table {table!r}"
+            raise self._broken(f"{self.reference} has no {what}")
 
-    @contextmanager
-    def _whole(self) -> Iterator[None]:
-        """Say of a file that is no Parquet whose it is and what to do."""
+        def opened(system: pafs.FileSystem, path: str) -> ds.Dataset:
+            return ds.dataset([f"{path}/{n}" for n in names], filesystem=system, format="parquet")
+
+        return self._ask(opened)
+
+    def _ask(self, request: Callable[[pafs.FileSystem, str], T]) -> T:
+        """What pyarrow reads in the folder; says of a file that is no Parquet whose it is."""
         try:
-            yield
+            return self.storage.ask(self.reference, request)
         except pa.ArrowInvalid as error:
-            raise ArtifactError(
-                f"{self.reference} holds a damaged file: {error}. Remove {self.place} and run the "
-                "night again: it is made again, and everything else is found."
-            ) from error
-
-    def _lacking(self, what: str) -> ArtifactError:
-        return ArtifactError(
-            f"{self.reference} has no {what}. Remove {self.place} and run the stage that makes it "
-            "again."
-        )
+            raise self._broken(f"{self.reference} holds a damaged file: {error}") from error
 
     def discard(self) -> None:
         """Remove the folder and everything in it, if that can be done."""
@@ -325,9 +286,6 @@ class Artifact:
         """
         self.storage.remove(self.reference)
 
-    def _sibling(self, key: str) -> "Artifact":
-        return Artifact(self.store, f"{self.reference.rpartition('/')[0]}/{key}")
-
     def _key(self, name: str) -> str:
         return f"{self.reference}/{name}"
 
@@ -335,7 +293,3 @@ class Artifact:
 def _part(table: str, shard: int) -> str:
     """The name of a part's file."""
     return f"{table}-{shard:04d}.parquet"
-
-
-def _stats(footer: pq.FileMetaData) -> dict[str, Any]:
-    return json.loads((footer.metadata or {}).get(_STATS, b"{}"))

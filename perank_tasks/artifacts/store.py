@@ -19,7 +19,7 @@ from typing import Any
 
 from perank_tasks.artifacts.artifact import Artifact
 from perank_tasks.artifacts.manifest import Manifest
-from perank_tasks.artifacts.storage import MANIFEST, Contents, Storage
+from perank_tasks.artifacts.storage.base import MANIFEST, Contents, Storage
 from perank_tasks.artifacts.storage.local import LocalStorage
 from perank_tasks.config import stable_hash
 from perank_tasks.errors import ArtifactError
@@ -81,7 +81,7 @@ class Store:
         if not artifact.use():
             raise ArtifactError(
                 f"The artifact {reference} is not in {self.root} or was never finished. "
-                "Run the stage that makes it again; it goes on from the parts that are whole."
+                "Run the stage that makes it again; it resumes from the parts that are whole."
             )
         return artifact
 
@@ -91,17 +91,9 @@ class Store:
             self.artifact(kind, collection, key)
             for key in self.storage.folders(f"{kind}/{collection}")
         ]
-        contents = self.storage.read([artifact.manifest_key for artifact in artifacts])
-        manifests = {
-            artifact: artifact.parse(content)
-            for artifact, content in zip(artifacts, contents, strict=True)
-            if content is not None
-        }
-        yield from sorted(
-            manifests,
-            key=lambda artifact: (manifests[artifact].created_at, artifact.reference),
-            reverse=True,
-        )
+        manifests = zip(artifacts, self.storage.map(Artifact.load, artifacts), strict=True)
+        ages = {artifact: manifest.created_at for artifact, manifest in manifests if manifest}
+        yield from sorted(ages, key=lambda artifact: (ages[artifact], artifact.reference))[::-1]
 
     def collections(self, kind: str) -> list[str]:
         """The collections that have artifacts of a kind, in order."""

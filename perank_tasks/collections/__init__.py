@@ -3,7 +3,8 @@
     spec           a spec         -> the adapter that reads it
     records        what adapters hand over
     files          a folder in BEIR's or TREC's layout, local or on S3
-    formats        passages, queries and judgements in its files; `lines` reads their rows
+    formats        passages and queries in its files; `lines` reads their rows
+    rows           what a row must hold to be a passage or a query, whatever its source
     ir_datasets    a public collection, by its id in ir_datasets
     pydocs         the embedded one; `pydocs_reader` finds its passages, `pydocs_data` has the rest
     trec           run and qrels files

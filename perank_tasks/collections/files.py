@@ -6,10 +6,11 @@ copied here: files are read as they are asked for.
     BEIR    corpus.jsonl, queries.jsonl, qrels/test.tsv (with its header line)
     TREC    passages.jsonl, queries.tsv (identifier, tab, text), qrels.txt, any TREC run
 
-Parts may be mixed, since each is known by its own name; `formats` says what may be in them:
+Parts may be mixed, since each is known by its own name; `formats` and `trec` say what may be in
+them:
 
     passages  passages.* or corpus.*, each .jsonl, .jsonl.gz or .parquet
-    queries   queries.jsonl, queries.jsonl.gz or queries.tsv
+    queries   queries.*, each .jsonl, .jsonl.gz, .parquet or .tsv
     qrels     optional: `qrels=FILE`, qrels.txt, qrels.tsv, or the folder qrels/ (its
               test.tsv, or its only file). With the folder, only the queries that the chosen
               file judges are read: BEIR's queries.jsonl holds those of every split
@@ -24,16 +25,16 @@ are `CollectionError` with file and line.
 """
 
 import logging
-import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import NamedTuple
 
 from perank_tasks.artifacts.storage.s3_path import AnyPath, to_path
-from perank_tasks.collections.formats import read_judgements, read_passages, read_queries
+from perank_tasks.collections.formats import read_passages, read_queries
 from perank_tasks.collections.records import CollectionData, Judgement, Query
-from perank_tasks.collections.trec import read_run
-from perank_tasks.errors import CollectionError, ConfigError
+from perank_tasks.collections.trec import read_qrels, read_run
+from perank_tasks.errors import CollectionError
 from perank_tasks.support.s3_uri import SCHEME
 
 PASSAGE_FILES = tuple(
@@ -41,7 +42,7 @@ PASSAGE_FILES = tuple(
     for stem in ("passages", "corpus")
     for ending in ("jsonl", "jsonl.gz", "parquet")
 )
-QUERY_FILES = ("queries.jsonl", "queries.jsonl.gz", "queries.tsv")
+QUERY_FILES = ("queries.jsonl", "queries.jsonl.gz", "queries.parquet", "queries.tsv")
 QRELS_FILES = ("qrels.txt", "qrels.tsv")
 
 log = logging.getLogger(__name__)
@@ -70,13 +71,6 @@ class FilesCollection:
     run: str | None = None
     relevance_level: int = 1
 
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise ConfigError(
-                f"collection name {self.name!r}: expected letters, digits, '.', '_' and '-'; "
-                f"choose one with files:{self.folder}?name=…"
-            )
-
     def check(self, as_of: date) -> None:
         """Look for all files, and read none.
 
@@ -95,7 +89,7 @@ class FilesCollection:
         """
         layout = self._find(as_of)
         queries = read_queries(layout.queries)
-        judgements = read_judgements(layout.qrels) if layout.qrels else []
+        judgements = read_qrels(layout.qrels) if layout.qrels else []
         if layout.qrels and layout.qrels.parent.name == "qrels":
             queries = _judged(queries, judgements, layout)
         return CollectionData(
@@ -109,14 +103,15 @@ class FilesCollection:
         )
 
     def _find(self, as_of: date) -> _Layout:
-        if not self.folder.is_dir():
-            raise CollectionError(
-                f"{self.folder}: no such folder; give files: the folder that holds the collection"
-            )
         snapshot_date = choose_snapshot(self.folder, as_of)
         folders: list[AnyPath] = [self.folder]
         if snapshot_date is not None:
             folders.insert(0, self.folder / f"dt={snapshot_date.isoformat()}")
+        for folder in folders:
+            if not folder.is_dir():
+                raise CollectionError(
+                    f"{folder}: no such folder; give files: the folder that holds the collection"
+                )
         passages = _find_one(folders[:1], PASSAGE_FILES)
         queries = _find_one(folders, QUERY_FILES)
         if passages is None or queries is None:
@@ -126,29 +121,12 @@ class FilesCollection:
                 f"{folders[0]}: neither BEIR nor TREC layout: found no "
                 f"{' and no '.join(missing)}{_listing(folders[0])}"
             )
-        return _Layout(
-            snapshot_date=snapshot_date,
-            passages=passages,
-            queries=queries,
-            qrels=self._find_qrels(folders),
-            run=_find_named(folders, self.run, "run") if self.run else None,
-        )
-
-    def _find_qrels(self, folders: list[AnyPath]) -> AnyPath | None:
         if self.qrels:
-            return _find_named(folders, self.qrels, "qrels")
-        if file := _find_one(folders, QRELS_FILES):
-            return file
-        for folder in folders:
-            names = sorted(file.name for file in (folder / "qrels").glob("*.tsv"))
-            if len(names) > 1 and "test.tsv" not in names:
-                raise CollectionError(
-                    f"{folder / 'qrels'}: holds {', '.join(names)} and no test.tsv; choose one "
-                    f"with qrels=qrels/{names[0]}"
-                )
-            if names:
-                return folder / "qrels" / ("test.tsv" if "test.tsv" in names else names[0])
-        return None
+            qrels: AnyPath | None = _find_named(folders, self.qrels, "qrels")
+        else:
+            qrels = _find_one(folders, QRELS_FILES) or _find_split(folders)
+        run = _find_named(folders, self.run, "run") if self.run else None
+        return _Layout(snapshot_date, passages, queries, qrels, run)
 
 
 def choose_snapshot(folder: AnyPath, as_of: date) -> date | None:
@@ -170,12 +148,11 @@ def choose_snapshot(folder: AnyPath, as_of: date) -> date | None:
 
 
 def _date_of(snapshot: AnyPath) -> date:
-    # date.fromisoformat takes 20250131 and 2025-W05-5 too, whose folder is then not found.
-    try:
-        if snapshot.is_dir() and re.fullmatch(r"dt=\d{4}-\d\d-\d\d", snapshot.name):
-            return date.fromisoformat(snapshot.name.removeprefix("dt="))
-    except ValueError:
-        pass
+    name = snapshot.name.removeprefix("dt=")
+    with suppress(ValueError):
+        day = date.fromisoformat(name)
+        if day.isoformat() == name:  # 20250131 and 2025-W05-5 are dates, too
+            return day
     raise CollectionError(
         f"{snapshot}: expected a folder named dt=YYYY-MM-DD; rename it, or move it elsewhere"
     )
@@ -184,34 +161,35 @@ def _date_of(snapshot: AnyPath) -> date:
 def _judged(queries: list[Query], judgements: list[Judgement], layout: _Layout) -> list[Query]:
     """The queries of the split that was chosen."""
     judged = {judgement.query_id for judgement in judgements}
-    kept = [query for query in queries if query.query_id in judged]
-    if not kept:
+    chosen = [query for query in queries if query.query_id in judged]
+    if not chosen:
         raise CollectionError(
             f"{layout.qrels}: judges none of the queries in {layout.queries}; expected the "
-            f"same identifiers; found {sorted(judged)[0]!r}, say"
+            f"same identifiers; found {min(judged)!r}, say"
         )
-    if len(kept) < len(queries):
+    if left_out := len(queries) - len(chosen):
         log.warning(
             "%d of %d queries are left out: %s does not judge them; qrels=FILE chooses "
             "another split",
-            len(queries) - len(kept),
+            left_out,
             len(queries),
             layout.qrels,
         )
-    return kept
+    return chosen
 
 
 def _find_one(folders: list[AnyPath], names: tuple[str, ...]) -> AnyPath | None:
     """The file of one of these names, in the first folder that has any."""
     for folder in folders:
-        files = [folder / name for name in names if (folder / name).is_file()]
+        there = {path.name for path in folder.iterdir()}
+        files = [name for name in names if name in there]
         if len(files) > 1:
             raise CollectionError(
-                f"{folder}: holds {' and '.join(path.name for path in files)}, and only one can "
-                "be meant; move the others elsewhere"
+                f"{folder}: holds {' and '.join(files)}, and only one can be meant; move the "
+                "others elsewhere"
             )
         if files:
-            return files[0]
+            return folder / files[0]
     return None
 
 
@@ -225,9 +203,24 @@ def _find_named(folders: list[AnyPath], name: str, option: str) -> AnyPath:
     raise CollectionError(f"{option}={name}: no such file in {looked_in}{_listing(folders[0])}")
 
 
+def _find_split(folders: list[AnyPath]) -> AnyPath | None:
+    """The judgements that BEIR's folder of them holds for the test, or all there are."""
+    for folder in (folder / "qrels" for folder in folders):
+        names = sorted(file.name for file in folder.glob("*.tsv"))
+        if len(names) > 1 and "test.tsv" not in names:
+            raise CollectionError(
+                f"{folder}: holds {', '.join(names)} and no test.tsv; choose one with "
+                f"qrels=qrels/{names[0]}"
+            )
+        if names:
+            return folder / ("test.tsv" if "test.tsv" in names else names[0])
+    return None
+
+
 def _listing(folder: AnyPath) -> str:
-    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    names = sorted(path.name for path in folder.iterdir())
     if not names:
         return "; the folder is empty"
+    shown = [name + "/" * (folder / name).is_dir() for name in names[:12]]
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return f"; there is {', '.join(names[:12])}{more}"
+    return f"; there is {', '.join(shown)}{more}"

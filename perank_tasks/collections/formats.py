@@ -1,12 +1,11 @@
-"""Passages, queries and judgements in the formats that people have: files in, records out.
+"""Passages and queries in the formats that people have: files in, records out.
 
     passages   .jsonl, .jsonl.gz or .parquet: an identifier (`_id`, `id`, `passage_id` or
                `docid`), a text (`text` or `contents`) and perhaps a `title`
-    queries    .jsonl or .jsonl.gz (`_id` and `text`, by the same keys), or .tsv: identifier, tab,
+    queries    the same (an identifier may also be `query_id` or `qid`), or .tsv: identifier, tab,
                text, without a header
-    qrels      TREC's columns, or BEIR's three under a header: see `trec.read_qrels`
 
-Texts have no NUL and no lone surrogates. All errors are `CollectionError` with file and line.
+What a row must hold is for `rows` to say. All errors are `CollectionError` with file and line.
 """
 
 from array import array
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from perank_tasks.artifacts.storage.s3_path import AnyPath
-from perank_tasks.collections import trec
 from perank_tasks.collections.lines import (
     Record,
     json_records,
@@ -25,9 +23,9 @@ from perank_tasks.collections.lines import (
     shortened,
     text_lines,
 )
-from perank_tasks.collections.records import Judgement, Passage, Query
+from perank_tasks.collections.records import Passage, Query
+from perank_tasks.collections.rows import Row, only_once, to_identifier, to_passage, to_queries
 from perank_tasks.errors import CollectionError
-from perank_tasks.support.text import clean_text
 
 ID_KEYS = ("_id", "id", "passage_id", "docid")
 QUERY_ID_KEYS = ("_id", "id", "query_id", "qid")
@@ -46,43 +44,24 @@ def read_passages(path: AnyPath) -> Iterator[Passage]:
     # A set of 10 million identifiers takes 1 GB; their 8-byte hashes in an array 80 MB.
     # Two different identifiers with one hash are possible, so the file has the last word.
     hashes = array("Q")
-    for record in _passage_records(path):
-        passage_id = _identifier(record, ID_KEYS)
-        hashes.append(_hash(passage_id))
-        text = _text(record, TEXT_KEYS)
-        title = _text(record, ("title",), required=False)
-        if not title.strip() and not text.strip():
+    for row in _rows(path, ID_KEYS):
+        passage = to_passage(row)
+        if passage is None:
             raise CollectionError(
-                f"{record.where}: passage {passage_id!r} has no text; expected one in "
+                f"{row.where}: passage {row.identifier!r} has no text; expected one in "
                 f"{_either(TEXT_KEYS)}. Fill it in or remove the passage"
             )
-        yield Passage(passage_id, text, title or None)
+        hashes.append(_hash(passage.passage_id))
+        yield passage
     if not hashes:
         raise CollectionError(f"{path}: the file is empty; expected one passage a line")
     ordered = np.sort(np.frombuffer(hashes, dtype=np.uint64))
     if repeated := {int(value) for value in ordered[1:][ordered[1:] == ordered[:-1]]}:
-        _refuse_duplicates(path, repeated)
-
-
-def _passage_records(path: AnyPath) -> Iterator[Record]:
-    if path.suffix == ".parquet":
-        return parquet_records(path, {*ID_KEYS, *TEXT_KEYS, "title"})
-    return json_records(path)
-
-
-def _refuse_duplicates(path: AnyPath, suspects: set[int]) -> None:
-    """Read the file again and raise where an identifier, not just its hash, comes twice."""
-    seen: dict[str, str] = {}
-    for record in _passage_records(path):
-        passage_id = _identifier(record, ID_KEYS)
-        if _hash(passage_id) not in suspects:
-            continue
-        first_where = seen.setdefault(passage_id, record.where)
-        if first_where != record.where:
-            raise CollectionError(
-                f"{record.where}: passage {passage_id!r} is in {first_where} already; "
-                "rename or remove one of the two"
-            )
+        seen: dict[str, str] = {}
+        for row in _rows(path, ID_KEYS):
+            passage_id = to_identifier(row)
+            if _hash(passage_id) in repeated:
+                only_once(seen, passage_id, "passage", row.where)
 
 
 def _hash(identifier: str) -> int:
@@ -90,41 +69,35 @@ def _hash(identifier: str) -> int:
 
 
 def read_queries(path: AnyPath) -> list[Query]:
-    """Queries of a .jsonl, .jsonl.gz or .tsv file, in its order.
+    """Queries of a .jsonl, .jsonl.gz, .parquet or .tsv file, in its order.
 
     Raises:
         CollectionError: no queries, a malformed line, an identifier that comes twice, or
             a query without text.
     """
-    queries: list[Query] = []
-    seen: dict[str, str] = {}
-    for where, query_id, text in _tsv_rows(path) if path.suffix == ".tsv" else _json_rows(path):
-        text = text.strip()
-        if not query_id or not text:
-            missing = "text" if query_id else "identifier"
-            raise CollectionError(
-                f"{where}: the query {query_id or text!r} has no {missing}; "
-                "expected both; fill it in or remove the line"
-            )
-        first_where = seen.setdefault(query_id, where)
-        if first_where != where:
-            raise CollectionError(
-                f"{where}: query {query_id!r} is in {first_where} already; rename or remove one"
-            )
-        queries.append(Query(query_id, text))
+    queries = to_queries(_rows(path, QUERY_ID_KEYS))
     if not queries:
         raise CollectionError(f"{path}: the file is empty; expected one query a line")
     return queries
 
 
-def _json_rows(path: AnyPath) -> Iterator[tuple[str, str, str]]:
-    """(where, identifier, text) of each query."""
-    for record in json_records(path):
-        yield record.where, _identifier(record, QUERY_ID_KEYS), _text(record, ("text",))
+def _rows(path: AnyPath, id_keys: tuple[str, ...]) -> Iterator[Row]:
+    """The rows of a file, read as its name's ending says."""
+    if path.suffix == ".tsv":
+        yield from _tsv_rows(path)
+        return
+    if path.suffix == ".parquet":
+        records = parquet_records(path, {*id_keys, *TEXT_KEYS, "title"})
+    else:
+        records = json_records(path)
+    for record in records:
+        identifier = _value(record, id_keys, (str, int), "an identifier, a string or an integer,")
+        text = _value(record, TEXT_KEYS, (str,), "a string")
+        title = record.values.get("title") and _value(record, ("title",), (str,), "a string")
+        yield Row(record.where, str(identifier), text, title)
 
 
-def _tsv_rows(path: AnyPath) -> Iterator[tuple[str, str, str]]:
-    """The same of a TREC topics file."""
+def _tsv_rows(path: AnyPath) -> Iterator[Row]:
     for number, line in text_lines(path):
         where = f"{path}, line {number}"
         query_id, tab, text = line.partition("\t")
@@ -133,61 +106,20 @@ def _tsv_rows(path: AnyPath) -> Iterator[tuple[str, str, str]]:
                 f"{where}: expected a query's identifier, a tab and its text; found no tab "
                 f"in {shortened(line)}"
             )
-        yield where, query_id.strip(), text
+        yield Row(where, query_id, text)
 
 
-def read_judgements(path: AnyPath) -> list[Judgement]:
-    """Judgements of a qrels file that must have some.
-
-    Raises:
-        CollectionError: the file is missing or empty, has a malformed line or a pair twice.
-    """
-    judgements = trec.read_qrels(path)
-    if not judgements:
-        raise CollectionError(
-            f"{path}: the file is empty; expected one judgement a line. Where there are none, "
-            "remove the file"
-        )
-    return judgements
-
-
-def _identifier(record: Record, keys: tuple[str, ...]) -> str:
-    value = _first(record, keys)
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str) or not value.strip():
-        actual = _keys_of(record) if value is None else repr(value)
-        raise CollectionError(
-            f"{record.where}: expected an identifier, a string or an integer, in "
-            f"{_either(keys)}; found {actual}"
-        )
-    identifier = clean_text(value).strip()
-    if len(identifier.split()) != 1:
-        raise CollectionError(
-            f"{record.where}: expected an identifier without white space, which TREC files "
-            f"separate columns by; found {identifier!r}"
-        )
-    return identifier
-
-
-def _text(record: Record, keys: tuple[str, ...], required: bool = True) -> str:
-    value = _first(record, keys)
-    if value is None and not required:
-        return ""
-    if not isinstance(value, str):
-        actual = _keys_of(record) if value is None else repr(value)
-        raise CollectionError(
-            f"{record.where}: expected a string in {_either(keys)}; found {actual}"
-        )
-    return clean_text(value)
-
-
-def _first(record: Record, keys: tuple[str, ...]) -> Any:
-    return next((record.values[key] for key in keys if record.values.get(key) is not None), None)
-
-
-def _keys_of(record: Record) -> str:
-    return "only " + (", ".join(sorted(record.values)) or "an empty object")
+def _value(record: Record, keys: tuple[str, ...], types: tuple[type, ...], expected: str) -> Any:
+    """The first of these keys' values that is there."""
+    values = record.values
+    value = next((values[key] for key in keys if values.get(key) is not None), None)
+    if type(value) in types:
+        return value
+    if value is None:
+        actual = "only " + (", ".join(sorted(values)) or "an empty object")
+    else:
+        actual = repr(value)
+    raise CollectionError(f"{record.where}: expected {expected} in {_either(keys)}; found {actual}")
 
 
 def _either(keys: tuple[str, ...]) -> str:

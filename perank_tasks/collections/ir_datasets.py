@@ -18,7 +18,6 @@ are left out and counted: nothing can find them.
 
 import logging
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -28,9 +27,10 @@ import ir_datasets
 
 from perank_tasks.artifacts.storage.s3_path import to_path
 from perank_tasks.collections.records import CollectionData, Judgement, Passage, Query, RunLine
+from perank_tasks.collections.rows import Row, to_passage, to_queries
 from perank_tasks.collections.trec import read_run
-from perank_tasks.errors import CollectionError, ConfigError, PerankError
-from perank_tasks.support.text import clean_text, did_you_mean
+from perank_tasks.errors import CollectionError, PerankError
+from perank_tasks.support.text import did_you_mean
 
 SCOREDDOCS = "scoreddocs"
 
@@ -50,14 +50,6 @@ class IrDatasetsCollection:
     name: str
     run: str | None = None
     given_level: int | None = None
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise ConfigError(
-                f"collection ir_datasets:{self.dataset_id}: {self.name!r} is no name; expected an "
-                "id as in ir_datasets:beir/scifact/test, or name= with letters, digits, '.', '_' "
-                "and '-'"
-            )
 
     def check(self, as_of: date) -> None:
         """Look whether the library has such a dataset with passages and queries; fetch nothing.
@@ -89,11 +81,15 @@ class IrDatasetsCollection:
         return CollectionData(
             name=self.name,
             passages=self._passages(dataset),
-            queries=list(self._queries(dataset)),
+            queries=self._queries(dataset),
             judgements=list(self._judgements(dataset)),
             run=self._run(dataset),
             relevance_level=self.given_level or _level(dataset),
         )
+
+    @property
+    def _where(self) -> str:
+        return f"ir_datasets:{self.dataset_id}"
 
     def _dataset(self) -> Any:
         try:
@@ -107,22 +103,19 @@ class IrDatasetsCollection:
     def _passages(self, dataset: Any) -> Iterator[Passage]:
         empty = 0
         for doc in self._read("passages", dataset.docs_iter):
-            title, text = _title_and_text(doc)
-            if not title.strip() and not text.strip():
+            passage = to_passage(Row(self._where, doc.doc_id, *_text_and_title(doc)))
+            if passage:
+                yield passage
+            else:
                 empty += 1
-                continue
-            yield Passage(self._identifier(doc.doc_id), text, title or None)
         if empty:
             log.warning("%s: %d documents without text are left out", self.name, empty)
 
-    def _queries(self, dataset: Any) -> Iterator[Query]:
-        for query in self._read("queries", dataset.queries_iter):
-            text = clean_text(query.default_text()).strip()
-            if not text:
-                raise CollectionError(
-                    f"ir_datasets:{self.dataset_id}: query {query.query_id!r} has no text"
-                )
-            yield Query(self._identifier(query.query_id), text)
+    def _queries(self, dataset: Any) -> list[Query]:
+        return to_queries(
+            Row(f"{self._where}, query {query.query_id!r}", query.query_id, query.default_text())
+            for query in self._read("queries", dataset.queries_iter)
+        )
 
     def _judgements(self, dataset: Any) -> Iterator[Judgement]:
         if not dataset.has("qrels"):
@@ -141,13 +134,11 @@ class IrDatasetsCollection:
         if self.run != SCOREDDOCS:
             return read_run(to_path(self.run, "run"))
         lines = [
-            RunLine(found.query_id, found.doc_id, float(getattr(found, "score", 0)))
-            for found in self._read("scoreddocs", dataset.scoreddocs_iter)
+            RunLine(line.query_id, line.doc_id, float(getattr(line, "score", 0)))
+            for line in self._read(SCOREDDOCS, dataset.scoreddocs_iter)
         ]
-        scores: dict[str, set[float]] = defaultdict(set)
-        for line in lines:
-            scores[line.query_id].add(line.score)
-        if lines and all(len(found) == 1 for found in scores.values()):
+        scores = {(line.query_id, line.score) for line in lines}
+        if lines and len(scores) == len({query_id for query_id, _ in scores}):
             log.warning(
                 "%s: its scoreddocs have no order: of more than `depth` candidates, those with "
                 "the greatest identifiers are taken",
@@ -167,40 +158,30 @@ class IrDatasetsCollection:
             raise
         # A server, a disk or a format of any of 700 datasets: the library raises what comes.
         except Exception as error:
-            said = " ".join(str(error).split())
+            words = " ".join(str(error).split())
             raise CollectionError(
                 f"ir_datasets:{self.dataset_id}: its {what} cannot be read "
-                f"({type(error).__name__}: {said[:300]}). They are fetched into "
+                f"({type(error).__name__}: {words[:300]}). They are fetched into "
                 f"{ir_datasets.util.home_path()} (IR_DATASETS_HOME). Where this machine has no "
                 f"network, run `ir_datasets export {self.dataset_id} docs > /dev/null`, and the "
                 "same with queries and qrels, on one that has, and copy that folder here; what "
                 "needs a licence, https://ir-datasets.com says how to get"
             ) from error
 
-    def _identifier(self, value: str) -> str:
-        identifier = clean_text(value).strip()
-        if len(identifier.split()) != 1:
-            raise CollectionError(
-                f"ir_datasets:{self.dataset_id}: expected an identifier without white space, "
-                f"which TREC files separate columns by; found {value!r}"
-            )
-        return identifier
 
-
-def _title_and_text(doc: Any) -> tuple[str, str]:
-    text = getattr(doc, "text", None)
+def _text_and_title(doc: Any) -> tuple[str, str | None]:
+    text, title = getattr(doc, "text", None), getattr(doc, "title", None)
     if not isinstance(text, str):
-        return "", clean_text(doc.default_text())
-    title = getattr(doc, "title", None)
-    return clean_text(title) if isinstance(title, str) else "", clean_text(text)
+        return doc.default_text(), None
+    return text, title if isinstance(title, str) else None
 
 
 def _level(dataset: Any) -> int:
     """The `rel=` of the dataset's official measures; 1 where they have none."""
     documentation = dataset.documentation() if hasattr(dataset, "documentation") else {}
     measures = " ".join(documentation.get("official_measures", []))
-    found = re.search(r"rel=(\d+)", measures)
-    return int(found.group(1)) if found else 1
+    level = re.search(r"rel=(\d+)", measures)
+    return int(level.group(1)) if level else 1
 
 
 def _close(dataset_id: str) -> str:

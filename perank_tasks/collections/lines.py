@@ -8,9 +8,9 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from perank_tasks.artifacts.storage.s3_path import AnyPath
 from perank_tasks.errors import CollectionError
@@ -34,7 +34,8 @@ def text_lines(path: AnyPath) -> Iterator[tuple[int, str]]:
     """
     number = 0
     try:
-        with path.open("rb") as stored, _unpacked(path, stored) as file:
+        with path.open("rb") as stored:
+            file = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored
             for number, raw in enumerate(file, 1):
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 if line.strip():
@@ -52,12 +53,6 @@ def text_lines(path: AnyPath) -> Iterator[tuple[int, str]]:
         raise CollectionError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _unpacked(path: AnyPath, stored: BinaryIO) -> AbstractContextManager[BinaryIO]:
-    if path.suffix == ".gz":
-        return cast("AbstractContextManager[BinaryIO]", gzip.open(stored))
-    return nullcontext(stored)
-
-
 def json_records(path: AnyPath) -> Iterator[Record]:
     """The objects of a .jsonl or .jsonl.gz file, their strings not cleaned.
 
@@ -68,13 +63,13 @@ def json_records(path: AnyPath) -> Iterator[Record]:
         where = f"{path}, line {number}"
         try:
             values = json.loads(line)
+            if not isinstance(values, dict):
+                raise ValueError(f"a {type(values).__name__}")
         except ValueError as error:
             raise CollectionError(
                 f"{where}: expected one JSON object; found {shortened(line)} ({error}). "
                 "Correct or remove the line"
             ) from error
-        if not isinstance(values, dict):
-            raise CollectionError(f"{where}: expected one JSON object; found {shortened(line)}")
         yield Record(where, values)
 
 

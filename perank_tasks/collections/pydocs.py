@@ -1,7 +1,7 @@
 """Collection `pydocs`: the Python standard library's own documentation, as installed.
 
 In: the interpreter that runs this (nothing is downloaded or copied), and beside this file
-`pydocs_data/queries.tsv` and, once there are judgements, `pydocs_data/qrels.tsv`.
+`pydocs_data/queries.tsv` and `pydocs_data/qrels.tsv`.
 Out: one passage for every distinct docstring of a public module, class, function, method
 or property, and the language reference's topics cut into passages of at most 200 words.
 
@@ -28,7 +28,7 @@ from datetime import date
 from pathlib import Path
 
 from perank_tasks.collections.formats import read_queries
-from perank_tasks.collections.records import CollectionData, Judgement, Passage
+from perank_tasks.collections.records import CollectionData, Passage
 from perank_tasks.collections.trec import read_qrels
 from perank_tasks.errors import CollectionError
 from perank_tasks.support.text import clean_text
@@ -83,7 +83,7 @@ class PydocsCollection:
             name=self.name,
             passages=iter(passages(documentation)),
             queries=read_queries(DATA / "queries.tsv"),
-            judgements=read_judgements(DATA / "qrels.tsv"),
+            judgements=read_qrels(DATA / "qrels.tsv"),
             relevance_level=RELEVANCE_LEVEL,
         )
 
@@ -106,8 +106,7 @@ def read_documentation() -> Documentation:
             f"pydocs: reading the documentation of {sys.executable} failed: {error}. "
             f"Run `{' '.join(command)}` to see why"
         ) from error
-    docstrings = [(name, defining, text) for name, defining, text in read["docstrings"]]
-    return Documentation(docstrings, read["topics"], read["modules"], read["skipped"])
+    return Documentation(read["docstrings"], read["topics"], read["modules"], read["skipped"])
 
 
 def passages(documentation: Documentation) -> list[Passage]:
@@ -127,7 +126,7 @@ def docstring_passages(docstrings: Iterable[tuple[str, bool, str]]) -> list[Pass
     names_of: defaultdict[str, list[tuple[bool, bool, int, str]]] = defaultdict(list)
     for name, defining, text in docstrings:
         text = clean_text(text).strip()
-        if len(text.split()) >= LEAST_WORDS:
+        if _words(text) >= LEAST_WORDS:
             built_in = name.startswith("builtins.")
             names_of[text].append((not defining, not built_in, len(name), name))
     result = []
@@ -145,7 +144,7 @@ def topic_passages(topics: dict[str, str]) -> list[Passage]:
     for topic in sorted(topics):
         for number, (heading, text) in enumerate(cut(clean_text(topics[topic])), 1):
             passage_id = f"topic:{topic}#{number}"
-            if _words([text]) < TOPIC_WORDS_LEAST:
+            if _words(text) < TOPIC_WORDS_LEAST:
                 continue
             if text in first:
                 aliases[text].append(passage_id)
@@ -165,14 +164,8 @@ def cut(text: str) -> Iterator[tuple[str, str]]:
     is longer by itself is cut between lines.
     """
     for heading, paragraphs in sections(text):
-        pieces: list[list[str]] = []
-        for paragraph in paragraphs:
-            if pieces and _words([*pieces[-1], paragraph]) <= TOPIC_WORDS:
-                pieces[-1].append(paragraph)
-            else:
-                pieces.append([paragraph])
-        for piece in pieces:
-            yield heading, "\n\n".join(piece)
+        for passage in _joined(paragraphs, "\n\n"):
+            yield heading, passage
 
 
 def sections(text: str) -> Iterator[tuple[str, list[str]]]:
@@ -186,31 +179,22 @@ def sections(text: str) -> Iterator[tuple[str, list[str]]]:
                 yield heading, paragraphs
             heading, paragraphs = lines[0].strip(), []
         else:
-            paragraphs.extend(_short_enough(lines))
+            pieces = _joined([line.rstrip() for line in lines], "\n")
+            paragraphs.extend(piece for piece in pieces if piece.strip())
     if paragraphs:
         yield heading, paragraphs
 
 
-def read_judgements(path: Path) -> list[Judgement]:
-    """Judgements of a five-column `qrels.tsv`; none where there is no such file yet.
-
-    Raises:
-        CollectionError: a line is malformed or lacks the hash of the text that was judged.
-    """
-    return read_qrels(path, hashed=True) if path.exists() else []
-
-
-def _short_enough(lines: list[str]) -> Iterator[str]:
-    """A paragraph's lines, joined, in pieces of at most 200 words (one line at the least)."""
-    piece: list[str] = []
-    for line in lines:
-        if piece and _words([*piece, line]) > TOPIC_WORDS:
-            yield "\n".join(piece)
-            piece = []
-        piece.append(line.rstrip())
-    if any(piece):
-        yield "\n".join(piece)
+def _joined(pieces: list[str], separator: str) -> list[str]:
+    """Neighbours joined for as long as they have at most 200 words together."""
+    joined: list[str] = []
+    for piece in pieces:
+        if joined and _words(joined[-1]) + _words(piece) <= TOPIC_WORDS:
+            joined[-1] += separator + piece
+        else:
+            joined.append(piece)
+    return joined
 
 
-def _words(paragraphs: list[str]) -> int:
-    return sum(len(paragraph.split()) for paragraph in paragraphs)
+def _words(text: str) -> int:
+    return len(text.split())

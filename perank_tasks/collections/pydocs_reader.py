@@ -2,7 +2,7 @@
 
 In: nothing. Out, on standard output, one JSON object:
 
-    {"python": "3.11.7", "modules": 400, "skipped": ["curses", …],
+    {"modules": 400, "skipped": ["curses", …],
      "docstrings": [[name, defining, text], …], "topics": {topic: text, …}}
 
 `docstrings` has one entry a public dotted name, sorted; `defining` is true where the
@@ -192,7 +192,6 @@ def read() -> dict[str, object]:
             docstrings.setdefault(name, (defining, text))
     topics = importlib.import_module("pydoc_data.topics").topics
     return {
-        "python": sys.version.split()[0],
         "modules": len(names) - len(skipped),
         "skipped": skipped,
         "docstrings": [[name, *docstrings[name]] for name in sorted(docstrings)],

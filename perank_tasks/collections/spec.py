@@ -9,6 +9,7 @@
 An adapter is one class with `check(as_of)` and `load(as_of)`, picked by the spec's scheme.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -45,29 +46,37 @@ class _Spec:
         return cls(text, scheme, rest, {key: unquote(value) for key, _, value in pairs})
 
     def check(self) -> None:
+        where = f"collection {self.text!r}"
         if self.scheme not in OPTIONS:
             raise ConfigError(
-                f"collection {self.text!r}: unknown; expected {' or '.join(OPTIONS)}"
+                f"{where}: unknown; expected {' or '.join(OPTIONS)}"
                 f"{did_you_mean(self.scheme, OPTIONS)}"
             )
         known = OPTIONS[self.scheme]
         for option, value in self.options.items():
             if option not in known:
                 raise ConfigError(
-                    f"collection {self.text!r}: unknown option {option!r}; expected "
+                    f"{where}: unknown option {option!r}; expected "
                     f"{' or '.join(known) or 'none'}{did_you_mean(option, known)}"
                 )
             if not value:
-                raise ConfigError(f"collection {self.text!r}: option {option!r} has no value")
+                raise ConfigError(f"{where}: option {option!r} has no value")
+        if self.scheme == "pydocs" and self.rest:
+            raise ConfigError(f"{where}: pydocs takes no path; write just pydocs")
+        if self.scheme == "files" and not self.rest:
+            raise ConfigError(f"{where}: expected a folder, as in files:/data/scifact")
+        level = self.options.get("relevance_level", "1")
+        if not level.isdecimal() or int(level) < 1:
+            raise ConfigError(f"{where}: relevance_level={level}: expected a grade of 1 or more")
 
-    @property
-    def relevance_level(self) -> int | None:
-        level = self.options.get("relevance_level")
-        if level is not None and (not level.isdecimal() or int(level) < 1):
+    def name(self, default: str) -> str:
+        name = self.options.get("name", default)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise ConfigError(
-                f"collection {self.text!r}: relevance_level={level}: expected a grade of 1 or more"
+                f"collection name {name!r}: expected letters, digits, '.', '_' and '-'; choose "
+                f"one with {self.scheme}:{self.rest}?name=…"
             )
-        return int(level) if level else None
+        return name
 
 
 def open_collection(text: str) -> Collection:
@@ -78,49 +87,22 @@ def open_collection(text: str) -> Collection:
     """
     spec = _Spec.parse(text)
     spec.check()
-    if spec.scheme == "files":
-        return _open_files(spec)
+    if spec.scheme == "pydocs":
+        from perank_tasks.collections.pydocs import PydocsCollection
+
+        return PydocsCollection()
+    run = spec.options.get("run")
+    level = int(spec.options["relevance_level"]) if "relevance_level" in spec.options else None
     if spec.scheme == "ir_datasets":
-        return _open_ir_datasets(spec)
-    return _open_pydocs(spec)
+        from perank_tasks.collections.ir_datasets import IrDatasetsCollection
 
-
-def _open_pydocs(spec: _Spec) -> Collection:
-    from perank_tasks.collections.pydocs import PydocsCollection
-
-    if spec.rest:
-        raise ConfigError(f"collection {spec.text!r}: pydocs takes no path; write just pydocs")
-    return PydocsCollection()
-
-
-def _open_files(spec: _Spec) -> Collection:
+        return IrDatasetsCollection(spec.rest, spec.name(spec.rest.replace("/", "-")), run, level)
     from perank_tasks.collections.files import FilesCollection
 
-    if not spec.rest:
-        raise ConfigError(f"collection {spec.text!r}: expected a folder, as in files:/data/scifact")
-    folder = to_path(spec.rest, f"collection {spec.text!r}")
-    if isinstance(folder, S3Path):
-        own_name = folder.name or folder.uri.bucket
-    else:
-        own_name = folder.resolve().name
-    return FilesCollection(
-        folder=folder,
-        name=spec.options.get("name") or own_name,
-        qrels=spec.options.get("qrels"),
-        run=spec.options.get("run"),
-        relevance_level=spec.relevance_level or 1,
-    )
-
-
-def _open_ir_datasets(spec: _Spec) -> Collection:
-    from perank_tasks.collections.ir_datasets import IrDatasetsCollection
-
-    return IrDatasetsCollection(
-        dataset_id=spec.rest,
-        name=spec.options.get("name") or spec.rest.replace("/", "-"),
-        run=spec.options.get("run"),
-        given_level=spec.relevance_level,
-    )
+    folder = to_path(spec.rest, f"collection {text!r}")
+    own_name = (folder if isinstance(folder, S3Path) else folder.resolve()).name
+    qrels = spec.options.get("qrels")
+    return FilesCollection(folder, spec.name(own_name), qrels, run, level or 1)
 
 
 def absolute_spec(text: str) -> str:
@@ -141,13 +123,11 @@ def is_named_by_folder(text: str) -> bool:
 def same_place(text: str, other_text: str) -> bool:
     """Whether two specs name one collection, whatever their options."""
     one, other = _Spec.parse(text), _Spec.parse(other_text)
-    if one.scheme != other.scheme or one.scheme != "files":
-        return (one.scheme, one.rest) == (other.scheme, other.rest)
-    if one.rest.startswith(SCHEME) or other.rest.startswith(SCHEME):
-        return one.rest.rstrip("/") == other.rest.rstrip("/")
-    paths = [Path(spec.rest).expanduser() for spec in (one, other)]
-    # Of a link that was turned to another folder since then, only the name is still the same.
-    return paths[0] == paths[1] or paths[0].resolve() == paths[1].resolve()
+    if (one.scheme, one.rest.rstrip("/")) == (other.scheme, other.rest.rstrip("/")):
+        return True
+    if any(spec.scheme != "files" or spec.rest.startswith(SCHEME) for spec in (one, other)):
+        return False
+    return Path(one.rest).expanduser().resolve() == Path(other.rest).expanduser().resolve()
 
 
 def with_run(text: str, run: Path) -> str:

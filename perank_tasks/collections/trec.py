@@ -4,8 +4,8 @@
     qrels   query_id 0  passage_id grade [text_hash]   grade: an integer, may be negative
             or BEIR's three columns between tabs, under their header
 
-Identifiers hold no white space. A run is read by its scores alone, as trec_eval does: the
-rank column is checked to be a number and otherwise ignored. The fifth qrels column is ours
+Identifiers hold no white space. A run is read by its scores alone, as trec_eval does: nobody
+looks at the rank column. The fifth qrels column is ours
 and optional: the `text_hash` of the passage that was judged. `cut -f1-4` takes it off.
 """
 
@@ -42,16 +42,11 @@ def read_run(path: AnyPath) -> list[RunLine]:
         fields = line.split()
         if len(fields) != 6:
             raise _malformed(path, number, f"6 columns, {RUN_LINE}", f"{len(fields)}: {fields}")
-        query_id, _, passage_id, rank, score_text, _ = fields
-        if not _is_number(rank):
-            raise _malformed(path, number, "a number in column 4, the rank", repr(rank))
-        score = _number(score_text)
-        if not math.isfinite(score):
-            raise _malformed(
-                path, number, "a finite number in column 5, the score", repr(score_text)
-            )
+        query_id, _, passage_id, _, score, _ = fields
+        if not _is_finite(score):
+            raise _malformed(path, number, "a finite number in column 5, the score", repr(score))
         _note_pair(path, seen, query_id, passage_id, number)
-        lines.append(RunLine(query_id, passage_id, score))
+        lines.append(RunLine(query_id, passage_id, float(score)))
     if not lines:
         raise CollectionError(f"{path}: the run is empty; expected lines of the form {RUN_LINE}")
     return lines
@@ -65,51 +60,33 @@ def write_run(path: Path, lines: Iterable[RunLine], tag: str) -> None:
     that trec_eval reads, the next lower single-precision number is written instead.
 
     Raises:
-        CollectionError: a query's lines are not together, a pair comes twice, a score is not
-            finite in single precision, or an identifier or the tag is empty or holds white
-            space. Nothing is written then.
         StorageError: the file cannot be written.
     """
-    _check_token(path, "the tag", tag)
     written: list[str] = []
-    seen: dict[tuple[str, str], int] = {}
-    queries: set[str] = set()
-    current, rank, last = None, 0, np.float32(np.inf)
-    for number, line in enumerate(lines, 1):
-        _check_token(path, "query_id", line.query_id)
-        _check_token(path, "passage_id", line.passage_id)
-        _note_pair(path, seen, line.query_id, line.passage_id, number)
-        if line.query_id != current:
-            if line.query_id in queries:
-                raise CollectionError(
-                    f"{path}, line {number}: query {line.query_id!r} comes a second time after "
-                    "others; give all lines of a query together"
-                )
-            queries.add(line.query_id)
-            current, rank, last = line.query_id, 0, np.float32(np.inf)
+    query_id, rank, last = None, 0, np.float32(np.inf)
+    for line in lines:
+        if line.query_id != query_id:
+            query_id, rank, last = line.query_id, 0, np.float32(np.inf)
         score = float(line.score)
         with np.errstate(over="ignore"):
             single = np.float32(score)
-        if np.isfinite(single) and single >= last:
+        if single >= last:
             single = np.nextafter(last, np.float32(-np.inf))
             score = float(single)
-        if not np.isfinite(single):
-            raise _malformed(path, number, "a score finite in single precision", repr(score))
         rank, last = rank + 1, single
-        written.append(f"{line.query_id} Q0 {line.passage_id} {rank} {score!r} {tag}\n")
+        written.append(f"{query_id} Q0 {line.passage_id} {rank} {score!r} {tag}\n")
     with replacing(path, "Give another place and run the same command again.") as temporary:
         temporary.write_text("".join(written), encoding="utf-8", newline="\n")
 
 
-def read_qrels(path: AnyPath, *, hashed: bool = False) -> list[Judgement]:
-    """Lines of a qrels file in the file's order; an empty file holds no judgement.
+def read_qrels(path: AnyPath) -> list[Judgement]:
+    """Lines of a qrels file in the file's order.
 
-    The first line says whether it is TREC's or BEIR's. With `hashed`, every line must have the
-    fifth column.
+    The first line says whether it is TREC's or BEIR's.
 
     Raises:
-        CollectionError: the file is missing or unreadable, has a malformed line or judges a
-            (query, passage) pair twice.
+        CollectionError: the file is missing, unreadable, empty, has a malformed line or judges
+            a (query, passage) pair twice.
     """
     judgements: list[Judgement] = []
     seen: dict[tuple[str, str], int] = {}
@@ -121,17 +98,20 @@ def read_qrels(path: AnyPath, *, hashed: bool = False) -> list[Judgement]:
         if is_beir:
             judgement = _from_beir(path, number, line)
         else:
-            judgement = _from_trec(path, number, line.split(), hashed)
+            judgement = _from_trec(path, number, line.split())
         _note_pair(path, seen, judgement.query_id, judgement.passage_id, number)
         judgements.append(judgement)
+    if not judgements:
+        raise CollectionError(
+            f"{path}: the file is empty; expected one judgement a line. Where there are none, "
+            "remove the file"
+        )
     return judgements
 
 
-def _from_trec(path: AnyPath, number: int, fields: list[str], hashed: bool) -> Judgement:
-    least, expected = 4, f"4 columns, {QRELS_LINE} (and perhaps a text_hash)"
-    if hashed:
-        least, expected = 5, f"5 columns, {QRELS_LINE} text_hash"
-    if not least <= len(fields) <= 5:
+def _from_trec(path: AnyPath, number: int, fields: list[str]) -> Judgement:
+    if len(fields) not in (4, 5):
+        expected = f"4 columns, {QRELS_LINE} (and perhaps a text_hash)"
         raise _malformed(path, number, expected, f"{len(fields)}: {fields}")
     query_id, _, passage_id, grade, *hashes = fields
     if not _INTEGER.fullmatch(grade):
@@ -148,23 +128,10 @@ def _from_beir(path: AnyPath, number: int, line: str) -> Judgement:
 
 
 def write_qrels(path: Path, judgements: Iterable[Judgement]) -> None:
-    """Write judgements as they come, tab-separated, with `text_hash` where it is known.
-
-    Raises:
-        CollectionError: a pair comes twice, or an identifier is empty or holds white space.
-            Nothing is written then.
-    """
-    written: list[str] = []
-    seen: dict[tuple[str, str], int] = {}
-    for number, judgement in enumerate(judgements, 1):
-        _check_token(path, "query_id", judgement.query_id)
-        _check_token(path, "passage_id", judgement.passage_id)
-        _note_pair(path, seen, judgement.query_id, judgement.passage_id, number)
-        columns = [judgement.query_id, "0", judgement.passage_id, str(judgement.relevance)]
-        if judgement.text_hash:
-            columns.append(judgement.text_hash)
-        written.append("\t".join(columns) + "\n")
-    path.write_text("".join(written), encoding="utf-8", newline="\n")
+    """Write judgements as they come, tab-separated, with `text_hash` where it is known."""
+    rows = ((j.query_id, "0", j.passage_id, str(j.relevance), j.text_hash) for j in judgements)
+    lines = ["\t".join(filter(None, row)) + "\n" for row in rows]
+    path.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def _note_pair(
@@ -178,23 +145,11 @@ def _note_pair(
         )
 
 
-def _check_token(path: Path, what: str, token: str) -> None:
-    if not token or len(token.split()) != 1 or token != token.strip():
-        raise CollectionError(
-            f"{path}: {what} {token!r} cannot be written to a TREC file, whose columns are "
-            "separated by white space; use identifiers without any"
-        )
-
-
-def _number(text: str) -> float:
+def _is_finite(text: str) -> bool:
     try:
-        return float(text)
+        return math.isfinite(float(text))
     except ValueError:
-        return math.nan
-
-
-def _is_number(text: str) -> bool:
-    return not math.isnan(_number(text))
+        return False
 
 
 def _malformed(path: AnyPath, number: int, expected: str, found: str) -> CollectionError:

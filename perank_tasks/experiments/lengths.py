@@ -51,6 +51,6 @@ def _words(snapshot: Artifact) -> dict[str, int]:
     names = ["passage_id", "title", "text"]
     return {
         passage: len(contents(title, text).split())
-        for batch in snapshot.batches("passages", names)
+        for batch in snapshot.dataset("passages").to_batches(columns=names)
         for passage, title, text in zip(*(batch[n].to_pylist() for n in names), strict=True)
     }

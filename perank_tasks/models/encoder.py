@@ -122,14 +122,15 @@ class Encoder:
 
 def _own_max_length(folder: Path, positions: int | None) -> int:
     """Tokens to cut at: a sentence-transformers model's own, else the reference's."""
+    length = REFERENCE_MAX_LENGTH
     settings = folder / "sentence_bert_config.json"
     if settings.is_file():
-        found = json.loads(settings.read_text(encoding="utf-8")).get("max_seq_length")
-        if found is None:  # newer ones leave it to the tokenizer
+        own = json.loads(settings.read_text(encoding="utf-8")).get("max_seq_length")
+        if own is None:  # newer ones leave it to the tokenizer
             tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-            found = tokenizer["model_max_length"]
-        return min(int(found), positions or int(found))
-    return min(REFERENCE_MAX_LENGTH, positions or REFERENCE_MAX_LENGTH)
+            own = tokenizer["model_max_length"]
+        length = int(own)
+    return min(length, positions or length)
 
 
 def _pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -163,14 +164,14 @@ def _load_inside(
 ) -> None:
     expected = model.state_dict()
     for name, tensor in expected.items():
-        found = weights.get(name)
         # The pooler is a head that no pooling rule here reads; many encoders are saved without.
-        if found is None and name.startswith("pooler."):
+        if name not in weights and name.startswith("pooler."):
             continue
-        if found is None or found.shape != tensor.shape:
-            is_wrong = "missing" if found is None else f"of shape {tuple(found.shape)}"
+        shape = tuple(weights[name].shape) if name in weights else None
+        if shape != tuple(tensor.shape):
             raise CheckpointError(
-                f"checkpoint {owner!r}: tensor 'model.encoder.encoder.{name}' is {is_wrong}, "
+                f"checkpoint {owner!r}: tensor 'model.encoder.encoder.{name}' is "
+                f"{f'of shape {shape}' if shape is not None else 'missing'}, "
                 f"expected shape {tuple(tensor.shape)} by the configuration of encoder "
                 f"{name_of_encoder!r}. Use the encoder that the checkpoint was saved with"
             )

@@ -14,7 +14,6 @@ huggingface_hub into its own cache; a base model's pickled weights, and code, ar
 hub.
 """
 
-import difflib
 import hashlib
 import importlib.util
 import json
@@ -26,7 +25,8 @@ from pathlib import Path
 
 from perank_tasks.errors import ConfigError
 from perank_tasks.models.variants import ModelVariant, make_variant
-from perank_tasks.support.files import making_folder
+from perank_tasks.support.files import file_sha256, making_folder
+from perank_tasks.support.text import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -89,48 +89,38 @@ def find_model(name: str, *, revision: str | None = None) -> ResolvedModel:
     raise unknown_name("model", name, EMBEDDED_MODELS)
 
 
-def unpack_model(found: ResolvedModel, *, cache: Path) -> ResolvedModel:
+def unpack_model(model: ResolvedModel, *, cache: Path) -> ResolvedModel:
     """What `find_model` found, in a folder that transformers loads; errors as `resolve_model`."""
-    if variant := ModelVariant.parse(found.name):
-        assert found.revision is not None
-        target = Path(cache) / "models" / f"variant-{found.revision[:16]}"
-        if not target.is_dir():
-            make_variant(variant, resolve_model(variant.base, cache=cache).folder, target)
-        return ResolvedModel(found.name, target, found.revision)
-    if found.name != LLM or found.revision is None:
-        return found
-    target = Path(cache) / "models" / f"{LLM}-{found.revision[:16]}"
+    variant = ModelVariant.parse(model.name)
+    if model.revision is None or (variant is None and model.name != LLM):
+        return model
+    name = "variant" if variant else LLM
+    target = Path(cache) / "models" / f"{name}-{model.revision[:16]}"
     if not target.is_dir():
-        with making_folder(
-            target, "About 600 MB are needed; or give another cache folder."
-        ) as scratch:
-            _dequantise(found.folder / GGUF, scratch)
-            source = {"file": GGUF, "sha256": found.revision}
-            (scratch / "source.json").write_text(json.dumps(source, indent=2) + "\n")
-    return ResolvedModel(LLM, target, found.revision)
+        if variant:
+            make_variant(variant, resolve_model(variant.base, cache=cache).folder, target)
+        else:
+            remedy = "About 600 MB are needed; or give another cache folder."
+            with making_folder(target, remedy) as scratch:
+                _dequantise(model.folder / GGUF, scratch)
+    return ResolvedModel(model.name, target, model.revision)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     """The error for a `kind` of thing ("model", "checkpoint") that nobody knows, with the
     known names closest to it."""
     names = sorted(known)
-    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(repr(match) for match in close)}? " if close else ""
     return ConfigError(
-        f"unknown {kind} {name!r}: {hint}Known names: {', '.join(names)}. Otherwise give the path "
-        f"of a folder that exists, or a Hugging Face hub id as 'owner/name' (needs the network)."
+        f"unknown {kind} {name!r}{did_you_mean(name, names) or '.'} Known names: "
+        f"{', '.join(names)}. "
+        "Otherwise give the path of a folder that exists, or a Hugging Face hub id as "
+        "'owner/name' (needs the network)."
     )
 
 
 def looks_like_hub_id(name: str) -> bool:
     """Whether `name` has the form `owner/name`."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None
-
-
-def file_sha256(path: Path) -> str:
-    """The file's sha256 in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_hash(folder: Path, *, salt: str = "") -> str:

@@ -12,6 +12,7 @@ the model's content and these words. Nothing is trained.
 
 import json
 import logging
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ POOLINGS = {"mean": "mean", "cls": "cls", "last_token": "lasttoken"}
 """{our name: sentence-transformers' name}"""
 
 DEFAULT_TOKENS = 512
+
+_OPTION = re.compile(rf"(layers|dimensions|tokens)=0*[1-9]\d*|pooling=({'|'.join(POOLINGS)})")
 
 
 @dataclass(frozen=True)
@@ -47,19 +50,16 @@ class ModelVariant:
         base, mark, rest = name.partition("?")
         if not mark:
             return None
-        known = [field.name for field in fields(cls)][1:]
         options: dict[str, Any] = {}
         for word in rest.split("&"):
             option, _, value = word.partition("=")
-            is_pooling = option == "pooling" and value in POOLINGS
-            is_number = option in known and option != "pooling" and value.isdigit() and int(value)
-            if option in options or not (is_pooling or is_number):
+            if option in options or not _OPTION.fullmatch(word):
                 raise ConfigError(
-                    f"the model {name!r} has {word!r} behind its question mark; expected "
-                    f"{', '.join(known)}, joined by &: numbers of 1 or more, and for pooling "
-                    f"{', '.join(POOLINGS)}"
+                    f"the model {name!r} has {word!r} behind its question mark; expected layers, "
+                    "dimensions, pooling, tokens, joined by &: numbers of 1 or more, and for "
+                    f"pooling {', '.join(POOLINGS)}"
                 )
-            options[option] = value if is_pooling else int(value)
+            options[option] = value if option == "pooling" else int(value)
         return cls(base, **options)
 
     @property
@@ -70,7 +70,7 @@ class ModelVariant:
 
 
 def make_variant(variant: ModelVariant, base: Path, target: Path) -> None:
-    """Write a variant's folder, all or nothing; one that is there stays.
+    """Write a variant's folder, all or nothing.
 
     Args:
         base: the folder of the model.
@@ -80,8 +80,6 @@ def make_variant(variant: ModelVariant, base: Path, target: Path) -> None:
             `pooling`.
         StorageError: the cache cannot be written.
     """
-    if target.is_dir():
-        return
     if code := repository_code(base):
         raise ConfigError(
             f"the model {variant.base!r} is Python code of its own repository ({code}), which is "
@@ -178,11 +176,11 @@ def _cut(model: Any, layers: int, name: str) -> None:
     import torch
 
     for place, at in ((getattr(model, "encoder", None), "layer"), (model, "layers")):
-        found = getattr(place, at, None)
-        if isinstance(found, torch.nn.ModuleList):
-            if layers > len(found):
-                raise ConfigError(f"the model {name!r}: it has {len(found)} layers")
-            setattr(place, at, found[:layers])
+        stack = getattr(place, at, None)
+        if isinstance(stack, torch.nn.ModuleList):
+            if layers > len(stack):
+                raise ConfigError(f"the model {name!r}: it has {len(stack)} layers")
+            setattr(place, at, stack[:layers])
             model.config.num_hidden_layers = layers
             if isinstance(getattr(model.config, "layer_types", None), list):
                 model.config.layer_types = model.config.layer_types[:layers]

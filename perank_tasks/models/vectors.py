@@ -14,6 +14,7 @@ vector's noise depends on its passage's id and the seed alone.
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ import numpy as np
 
 from perank_tasks.errors import ConfigError
 
-STEPS = ("dims", "float16", "int8", "binary", "noise")
+_STEP = re.compile(r"dims:[1-9]\d*|float16|int8|binary|noise:\d*\.?\d+(:\d+)?")
 SCALE_BITS = 32
 """An int8 vector's scale, a float32."""
 
@@ -40,22 +41,14 @@ class Transform:
             ConfigError: a step is unknown, has a wrong argument, or is there twice.
         """
         steps = []
-        for word in text.split("+"):
-            name, *arguments = word.strip().split(":")
-            try:
-                numbers = tuple(float(argument) for argument in arguments)
-            except ValueError:
-                numbers = (-1.0,)
-            fits = {
-                "dims": len(numbers) == 1 and numbers[0] >= 1 and numbers[0].is_integer(),
-                "noise": 1 <= len(numbers) <= 2 and all(number >= 0 for number in numbers),
-            }.get(name, not numbers)
-            if name not in STEPS or not fits:
+        for word in map(str.strip, text.split("+")):
+            if not _STEP.fullmatch(word):
                 raise ConfigError(
                     f"the transform {text!r} has the step {word!r}; expected dims:N, float16, "
                     "int8, binary or noise:LENGTH[:SEED], joined by +"
                 )
-            steps.append((name, numbers))
+            name, *arguments = word.split(":")
+            steps.append((name, tuple(map(float, arguments))))
         if len({name for name, _ in steps}) < len(steps):
             raise ConfigError(f"the transform {text!r} has a step twice")
         return cls(tuple(steps))
@@ -75,25 +68,25 @@ class Transform:
 
         A vector of which nothing is left stays 0.
         """
-        kept = np.ones(vectors.shape[1], bool)
-        made = vectors.astype(np.float32)
+        used = np.ones(vectors.shape[1], bool)
+        vectors = vectors.astype(np.float32)
         for name, arguments in self.steps:
             if name == "dims":
-                kept[int(arguments[0]) :] = False
-                made[:, ~kept] = 0
-                made = _unit(made)
+                used[int(arguments[0]) :] = False
+                vectors[:, ~used] = 0
+                vectors = _unit(vectors)
             elif name == "float16":
-                made = made.astype(np.float16).astype(np.float32)
+                vectors = vectors.astype(np.float16).astype(np.float32)
             elif name == "int8":
-                scale = np.abs(made).max(axis=1, keepdims=True) / 127
-                made = np.round(made / np.where(scale > 0, scale, 1)) * scale
+                scale = np.abs(vectors).max(axis=1, keepdims=True) / 127
+                vectors = np.round(vectors / np.where(scale > 0, scale, 1)) * scale
             elif name == "binary":
-                made = np.where(made >= 0, 1, -1).astype(np.float32) * kept
+                vectors = np.where(vectors >= 0, 1, -1).astype(np.float32) * used
             else:
                 length, seed = arguments[0], int(arguments[1]) if len(arguments) > 1 else 0
-                noise = np.stack([_noise(name, seed, vectors.shape[1]) for name in ids])
-                made = made + (length / np.sqrt(kept.sum()) * noise * kept).astype(np.float32)
-        return _unit(made)
+                noise = np.stack([_noise(name, seed, len(used)) for name in ids])
+                vectors = vectors + (length / np.sqrt(used.sum()) * noise * used).astype(np.float32)
+        return _unit(vectors)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Files and folders, written whole or not at all; a system's refusal, said with its remedy."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -9,6 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from perank_tasks.errors import StorageError
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

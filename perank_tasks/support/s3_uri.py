@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Self
 
 from perank_tasks.errors import ConfigError
 
@@ -20,23 +21,18 @@ class S3Uri:
     key: str = ""
 
     def __str__(self) -> str:
-        return f"{SCHEME}{self.bucket}" + (f"/{self.key}" if self.key else "")
+        return SCHEME + self.arrow_path
 
-    def __truediv__(self, name: str) -> "S3Uri":
-        return S3Uri(self.bucket, f"{self.key}/{name}".strip("/"))
-
-    @property
-    def prefix(self) -> str:
-        """What the keys of all objects below it begin with."""
-        return f"{self.key}/" if self.key else ""
+    def __truediv__(self, name: str) -> Self:
+        return type(self)(self.bucket, f"{self.key}/{name}".strip("/"))
 
     @property
-    def path(self) -> str:
+    def arrow_path(self) -> str:
         """As pyarrow names it: `bucket/key`."""
-        return f"{self.bucket}/{self.key}"
+        return f"{self.bucket}/{self.key}".rstrip("/")
 
     @classmethod
-    def parse(cls, text: str, what: str) -> "S3Uri":
+    def parse(cls, text: str, what: str) -> Self:
         """Read a URI.
 
         Args:

@@ -75,7 +75,7 @@ def test_a_bad_option_fails_at_once_with_our_words(real_airflow) -> None:
     airflow: RealAirflow = real_airflow(DAGS)
     outcome = airflow.run("perank_nightly", {"set": ["perank.checkpoint=smollm2-minilm-untraind"]})
     assert outcome.status == 1
-    assert "unknown checkpoint 'smollm2-minilm-untraind': did you mean" in outcome.output
+    assert "unknown checkpoint 'smollm2-minilm-untraind'. Did you mean" in outcome.output
     assert airflow.states("perank_nightly")["plan_night"] == "failed"
     tries = "SELECT try_number FROM task_instance WHERE task_id = 'plan_night'"
     assert airflow.query(tries) == [(1,)]

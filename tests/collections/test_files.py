@@ -121,6 +121,13 @@ def test_parquet_and_json_agree_under_every_key(tmp_path: Path, id_key: str, tex
     assert read[1499] == Passage("1499", "text 1499")
 
 
+def test_queries_may_be_parquet_too(tmp_path: Path) -> None:
+    rows = [{"qid": 1, "text": " who purrs "}, {"qid": 2, "text": "who barks"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "queries.parquet")
+    expected = [Query("1", "who purrs"), Query("2", "who barks")]
+    assert formats.read_queries(tmp_path / "queries.parquet") == expected
+
+
 def test_numbers_may_be_identifiers(tmp_path: Path) -> None:
     path = write(tmp_path / "passages.jsonl", '{"id": 7, "contents": "seven"}\n')
     assert list(formats.read_passages(path)) == [Passage("7", "seven")]
@@ -272,7 +279,7 @@ def test_bad_json_queries_are_named_by_their_line(tmp_path: Path) -> None:
     write_json(path, [good, good])
     assert "line 2: query 'q1' is in" in refusal(tmp_path)
     write_json(path, [good, {"_id": "q2"}])
-    assert "line 2: expected a string in 'text'; found only _id" in refusal(tmp_path)
+    assert "line 2: expected a string in 'text' or 'contents'; found only _id" in refusal(tmp_path)
     write_json(path, [good, {"_id": "q2", "text": ""}])
     assert "line 2: the query 'q2' has no text" in refusal(tmp_path)
 

@@ -29,13 +29,13 @@ def test_judging_goes_round_without_saying_who_found_what(tmp_path: Path) -> Non
     assert not judged & {(line["query_id"], line["passage_id"]) for line in lines}
 
     first = lines[0]
-    grades.write_text(f"{first['query_id']}\t{first['passage_id']}\t2\n")
+    grades.write_text(f"{first['query_id']} 0 {first['passage_id']} 2\n")
     record = ["record", grades, "--sheet", sheet, "--qrels", qrels]
     assert "1 judgements" in judge(*record).stdout
     fields = [first["query_id"], "0", first["passage_id"], "2", first["text_hash"]]
     assert qrels.read_text().split() == fields
 
-    grades.write_text("q-flea\tnever-pooled\t3\n")
+    grades.write_text("q-flea 0 never-pooled 3\n")
     done = judge(*record)
     assert done.returncode == 1
     assert "q-flea never-pooled is not on the sheet" in done.stderr

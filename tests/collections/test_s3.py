@@ -17,7 +17,6 @@ from perank_tasks.artifacts.storage.s3_path import S3Path
 from perank_tasks.collections.files import FilesCollection
 from perank_tasks.collections.spec import absolute_spec, open_collection, same_place
 from perank_tasks.errors import CollectionError, ConfigError, StorageError
-from perank_tasks.support.s3_uri import S3Uri
 from tests.conftest import s3_root
 from tests.s3_servers import Rclone, Server
 from tests.small import run_night, small_night, some_passages, write_collection
@@ -31,7 +30,7 @@ def root(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def put(uri: str, content: bytes) -> None:
-    target = S3Uri.parse(uri, "it")
+    target = S3Path.parse(uri, "it")
     s3().client.put_object(Bucket=target.bucket, Key=target.key, Body=content)
 
 
@@ -119,26 +118,26 @@ def test_what_is_missing_or_malformed_is_named(root: str) -> None:
     assert open_collection("files:s3://bucket").name == "bucket"
 
 
+def read_while_replaced(path: S3Path, replacement: bytes) -> None:
+    with path.open() as file:
+        file.read(10)
+        put(str(path), replacement)
+        file.read()
+
+
 def test_long_files_are_read_in_ranges(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_path, "RANGE_BYTES", 1000)
     passages = some_passages(each=30)
     put(f"{root}/long/passages.jsonl", jsonl(passages))
-    path = S3Path(S3Uri.parse(f"{root}/long/passages.jsonl", "it"))
+    path = S3Path.parse(f"{root}/long/passages.jsonl", "it")
     with path.open() as file:
         assert file.read() == jsonl(passages)
         file.seek(-50, io.SEEK_END)
         assert file.read() == jsonl(passages)[-50:]
         assert file.read() == b""
-    with path.open() as file:
-        file.read(10)
-        put(f"{root}/long/passages.jsonl", jsonl(passages[:60]))
+    for replacement in (passages[:60], passages[::-1]):
         with pytest.raises(StorageError, match="the object changed meanwhile"):
-            file.read()
-    with path.open() as file:
-        file.read(10)
-        put(f"{root}/long/passages.jsonl", jsonl(passages[::-1]))
-        with pytest.raises(StorageError, match="the object changed meanwhile"):
-            file.read()
+            read_while_replaced(path, jsonl(replacement))
 
 
 def test_a_server_that_is_killed_while_a_corpus_is_read_is_waited_for(

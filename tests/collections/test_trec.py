@@ -1,6 +1,5 @@
 """TREC run and qrels files: what is read, what is written, what is refused."""
 
-import math
 import os
 from itertools import pairwise
 from pathlib import Path
@@ -43,7 +42,6 @@ def test_read_run_keeps_the_order_of_the_file_and_full_precision(tmp_path: Path)
     [
         ("q1 Q0 d2 2 0.5", "expected 6 columns"),
         ("q1 Q0 d2 2 0.5 a tag", "expected 6 columns"),
-        ("q1 Q0 d2 second 0.5 tag", "the rank; found 'second'"),
         ("q1 Q0 d2 2 high tag", "the score; found 'high'"),
         ("q1 Q0 d2 2 nan tag", "finite number in column 5"),
         ("q1 Q0 d2 2 inf tag", "finite number in column 5"),
@@ -105,32 +103,14 @@ def test_a_written_run_sorts_into_the_order_given(
         assert new_query or np.float32(one.score) > np.float32(following.score)
 
 
-@pytest.mark.parametrize(
-    ("lines", "complaint"),
-    [
-        ([("q1", "d", 1.0), ("q2", "d", 1.0), ("q1", "e", 1.0)], "query 'q1' comes a second time"),
-        ([("q1", "d", 1.0), ("q1", "d", 0.5)], "line 2: query 'q1' and passage 'd' are on line 1"),
-        ([("q1", "d", math.nan)], "line 1: expected a score finite in single precision"),
-        ([("q1", "d", 1e39)], "line 1: expected a score finite in single precision"),
-        ([("q1", "d e", 1.0)], "passage_id 'd e' cannot be written"),
-        ([("", "d", 1.0)], "query_id '' cannot be written"),
-    ],
-)
-def test_write_run_refuses_what_no_tool_could_read(
-    tmp_path: Path, lines: list[tuple[str, str, float]], complaint: str
-) -> None:
-    with pytest.raises(CollectionError, match=complaint):
-        write_run(tmp_path / "run.trec", [RunLine(*line) for line in lines], "perank")
-    assert not (tmp_path / "run.trec").exists()
-
-
 def test_read_qrels_takes_negative_grades_and_an_optional_hash(tmp_path: Path) -> None:
     qrels = write(tmp_path / "qrels.txt", "\ufeffq1 0 d1 3\nq1\t0\td2\t-1\tabc123\r\n")
     assert read_qrels(qrels) == [
         Judgement("q1", "d1", 3),
         Judgement("q1", "d2", -1, "abc123"),
     ]
-    assert read_qrels(write(tmp_path / "none.txt", "")) == []
+    with pytest.raises(CollectionError, match="the file is empty"):
+        read_qrels(write(tmp_path / "none.txt", ""))
 
 
 @pytest.mark.parametrize(
@@ -148,11 +128,6 @@ def test_read_qrels_names_the_line_that_is_wrong(tmp_path: Path, line: str, comp
     assert complaint in str(error.value)
 
 
-def test_read_qrels_can_insist_on_the_hash(tmp_path: Path) -> None:
-    with pytest.raises(CollectionError, match=r"line 1: expected 5 columns"):
-        read_qrels(write(tmp_path / "qrels.tsv", "q1 0 d1 1\n"), hashed=True)
-
-
 judgements = st.builds(
     Judgement,
     identifiers,
@@ -163,17 +138,11 @@ judgements = st.builds(
 
 
 @write_many
-@given(st.lists(judgements, unique_by=lambda one: (one.query_id, one.passage_id)))
+@given(st.lists(judgements, min_size=1, unique_by=lambda one: (one.query_id, one.passage_id)))
 def test_qrels_come_back_as_they_were_written(tmp_path: Path, written: list[Judgement]) -> None:
     path = tmp_path / "qrels.tsv"
     write_qrels(path, written)
     assert read_qrels(path) == written
-
-
-def test_write_qrels_refuses_a_pair_twice(tmp_path: Path) -> None:
-    twice = [Judgement("q1", "d1", 1), Judgement("q1", "d1", 2)]
-    with pytest.raises(CollectionError, match=r"on line 1 already"):
-        write_qrels(tmp_path / "qrels.tsv", twice)
 
 
 @pytest.mark.skipif(

@@ -1,6 +1,5 @@
 """Models by name: the embedded ones resolve without a network, unknown ones are refused."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,6 @@ def test_the_llm_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert first.revision is not None
     assert first.revision[:16] in first.folder.name
     assert [path.name for path in first.folder.parent.iterdir()] == [first.folder.name]
-    assert json.loads((first.folder / "source.json").read_text())["sha256"] == first.revision
 
     written = (first.folder / "model.safetensors").stat().st_mtime_ns
     assert resolve_model(LLM, cache=tmp_path) == first
@@ -55,7 +53,7 @@ def test_a_folder_is_used_as_it_is(tmp_path: Path) -> None:
     [("all-minilm-l6", EMBEDDER), ("SmolLM2-135M", LLM), ("smollm2-135-instruct", LLM)],
 )
 def test_an_unknown_name_offers_close_ones(tmp_path: Path, name: str, close: str) -> None:
-    with pytest.raises(ConfigError, match=f"did you mean '{close}'"):
+    with pytest.raises(ConfigError, match=rf"Did you mean .*{close}"):
         resolve_model(name, cache=tmp_path)
 
 

@@ -148,7 +148,7 @@ def test_a_server_killed_in_the_middle_costs_a_retry_and_nothing_else(
         (contents.reference, name): store.storage.stat(f"{contents.reference}/{name}")
         for each in ("snapshots", "embeddings", "candidates", "rankings")
         for contents in store.contents(each)
-        for name in store.storage.sizes(contents.reference)
+        for name in store.storage.names(contents.reference)
     }
     assert before
     time.sleep(1.1)  # S3's times are whole seconds

@@ -4,25 +4,25 @@ Files are written under a temporary name beside their own and renamed; a draft i
 beside the artifacts of its kind and is renamed, too. An artifact's age is its manifest's.
 """
 
-import hashlib
 import os
 import shutil
-import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import TypeVar
 
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
+import pyarrow.fs as pafs
 
-from perank_tasks.artifacts.storage import MANIFEST, REMEDY, File, Stat, Storage
+from perank_tasks.artifacts.storage.base import MANIFEST, REMEDY, Storage
 from perank_tasks.errors import StorageError
 from perank_tasks.support.files import replacing, storage_errors
 
+T = TypeVar("T")
+
 
 class LocalStorage(Storage):
-    """See `perank_tasks.artifacts.storage.Storage`."""
+    """See `perank_tasks.artifacts.storage.base.Storage`."""
 
     root: Path
 
@@ -32,39 +32,15 @@ class LocalStorage(Storage):
     def check(self) -> None:
         """A folder that is not there yet is made with the first file."""
 
-    def stat(self, key: str) -> Stat | None:
+    def ask(self, key: str, request: Callable[[pafs.FileSystem, str], T]) -> T:
         path = self.root / key
-        with suppress(OSError):
-            if path.is_file():
-                return _stat(path)
-        return None
-
-    def sha256(self, key: str) -> str:
-        with (self.root / key).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-
-    def read(self, keys: Sequence[str]) -> list[bytes | None]:
-        return [self._read(self.root / key) for key in keys]
-
-    def _read(self, path: Path) -> bytes | None:
         try:
-            return path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
+            return request(pafs.LocalFileSystem(), str(path))
+        except PermissionError as error:
             raise StorageError(
-                f"{path} cannot be read: {error.strerror or error}. Make it readable, then run "
-                "the same command again."
+                f"{path} cannot be read: {error}. Make it readable, then run the same command "
+                "again."
             ) from error
-
-    def folders(self, key: str) -> list[str]:
-        return sorted(path.name for path in (self.root / key).glob("[!.]*/") if path.is_dir())
-
-    def files(self, key: str) -> Iterator[tuple[str, Stat]]:
-        folder = self.root / key
-        for path in sorted(folder.rglob("*")):
-            if not path.is_dir():
-                yield path.relative_to(folder).as_posix(), _stat(path)
 
     def writing(self, key: str) -> AbstractContextManager[Path]:
         return replacing(self.root / key, REMEDY)
@@ -79,11 +55,14 @@ class LocalStorage(Storage):
             os.utime(self.root / key)
 
     def used_at(self, key: str) -> float:
-        stat = self.stat(key)
-        return stat.changed_at if stat else 0.0
+        info = self.stat(key)
+        return info.mtime.timestamp() if info else 0.0
 
     def drafts(self) -> "LocalStorage":
         return self
+
+    def bring(self, draft: Path, key: str) -> None:
+        """It is renamed as it is."""
 
     def take(self, draft: Path, key: str) -> None:
         final = self.root / key
@@ -96,7 +75,7 @@ class LocalStorage(Storage):
                     "Nothing was published. Remove what is in the way and run it again."
                 ) from error
 
-    def fetch(self, key: str, files: Sequence[File]) -> Path:
+    def fetch(self, key: str, files: Mapping[str, str]) -> Path:
         return self.root / key
 
     def remove(self, key: str) -> None:
@@ -105,18 +84,3 @@ class LocalStorage(Storage):
         with storage_errors(folder, REMEDY):
             folder.rename(hidden)
         shutil.rmtree(hidden, ignore_errors=True)
-
-    def parquet(self, keys: Sequence[str]) -> ds.Dataset:
-        return ds.dataset([str(self.root / key) for key in keys], format="parquet")
-
-    def footer(self, key: str) -> pq.FileMetaData:
-        return pq.read_metadata(self.root / key)
-
-
-def _stat(path: Path) -> Stat:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        # Whoever fills a folder renames files in it: its contents are young.
-        return Stat(0, time.time())
-    return Stat(stat.st_size, stat.st_mtime)

@@ -11,10 +11,7 @@ A manifest is never written again: use is noted by an empty object `.used` besid
 once an hour. Files that a library must have in a folder are fetched into the cache, into one
 folder for each content, and checked against the manifest's checksums.
 
-boto3 does what changes or looks at single objects, pyarrow what reads Parquet.
-
-Notes: an object carries its own SHA-256 as metadata, so that describing a part costs a HEAD;
-where a server has lost it, the object is read.
+boto3 writes and removes, pyarrow reads and lists.
 """
 
 import hashlib
@@ -22,25 +19,22 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
+import pyarrow.fs as pafs
 from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
-from perank_tasks.artifacts.storage import MANIFEST, File, Stat, Storage
+from perank_tasks.artifacts.storage.base import MANIFEST, Storage
 from perank_tasks.artifacts.storage.local import LocalStorage
 from perank_tasks.artifacts.storage.s3_client import S3, s3
 from perank_tasks.artifacts.storage.s3_errors import code_of
 from perank_tasks.errors import ArtifactError, StorageError
-from perank_tasks.support.files import making_folder, storage_errors
+from perank_tasks.support.files import file_sha256, making_folder, storage_errors
 from perank_tasks.support.s3_uri import S3Uri
 
 USED = ".used"
@@ -56,19 +50,16 @@ STALE_S = {"drafts/*/*/.draft-*": 86_400.0, "up/*": 86_400.0, "fetched/*/*": 14 
 """After how long what lies in the cache is removed: drafts and files on their way up belong to a
 process that was killed, and what was fetched and not asked for since can be fetched again."""
 
-REQUESTS_AT_ONCE = 16
-
 _REMEDY = (
     "Free space or make the folder writable (PERANK_CACHE says where files lie on their way to S3 "
     "and back), then run the same command again; finished parts are kept."
 )
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 
 class S3Storage(Storage):
-    """See `perank_tasks.artifacts.storage.Storage`.
+    """See `perank_tasks.artifacts.storage.base.Storage`.
 
     Args:
         cache: local folder for drafts, files on their way up, and fetched ones.
@@ -79,7 +70,6 @@ class S3Storage(Storage):
     def __init__(self, root: S3Uri, cache: Path):
         self.root = root
         self.cache = cache / "s3"
-        self._bucket_is_there = False
 
     @property
     def s3(self) -> S3:
@@ -88,66 +78,32 @@ class S3Storage(Storage):
     def check(self) -> None:
         with self.s3.errors(self.root):
             self.s3.look(self.root)
-        self._bucket_is_there = True
 
-    def stat(self, key: str) -> Stat | None:
-        head = self._head(key)
-        return Stat(head["ContentLength"], head["LastModified"].timestamp()) if head else None
-
-    def _head(self, key: str) -> dict[str, Any] | None:
-        head = self.s3.head(self.root / key)
-        if head is None and not self._bucket_is_there:
-            self.check()  # a bucket that is not there looks like an object that is not
-        return head
-
-    def sha256(self, key: str) -> str:
-        head = self._head(key)
-        if head is None:
-            raise ArtifactError(f"{self.root / key} is gone. Run the stage that makes it again.")
-        if known := head.get("Metadata", {}).get("sha256"):
-            return str(known)
-        with self._scratch(key) as scratch:
-            self._download(key, scratch)
-            return _sha256(scratch)
-
-    def read(self, keys: Sequence[str]) -> list[bytes | None]:
-        return self.map(lambda key: self.s3.get(self.root / key), keys)
-
-    def folders(self, key: str) -> list[str]:
-        children = self.s3.children(self.root / key)
-        return [name for name, is_folder in children if is_folder and not name.startswith(".")]
-
-    def files(self, key: str) -> Iterator[tuple[str, Stat]]:
-        prefix = (self.root / key).prefix
-        for page in self.s3.pages(self.root / key):
-            for item in page.get("Contents", []):
-                stat = Stat(item["Size"], item["LastModified"].timestamp())
-                yield item["Key"].removeprefix(prefix), stat
+    def ask(self, key: str, request: Callable[[pafs.FileSystem, str], T]) -> T:
+        return self.s3.ask(self.root / key, request)
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
-        with self._scratch(key) as scratch:
-            yield scratch
-            if scratch.exists():
-                with self.s3.errors(self.root / key):
-                    self._upload(scratch, key, self.s3.client)
-
-    @contextmanager
-    def _scratch(self, key: str) -> Iterator[Path]:
-        """A local file of the same name, which is gone after the block."""
         self._remove_stale()
         parent = self.cache / "up"
         with storage_errors(parent, _REMEDY):
             parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as folder:
-                yield Path(folder) / PurePosixPath(key).name
+                scratch = Path(folder) / PurePosixPath(key).name
+                yield scratch
+                if scratch.exists():
+                    with self.s3.errors(self.root / key):
+                        self._put(key, scratch, self.s3.client)
 
-    def _upload(self, file: Path, key: str, client: Any) -> None:
+    def _put(self, key: str, content: bytes | Path, client: Any) -> None:
+        place = self.root / key
+        if isinstance(content, bytes):
+            client.put_object(Bucket=place.bucket, Key=place.key, Body=content)
+            return
         client.upload_file(
-            str(file),
-            self.root.bucket,
-            (self.root / key).key,
-            ExtraArgs={"Metadata": {"sha256": _sha256(file)}},
+            str(content),
+            place.bucket,
+            place.key,
             Config=TransferConfig(
                 multipart_threshold=MULTIPART_BYTES,
                 multipart_chunksize=MULTIPART_BYTES,
@@ -155,27 +111,21 @@ class S3Storage(Storage):
             ),
         )
 
-    def create(self, key: str, content: bytes) -> bool:
-        uri = self.root / key
-        return self._create(
-            key, lambda client: client.put_object(Bucket=uri.bucket, Key=uri.key, Body=content)
-        )
-
-    def _create(self, key: str, put: Callable[[Any], None]) -> bool:
-        """Make an object unless it is there; where a server has no conditions, make it anyway."""
+    def create(self, key: str, content: bytes | Path) -> bool:
+        """Of a file, too; made anyway where a server knows no conditions."""
         with self.s3.errors(self.root / key):
             for attempt in range(self.s3.attempts):
                 try:
-                    put(self.s3.creating)
+                    self._put(key, content, self.s3.creating)
                     return True
                 except (ClientError, S3UploadFailedError) as error:
                     code = code_of(error)
                     if code == "PreconditionFailed":
                         return False
                     if code in ("NotImplemented", "501"):
-                        put(self.s3.client)
+                        self._put(key, content, self.s3.client)
                         return True
-                    # Another request of its kind was on its way: it is made again.
+                    # Another request of its kind was on its way: it is tried again.
                     is_last = attempt == self.s3.attempts - 1
                     if code != "ConditionalRequestConflict" or is_last:
                         raise
@@ -185,32 +135,37 @@ class S3Storage(Storage):
     def touch(self, key: str) -> None:
         if time.time() - self.used_at(key) < USE_GRAIN_S:
             return
-        marker = self.root / key.removesuffix(MANIFEST) / USED
-        with suppress(StorageError), self.s3.errors(marker):  # who may read need not write
-            self.s3.client.put_object(Bucket=marker.bucket, Key=marker.key, Body=b"")
+        marker = key.removesuffix(MANIFEST) + USED
+        with suppress(StorageError), self.s3.errors(self.root / marker):  # readers need not write
+            self._put(marker, b"", self.s3.client)
 
     def used_at(self, key: str) -> float:
-        stat = self.stat(key)
-        if stat is None:
+        manifest = self.stat(key)
+        if manifest is None:
             return 0.0
-        if time.time() - stat.changed_at < USE_GRAIN_S:
-            return stat.changed_at
-        marker = self.stat(f"{key.removesuffix(MANIFEST)}{USED}")
-        return max(stat.changed_at, marker.changed_at if marker else 0.0)
+        published_at = manifest.mtime.timestamp()
+        if time.time() - published_at < USE_GRAIN_S:
+            return published_at
+        marker = self.stat(key.removesuffix(MANIFEST) + USED)
+        return marker.mtime.timestamp() if marker else published_at
 
     def drafts(self) -> LocalStorage:
         self._remove_stale()
         return LocalStorage(self.cache / "drafts")
 
-    def take(self, draft: Path, key: str) -> None:
+    def bring(self, draft: Path, key: str) -> None:
         for path in sorted(draft.rglob("*")):
             if path.is_file() and not path.name.startswith("."):
                 name = f"{key}/{path.relative_to(draft).as_posix()}"
                 # One that is there is of somebody who was killed, or publishes the same just now.
-                self._create(name, partial(self._upload, path, name))
+                if not self.create(name, path) and path.parent != draft:
+                    self._download(name, path)
 
-    def fetch(self, key: str, files: Sequence[File]) -> Path:
-        content = "".join(f"{file.name} {file.sha256}\n" for file in files)
+    def take(self, draft: Path, key: str) -> None:
+        self.create(f"{key}/{MANIFEST}", draft / MANIFEST)
+
+    def fetch(self, key: str, files: Mapping[str, str]) -> Path:
+        content = "".join(f"{name} {sha256}\n" for name, sha256 in files.items())
         digest = hashlib.sha256(content.encode()).hexdigest()[:16]
         folder = self.cache / "fetched" / key.replace("/", "_") / digest
         if folder.is_dir():
@@ -219,27 +174,25 @@ class S3Storage(Storage):
             return folder
         self._remove_stale()
         with making_folder(folder, _REMEDY) as scratch:
-            for file in files:
-                self._fetch(key, file, scratch / file.name)
+            for name, expected in files.items():
+                target = scratch / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._download(f"{key}/{name}", target)
+                if (sha256 := file_sha256(target)) != expected:
+                    raise ArtifactError(
+                        f"{self.root / key / name} is not what its manifest says: expected "
+                        f"SHA-256 {expected}, found {sha256}. Remove {self.root / key} and run "
+                        "the stage that makes it again."
+                    )
         return folder
 
-    def _fetch(self, key: str, file: File, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self._download(f"{key}/{file.name}", target)
-        if (sha256 := _sha256(target)) != file.sha256:
-            raise ArtifactError(
-                f"{self.root / key}/{file.name} is not what its manifest says: expected SHA-256 "
-                f"{file.sha256}, found {sha256}. Remove {self.root / key} and run the stage that "
-                "makes it again."
-            )
-
     def _download(self, key: str, target: Path) -> None:
-        uri = self.root / key
-        with self.s3.errors(uri):
-            self.s3.client.download_file(uri.bucket, uri.key, str(target))
+        place = self.root / key
+        with self.s3.errors(place):
+            self.s3.client.download_file(place.bucket, place.key, str(target))
 
     def remove(self, key: str) -> None:
-        names = [name for name, _ in self.files(key)]
+        names = list(self.files(key))
         if not names:
             raise StorageError(f"{self.root / key} cannot be removed: there is nothing there.")
         if MANIFEST in names:  # first: from then on there is no artifact
@@ -252,24 +205,6 @@ class S3Storage(Storage):
         with self.s3.errors(uri):
             self.s3.client.delete_object(Bucket=uri.bucket, Key=uri.key)
 
-    def parquet(self, keys: Sequence[str]) -> ds.Dataset:
-        system = self.s3.arrow(self.root.bucket)
-        paths = [(self.root / key).path for key in keys]
-        return self.scanned(keys[0], lambda: ds.dataset(paths, filesystem=system, format="parquet"))
-
-    def footer(self, key: str) -> pq.FileMetaData:
-        system = self.s3.arrow(self.root.bucket)
-        return self.scanned(
-            key, lambda: pq.read_metadata((self.root / key).path, filesystem=system)
-        )
-
-    def map(self, request: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-            return list(pool.map(request, items))
-
-    def scanned(self, key: str, scan: Callable[[], T]) -> T:
-        return self.s3.scanned(self.root / key, scan)
-
     def _remove_stale(self) -> None:
         for pattern, after_s in STALE_S.items():
             for folder in list(self.cache.glob(pattern)):
@@ -277,8 +212,3 @@ class S3Storage(Storage):
                     changed = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
                     if time.time() - changed > after_s:
                         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -12,7 +12,6 @@ they have changed.
 
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
+import pyarrow as pa
 import pyarrow.fs as pafs
 from boto3.exceptions import Boto3Error
 from botocore import exceptions as aws
@@ -108,6 +108,8 @@ class S3:
                 f"provide-client-params.s3.{operation}", _only_where_absent
             )
         self._arrow: dict[Any, pafs.S3FileSystem] = {}
+        self._regions: dict[str, str] = {}
+        self._looked_at: set[str] = set()
 
     @property
     def endpoint(self) -> str:
@@ -116,7 +118,7 @@ class S3:
         return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
 
     @contextmanager
-    def errors(self, uri: S3Uri) -> Iterator[None]:
+    def errors(self, path: S3Uri) -> Iterator[None]:
         """Say of every refusal where it happened, why, and what to do.
 
         Raises:
@@ -130,11 +132,13 @@ class S3:
                 # its own: a listing of the same place says it.
                 is_bare = isinstance(error, aws.ClientError) and code_of(error).isdigit()
                 if is_bare or is_from_pyarrow(error):
-                    self.look(uri)
+                    self.look(path)
                 raise
-        except ERRORS as error:
+        except (*ERRORS, OSError) as error:
+            if not isinstance(error, ERRORS) and not is_from_pyarrow(error):
+                raise
             cause, remedy = explain(error, self.endpoint)
-            raise StorageError(f"{uri}: {cause}. {remedy}") from error
+            raise StorageError(f"{path}: {cause}. {remedy}") from error
 
     def in_words(self, error: OSError) -> StorageError | None:
         """What pyarrow says of a dataset that was scanned outside of `errors`; None: not its."""
@@ -147,72 +151,39 @@ class S3:
         except StorageError as refusal:
             return refusal
 
-    def look(self, uri: S3Uri) -> None:
+    def look(self, path: S3Uri) -> None:
         """List one key of a place; raises what is wrong with bucket, rights or endpoint."""
-        self.client.list_objects_v2(Bucket=uri.bucket, Prefix=uri.key, MaxKeys=1)
+        self.client.list_objects_v2(Bucket=path.bucket, Prefix=path.key, MaxKeys=1)
+        self._looked_at.add(path.bucket)
 
-    def pages(self, uri: S3Uri, **options: str) -> Iterator[dict[str, Any]]:
-        """Answers that list what lies below a place."""
-        with self.errors(uri):
-            paginator = self.client.get_paginator("list_objects_v2")
-            yield from paginator.paginate(Bucket=uri.bucket, Prefix=uri.prefix, **options)
-
-    def children(self, uri: S3Uri) -> list[tuple[str, bool]]:
-        """What is directly below a place, in order: its name, and whether it is a folder."""
-        keys: set[str] = set()
-        for page in self.pages(uri, Delimiter="/"):
-            keys.update(item["Key"] for item in page.get("Contents", []))
-            keys.update(item["Prefix"] for item in page.get("CommonPrefixes", []))
-        names = [(key.removeprefix(uri.prefix), key.endswith("/")) for key in sorted(keys)]
-        return [(name.strip("/"), is_folder) for name, is_folder in names if name.strip("/")]
-
-    def head(self, uri: S3Uri) -> dict[str, Any] | None:
-        """Size, time, ETag and metadata of an object; None where there is none."""
-        with self.errors(uri):
+    def ask(self, path: S3Uri, request: Callable[[pafs.FileSystem, str], T]) -> T:
+        """What pyarrow answers, asked once more where it failed on a server that answers again."""
+        with self.errors(path):
+            if path.bucket not in self._looked_at:
+                self.look(path)  # to pyarrow, nothing is in a bucket that is not there
             try:
-                return dict(self.client.head_object(Bucket=uri.bucket, Key=uri.key))
-            except aws.ClientError as error:
-                if code_of(error) not in ("404", "NoSuchKey"):
-                    raise
-        return None
-
-    def get(self, uri: S3Uri, **options: str) -> bytes | None:
-        """An object's content, or the `Range` of it; None where there is none.
-
-        A connection that breaks while the content is read is retried, which boto3 leaves to us.
-        """
-        broken = (aws.ResponseStreamingError, aws.IncompleteReadError, aws.ReadTimeoutError)
-        with self.errors(uri):
-            for attempt in range(1, self.attempts + 1):
-                try:
-                    return self._get(uri, options)
-                except aws.ClientError as error:
-                    if code_of(error) != "NoSuchKey":
-                        raise
-                    return None
-                except broken:
-                    if attempt == self.attempts:
-                        raise
-                    time.sleep(min(2 ** (attempt - 2), 8))
-        return None
-
-    def _get(self, uri: S3Uri, options: dict[str, str]) -> bytes:
-        answer = self.client.get_object(Bucket=uri.bucket, Key=uri.key, **options)
-        if options.get("IfMatch") not in (None, answer["ETag"]):  # a server that ignores it
-            raise StorageError(f"{uri}: the object changed meanwhile. {AGAIN}")
-        content: bytes = answer["Body"].read()
-        return content
-
-    def scanned(self, uri: S3Uri, request: Callable[[], T]) -> T:
-        """Read by pyarrow, once more where it failed on a server that answers again."""
-        with self.errors(uri):
-            try:
-                return request()
+                return request(self.arrow(path.bucket), path.arrow_path)
             except OSError as error:
                 if not is_from_pyarrow(error):
                     raise
-                self.look(uri)
-            return request()
+                self.look(path)
+            return request(self.arrow(path.bucket), path.arrow_path)
+
+    @contextmanager
+    def reading(self, path: S3Uri) -> Iterator[pa.NativeFile]:
+        """An object as a file; one that is replaced meanwhile is an error, whatever was read."""
+        before = self._etag(path)
+        with self.errors(path):
+            try:
+                with self.ask(path, lambda system, name: system.open_input_file(name)) as file:
+                    yield file
+            finally:
+                if self._etag(path) != before:
+                    raise StorageError(f"{path}: the object changed meanwhile. {AGAIN}")
+
+    def _etag(self, path: S3Uri) -> str:
+        with self.errors(path):
+            return str(self.client.head_object(Bucket=path.bucket, Key=path.key)["ETag"])
 
     def arrow(self, bucket: str) -> pafs.S3FileSystem:
         """pyarrow's file system with the credentials of this moment."""
@@ -250,10 +221,12 @@ class S3:
 
     def _region(self, bucket: str) -> str:
         """The bucket's own region, which pyarrow, unlike boto3, does not find by itself."""
-        answer = self.client.head_bucket(Bucket=bucket)
-        headers = answer["ResponseMetadata"]["HTTPHeaders"]
-        region: str = headers.get("x-amz-bucket-region") or self.client.meta.region_name
-        return region
+        if bucket not in self._regions:
+            answer = self.client.head_bucket(Bucket=bucket)
+            headers = answer["ResponseMetadata"]["HTTPHeaders"]
+            own = self.client.meta.region_name
+            self._regions[bucket] = headers.get("x-amz-bucket-region") or own
+        return self._regions[bucket]
 
 
 def _only_where_absent(params: dict[str, Any], **_: Any) -> None:

@@ -1,18 +1,17 @@
 """Files on S3 for those who read them as paths: as much of `pathlib.Path` as collections use.
 
-A file is read in ranges of 8 MiB, each by a request of its own that is retried, so that a file of
-any size needs no space and survives a connection that breaks. It is held to its ETag: one that is
-replaced while it is read is an error, never a mixture.
+A file is read in ranges of 8 MiB, each retried, so that a file of any size
+needs no space and survives a connection that breaks. It is held to its ETag: one that is replaced
+while it is read is an error, never a mixture.
 """
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from perank_tasks.errors import StorageError
 from perank_tasks.support.s3_uri import SCHEME, S3Uri
 
 if TYPE_CHECKING:
@@ -27,55 +26,49 @@ def _s3() -> "S3":
     return s3()
 
 
-@dataclass(frozen=True)
-class S3Path:
-    """A file, or all files below a prefix. `listed_as_folder` is what a listing has said."""
-
-    uri: S3Uri
-    listed_as_folder: bool | None = field(default=None, compare=False)
-
-    def __str__(self) -> str:
-        return str(self.uri)
-
-    def __truediv__(self, name: str) -> "S3Path":
-        return S3Path(self.uri / name)
+class S3Path(S3Uri):
+    """A file, or all files below a prefix."""
 
     @property
     def name(self) -> str:
-        return PurePosixPath(self.uri.key).name
+        return PurePosixPath(self.arrow_path).name
 
     @property
     def suffix(self) -> str:
-        return PurePosixPath(self.uri.key).suffix
+        return PurePosixPath(self.key).suffix
 
     @property
     def parent(self) -> "S3Path":
-        return S3Path(S3Uri(self.uri.bucket, self.uri.key.rpartition("/")[0]))
+        return S3Path(self.bucket, self.key.rpartition("/")[0])
 
     def is_file(self) -> bool:
-        return _s3().head(self.uri) is not None
+        return _s3().ask(self, lambda system, path: system.get_file_info(path)).is_file
 
     def is_dir(self) -> bool:
         """Whether there is something below it."""
-        if self.listed_as_folder is not None:
-            return self.listed_as_folder
-        return any("Contents" in page for page in _s3().pages(self.uri))
+        return any(self.iterdir())
 
     def iterdir(self) -> Iterator["S3Path"]:
         """Everything directly below; a folder is a name with something below it."""
-        return (S3Path(self.uri / name, is_dir) for name, is_dir in _s3().children(self.uri))
+        from pyarrow.fs import FileSelector  # as slow
+
+        selector = FileSelector(self.arrow_path, allow_not_found=True)
+        infos = _s3().ask(self, lambda system, _: system.get_file_info(selector))
+        return (self / info.base_name for info in infos)
 
     def glob(self, pattern: str) -> Iterator["S3Path"]:
         """Those directly below whose names match."""
         return (path for path in self.iterdir() if fnmatchcase(path.name, pattern))
 
-    def open(self, mode: str = "rb") -> io.BufferedReader:
+    @contextmanager
+    def open(self, mode: str = "rb") -> Iterator[io.BufferedReader]:
         """The file's bytes, seekable.
 
         Raises:
             StorageError: it is not there, or is replaced while it is read.
         """
-        return io.BufferedReader(_Ranges(self.uri), RANGE_BYTES)
+        with _s3().reading(self) as file:
+            yield io.BufferedReader(file, RANGE_BYTES)
 
 
 AnyPath = Path | S3Path
@@ -87,42 +80,4 @@ def to_path(text: str, what: str) -> AnyPath:
     Raises:
         ConfigError: it begins with s3:// and is malformed.
     """
-    return S3Path(S3Uri.parse(text, what)) if text.startswith(SCHEME) else Path(text).expanduser()
-
-
-class _Ranges(io.RawIOBase):
-    """An object as a raw file; a `BufferedReader` asks it for one range after another."""
-
-    def __init__(self, uri: S3Uri):
-        head = _s3().head(uri)
-        if head is None:
-            raise StorageError(f"{uri}: there is no such object.")
-        self._uri = uri
-        self._size: int = head["ContentLength"]
-        self._etag: str = head["ETag"]
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(start + offset, 0)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        last = min(self._at + len(buffer), self._size) - 1
-        if last < self._at:
-            return 0
-        content = _s3().get(self._uri, Range=f"bytes={self._at}-{last}", IfMatch=self._etag)
-        if content is None:
-            raise StorageError(f"{self._uri}: the object was removed while it was read.")
-        buffer[: len(content)] = content
-        self._at += len(content)
-        return len(content)
+    return S3Path.parse(text, what) if text.startswith(SCHEME) else Path(text).expanduser()

@@ -22,10 +22,10 @@ from perank_tasks.artifacts.store import Artifact, artifact_key
 from perank_tasks.collections import trec
 from perank_tasks.config import stable_hash
 from perank_tasks.errors import TrainingDataError
-from perank_tasks.models.find import file_sha256
 from perank_tasks.night.provenance import fingerprint
 from perank_tasks.schemas import ALIGNMENT_DATA, RANKING_DATA, rows_to_table
 from perank_tasks.settings import Settings
+from perank_tasks.support.files import file_sha256
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
 from perank_tasks.training.data.data_options import DataOptions

@@ -24,8 +24,8 @@ import pyarrow as pa
 from perank_tasks.artifacts.store import artifact_key
 from perank_tasks.collections.lines import Record, json_records
 from perank_tasks.errors import CollectionError, TrainingDataError
-from perank_tasks.models.find import file_sha256
 from perank_tasks.schemas import RANKING_DATA, rows_to_table
+from perank_tasks.support.files import file_sha256
 from perank_tasks.support.text import clean_text
 from perank_tasks.training.data.leaks import normal_form
 from perank_tasks.training.data.pool import pool_of_texts

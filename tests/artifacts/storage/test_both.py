@@ -59,13 +59,10 @@ def test_an_artifact_is_there_only_once_its_manifest_is(store: Store) -> None:
     assert opened.read("t")["n"].to_pylist() == [1, 2, 3]
     assert opened.read("t", ["s"], pc.field("n") > 2).to_pylist() == [{"s": "text 3"}]
     assert opened.read("t", shard=1)["n"].to_pylist() == [3]
-    batches = opened.batches("t", ["n"])
+    batches = opened.dataset("t").to_batches(columns=["n"])
     assert [n for batch in batches for n in batch["n"].to_pylist()] == [1, 2, 3]
-    first, second = opened.manifest.parts
-    assert (first.rows, first.stats, second.stats) == (2, {"seconds": 1.5}, {})
-    assert opened.part_stats("t", 0) == {"seconds": 1.5}
-    assert first.sha256 == opened.storage.sha256("kind/c/k/t-0000.parquet")
-    assert first.bytes == opened.storage.stat("kind/c/k/t-0000.parquet").bytes
+    assert opened.manifest.parts == ["t-0000.parquet", "t-0001.parquet"]
+    assert [opened.part_stats("t", shard) for shard in (0, 1)] == [{"seconds": 1.5}, {}]
     assert store.collections("kind") == ["c"]
     assert store.collections("other") == []
 
@@ -103,10 +100,7 @@ def test_a_draft_gets_its_name_and_leaves_a_published_one(store: Store, tmp_path
     artifact = store.open("kind/c/k")
     assert artifact.read("t")["n"].to_pylist() == [1]
     assert artifact.manifest.reference == "kind/c/k"
-    assert [file.name for file in artifact.manifest.files] == [
-        "library/below/data.bin",
-        "library/index.json",
-    ]
+    assert [*artifact.manifest.files] == ["library/below/data.bin", "library/index.json"]
     local = artifact.local("library")
     assert (local / "below" / "data.bin").read_bytes() == b"\1" * 100
     assert json.loads((local / "index.json").read_text()) == 1
@@ -154,9 +148,9 @@ def test_folders_are_listed_with_what_is_in_them(store: Store) -> None:
         "kind/c/whole": True,
         "kind/d/half": False,
     }
-    sizes = store.storage.sizes("kind/c/whole")
-    assert sorted(sizes) == [MANIFEST, "t-0000.parquet", "t-0001.parquet"]
-    assert found["kind/c/whole"].bytes == sum(sizes.values())
+    files = store.storage.files("kind/c/whole")
+    assert sorted(files) == [MANIFEST, "t-0000.parquet", "t-0001.parquet"]
+    assert found["kind/c/whole"].bytes == sum(info.size for info in files.values())
     assert list(store.contents("nothing")) == []
 
 
@@ -173,9 +167,7 @@ def test_a_damaged_or_missing_file_is_named(store: Store) -> None:
         artifact.read("t", shard=7)
 
 
-def test_two_publishers_at_once_end_with_one_artifact(
-    store: Store, request: pytest.FixtureRequest
-) -> None:
+def test_two_publishers_at_once_end_with_one_artifact(store: Store) -> None:
     together = threading.Barrier(4)
     references: list[str] = []
     failed: list[BaseException] = []
@@ -199,16 +191,10 @@ def test_two_publishers_at_once_end_with_one_artifact(
     assert not failed
     assert references == ["kind/c/k"] * 4
     artifact = store.open("kind/c/k")
-    (part,) = artifact.manifest.parts
     assert artifact.read("t")["n"].to_pylist() == [7] * 1000
     assert (artifact.local("library") / "data").read_bytes() == b"same" * 1000
-    assert [found.reference for found in store.contents("kind")] == ["kind/c/k"]
-    found, told = artifact.part_stats("t", 0), part.stats
-    # Without conditional writes, what the last ones measured may come of two of them.
-    if request.node.callspec.params["store"] == "rclone":
-        assert {found["who"], told["who"]} <= set(range(4))
-    else:
-        assert found == told
+    assert [contents.reference for contents in store.contents("kind")] == ["kind/c/k"]
+    assert artifact.part_stats("t", 0)["who"] in range(4)
 
 
 STEPS = st.lists(
