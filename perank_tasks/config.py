@@ -86,7 +86,8 @@ class Options(_Frozen):
 def _explained(item: ErrorDetails, options: list[str]) -> str:
     """One line on an option that is wrong, with the names closest to it."""
     where = ".".join(str(part) for part in item["loc"]) or "options"
-    value = f" (found {item['input']!r})" if item["loc"] else ""
+    is_said = item["loc"] and item["type"] != "missing"
+    value = f" (found {item['input']!r})" if is_said else ""
     message = item["msg"].removeprefix("Value error, ")
     name, known = item["input"], re.findall(r"'([^']*)'", item.get("ctx", {}).get("expected", ""))
     if item["type"] == "extra_forbidden":

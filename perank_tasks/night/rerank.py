@@ -12,8 +12,7 @@ Rankings of a night belong to its date and fingerprint: they are computed anew e
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
@@ -25,16 +24,14 @@ from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.collections.records import RunLine
 from perank_tasks.collections.trec import write_run
 from perank_tasks.config import Arm, Night
-from perank_tasks.errors import EmbeddingError
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night.embed import read_vectors
 from perank_tasks.night.retrieve import Hits, query_shard, read_candidates
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import read_texts
 from perank_tasks.rankers import RANKERS
-from perank_tasks.rankers.interface import Ranker
 from perank_tasks.schemas import QUERY_STATUS, RANKINGS, rows_to_table
-from perank_tasks.support.lists import CandidateList, RankedList, unranked
+from perank_tasks.support.lists import CandidateList, RankedList
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
 
@@ -83,12 +80,11 @@ def rerank_shard(
     load_seconds = time.perf_counter() - begin
     meter.device = ranker.device
     join = Join.of(night, site, arm, candidates, embeddings)
-    join.check_width(ranker)
     queries = query_shard(night, join.snapshot, shard)
     ranked_lists = []
     with progress(f"ranking by {arm.name}", len(queries), "queries") as advance:
         lists = join.lists(queries, read_candidates(join.candidates, shard, arm.depth))
-        for ranked in rank_all(ranker.rank, lists):
+        for ranked in ranker.rank(lists):
             ranked_lists.append(ranked)
             advance(1)
     meter.items = len(ranked_lists)
@@ -160,35 +156,6 @@ def write_runs(night: Night, store: Store, rankings: dict[str, str], path: Path)
     return written
 
 
-def rank_all(
-    rank: Callable[[Iterator[CandidateList]], Iterator[RankedList]], lists: Iterator[CandidateList]
-) -> Iterator[RankedList]:
-    """Every list ranked, in order; one with a problem is left as it is.
-
-    Args:
-        rank: `Ranker.rank`, which is given the lists without a problem.
-    """
-    waiting: deque[CandidateList] = deque()
-
-    def able() -> Iterator[CandidateList]:
-        for candidates in lists:
-            waiting.append(candidates)
-            if candidates.problem is None:
-                yield candidates
-
-    def problems() -> Iterator[RankedList]:
-        while waiting and waiting[0].problem:
-            candidates = waiting.popleft()
-            assert candidates.problem
-            yield unranked(candidates, candidates.problem)
-
-    for ranked in rank(able()):
-        yield from problems()
-        waiting.popleft()
-        yield ranked
-    yield from problems()
-
-
 @dataclass(frozen=True)
 class Join:
     """Candidates, and what an arm reads of them: vectors, texts, judgements."""
@@ -212,33 +179,17 @@ class Join:
     ) -> "Join":
         """What an arm of a night reads."""
         described = RANKERS[arm.ranker].parse(arm.options).describe(site.models)
-        found = site.store.open(candidates[arm.first_stage.hash])
-        snapshot = site.store.open(found.manifest.inputs["snapshot"])
+        opened = site.store.open(candidates[arm.first_stage.hash])
+        snapshot = site.store.open(opened.manifest.inputs["snapshot"])
         transform = arm.options.get("transform")
         return cls(
-            candidates=found,
+            candidates=opened,
             snapshot=snapshot,
             vectors=site.store.open(embeddings[arm.embedding.hash]) if arm.embedding else None,
             transform=Transform.parse(transform) if transform else None,
             texts=described.texts,
             grades=_grades(snapshot) if described.grades else None,
         )
-
-    def check_width(self, ranker: Ranker) -> None:
-        """Refuse embeddings that the ranker cannot read.
-
-        Raises:
-            EmbeddingError: they are of another width.
-        """
-        if self.vectors is None or ranker.embedding_size is None:
-            return
-        width = self.vectors.dataset("passages").schema.field("embedding").type.list_size
-        if width != ranker.embedding_size:
-            raise EmbeddingError(
-                f"The embeddings in {self.vectors.place} have {width} values each, and the ranker "
-                f"expects {ranker.embedding_size}: they are of another embedder or damaged. Remove "
-                "the folder and embed again."
-            )
 
     def lists(
         self, queries: Sequence[tuple[str, str]], candidates: dict[str, Hits]

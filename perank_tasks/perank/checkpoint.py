@@ -20,7 +20,6 @@ Where the weights are a base model's, of another folder, its tokenizer counts, a
 Pickles are read with `weights_only=True` or refused; nothing in a checkpoint is executed.
 """
 
-import dataclasses
 import json
 import os
 import re
@@ -48,10 +47,7 @@ from perank_tasks.perank.checkpoint_config import (
     PUBLISHED_LLMS,
     CheckpointSummary,
     PerankConfig,
-    find_base,
-    find_published_base,
     open_checkpoint,
-    parse_config,
     summarize_own,
     summarize_published,
 )
@@ -178,7 +174,7 @@ def save_checkpoint(
     Raises:
         StorageError: the folder cannot be written.
     """
-    settings = {"format": "perank", "format_version": FORMAT_VERSION, **dataclasses.asdict(config)}
+    settings = {"format": "perank", "format_version": FORMAT_VERSION, **config.model_dump()}
     with making_folder(folder, WRITE_REMEDY, replace=True) as scratch:
         (scratch / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
         (scratch / "README.md").write_text(readme)
@@ -188,10 +184,9 @@ def save_checkpoint(
 
 def _load_published(found: ResolvedModel, config: dict[str, Any], cache: Path) -> Checkpoint:
     folder = found.folder
-    base = find_published_base(found, config)
+    summary, base, own_files = summarize_published(found, config)
     weights = unpack_model(base, cache=cache).folder if base else folder
-    files = TensorFiles(weights)
-    summary = summarize_published(found, config, None if base else files, base)
+    files = own_files or TensorFiles(weights)
     adapter = read_adapter(folder)
     if adapter is not None:
         files.put(adapter.path, adapter.plain)
@@ -224,9 +219,7 @@ def _load_published(found: ResolvedModel, config: dict[str, Any], cache: Path) -
 def _load_own(found: ResolvedModel, raw: dict[str, Any], cache: Path) -> Checkpoint:
     folder = found.folder
     path = folder / "config.json"
-    config = parse_config(path, raw)
-    packed = find_base(folder, config)
-    summary = summarize_own(found, config, packed)
+    summary, config, packed = summarize_own(found, raw)
     base = unpack_model(packed, cache=cache)
     llm = _base_config(path, base.folder, config.num_layers)
     files = TensorFiles(folder)

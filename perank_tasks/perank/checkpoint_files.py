@@ -62,27 +62,21 @@ class TensorFiles:
         self.folder = folder
         self.files: dict[str, Path] = {}
         self._loaded: dict[Path, dict[str, Tensor]] = {}
-        index = folder / "model.safetensors.index.json"
-        if index.is_file():
-            weight_map = setting(index, read_json(index), "weight_map", dict)
-            for name, shard in weight_map.items():
-                if not isinstance(shard, str):
-                    raise CheckpointError(
-                        f"{index}: weight_map puts {name!r} into {shard!r}, expected a file's "
-                        f"name. Fetch the checkpoint anew"
-                    )
-            for shard in sorted(set(weight_map.values())):
-                self._add_safetensors(folder / shard)
-        elif (folder / "model.safetensors").is_file():
-            self._add_safetensors(folder / "model.safetensors")
-        elif (folder / "pytorch_model.bin").is_file():
-            path = folder / "pytorch_model.bin"
-            self.put(path, read_pickle(path))
-        else:
+        paths = weight_files(folder)
+        if not paths:
             raise CheckpointError(
-                f"{folder} has no weights: expected model.safetensors, "
-                f"model.safetensors.index.json with its shards, or pytorch_model.bin"
+                f"{folder} has no weights: expected model.safetensors, its shards "
+                f"model-*-of-*.safetensors, or pytorch_model.bin"
             )
+        for path in paths:
+            if path.suffix == ".bin":
+                self.put(path, read_pickle(path))
+                continue
+            try:
+                with safe_open(path, framework="numpy") as file:
+                    self.files.update(dict.fromkeys(file.keys(), path))
+            except (SafetensorError, OSError) as error:
+                raise unreadable(path, error) from error
 
     def put(self, path: Path, tensors: "dict[str, Tensor]") -> None:
         """Let `tensors`, which were read from `path`, replace those of the same names."""
@@ -117,22 +111,13 @@ class TensorFiles:
             )
         return tensor
 
-    def _add_safetensors(self, path: Path) -> None:
-        if not path.is_file():
-            raise CheckpointError(
-                f"{path} is missing, though the index beside it names it. Fetch the checkpoint anew"
-            )
-        try:
-            with safe_open(path, framework="numpy") as file:
-                self.files.update(dict.fromkeys(file.keys(), path))
-        except (SafetensorError, OSError) as error:
-            raise unreadable(path, error) from error
 
-
-def has_weights(folder: Path) -> bool:
-    """Whether `TensorFiles` would find weights in the folder."""
-    names = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin")
-    return any((folder / name).is_file() for name in names)
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a model's weights: one, its shards, or a pickle; none where none do."""
+    for pattern in ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model.bin"):
+        if paths := sorted(folder.glob(pattern)):
+            return paths
+    return []
 
 
 def read_tensors(path: Path) -> "dict[str, Tensor]":

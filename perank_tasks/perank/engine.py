@@ -11,7 +11,6 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +241,7 @@ class PERank:
         """
         options = options or RankingOptions()
         if top_k is not None:
-            options = replace(options, top_k=top_k)
+            options = type(options).parse(dict(options) | {"top_k": top_k})
         if passages is None and embeddings is None:
             raise ConfigError("rerank takes passages, embeddings or both: give at least one")
         if passages is None and options.passages != "embeddings":

@@ -261,7 +261,7 @@ def compare(
     engine = PERank.from_pretrained(folder, cache=folder.parent, device="cpu")
     twin = Twin(folder)
     window, step, k = lists.window, lists.step, lists.top_k
-    options = RankingOptions(window, step)
+    options = RankingOptions(window=window, step=step)
     together = engine_orders(engine, requests, options, batch_queries=lists.batch_queries)
     alone = engine_orders(engine, requests, options, batch_queries=1)
     early = engine_orders(engine, requests, replace(options, top_k=k))
@@ -373,7 +373,9 @@ def test_duplicates_tie_and_go_to_the_earlier_candidate(tmp_path: Path, own: boo
     )
     equal = replace(tripled, vectors=np.repeat(distinct[:1], 3 * n, axis=0))
     for window, step in [(3 * n, 10), (20, 10), (7, 3)]:
-        order, unchanged = engine_orders(engine, [tripled, equal], RankingOptions(window, step))
+        order, unchanged = engine_orders(
+            engine, [tripled, equal], RankingOptions(window=window, step=step)
+        )
         for passage in range(n):
             copies = [position for position in order if position % n == passage]
             assert copies == sorted(copies)
