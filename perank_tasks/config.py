@@ -260,6 +260,10 @@ class Embedding(_Frozen):
         """Sixteen hex digits over the embedder's content and the precision."""
         return stable_hash({**self.identity, "precision": self.precision})
 
+    def settings(self) -> dict[str, str]:
+        """What it is, in the settings of whatever reads it."""
+        return {"embedder": self.name, "embedder_hash": self.hash}
+
 
 class FirstStage(_Frozen):
     """Where candidates come from, resolved. Fields that its kind does not read are None."""
@@ -290,9 +294,7 @@ class FirstStage(_Frozen):
     def settings(self) -> dict[str, Any]:
         """What it is set to, flat; what its kind does not read is left out."""
         values = self.model_dump(mode="json", exclude={"name", "embedding"}, exclude_none=True)
-        if self.embedding:
-            values |= {"embedder": self.embedding.name, "embedder_hash": self.embedding.hash}
-        return values
+        return values | (self.embedding.settings() if self.embedding else {})
 
 
 class Arm(_Frozen):
@@ -318,9 +320,7 @@ class Arm(_Frozen):
 
     def settings(self) -> dict[str, Any]:
         """Everything that makes its rankings what they are, flat, by short names."""
-        embedder = {}
-        if self.embedding:
-            embedder = {"embedder": self.embedding.name, "embedder_hash": self.embedding.hash}
+        embedder = self.embedding.settings() if self.embedding else {}
         first_stage = {f"first_stage.{k}": v for k, v in self.first_stage.settings().items()}
         own = {"ranker": self.ranker, "depth": self.depth, "query_limit": self.query_limit}
         return {**own, **self.options, **embedder, **self.identity, **first_stage}

@@ -13,7 +13,7 @@ more than once, and 8 bytes for every row of the shard and of the earlier embedd
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.config import Embedding, Night
-from perank_tasks.errors import EmbeddingError
+from perank_tasks.models.embedders import check_unit_vectors
 from perank_tasks.night.site import Site
 from perank_tasks.perank.embedders import Embedder, load
 from perank_tasks.schemas import embeddings as embeddings_schema
@@ -95,14 +95,11 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
     schema = embeddings_schema(embedder.dimension, embedding.precision)
     rows = map(_Row._make, _rows(night, source, work, known))
     with progress(f"embedding {work['table']}", len(new), "texts") as advance:
-        encoder = _Encoder(embedder, _repeated(hashes[known < 0]), advance)
-        blocks = (
-            _table(block, encoder, earlier, work["table"], schema)
-            for block in _blocks(rows, encoder)
-        )
+        blocks = _encoded(rows, embedder, _repeated(hashes[known < 0]), advance)
+        tables = (_table(*block, earlier, work["table"], schema) for block in blocks)
         artifact.write_part(
             work["table"],
-            in_groups(batch for block in blocks for batch in block.to_batches()),
+            in_groups(batch for table in tables for batch in table.to_batches()),
             schema,
             shard=work["shard"],
             stats=lambda: meter.stats() | counts,
@@ -147,7 +144,7 @@ def read_vectors(
     for batch in rows_with(artifact.dataset(table), ["id", "embedding"], "id", set(ids)):
         first = len(rows)
         rows |= {name: first + place for place, name in enumerate(batch["id"].to_pylist())}
-        blocks.append(_matrix(batch["embedding"]))
+        blocks.append(to_matrix(batch["embedding"]))
     return rows, np.concatenate(blocks)
 
 
@@ -233,46 +230,47 @@ def _places(hashes: np.ndarray, earlier: Artifact | None, table: str) -> np.ndar
     return np.where(there[places] == hashes, places, -1)
 
 
-class _Encoder:
-    """Encodes new texts; keeps the vectors of those that come again in the shard."""
+def _encoded(
+    rows: Iterator[_Row], embedder: Embedder, repeated: set[str], advance: Callable[[int], None]
+) -> Iterator[tuple[list[_Row], dict[str, np.ndarray]]]:
+    """Rows in order, in blocks, and the vectors of a block's new texts, by hash.
 
-    def __init__(self, embedder: Embedder, repeated: set[str], advance: Callable[[int], None]):
-        self.embedder = embedder
-        self.repeated = repeated
-        self.advance = advance
-        self.kept: dict[str, np.ndarray] = {}
+    A block takes one call of the embedder. Vectors of texts that come again in the shard, the
+    `repeated` ones, are kept.
+    """
+    kept: dict[str, np.ndarray] = {}
+    while block := list(_block(rows, kept)):
+        new: dict[str, _Row] = {}
+        for row in block:
+            if row.known < 0 and row.hash not in kept:
+                new.setdefault(row.hash, row)
+        vectors = {}
+        if new:
+            encoded = embedder.encode([row.text for row in new.values()])
+            check_unit_vectors(encoded, [row.id for row in new.values()])
+            advance(len(new))
+            vectors = dict(zip(new, encoded, strict=True))
+            kept |= {name: vector for name, vector in vectors.items() if name in repeated}
+        yield block, kept | vectors
 
-    def encode(self, block: list[_Row]) -> dict[str, np.ndarray]:
-        """The vectors of a block's texts that are not in the earlier embeddings, by hash."""
-        new = {r.hash: r for r in reversed(block) if r.known < 0 and r.hash not in self.kept}
-        names = [r.hash for r in block if new.get(r.hash) is r]
-        if names:
-            encoded = self.embedder.encode([new[name].text for name in names])
-            _check(encoded, [new[name].id for name in names])
-            self.advance(len(names))
-            found = dict(zip(names, encoded, strict=True))
-            self.kept |= {name: found[name] for name in names if name in self.repeated}
-            return self.kept | found
-        return self.kept
 
-
-def _blocks(rows: Iterator[_Row], encoder: _Encoder) -> Iterator[list[_Row]]:
-    """Rows in order, in blocks that a call of the embedder settles."""
-    block: list[_Row] = []
+def _block(rows: Iterator[_Row], kept: Container[str]) -> Iterator[_Row]:
+    """The next rows, down to what one call of the embedder takes."""
     new: set[str] = set()
-    for row in rows:
-        block.append(row)
-        if row.known < 0 and row.hash not in encoder.kept:
+    for count, row in enumerate(rows, 1):
+        yield row
+        if row.known < 0 and row.hash not in kept:
             new.add(row.hash)
-        if len(new) == TEXTS_A_CALL or len(block) == ROWS_A_BLOCK:
-            yield block
-            block, new = [], set()
-    if block:
-        yield block
+        if len(new) == TEXTS_A_CALL or count == ROWS_A_BLOCK:
+            return
 
 
 def _table(
-    block: list[_Row], encoder: _Encoder, earlier: Artifact | None, table: str, schema: pa.Schema
+    block: list[_Row],
+    encoded: dict[str, np.ndarray],
+    earlier: Artifact | None,
+    table: str,
+    schema: pa.Schema,
 ) -> pa.Table:
     """A block with its vectors, encoded now or read from the earlier embeddings."""
     column = schema.field("embedding").type
@@ -281,9 +279,8 @@ def _table(
     if earlier is not None and (known >= 0).any():
         places = np.unique(known[known >= 0])
         read = rows_at(earlier.dataset(table), ["embedding"], places)
-        vectors = np.concatenate([_matrix(batch["embedding"]) for batch in read])
+        vectors = np.concatenate([to_matrix(batch["embedding"]) for batch in read])
         matrix[known >= 0] = vectors[np.searchsorted(places, known[known >= 0])]
-    encoded = encoder.encode(block)
     for number in np.flatnonzero(known < 0).tolist():
         matrix[number] = encoded[block[number].hash]
     flat = matrix.astype(column.value_type.to_pandas_dtype()).ravel()
@@ -292,23 +289,8 @@ def _table(
     return pa.table([*names, values], schema=schema)
 
 
-def vectors_of(batch: pa.RecordBatch) -> np.ndarray:
-    """The vectors of a batch of embeddings, (n, dimension) float32."""
-    return _matrix(batch["embedding"])
-
-
-def _matrix(column: pa.FixedSizeListArray) -> np.ndarray:
-    """(n, dimension) float32."""
-    flat = column.flatten().to_numpy(zero_copy_only=False)
+def to_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """A column of embeddings, (n, dimension) float32."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    flat = whole.flatten().to_numpy(zero_copy_only=False)
     return flat.astype(np.float32).reshape(-1, column.type.list_size)
-
-
-def _check(vectors: np.ndarray, ids: list[str]) -> None:
-    norms = np.linalg.norm(vectors, axis=1)
-    bad = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))
-    if len(bad):
-        names = ", ".join(f"{ids[i]} (norm {norms[i]:.4g})" for i in bad[:5])
-        raise EmbeddingError(
-            f"The embedder returned {len(bad)} of {len(vectors)} vectors that are not unit "
-            f"vectors: {names}. Look at these texts and at the model's files; nothing was written."
-        )

@@ -3,7 +3,7 @@
 In: the collection. Out: the artifact `snapshots/<collection>/<key>` with the tables
 `passages`, `queries`, `qrels` and, where the collection brings a first-stage run, `run`.
 The key is a hash of the content and, where there is one, of the `dt=` folder's date, so an
-unchanged collection is one snapshot for ever and whatever was made from it is found again.
+unchanged collection is one snapshot for ever and whatever was made from it is reused.
 
 Judgements: one whose text hash is not that of the passage it names is *stale*; it is
 counted and left out, since the text it judged is not here. One without a hash that names
@@ -67,6 +67,14 @@ def read_queries(night: Night, snapshot: Artifact) -> list[tuple[str, str]]:
     table = snapshot.read("queries")
     rows = zip(table["query_id"].to_pylist(), table["text"].to_pylist(), strict=True)
     return list(islice(rows, night.options.query_limit))
+
+
+def read_qrels(snapshot: Artifact) -> dict[str, dict[str, int]]:
+    """The judgements as {query id: {passage id: grade}}."""
+    qrels: dict[str, dict[str, int]] = {}
+    for row in snapshot.read("qrels").to_pylist():
+        qrels.setdefault(row["query_id"], {})[row["passage_id"]] = row["relevance"]
+    return qrels
 
 
 def read_texts(snapshot: Artifact, ids: set[str]) -> dict[str, str]:

@@ -153,10 +153,6 @@ class Llm:
         )
         self.epsilon: float = config.rms_norm_eps
         self.activation: str = config.hidden_act
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(
-                f"hidden_act is {self.activation!r}, expected {' or '.join(ACTIVATIONS)}"
-            )
         # Beyond a sliding attention window, a token no longer sees the first ones.
         self.max_positions: int = min(
             config.max_position_embeddings,
@@ -168,8 +164,6 @@ class Llm:
         self.norm = weights.need("norm.weight")
         last = config.num_hidden_layers - 1
         self.layers = [self._layer(weights, i, is_last=i == last) for i in range(last + 1)]
-        if tensors:
-            raise ValueError(f"tensors that this LLM has no place for: {', '.join(tensors)}")
         self.rotary = FAMILIES[config.model_type].rotary(config=config).to(device)
         self._cos = self._sin = torch.empty(0, device=device)
 

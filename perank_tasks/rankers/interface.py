@@ -127,7 +127,7 @@ class EmbedderOptions(EmbeddingOptions):
 
     embedder: str = Field(
         DEFAULT_EMBEDDER,
-        description="Whose vectors are compared: an embedded name, a folder or a hub id.",
+        description="Whose vectors are read: an embedded name, a folder or a hub id.",
     )
 
 

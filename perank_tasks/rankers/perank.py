@@ -110,8 +110,7 @@ class PERankRanker:
 
     def work(self) -> dict[str, float]:
         """What the LLM did so far, by the names in `meter.WORK`."""
-        counted = self.engine.counters.as_dict()
-        return {name: counted[name] for name in WORK}
+        return {name: getattr(self.engine.counters, name) for name in WORK}
 
     def _turns(self) -> list[PERankOptions]:
         """How to rank each time: from the arm's own initial order, then from shuffled ones."""

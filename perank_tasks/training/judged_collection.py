@@ -13,7 +13,7 @@ from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.rerank import Join
 from perank_tasks.night.retrieve import read_candidates
 from perank_tasks.night.site import Site
-from perank_tasks.night.snapshot import read_queries
+from perank_tasks.night.snapshot import read_qrels, read_queries
 from perank_tasks.perank import PERank, RankingOptions
 from perank_tasks.regression.measures import evaluate_run
 from perank_tasks.support.progress import progress
@@ -44,9 +44,7 @@ class JudgedCollection:
             {"window": training.options.window, "step": training.options.step}
         )
         self._relevance_level: int = snapshot.manifest.config["relevance_level"]
-        self.qrels: dict[str, dict[str, int]] = {}
-        for row in snapshot.read("qrels").to_pylist():
-            self.qrels.setdefault(row["query_id"], {})[row["passage_id"]] = row["relevance"]
+        self.qrels = read_qrels(snapshot)
         self.queries = [q for q in read_queries(night, snapshot) if q[0] in self.qrels]
         if not self.queries:
             raise CollectionError(

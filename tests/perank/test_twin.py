@@ -264,7 +264,7 @@ def compare(
     options = RankingOptions(window=window, step=step)
     together = engine_orders(engine, requests, options, batch_queries=lists.batch_queries)
     alone = engine_orders(engine, requests, options, batch_queries=1)
-    early = engine_orders(engine, requests, replace(options, top_k=k))
+    early = engine_orders(engine, requests, options.model_copy(update={"top_k": k}))
     for i, request in enumerate(requests):
         expected = twin.rank(
             request.query,
@@ -353,7 +353,7 @@ def test_first_stage_scores_move_passages_and_may_be_left_out(tmp_path: Path) ->
     reasons = [result.unranked_reason for result in engine.rerank_many(wrong)]
     assert reasons == [
         "first-stage scores have shape (11,), expected (12,)",
-        "first-stage scores are not finite",
+        f"12 first-stage scores are not finite, {plain.passage_ids[0]!r} the first",
     ]
 
 
