@@ -13,7 +13,7 @@ more than once, and 8 bytes for every row of the shard and of the earlier embedd
 """
 
 import logging
-from collections.abc import Callable, Collection, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -27,7 +27,7 @@ from perank_tasks.perank.embedders import Embedder, load
 from perank_tasks.schemas import embeddings as embeddings_schema
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
-from perank_tasks.support.streams import in_groups, rows_at, rows_between, rows_with
+from perank_tasks.support.streams import in_groups, rows_at, rows_between, rows_with, share
 from perank_tasks.support.text import contents, text_hash
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
     meter.items = len(hashes)
 
     schema = embeddings_schema(embedder.dimension, embedding.precision)
-    rows = map(_Row._make, _rows(night, source, work, known))
+    rows = _rows(night, source, work, known)
     with progress(f"embedding {work['table']}", len(new), "texts") as advance:
         blocks = _encoded(rows, embedder, _repeated(hashes[known < 0]), advance)
         tables = (_table(*block, earlier, work["table"], schema) for block in blocks)
@@ -162,45 +162,43 @@ def _config(embedding: Embedding) -> dict[str, Any]:
     return {"embedder": embedding.identity, "precision": embedding.precision}
 
 
-def _rows(
-    night: Night, snapshot: Artifact, work: EmbedShard, known: np.ndarray
-) -> Iterator[tuple[str, str, str, int]]:
-    """Id, text to embed, text hash and place in the earlier embeddings, row by row."""
+def _rows(night: Night, snapshot: Artifact, work: EmbedShard, known: np.ndarray) -> Iterator[_Row]:
+    """The shard's texts, in order."""
     places = iter(known.tolist())
     if work["table"] == "queries":
         queries = snapshot.read("queries")
-        texts = queries["text"].to_pylist()
+        ids, texts = (queries[column].to_pylist() for column in ("query_id", "text"))
         hashes = (text_hash(None, text) for text in texts)
-        yield from zip(queries["query_id"].to_pylist(), texts, hashes, places, strict=True)
+        yield from map(_Row, ids, texts, hashes, places)
         return
     columns = ["passage_id", "title", "text", "text_hash"]
-    first, last = _range(night, snapshot, work)
-    for batch in rows_between(snapshot.dataset("passages"), columns, first, last):
-        ids, titles, texts, names = (batch[column].to_pylist() for column in columns)
-        read = (contents(title, text) for title, text in zip(titles, texts, strict=True))
-        yield from zip(ids, read, names, places, strict=False)
+    for batch in _passages(night, snapshot, work, columns):
+        ids, titles, texts, hashes = (batch[column].to_pylist() for column in columns)
+        yield from map(_Row, ids, map(contents, titles, texts), hashes, places)
 
 
 def _hashes(night: Night, snapshot: Artifact, work: EmbedShard) -> np.ndarray:
     """(n,) uint64, the text hash of every row of the shard."""
     if work["table"] == "queries":
         texts = snapshot.read("queries")["text"].to_pylist()
-        return _numbers([text_hash(None, text) for text in texts])
-    first, last = _range(night, snapshot, work)
-    read = rows_between(snapshot.dataset("passages"), ["text_hash"], first, last)
-    return np.concatenate([_numbers([]), *(_numbers(b["text_hash"].to_pylist()) for b in read)])
+        return _numbers([[text_hash(None, text) for text in texts]])
+    batches = _passages(night, snapshot, work, ["text_hash"])
+    return _numbers(batch["text_hash"].to_pylist() for batch in batches)
 
 
-def _range(night: Night, snapshot: Artifact, work: EmbedShard) -> tuple[int, int]:
-    """The numbers of a shard's first passage and of the one after its last."""
-    rows, shards = snapshot.dataset("passages").count_rows(), night.options.shards
-    first, last = (rows * s // shards for s in (work["shard"], work["shard"] + 1))
-    return first, last
+def _passages(
+    night: Night, snapshot: Artifact, work: EmbedShard, columns: list[str]
+) -> Iterator[pa.RecordBatch]:
+    """A shard's passages."""
+    dataset = snapshot.dataset("passages")
+    rows = share(dataset.count_rows(), night.options.shards, work["shard"])
+    return rows_between(dataset, columns, *rows)
 
 
-def _numbers(hashes: list[str]) -> np.ndarray:
-    """Text hashes, 16 hex digits each, as the numbers they are: uint64."""
-    return np.frombuffer(bytes.fromhex("".join(hashes)), ">u8").astype(np.uint64)
+def _numbers(parts: Iterable[list[str]]) -> np.ndarray:
+    """Text hashes, 16 hex digits each, as the numbers they are: (n,) uint64."""
+    numbers = [np.frombuffer(bytes.fromhex("".join(part)), ">u8") for part in parts]
+    return np.concatenate([np.empty(0, ">u8"), *numbers]).astype(np.uint64)
 
 
 def _repeated(hashes: np.ndarray) -> set[str]:
@@ -221,7 +219,7 @@ def _places(hashes: np.ndarray, earlier: Artifact | None, table: str) -> np.ndar
     if earlier is None:
         return np.full(len(hashes), -1)
     read = earlier.dataset(table).to_batches(columns=["text_hash"], fragment_readahead=1)
-    there = np.concatenate([_numbers([]), *(_numbers(b["text_hash"].to_pylist()) for b in read)])
+    there = _numbers(batch["text_hash"].to_pylist() for batch in read)
     if not len(there):
         return np.full(len(hashes), -1)
     order = np.argsort(there, kind="stable")

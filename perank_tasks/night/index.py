@@ -17,7 +17,8 @@ What is counted is the artifact `terms/<collection>/<key>`, which k1 and b do no
 import logging
 import math
 from array import array
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -34,16 +35,13 @@ from perank_tasks.schemas import INDEX_IDS, INDEX_LENGTHS, INDEX_POSTINGS, INDEX
 from perank_tasks.support.analysis import ANALYZER, analyze
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
-from perank_tasks.support.streams import rows_between
+from perank_tasks.support.streams import rows_between, share
 
 # bm25s prints its debugging messages unless told otherwise.
 logging.getLogger("bm25s").setLevel(logging.WARNING)
 
 PASSAGES_A_SHARD = 200_000
 """Of passages of 60 words, some 400 MB while they are indexed."""
-
-TOKENS_A_BLOCK = 1 << 20
-"""Tokens that are counted at once."""
 
 
 class IndexShard(TypedDict):
@@ -70,7 +68,7 @@ def count_terms(night: Night, site: Site, snapshot: str, shard: int) -> dict[str
     meter = Meter()
     source = site.store.open(snapshot)
     shards, passages = _shards(site.store, snapshot), source.manifest.counts["passages"]
-    counted = _count(source, *(passages * s // shards for s in (shard, shard + 1)))
+    counted = _count(source, *share(passages, shards, shard))
     meter.items = len(counted.ids)
     counts = {"passages": len(counted.ids), "tokens": int(counted.lengths.sum())}
     counted.write(terms, shard, lambda: meter.stats() | counts)
@@ -256,52 +254,31 @@ class _Counted:
 def _count(snapshot: Artifact, first: int, last: int) -> _Counted:
     """Count the terms of the passages numbered `first` to `last - 1`."""
     numbers: dict[str, int] = {}
-    ids, lengths = [pa.array([], pa.string())], array("i")
-    blocks = [_unique(np.empty(0, np.int32), np.empty(0, np.int32), 0)]
-    tokens, begun = array("i"), 0
-    for batch in _read(snapshot, first, last):
-        ids.append(batch["passage_id"])
-        pairs = zip(batch["title"].to_pylist(), batch["text"].to_pylist(), strict=True)
-        for title, text in pairs:
-            terms = analyze(f"{title or ''}\n{text}")
-            tokens.extend(numbers.setdefault(term, len(numbers)) for term in terms)
-            lengths.append(len(terms))
-        if len(tokens) >= TOKENS_A_BLOCK:
-            blocks.append(_unique(np.array(tokens), np.array(lengths[begun:]), begun))
-            tokens, begun = array("i"), len(lengths)
-    blocks.append(_unique(np.array(tokens), np.array(lengths[begun:]), begun))
-    term, passage, count = (np.concatenate(columns) for columns in zip(*blocks, strict=True))
-    # Stable: the blocks are in the passages' order, and so are a term's postings then.
+    ids = [pa.array([], pa.string())]
+    # Of each passage: its tokens and its different terms. Of each of these: term and count.
+    lengths, sizes, terms, counts = (array("i") for _ in range(4))
+    with progress("indexing", last - first, "passages") as advance:
+        columns = ["passage_id", "title", "text"]
+        for batch in rows_between(snapshot.dataset("passages"), columns, first, last):
+            ids.append(batch["passage_id"])
+            pairs = zip(batch["title"].to_pylist(), batch["text"].to_pylist(), strict=True)
+            for title, text in pairs:
+                counted = Counter(analyze(f"{title or ''}\n{text}"))
+                lengths.append(counted.total())
+                sizes.append(len(counted))
+                terms.extend(numbers.setdefault(term, len(numbers)) for term in counted)
+                counts.extend(counted.values())
+            advance(batch.num_rows)
+    term = np.array(terms)
+    # Stable: a term's postings stay in the passages' order.
     order = np.argsort(term, kind="stable")
-    starts = np.searchsorted(term, np.arange(len(numbers) + 1), sorter=order)
     return _Counted(
         ids=pa.concat_arrays(ids),
         lengths=np.array(lengths),
         terms=pa.array(list(numbers), pa.string()),
-        starts=starts,
-        passages=passage[order],
-        counts=count[order],
-    )
-
-
-def _read(snapshot: Artifact, first: int, last: int) -> Iterator[pa.RecordBatch]:
-    columns = ["passage_id", "title", "text"]
-    with progress("indexing", last - first, "passages") as advance:
-        for batch in rows_between(snapshot.dataset("passages"), columns, first, last):
-            yield batch
-            advance(batch.num_rows)
-
-
-def _unique(
-    tokens: np.ndarray, lengths: np.ndarray, first: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(term, passage, count) of tokens that are written passage after passage, by term."""
-    passage = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
-    pairs, counts = np.unique(tokens.astype(np.int64) << 32 | passage, return_counts=True)
-    return (
-        (pairs >> 32).astype(np.int32),
-        (pairs & 0xFFFFFFFF).astype(np.int32) + np.int32(first),
-        counts.astype(np.int32),
+        starts=np.searchsorted(term, np.arange(len(numbers) + 1), sorter=order),
+        passages=np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)[order],
+        counts=np.array(counts)[order],
     )
 
 

@@ -33,6 +33,7 @@ from perank_tasks.night.snapshot import read_queries
 from perank_tasks.schemas import CANDIDATES, FOUND, rows_to_table
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
+from perank_tasks.support.streams import share
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def publish_candidates(
 def query_shard(night: Night, snapshot: Artifact, shard: int) -> list[tuple[str, str]]:
     """The (id, text) of one shard's queries: a contiguous share of the night's."""
     queries = read_queries(night, snapshot)
-    first, last = _range(night, len(queries), shard)
+    first, last = share(len(queries), night.options.shards, shard)
     return queries[first:last]
 
 
@@ -167,7 +168,7 @@ class _Search:
         if self.candidates.has_part("candidates", shard):
             return {"queries": 0, "candidates": 0}
         meter = Meter()
-        first, last = _range(self.night, len(self.queries), shard)
+        first, last = share(len(self.queries), self.night.options.shards, shard)
         meter.items = last - first
         rows = (
             [
@@ -266,11 +267,6 @@ class _Search:
         for ranked in hits.values():
             ranked.sort(key=lambda pair: (pair[1], pair[0]), reverse=True)
         return {query_id: ranked[: self.stage.depth] for query_id, ranked in hits.items()}
-
-
-def _range(night: Night, queries: int, shard: int) -> tuple[int, int]:
-    first, last = (queries * s // night.options.shards for s in (shard, shard + 1))
-    return first, last
 
 
 def _index_shards(store: Store, stage: FirstStage, index: dict[str, str]) -> list[Artifact]:

@@ -111,7 +111,8 @@ class _Writer:
         """Write every table; returns the number of passages."""
         data = self.data
         passages = self._write("passages", PASSAGES, self._passages(data.passages))
-        queries = self._write("queries", QUERIES, self._queries())
+        asked = ((query.query_id, query.text) for query in data.queries)
+        queries = self._write("queries", QUERIES, asked)
         if not passages or not queries:
             raise CollectionError(
                 f"Collection {data.name} has {passages} passages and {queries} queries; "
@@ -143,10 +144,6 @@ class _Writer:
             if passage.passage_id in self._judged:
                 self._judged[passage.passage_id] = name
             yield passage.passage_id, passage.title, passage.text, name, list(passage.aliases)
-
-    def _queries(self) -> Iterator[tuple]:
-        for query in self.data.queries:
-            yield query.query_id, query.text
 
     def _qrels(self, judgements: list[Judgement]) -> Iterator[tuple]:
         stale = unknown = 0

@@ -14,8 +14,10 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from perank_tasks.errors import CheckpointError
-from perank_tasks.perank.checkpoint_files import read_json, read_tensors
+from perank_tasks.perank.checkpoint_files import TensorFiles, read_json
 from perank_tasks.perank.llm import FAMILIES
+
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 # What peft puts before the names of the model it wraps.
 PEFT_PREFIX = "base_model.model."
@@ -57,13 +59,7 @@ def read_adapter(folder: Path) -> Adapter | None:
             f"{settings}: peft_type is {kind!r}, expected 'LORA'. Merge the adapter with peft and "
             f"save the whole model"
         )
-    files = [folder / "adapter_model.safetensors", folder / "adapter_model.bin"]
-    path = next((file for file in files if file.is_file()), None)
-    if path is None:
-        raise CheckpointError(
-            f"{folder} has no adapter_model.safetensors or adapter_model.bin, though it has "
-            f"adapter_config.json. Fetch the checkpoint anew"
-        )
+    files = TensorFiles(folder, ADAPTER_WEIGHTS)
     # Heavy, and only these checkpoints need it.
     from peft import LoraConfig
 
@@ -73,7 +69,8 @@ def read_adapter(folder: Path) -> Adapter | None:
         raise CheckpointError(f"{settings} is no configuration of peft's: {error}") from error
     # peft would warn that the model in memory is not called so.
     config.base_model_name_or_path = None
-    return Adapter(path, config, read_tensors(path))
+    tensors = {name: files.get(name) for name in files.files}
+    return Adapter(files.paths[0], config, tensors)
 
 
 def merge_adapter(

@@ -9,6 +9,7 @@ safetensors.
 import json
 import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,10 @@ from perank_tasks.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model.bin")
+"""Where a model's tensors are: in one file, in shards, or in a pickle."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -54,21 +59,23 @@ def setting(path: Path, config: dict[str, Any], key: str, kind: type) -> Any:
 class TensorFiles:
     """The tensors of a folder, by name, whichever files they lie in; read when asked for.
 
+    Args:
+        names: of the files; the first that is there counts.
+
     Raises:
-        CheckpointError: no weights, a shard that is missing, or a file that cannot be read.
+        CheckpointError: no weights, or a file that cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, names: Sequence[str] = WEIGHTS) -> None:
         self.folder = folder
         self.files: dict[str, Path] = {}
         self._loaded: dict[Path, dict[str, Tensor]] = {}
-        paths = weight_files(folder)
-        if not paths:
+        self.paths = weight_files(folder, names)
+        if not self.paths:
             raise CheckpointError(
-                f"{folder} has no weights: expected model.safetensors, its shards "
-                f"model-*-of-*.safetensors, or pytorch_model.bin"
+                f"{folder} has no weights: expected {' or '.join(names)}. Fetch the checkpoint anew"
             )
-        for path in paths:
+        for path in self.paths:
             if path.suffix == ".bin":
                 self.put(path, read_pickle(path))
                 continue
@@ -112,28 +119,12 @@ class TensorFiles:
         return tensor
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files that hold a model's weights: one, its shards, or a pickle; none where none do."""
-    for pattern in ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model.bin"):
-        if paths := sorted(folder.glob(pattern)):
+def weight_files(folder: Path, names: Sequence[str] = WEIGHTS) -> list[Path]:
+    """The files in a folder that have the first of these names that any has."""
+    for name in names:
+        if paths := sorted(folder.glob(name)):
             return paths
     return []
-
-
-def read_tensors(path: Path) -> "dict[str, Tensor]":
-    """All tensors in a safetensors file or a pickle, by name.
-
-    Raises:
-        CheckpointError: it cannot be read, or would run code.
-    """
-    if path.suffix != ".safetensors":
-        return read_pickle(path)
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise unreadable(path, error) from error
 
 
 def read_pickle(path: Path) -> "dict[str, Tensor]":

@@ -5,12 +5,8 @@ for the encoder inside a PE-Rank checkpoint. `identify` says what it is without 
 keys; `load` makes it ready to encode.
 """
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from perank_tasks.errors import ConfigError
 from perank_tasks.models.embedders import (
@@ -22,9 +18,6 @@ from perank_tasks.models.find import content_hash, find_model, resolve_model
 from perank_tasks.models.variants import ModelVariant, repository_code
 from perank_tasks.perank.checkpoint_config import CheckpointSummary, summarize_checkpoint
 from perank_tasks.settings import Settings
-
-if TYPE_CHECKING:
-    from perank_tasks.perank import PERank
 
 __all__ = ["CHECKPOINT_PREFIX", "Embedder", "check_code", "identify", "load"]
 
@@ -55,12 +48,11 @@ def load(name: str, settings: Settings, *, trust_remote_code: bool = False) -> E
         return SentenceTransformerEmbedder(model, trust_remote_code=trust_remote_code)
     from perank_tasks.perank import PERank
 
-    ranker = PERank.from_pretrained(
+    return PERank.from_pretrained(
         name.removeprefix(CHECKPOINT_PREFIX),
         cache=settings.cache,
         trust_remote_code=trust_remote_code,
-    )
-    return _CheckpointEncoder(ranker)
+    ).own_encoder
 
 
 def check_code(name: str, settings: Settings, *, trust_remote_code: bool) -> None:
@@ -77,18 +69,6 @@ def check_code(name: str, settings: Settings, *, trust_remote_code: bool) -> Non
             f"The embedder {name!r} is Python code of its own repository ({code}), which is not "
             "run unless you ask: set trust_remote_code if you trust its author."
         )
-
-
-class _CheckpointEncoder:
-    """The encoder inside a PE-Rank checkpoint."""
-
-    def __init__(self, ranker: "PERank"):
-        self.ranker = ranker
-        self.dimension = ranker.embedding_size
-        self.device = str(ranker.device)
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        return self.ranker.encode(texts)
 
 
 @cache

@@ -185,10 +185,11 @@ class PERank:
             ConfigError: it cannot be found, or `max_length` is more than it can read.
         """
         with self._lock:  # its tokenizer is not for two at once
-            return self._own_encoder.encode(texts, max_length=max_length, batch_size=batch_size)
+            return self.own_encoder.encode(texts, max_length=max_length, batch_size=batch_size)
 
     @functools.cached_property
-    def _own_encoder(self) -> Encoder:
+    def own_encoder(self) -> Encoder:
+        """The embedder that made the vectors it reads; errors as `encode`."""
         return Encoder(
             self._checkpoint.encoder,
             self._checkpoint.encoder_weights,
