@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact
-from perank_tasks.errors import EmbeddingError
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night.best import best_places
 from perank_tasks.night.embed import read_vectors, to_matrix
@@ -46,16 +45,8 @@ def search(
         queries: ids of those to search for.
         depth: passages a query, at most.
         transform: what the passages' vectors are put through first.
-
-    Raises:
-        EmbeddingError: a query has no embedding.
     """
     asked, vectors_of_queries = read_vectors(embeddings, "queries", queries)
-    if absent := [query for query in queries if query not in asked]:
-        raise EmbeddingError(
-            f"{embeddings.place} has no embedding of {len(absent)} queries, {absent[0]} the first. "
-            "Remove the folder and embed again."
-        )
     if not queries:
         return {}
     wanted = vectors_of_queries[[asked[query] for query in queries]]

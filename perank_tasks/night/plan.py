@@ -6,7 +6,7 @@ another of its name, a checkpoint that cannot be read.
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -101,7 +101,6 @@ class _Resolver:
     query_limit: int | None
     site: Site
     promotion: Promotion | None = None
-    _identities: dict[tuple[str, bool], dict[str, str | int]] = field(default_factory=dict)
 
     def arms(self, names: tuple[str, ...]) -> list[Arm]:
         """The arms of these names, but for those that cannot be here.
@@ -191,15 +190,12 @@ class _Resolver:
 
     def _embedding(self, name: str, options: EmbeddingOptions) -> Embedding:
         """An embedder by name and by content."""
-        trust = options.trust_remote_code
-        if (name, trust) not in self._identities:
-            source, settings = self.site.models.local(name), self.site.settings
-            check_code(source, settings, trust_remote_code=trust)
-            self._identities[name, trust] = {**identify(source, settings), "name": name}
+        source, settings = self.site.models.local(name), self.site.settings
+        check_code(source, settings, trust_remote_code=options.trust_remote_code)
         return Embedding(
-            identity=self._identities[name, trust],
+            identity=identify(source, settings) | {"name": name},
             precision=options.precision,
-            trust_remote_code=trust,
+            trust_remote_code=options.trust_remote_code,
         )
 
 

@@ -32,6 +32,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     LlamaTokenizer,
     PretrainedConfig,
     PreTrainedTokenizerBase,
@@ -78,9 +79,9 @@ class Checkpoint(CheckpointSummary):
     llm: PretrainedConfig
     body: dict[str, Tensor]
     projector: dict[str, Tensor]
-    residual: tuple[float, float] | None
-    score_residual: float | None
-    encoder_weights: dict[str, Tensor] | None
+    residual: tuple[float, float] | None = None
+    score_residual: float | None = None
+    encoder_weights: dict[str, Tensor] | None = None
 
 
 def load_checkpoint(
@@ -140,9 +141,9 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
             + (" or tokenizer.model" if checkpoint.layout == "published" else "")
         )
     settings = folder / "tokenizer_config.json"
-    said = read_json(settings) if settings.is_file() else {}
+    saved = read_json(settings) if settings.is_file() else {}
     # Where nothing is said, the reference's transformers took SentencePiece's older way.
-    options = {"legacy": said.get("legacy", True)} if kind is LlamaTokenizer else {}
+    options = {"legacy": saved.get("legacy", True)} if kind is LlamaTokenizer else {}
     try:
         tokenizer = kind.from_pretrained(folder, **options)
     except Exception as error:  # SentencePiece, protobuf and tokenizers each raise their own
@@ -197,7 +198,7 @@ def _load_published(found: ResolvedModel, config: dict[str, Any], cache: Path) -
     path = folder / "config.json"
     llm = _llm(path, PUBLISHED_LLMS[config["model_type"]], config)
     body = _body(path, llm, files)
-    inside = {}
+    inside = None
     if summary.encoder.inside_checkpoint:
         inside = {
             key.removeprefix(ENCODER_PREFIX): files.get(key)
@@ -210,9 +211,7 @@ def _load_published(found: ResolvedModel, config: dict[str, Any], cache: Path) -
         llm=llm,
         body=merge_adapter(llm, body, adapter) if adapter else body,
         projector=_projector(summary, files, "model.projector.", llm.hidden_size),
-        residual=None,
-        score_residual=None,
-        encoder_weights=inside or None,
+        encoder_weights=inside,
     )
 
 
@@ -238,14 +237,13 @@ def _load_own(found: ResolvedModel, raw: dict[str, Any], cache: Path) -> Checkpo
         projector=_projector(summary, files, "projector.", llm.hidden_size),
         residual=residual,
         score_residual=float(files.get("residual.s", ())) if config.score_residual else None,
-        encoder_weights=None,
     )
 
 
 def _base_config(path: Path, base: Path, num_layers: int) -> PretrainedConfig:
     config = read_json(base / "config.json")
     model_type = config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in FAMILIES:
+    if model_type not in FAMILIES:
         raise CheckpointError(
             f"{base / 'config.json'}: model_type is {model_type!r}; a base model must be one of "
             f"{', '.join(FAMILIES)}"
@@ -255,10 +253,10 @@ def _base_config(path: Path, base: Path, num_layers: int) -> PretrainedConfig:
         raise CheckpointError(
             f"{path}: num_layers is {num_layers}, but the base model at {base} has {layers}"
         )
-    config["num_hidden_layers"] = num_layers
+    kept: dict[str, Any] = {"num_hidden_layers": num_layers}
     if isinstance(config.get("layer_types"), list):
-        config["layer_types"] = config["layer_types"][:num_layers]
-    return _llm(base / "config.json", model_type, config)
+        kept["layer_types"] = config["layer_types"][:num_layers]
+    return _llm(base / "config.json", model_type, config | kept)
 
 
 def _llm(path: Path, model_type: str, settings: dict[str, Any]) -> PretrainedConfig:
@@ -266,7 +264,7 @@ def _llm(path: Path, model_type: str, settings: dict[str, Any]) -> PretrainedCon
     ignored = ("model_type", "architectures", "transformers_version", "torch_dtype", "dtype")
     settings = {key: value for key, value in settings.items() if key not in ignored}
     with _building_by(path):
-        llm = FAMILIES[model_type].config(**settings)
+        llm = AutoConfig.for_model(model_type, **settings)
     if llm.num_hidden_layers < 1:
         raise CheckpointError(
             f"{path}: num_hidden_layers is {llm.num_hidden_layers}, expected 1 or more"

@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from perank_tasks.errors import CheckpointError
 from perank_tasks.perank.checkpoint_files import TensorFiles, read_json
-from perank_tasks.perank.llm import FAMILIES
 
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
@@ -89,7 +88,7 @@ def merge_adapter(
     from peft import get_peft_model, set_peft_model_state_dict
 
     with torch.device("meta"):
-        model = FAMILIES[llm.model_type].causal_lm(llm)
+        model = AutoModelForCausalLM.from_config(llm)
     # PE-Rank scores no vocabulary, but an adapter may change the head: it gets one to change,
     # of random weights and the adapter's size.
     heads = [value for key, value in adapter.tensors.items() if _is_of_the_heads_size(key)]

@@ -24,9 +24,21 @@ __all__ = ["CHECKPOINT_PREFIX", "Embedder", "check_code", "identify", "load"]
 CHECKPOINT_PREFIX = "checkpoint:"
 
 
+@cache
 def identify(name: str, settings: Settings) -> dict[str, str | int]:
     """Everything about an embedder that changes its vectors: part of the artifact's key."""
-    return dict(_identity(name, settings.cache))
+    # Cached for the process: it reads every byte of the model's files.
+    # A sentence-transformers model's pooling and maximum length are in its folder, so in its hash.
+    if ModelVariant.parse(name):
+        # Its own files name the versions of the libraries that cut it; its vectors follow from
+        # the model and the cut.
+        return {"name": name, "content": str(find_model(name).revision)[:16]}
+    content = content_hash(_config_folder(name, settings.cache))
+    if not name.startswith(CHECKPOINT_PREFIX):
+        return {"name": name, "content": content}
+    summary = _checkpoint(name, settings.cache)
+    pooling = summary.encoder.pooling
+    return {"name": name, "content": summary.hash, "encoder": content, "pooling": pooling}
 
 
 def load(name: str, settings: Settings, *, trust_remote_code: bool = False) -> Embedder:
@@ -71,30 +83,11 @@ def check_code(name: str, settings: Settings, *, trust_remote_code: bool) -> Non
         )
 
 
-@cache
-def _identity(name: str, cache_folder: Path) -> tuple[tuple[str, str | int], ...]:
-    # Cached for the process: it reads every byte of the model's files.
-    # A sentence-transformers model's pooling and maximum length are in its folder, so in its hash.
-    if ModelVariant.parse(name):
-        # Its own files name the versions of the libraries that cut it; its vectors follow from
-        # the model and the cut.
-        return (("name", name), ("content", str(find_model(name).revision)[:16]))
-    content = content_hash(_config_folder(name, cache_folder))
-    if not name.startswith(CHECKPOINT_PREFIX):
-        return (("name", name), ("content", content))
-    summary = _checkpoint(name, cache_folder)
-    return (
-        ("name", name),
-        ("content", summary.hash),
-        ("encoder", content),
-        ("pooling", summary.encoder.pooling),
-    )
-
-
 def _checkpoint(name: str, cache_folder: Path) -> CheckpointSummary:
     return summarize_checkpoint(name.removeprefix(CHECKPOINT_PREFIX), cache=cache_folder)
 
 
+@cache
 def _config_folder(name: str, cache_folder: Path) -> Path:
     """Where an embedder's configuration and tokenizer lie; a checkpoint's may hold the weights."""
     if not name.startswith(CHECKPOINT_PREFIX):

@@ -57,9 +57,8 @@ class Description:
 class Ranker(Protocol):
     """Something that ranks lists."""
 
-    @property
-    def device(self) -> str:
-        """Where it ranks, as torch names it."""
+    device: str
+    """Where it ranks, as torch names it."""
 
     def rank(self, lists: Iterable[CandidateList]) -> Iterator[RankedList]:
         """One ranked list for each that is given, in order; read as results are asked for.

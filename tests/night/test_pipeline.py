@@ -248,7 +248,8 @@ def test_embeddings_of_another_width_leave_every_query_unranked(spec: str) -> No
 
     def narrower(table: pa.Table) -> pa.Table:
         rows = table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
-        flat = pa.array(np.ascontiguousarray(rows[:, :16]).ravel())
+        rows = rows[:, :16] / np.linalg.norm(rows[:, :16], axis=1, keepdims=True)
+        flat = pa.array(rows.ravel())
         return table.set_column(2, "embedding", pa.FixedSizeListArray.from_arrays(flat, 16))
 
     _damage_embeddings(night, embeddings[next(iter(night.embeddings))], narrower)
