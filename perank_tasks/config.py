@@ -1,9 +1,8 @@
 """A night, its arms and its options: validated, hashed, and small enough to travel as JSON.
 
 `NightOptions` is what a person sets for a night; its field descriptions are also the help of the
-command line and of the Airflow form. `Arm` is one complete
-configuration that ranks; its hash names it in every table. `Night` is a planned run: options, date,
-arms and the fingerprint of what will compute it.
+command line and of the Airflow form. `Arm` is one complete configuration that ranks; its hash names
+it in every table. `Night` is a planned run: options, date, arms, fingerprint of what computes it.
 
 What an arm may be set to is its ranker's business (`rankers/`) and its first stage's
 (`night/arms.py`), where the file that declares arms is read.

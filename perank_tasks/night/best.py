@@ -1,6 +1,9 @@
-"""The best of many scores, where ties are not cut blindly."""
+"""The best passages of a query, where ties are not cut blindly."""
 
 import numpy as np
+
+Hits = list[tuple[str, float]]
+"""(passage id, score) of one query, best first."""
 
 
 def best_places(scores: np.ndarray, depth: int) -> np.ndarray:

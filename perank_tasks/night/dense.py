@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact
 from perank_tasks.models.vectors import Transform
-from perank_tasks.night.best import best_places
+from perank_tasks.night.best import Hits, best_places
 from perank_tasks.night.embed import read_vectors, to_matrix
 from perank_tasks.support.progress import progress
 from perank_tasks.support.streams import in_groups
@@ -28,16 +28,13 @@ QUERIES_A_BLOCK = 256
 
 DECIMALS = 6
 
-Ranked = list[tuple[str, float]]
-"""(passage id, score), best first."""
-
 
 def search(
     embeddings: Artifact,
     queries: Sequence[str],
     depth: int,
     transform: Transform | None = None,
-) -> dict[str, Ranked]:
+) -> dict[str, Hits]:
     """The best passages of each query.
 
     Args:
@@ -66,7 +63,7 @@ def search(
     return {query: ranking.ranked() for query, ranking in zip(queries, best, strict=True)}
 
 
-def fuse(rankings: Sequence[Sequence[str]], k: int, depth: int) -> Ranked:
+def fuse(rankings: Sequence[Sequence[str]], k: int, depth: int) -> Hits:
     """Reciprocal-rank fusion: a passage's score is the sum of 1 / (k + rank) over the rankings.
 
     Ties go to the passage that the earlier ranking has, or has first (Cormack, Clarke and
@@ -99,5 +96,5 @@ class _Best:
         self.ids = pa.concat_arrays([self.ids, ids.take(pa.array(rows))]).take(pa.array(order))
         self.scores = joined[order]
 
-    def ranked(self) -> Ranked:
+    def ranked(self) -> Hits:
         return list(zip(self.ids.to_pylist(), self.scores.astype(float).tolist(), strict=True))

@@ -48,12 +48,12 @@ class EmbedShard(TypedDict):
 
 
 class _Row(NamedTuple):
-    """A text to embed; `known` is its row in the earlier embeddings, -1 where it is new."""
+    """A text to embed; `place` is its row in the earlier embeddings, -1 where it is new."""
 
     id: str
     text: str
     hash: str
-    known: int
+    place: int
 
 
 def plan_embedding(night: Night, site: Site, snapshot: str) -> list[EmbedShard]:
@@ -81,8 +81,8 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
     source = store.open(snapshot)
     earlier = _earlier(store, night, embedding)
     hashes = _hashes(night, source, work)
-    known = _places(hashes, earlier, work["table"])
-    new = np.unique(hashes[known < 0])
+    places = _places(hashes, earlier, work["table"])
+    new = np.unique(hashes[places < 0])
     counts = {"embedded": len(new), "reused": len(np.unique(hashes)) - len(new)}
     embedder = load(
         site.models.local(embedding.name),
@@ -93,9 +93,9 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
     meter.items = len(hashes)
 
     schema = embeddings_schema(embedder.dimension, embedding.precision)
-    rows = _rows(night, source, work, known)
+    rows = _rows(night, source, work, places)
     with progress(f"embedding {work['table']}", len(new), "texts") as advance:
-        blocks = _encoded(rows, embedder, _repeated(hashes[known < 0]), advance)
+        blocks = _encoded(rows, embedder, _repeated(hashes[places < 0]), advance)
         tables = (_table(*block, earlier, work["table"], schema) for block in blocks)
         artifact.write_part(
             work["table"],
@@ -162,19 +162,19 @@ def _config(embedding: Embedding) -> dict[str, Any]:
     return {"embedder": embedding.identity, "precision": embedding.precision}
 
 
-def _rows(night: Night, snapshot: Artifact, work: EmbedShard, known: np.ndarray) -> Iterator[_Row]:
+def _rows(night: Night, snapshot: Artifact, work: EmbedShard, places: np.ndarray) -> Iterator[_Row]:
     """The shard's texts, in order."""
-    places = iter(known.tolist())
+    each = iter(places.tolist())
     if work["table"] == "queries":
         queries = snapshot.read("queries")
         ids, texts = (queries[column].to_pylist() for column in ("query_id", "text"))
         hashes = (text_hash(None, text) for text in texts)
-        yield from map(_Row, ids, texts, hashes, places)
+        yield from map(_Row, ids, texts, hashes, each)
         return
     columns = ["passage_id", "title", "text", "text_hash"]
     for batch in _passages(night, snapshot, work, columns):
         ids, titles, texts, hashes = (batch[column].to_pylist() for column in columns)
-        yield from map(_Row, ids, map(contents, titles, texts), hashes, places)
+        yield from map(_Row, ids, map(contents, titles, texts), hashes, each)
 
 
 def _hashes(night: Night, snapshot: Artifact, work: EmbedShard) -> np.ndarray:
@@ -240,7 +240,7 @@ def _encoded(
     while block := list(_block(rows, kept)):
         new: dict[str, _Row] = {}
         for row in block:
-            if row.known < 0 and row.hash not in kept:
+            if row.place < 0 and row.hash not in kept:
                 new.setdefault(row.hash, row)
         vectors = {}
         if new:
@@ -257,7 +257,7 @@ def _block(rows: Iterator[_Row], kept: Container[str]) -> Iterator[_Row]:
     new: set[str] = set()
     for count, row in enumerate(rows, 1):
         yield row
-        if row.known < 0 and row.hash not in kept:
+        if row.place < 0 and row.hash not in kept:
             new.add(row.hash)
         if len(new) == TEXTS_A_CALL or count == ROWS_A_BLOCK:
             return
@@ -273,13 +273,13 @@ def _table(
     """A block with its vectors, encoded now or read from the earlier embeddings."""
     column = schema.field("embedding").type
     matrix = np.empty((len(block), column.list_size), np.float32)
-    known = np.array([row.known for row in block])
-    if earlier is not None and (known >= 0).any():
-        places = np.unique(known[known >= 0])
-        read = rows_at(earlier.dataset(table), ["embedding"], places)
+    places = np.array([row.place for row in block])
+    if earlier is not None and (places >= 0).any():
+        wanted = np.unique(places[places >= 0])
+        read = rows_at(earlier.dataset(table), ["embedding"], wanted)
         vectors = np.concatenate([to_matrix(batch["embedding"]) for batch in read])
-        matrix[known >= 0] = vectors[np.searchsorted(places, known[known >= 0])]
-    for number in np.flatnonzero(known < 0).tolist():
+        matrix[places >= 0] = vectors[np.searchsorted(wanted, places[places >= 0])]
+    for number in np.flatnonzero(places < 0).tolist():
         matrix[number] = encoded[block[number].hash]
     flat = matrix.astype(column.value_type.to_pandas_dtype()).ravel()
     values = pa.FixedSizeListArray.from_arrays(pa.array(flat), type=column)

@@ -109,9 +109,7 @@ def arm_tables(
     wanted = queries if measured is None else measured
     qrels = {query: grades for query, grades in read_qrels(snapshot).items() if query in wanted}
     values = _measured(ranking, qrels, snapshot)
-    facts = _facts(night, arm, store, rankings, snapshot) | {
-        "queries.markers_defused": sum(row["markers_defused"] for row in status)
-    }
+    facts = _facts(night, arm, store, rankings, snapshot, status)
     stages = _stages(store, rankings, candidates, snapshot)
     rows: dict[str, pa.Table | list[dict[str, Any]]] = {
         "runs": [
@@ -177,7 +175,12 @@ def _counted(night: Night, snapshot: Artifact, status: list[dict[str, Any]]) -> 
 
 
 def _facts(
-    night: Night, arm: Arm, store: Store, rankings: Artifact, snapshot: Artifact
+    night: Night,
+    arm: Arm,
+    store: Store,
+    rankings: Artifact,
+    snapshot: Artifact,
+    status: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """What is recorded of how an arm's results came about."""
     inputs = rankings.manifest.inputs
@@ -187,6 +190,7 @@ def _facts(
         "artifact.rankings": rankings.reference,
         "artifact.snapshot": snapshot.reference,
         "collection.spec": night.collection,
+        "queries.markers_defused": sum(row["markers_defused"] for row in status),
         "collection.relevance_level": snapshot.manifest.config["relevance_level"],
         **_contents(snapshot),
         **_embedder(store, arm, inputs),

@@ -25,8 +25,9 @@ from perank_tasks.collections.records import RunLine
 from perank_tasks.collections.trec import write_run
 from perank_tasks.config import Arm, Night
 from perank_tasks.models.vectors import Transform
+from perank_tasks.night.best import Hits
 from perank_tasks.night.embed import read_vectors
-from perank_tasks.night.retrieve import Hits, query_shard, read_candidates
+from perank_tasks.night.retrieve import query_shard, read_candidates
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import read_qrels, read_texts
 from perank_tasks.rankers import RANKERS

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.config import FirstStage, Night
 from perank_tasks.models.vectors import Transform
-from perank_tasks.night.best import best_places
+from perank_tasks.night.best import Hits, best_places
 from perank_tasks.night.dense import fuse, search
 from perank_tasks.night.index import Searcher, shards_of
 from perank_tasks.night.site import Site
@@ -39,9 +39,6 @@ log = logging.getLogger(__name__)
 
 QUERIES_A_GROUP = 64
 """Queries whose finds are merged at once; each shard of an index writes as many a row group."""
-
-Hits = list[tuple[str, float]]
-"""(passage id, score) of one query, best first."""
 
 
 class RetrieveShard(TypedDict):

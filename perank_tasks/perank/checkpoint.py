@@ -98,9 +98,9 @@ def load_checkpoint(
         ConfigError: nothing of that name, or a revision of something that has none.
         CheckpointError: a file is missing, unreadable, unsafe or inconsistent.
     """
-    found, config = open_checkpoint(path_or_name, cache=cache, revision=revision)
+    model, config = open_checkpoint(path_or_name, cache=cache, revision=revision)
     load = _load_own if config.get("format") == "perank" else _load_published
-    return load(found, config, cache)
+    return load(model, config, cache)
 
 
 def load_head(checkpoint: Checkpoint) -> Tensor:
@@ -183,9 +183,9 @@ def save_checkpoint(
         save_file(plain, scratch / "model.safetensors", metadata={"format": "pt"})
 
 
-def _load_published(found: ResolvedModel, config: dict[str, Any], cache: Path) -> Checkpoint:
-    folder = found.folder
-    summary, base, own_files = summarize_published(found, config)
+def _load_published(model: ResolvedModel, config: dict[str, Any], cache: Path) -> Checkpoint:
+    folder = model.folder
+    summary, base, own_files = summarize_published(model, config)
     weights = unpack_model(base, cache=cache).folder if base else folder
     files = own_files or TensorFiles(weights)
     adapter = read_adapter(folder)
@@ -215,10 +215,10 @@ def _load_published(found: ResolvedModel, config: dict[str, Any], cache: Path) -
     )
 
 
-def _load_own(found: ResolvedModel, raw: dict[str, Any], cache: Path) -> Checkpoint:
-    folder = found.folder
+def _load_own(model: ResolvedModel, raw: dict[str, Any], cache: Path) -> Checkpoint:
+    folder = model.folder
     path = folder / "config.json"
-    summary, config, packed = summarize_own(found, raw)
+    summary, config, packed = summarize_own(model, raw)
     base = unpack_model(packed, cache=cache)
     llm = _base_config(path, base.folder, config.num_layers)
     files = TensorFiles(folder)

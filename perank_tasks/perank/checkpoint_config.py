@@ -144,18 +144,18 @@ def summarize_checkpoint(
         ConfigError: nothing of that name, or a revision of something that has none.
         CheckpointError: config.json or the weights' files are missing, unreadable or inconsistent.
     """
-    found, config = open_checkpoint(path_or_name, cache=cache, revision=revision)
+    model, config = open_checkpoint(path_or_name, cache=cache, revision=revision)
     if config.get("format") == "perank":
-        return summarize_own(found, config)[0]
-    return summarize_published(found, config)[0]
+        return summarize_own(model, config)[0]
+    return summarize_published(model, config)[0]
 
 
 def open_checkpoint(
     path_or_name: str | os.PathLike[str], *, cache: Path, revision: str | None
 ) -> tuple[ResolvedModel, dict[str, Any]]:
     """Where a checkpoint lies, and its config.json; as `summarize_checkpoint`."""
-    found = find_checkpoint(path_or_name, cache=cache, revision=revision)
-    return found, read_json(found.folder / "config.json")
+    model = find_checkpoint(path_or_name, cache=cache, revision=revision)
+    return model, read_json(model.folder / "config.json")
 
 
 def find_checkpoint(
@@ -191,7 +191,7 @@ def shipped_checkpoints() -> list[str]:
 
 
 def summarize_published(
-    found: ResolvedModel, config: dict[str, Any]
+    model: ResolvedModel, config: dict[str, Any]
 ) -> tuple[CheckpointSummary, ResolvedModel | None, TensorFiles | None]:
     """Summarise a checkpoint of the published layout.
 
@@ -199,7 +199,7 @@ def summarize_published(
         The summary, the base model, not unpacked, and the weights beside config.json; one of the
         last two is None.
     """
-    folder = found.folder
+    folder = model.folder
     path = folder / "config.json"
     model_type = config.get("model_type")
     if str(model_type) not in PUBLISHED_LLMS:
@@ -210,22 +210,22 @@ def summarize_published(
         )
     keys = ("encoder_name", "encoder_pooling", "embedding_size", "projector_type")
     own = _parsed(PublishedConfig, path, {key: config[key] for key in keys if key in config})
-    base = _published_base(found, config)
+    base = _published_base(model, config)
     files = None if base else TensorFiles(folder)
     inside = files is not None and any(key.startswith(ENCODER_PREFIX) for key in files.files)
     name = base.name if base else None
-    return _summary(found, own, base, name, "published", inside), base, files
+    return _summary(model, own, base, name, "published", inside), base, files
 
 
 def summarize_own(
-    found: ResolvedModel, config: dict[str, Any]
+    model: ResolvedModel, config: dict[str, Any]
 ) -> tuple[CheckpointSummary, PerankConfig, ResolvedModel]:
     """Summarise a checkpoint of our format.
 
     Returns:
         The summary, the settings in config.json, and the base model, not unpacked.
     """
-    path = found.folder / "config.json"
+    path = model.folder / "config.json"
     version = config.get("format_version")
     if version != FORMAT_VERSION:
         raise CheckpointError(
@@ -234,12 +234,12 @@ def summarize_own(
         )
     settings = {key: value for key, value in config.items() if not key.startswith("format")}
     own = _parsed(PerankConfig, path, settings)
-    base = _own_base(found.folder, own)
-    return _summary(found, own, base, own.base_model, "perank"), own, base
+    base = _own_base(model.folder, own)
+    return _summary(model, own, base, own.base_model, "perank"), own, base
 
 
 def _summary(
-    found: ResolvedModel,
+    model: ResolvedModel,
     config: RankerConfig,
     base: ResolvedModel | None,
     base_model: str | None,
@@ -248,11 +248,11 @@ def _summary(
 ) -> CheckpointSummary:
     salt = (base.revision or content_hash(base.folder)) if base else ""
     return CheckpointSummary(
-        name=found.name,
-        folder=found.folder,
-        revision=found.revision,
+        name=model.name,
+        folder=model.folder,
+        revision=model.revision,
         layout=layout,
-        hash=content_hash(found.folder, salt=salt),
+        hash=content_hash(model.folder, salt=salt),
         projector_type=config.projector_type,
         embedding_size=config.embedding_size,
         prompt=config.prompt,
@@ -264,7 +264,7 @@ def _summary(
             pooling=config.encoder_pooling,
             embedding_size=config.embedding_size,
             inside_checkpoint=has_encoder,
-            folder=_local(found.folder, config.encoder),
+            folder=_local(model.folder, config.encoder),
             revision=config.encoder_revision,
         ),
         base_model=base_model,
@@ -282,7 +282,7 @@ def _parsed(kind: type[_Config], path: Path, settings: dict[str, Any]) -> _Confi
         raise CheckpointError(str(error)) from None
 
 
-def _published_base(found: ResolvedModel, config: dict[str, Any]) -> ResolvedModel | None:
+def _published_base(model: ResolvedModel, config: dict[str, Any]) -> ResolvedModel | None:
     """The base model that a checkpoint of the published layout adds to, not unpacked.
 
     None where the weights beside config.json are all there is. A relative name is resolved
@@ -292,7 +292,7 @@ def _published_base(found: ResolvedModel, config: dict[str, Any]) -> ResolvedMod
         ConfigError: no such model.
         CheckpointError: an adapter that names none.
     """
-    folder = found.folder
+    folder = model.folder
     path, settings, key = folder / "config.json", config, "_name_or_path"
     if (folder / "adapter_config.json").is_file():
         path, key = folder / "adapter_config.json", "base_model_name_or_path"
@@ -309,7 +309,7 @@ def _published_base(found: ResolvedModel, config: dict[str, Any]) -> ResolvedMod
         return _find_base(folder, name, settings.get("revision"))
     except ConfigError as error:
         raise ConfigError(
-            f"the base model of checkpoint {found.name!r} cannot be found: {error}. {key} in "
+            f"the base model of checkpoint {model.name!r} cannot be found: {error}. {key} in "
             f"{path} names it: write there where it is on this machine"
         ) from error
 

@@ -139,27 +139,19 @@ class PERank:
 
     def description(self, options: RankingOptions | None = None) -> dict[str, Any]:
         """What ranks with these options, for provenance: JSON-ready, the same for the same
-        checkpoint and machine."""
+        checkpoint and machine. What else its config.json says goes by `checkpoint_hash`."""
         checkpoint = self._checkpoint
         return {
             "checkpoint": checkpoint.name,
             "checkpoint_hash": checkpoint.hash,
-            "layout": checkpoint.layout,
-            "llm": checkpoint.llm.model_type,
             "base_model": checkpoint.base_model,
             "base_revision": checkpoint.base_revision,
             "num_layers": checkpoint.llm.num_hidden_layers,
-            "hidden_size": checkpoint.llm.hidden_size,
             "encoder": checkpoint.encoder.name,
-            "encoder_pooling": checkpoint.encoder.pooling,
-            "encoder_inside_checkpoint": checkpoint.encoder.inside_checkpoint,
             "encoder_revision": checkpoint.encoder.revision,
-            "embedding_size": checkpoint.embedding_size,
-            "projector_type": checkpoint.projector_type,
             "prompt": checkpoint.prompt,
             "prompt_hash": self.prompts(options or RankingOptions()).hash,
             "prompt_order": checkpoint.prompt_order,
-            "query_token": checkpoint.query_token,
             "residual": list(checkpoint.residual) if checkpoint.residual else None,
             "score_residual": checkpoint.score_residual,
             "device": str(self.model.device),
