@@ -70,16 +70,19 @@ class Options(_Frozen):
         """
         try:
             return cls(**values)
+        except ConfigError as error:
+            raise ConfigError(f"{where} are not valid:\n{error}") from None
         except ValidationError as error:
-            items = error.errors()
-            # A list that has lost its wrong items is then found to be too short, too.
-            lists = {item["loc"][:-1] for item in items}
-            lines = [
-                _explained(item, list(cls.model_fields))
-                for item in items
-                if item["loc"] not in lists - {()}
-            ]
-            raise ConfigError(f"{where} are not valid:\n" + "\n".join(lines)) from None
+            raise ConfigError(f"{where} are not valid:\n{cls.explain(error)}") from None
+
+    @classmethod
+    def explain(cls, error: ValidationError) -> str:
+        """What is wrong, a line an option."""
+        items = error.errors()
+        # A list that has lost its wrong items is then found to be too short, too.
+        lists = {item["loc"][:-1] for item in items} - {()}
+        known = list(cls.model_fields)
+        return "\n".join(_explained(item, known) for item in items if item["loc"] not in lists)
 
 
 def _explained(item: ErrorDetails, options: list[str]) -> str:

@@ -123,9 +123,7 @@ class Arena:
         if contender.options is None:
             return self._timed(contender, lambda: [self.plain.rerank(each) for each in lists])
         engine = self.engines[contender.prompt]
-        options = RankingOptions.parse(
-            {"window": self.window, "step": self.step, **contender.options}
-        )
+        options = RankingOptions(window=self.window, step=self.step, **contender.options)
         embedded = self.lists[contender.prompt]
         given = [cut(embedded[each.query_id], len(each)) for each in lists]
         before = replace(engine.counters)

@@ -234,7 +234,7 @@ class PERank:
         """
         options = options or RankingOptions()
         if top_k is not None:
-            options = type(options).parse(dict(options) | {"top_k": top_k})
+            options = type(options)(**dict(options) | {"top_k": top_k})
         if passages is None and embeddings is None:
             raise ConfigError("rerank takes passages, embeddings or both: give at least one")
         if passages is None and options.passages != "embeddings":

@@ -1,10 +1,11 @@
 """How lists are ranked: the options of an arm that belong to the method, checked."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from perank_tasks.config import Options, choices
+from perank_tasks.errors import ConfigError
 
 Decoding = Literal["constrained", "first-step", "free", "residual"]
 PassageForm = Literal["embeddings", "both", "text"]
@@ -33,8 +34,7 @@ class RankingOptions(Options):
     """Window, decoding and form of a ranking; `RankingOptions()` is the paper's.
 
     Raises:
-        pydantic.ValidationError: an option out of range, or two that exclude each other; `parse`
-            says the same as a ConfigError.
+        ConfigError: an option out of range, or two that exclude each other.
     """
 
     window: int = Field(20, ge=2, description="Passages the LLM ranks at once.")
@@ -58,6 +58,12 @@ class RankingOptions(Options):
         "given", description="The order that ranking starts from: " + choices(ORDER_HELP)
     )
     order_seed: int = Field(0, ge=0, description="Seed of a random initial order.")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(self.explain(error)) from None
 
     @model_validator(mode="after")
     def _step_skips_no_passages(self) -> Self:

@@ -40,9 +40,7 @@ class JudgedCollection:
         self._join = Join.of(night, site, arm, references["retrieve"], references["embed"])
         snapshot = self._join.snapshot
         self.name = night.collection_name
-        self.options = RankingOptions.parse(
-            {"window": training.options.window, "step": training.options.step}
-        )
+        self.options = RankingOptions(window=training.options.window, step=training.options.step)
         self._relevance_level: int = snapshot.manifest.config["relevance_level"]
         self.qrels = read_qrels(snapshot)
         self.queries = [q for q in read_queries(night, snapshot) if q[0] in self.qrels]

@@ -209,7 +209,7 @@ def test_the_same_requests_give_the_same_results(engine: PERank) -> None:
 )
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=str(next(iter(options)))):
-        RankingOptions.parse(options)
+        RankingOptions(**options)
 
 
 def test_numpys_integers_become_pythons(engine: PERank) -> None:

@@ -48,7 +48,7 @@ def test_thirty_five_candidates_take_three_windows() -> None:
 @pytest.mark.parametrize(("window", "step"), [(1, 1), (0, 0), (-3, 1), (20, 0), (20, 21), (20, -1)])
 def test_a_window_or_step_that_cannot_work_is_refused(window: int, step: int) -> None:
     with pytest.raises(ConfigError, match=r"window|step"):
-        RankingOptions.parse({"window": window, "step": step})
+        RankingOptions(window=window, step=step)
 
 
 def test_the_top_ten_take_ten_outputs_a_window() -> None:
