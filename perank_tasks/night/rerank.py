@@ -204,7 +204,8 @@ class Join:
     ) -> Iterator[CandidateList]:
         wanted = {p for query_id, _ in queries for p, _ in candidates.get(query_id, [])}
         texts = read_texts(self.snapshot, wanted) if self.texts else {}
-        vectors, rows, asked = None, {}, {}
+        rows: dict[str, int] = {}
+        vectors, asked = None, {}
         if self.vectors:
             rows, vectors = read_vectors(self.vectors, "passages", wanted)
             if self.transform:

@@ -62,7 +62,7 @@ class RankerConfig(Options):
     encoder_pooling: str = Field(pattern=POOLINGS)
     embedding_size: int = Field(ge=1)
     projector_type: str
-    prompt: str = Field(COMPACT_V1.name, pattern=PROMPTS)
+    prompt: str = Field(default=COMPACT_V1.name, pattern=PROMPTS)
     query_token: bool = True
     residual: bool = True
     score_residual: bool = False

@@ -7,6 +7,7 @@ own place in the cache, so that a prefix that is already there is not computed a
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -139,7 +140,8 @@ class Llm:
         self.norm = weights.need("norm.weight")
         last = config.num_hidden_layers - 1
         self.layers = [self._layer(weights, i, is_last=i == last) for i in range(last + 1)]
-        self.rotary = type(meta_body(config).rotary_emb)(config=config).to(device)
+        rotary: Any = type(meta_body(config).rotary_emb)
+        self.rotary = rotary(config=config).to(device)
         self._cos = self._sin = torch.empty(0, device=device)
 
     def _layer(self, weights: "_Weights", index: int, *, is_last: bool) -> _Layer:

@@ -79,13 +79,14 @@ class Ranker(Protocol):
 class RankerOptions(Options):
     """What an arm may set of its ranker."""
 
-    @abstractmethod
     def describe(self, models: Models) -> Description:
-        """What these options mean on this machine; nothing is loaded.
+        """What these options mean on this machine; nothing is loaded. By default: the list alone
+        is read, and there is no model.
 
         Raises:
             ConfigError, CheckpointError: there is no such model.
         """
+        return Description()
 
     @abstractmethod
     def load(self, models: Models) -> Ranker:
