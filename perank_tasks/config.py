@@ -1,9 +1,8 @@
 """A night, its arms and its options: validated, hashed, and small enough to travel as JSON.
 
 `NightOptions` is what a person sets for a night; its field descriptions are also the help of the
-command line and of the Airflow form. `Arm` is one complete
-configuration that ranks; its hash names it in every table. `Night` is a planned run: options, date,
-arms and the fingerprint of what will compute it.
+command line and of the Airflow form. `Arm` is one complete configuration that ranks; its hash names
+it in every table. `Night` is a planned run: options, date, arms, fingerprint of what computes it.
 
 What an arm may be set to is its ranker's business (`rankers/`) and its first stage's
 (`night/arms.py`), where the file that declares arms is read.
@@ -17,13 +16,7 @@ from datetime import date
 from difflib import get_close_matches
 from typing import Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.config import JsonDict
 from pydantic_core import ErrorDetails
 
@@ -71,22 +64,26 @@ class Options(_Frozen):
         """
         try:
             return cls(**values)
+        except ConfigError as error:
+            raise ConfigError(f"{where} are not valid:\n{error}") from None
         except ValidationError as error:
-            items = error.errors()
-            # A list that has lost its wrong items is then found to be too short, too.
-            lists = {item["loc"][:-1] for item in items}
-            lines = [
-                _explained(item, list(cls.model_fields))
-                for item in items
-                if item["loc"] not in lists - {()}
-            ]
-            raise ConfigError(f"{where} are not valid:\n" + "\n".join(lines)) from None
+            raise ConfigError(f"{where} are not valid:\n{cls.explain(error)}") from None
+
+    @classmethod
+    def explain(cls, error: ValidationError) -> str:
+        """What is wrong, a line an option."""
+        items = error.errors()
+        # A list that has lost its wrong items is then found to be too short, too.
+        lists = {item["loc"][:-1] for item in items} - {()}
+        known = list(cls.model_fields)
+        return "\n".join(_explained(item, known) for item in items if item["loc"] not in lists)
 
 
 def _explained(item: ErrorDetails, options: list[str]) -> str:
     """One line on an option that is wrong, with the names closest to it."""
     where = ".".join(str(part) for part in item["loc"]) or "options"
-    value = f" (found {item['input']!r})" if item["loc"] else ""
+    is_said = item["loc"] and item["type"] != "missing"
+    value = f" (found {item['input']!r})" if is_said else ""
     message = item["msg"].removeprefix("Value error, ")
     name, known = item["input"], re.findall(r"'([^']*)'", item.get("ctx", {}).get("expected", ""))
     if item["type"] == "extra_forbidden":
@@ -259,6 +256,10 @@ class Embedding(_Frozen):
         """Sixteen hex digits over the embedder's content and the precision."""
         return stable_hash({**self.identity, "precision": self.precision})
 
+    def settings(self) -> dict[str, str]:
+        """What it is, in the settings of whatever reads it."""
+        return {"embedder": self.name, "embedder_hash": self.hash}
+
 
 class FirstStage(_Frozen):
     """Where candidates come from, resolved. Fields that its kind does not read are None."""
@@ -289,9 +290,7 @@ class FirstStage(_Frozen):
     def settings(self) -> dict[str, Any]:
         """What it is set to, flat; what its kind does not read is left out."""
         values = self.model_dump(mode="json", exclude={"name", "embedding"}, exclude_none=True)
-        if self.embedding:
-            values |= {"embedder": self.embedding.name, "embedder_hash": self.embedding.hash}
-        return values
+        return values | (self.embedding.settings() if self.embedding else {})
 
 
 class Arm(_Frozen):
@@ -317,9 +316,7 @@ class Arm(_Frozen):
 
     def settings(self) -> dict[str, Any]:
         """Everything that makes its rankings what they are, flat, by short names."""
-        embedder = {}
-        if self.embedding:
-            embedder = {"embedder": self.embedding.name, "embedder_hash": self.embedding.hash}
+        embedder = self.embedding.settings() if self.embedding else {}
         first_stage = {f"first_stage.{k}": v for k, v in self.first_stage.settings().items()}
         own = {"ranker": self.ranker, "depth": self.depth, "query_limit": self.query_limit}
         return {**own, **self.options, **embedder, **self.identity, **first_stage}

@@ -56,6 +56,19 @@ CANDIDATES = table(
     score=FLOAT64,
 )
 
+# What is counted for an index, in shards; an index itself keeps the ids.
+INDEX_IDS = table(passage_id=STRING)
+INDEX_LENGTHS = table(passage_id=STRING, tokens=INT32)
+INDEX_TERMS = table(
+    term=STRING,
+    passages=INT64,  # that have it
+)
+# Term after term as in the shard's `terms`, passages ascending.
+INDEX_POSTINGS = table(
+    passage=INT32,  # from 0, within the shard
+    count=INT32,
+)
+
 # What one shard of an index found, while the others are still searched.
 FOUND = table(
     query=INT32,  # from 0, in the night's order

@@ -21,12 +21,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from perank_tasks.errors import CheckpointError
 from perank_tasks.models.encoder import REFERENCE_MAX_LENGTH, Encoder
 from perank_tasks.perank.checkpoint import Checkpoint, load_checkpoint, load_head
-from perank_tasks.perank.llm import FAMILIES
 from perank_tasks.perank.projector import build_projector
 from perank_tasks.perank.prompt import Prompt, PromptBuilder
 from perank_tasks.support.lists import CandidateList, RankedList
@@ -158,7 +157,7 @@ def _causal_llm(
     for name, matrix in (("model.embed_tokens.weight", embedding), ("lm_head.weight", head)):
         weights[name] = torch.cat([matrix, matrix.new_zeros(extra_rows, matrix.shape[1])])
     with torch.device("meta"):
-        model = FAMILIES[config.model_type].causal_lm(config)
+        model = AutoModelForCausalLM.from_config(config)
     placed = {name: tensor.to(device, dtype) for name, tensor in weights.items()}
     model.load_state_dict(placed, strict=True, assign=True)
     # Rotary frequencies are no weights: they are computed, and were computed on "meta".

@@ -112,7 +112,7 @@ def _windows_and_tokens(plan: ExperimentPlan, site: Site, cell: Cell) -> tuple[i
     """For one query; zeros for arms without an LLM, and where the checkpoint cannot be read."""
     file = cell.arms()
     (arm,) = file.select()
-    if not isinstance(arm.options, PERankOptions) or not arm.options.ranking.reads_a_prompt:
+    if not isinstance(arm.options, PERankOptions) or not arm.options.reads_a_prompt:
         return 0, 0.0
     try:
         if cell.training is not None:
@@ -121,7 +121,7 @@ def _windows_and_tokens(plan: ExperimentPlan, site: Site, cell: Cell) -> tuple[i
             prompt = plan.night(cell, file, site).arms[0].identity["prompt"]
     except PerankError:  # the cell will say so
         return 0, 0.0
-    ranking, orders = arm.options.ranking, arm.options.orders
+    ranking, orders = arm.options, arm.options.orders
     has_texts = ranking.passages != "embeddings"
     words = _words_a_passage(cell.collection, plan.run_date) if has_texts else 0.0
     depth = arm.depth or file.first_stage(arm.first_stage, of=cell.label).depth

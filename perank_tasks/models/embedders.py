@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from perank_tasks.errors import ConfigError
+from perank_tasks.errors import ConfigError, EmbeddingError
 from perank_tasks.models.find import ResolvedModel, resolve_model
 from perank_tasks.models.variants import repository_code
 
@@ -26,6 +26,22 @@ class Embedder(Protocol):
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """(n, dimension) float32, each row of norm 1."""
+
+
+def check_unit_vectors(vectors: np.ndarray, names: Sequence[str]) -> None:
+    """Refuse what an embedder returned of the texts of these names, unless it is of length 1.
+
+    Raises:
+        EmbeddingError: names the first texts whose vectors are not.
+    """
+    norms = np.linalg.norm(vectors, axis=1)
+    bad = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))
+    if len(bad):
+        named = ", ".join(f"{names[i]} (norm {norms[i]:.4g})" for i in bad[:5])
+        raise EmbeddingError(
+            f"The embedder returned {len(bad)} of {len(vectors)} vectors that are not unit "
+            f"vectors: {named}. Look at these texts and at the model's files; nothing was written."
+        )
 
 
 def find_sentence_transformer(name: str, *, cache: Path) -> ResolvedModel:

@@ -80,17 +80,22 @@ class Encoder:
             )
         self._model.to(device).eval()
         replace_linears(self._model)
-        self._device = device
+        self.device = str(device)
         self._pooling = spec.pooling
-        self._width = width
+        self.dimension = width
         self._max_positions = getattr(self._model.config, "max_position_embeddings", None)
         self.max_length = _own_max_length(folder, self._max_positions)
 
     @torch.inference_mode()
     def encode(
-        self, texts: Sequence[str], *, max_length: int | None, batch_size: int
+        self, texts: Sequence[str], *, max_length: int | None = None, batch_size: int = 32
     ) -> np.ndarray:
         """Embed texts: (len(texts), embedding_size) float32, L2-normalised, in order.
+
+        Args:
+            max_length: tokens a text is cut at. None: as many as the nightly run takes, a
+                sentence-transformers model's own maximum, else the reference's 512.
+            batch_size: texts at once.
 
         Raises:
             ConfigError: `max_length` is more than the encoder's positions, or not positive.
@@ -104,7 +109,7 @@ class Encoder:
             )
         cleaned = [clean_text(text) for text in texts]
         by_length = sorted(range(len(cleaned)), key=lambda i: len(cleaned[i]))
-        embeddings = np.empty((len(cleaned), self._width), np.float32)
+        embeddings = np.empty((len(cleaned), self.dimension), np.float32)
         for first in range(0, len(by_length), batch_size):
             batch = by_length[first : first + batch_size]
             inputs = self._tokenizer(
@@ -113,9 +118,9 @@ class Encoder:
                 truncation=True,
                 padding=True,
                 return_tensors="pt",
-            ).to(self._device)
+            ).to(self.device)
             states = self._model(**inputs).last_hidden_state
-            pooled = _pool(states, inputs["attention_mask"], self._pooling)[:, : self._width]
+            pooled = _pool(states, inputs["attention_mask"], self._pooling)[:, : self.dimension]
             embeddings[batch] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
         return embeddings
 

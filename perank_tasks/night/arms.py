@@ -18,6 +18,7 @@ What the names in it mean on this machine is for `plan` to say.
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +26,6 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from perank_tasks.config import (
-    DEFAULT_EMBEDDER,
     FirstStageKind,
     NightOptions,
     choices,
@@ -34,7 +34,7 @@ from perank_tasks.config import (
 )
 from perank_tasks.errors import ConfigError
 from perank_tasks.rankers import RANKERS
-from perank_tasks.rankers.interface import EmbeddingOptions, RankerOptions
+from perank_tasks.rankers.interface import EmbedderOptions, RankerOptions
 
 BUILT_IN = Path(__file__).with_name("arms.toml")
 
@@ -51,13 +51,13 @@ KIND_HELP = {
 READ_BY = {
     "bm25": {"k1", "b"},
     "given": set[str](),
-    "dense": {"embedder", *EmbeddingOptions.model_fields},
-    "hybrid": {"k1", "b", "rrf_k", "embedder", *EmbeddingOptions.model_fields},
+    "dense": set(EmbedderOptions.model_fields),
+    "hybrid": {"k1", "b", "rrf_k", *EmbedderOptions.model_fields},
 }
 """What each kind of first stage reads beside its depth."""
 
 
-class FirstStageOptions(EmbeddingOptions):
+class FirstStageOptions(EmbedderOptions):
     """What a first stage may be set to."""
 
     kind: FirstStageKind = Field(description="Where candidates come from: " + choices(KIND_HELP))
@@ -69,10 +69,6 @@ class FirstStageOptions(EmbeddingOptions):
         ge=1,
         description="hybrid: what is added to a rank before its reciprocal is taken (60 as Cormack "
         "et al., SIGIR 2009).",
-    )
-    embedder: str = Field(
-        DEFAULT_EMBEDDER,
-        description="Whose vectors are searched: an embedded name, a folder or a hub id.",
     )
 
     @model_validator(mode="after")
@@ -106,7 +102,7 @@ class DeclaredArm:
 
 @dataclass(frozen=True)
 class ArmsFile:
-    """A file of arms, not yet checked: tables as TOML has them, keys with hyphens."""
+    """A file of arms, not yet checked: tables as TOML has them, settings with underscores."""
 
     source: str
     """Where it is from, for messages."""
@@ -161,11 +157,12 @@ class ArmsFile:
                     f"{', '.join(known)}{did_you_mean(key, known)}"
                 )
         for group in (FIRST_STAGES, ARMS):
-            declared = tables.setdefault(group, {})
+            declared = tables.get(group, {})
             if not isinstance(declared, dict) or not all(
                 isinstance(table, dict) for table in declared.values()
             ):
                 raise ConfigError(f"{source}: {group} holds tables, written as [{group}.NAME]")
+            tables[group] = {name: _underscored(table) for name, table in declared.items()}
         return cls(source, tables)
 
     @property
@@ -184,34 +181,26 @@ class ArmsFile:
         Raises:
             ConfigError: a word that sets nothing, or the name of no arm and no first stage.
         """
-        tables = {
-            key: {name: dict(table) for name, table in value.items()}
-            if isinstance(value, dict)
-            else value
-            for key, value in self.tables.items()
-        }
+        tables = deepcopy(dict(self.tables))
         for target, text in split_words(words):
-            path, value = target.split("."), _toml_value(text)
-            if path[0].replace("_", "-") == FIRST_STAGE and len(path) == 1:
-                tables[FIRST_STAGE] = value
+            name, _, key = target.rpartition(".")
+            key, group, what = key.replace("-", "_"), ARMS, "arm"
+            if not name and key == "first_stage":
+                tables[FIRST_STAGE] = _toml_value(text)
                 continue
-            group = ARMS
-            if path[0].replace("_", "-") == FIRST_STAGES and len(path) > 1:
-                group, path = FIRST_STAGES, path[1:]
-            name, _, key = ".".join(path).rpartition(".")
+            head, _, rest = name.partition(".")
+            if rest and head.replace("_", "-") == FIRST_STAGES:
+                group, what, name = FIRST_STAGES, "first stage", rest
             if name not in tables[group]:
                 known = tables[group] if name else [FIRST_STAGE, *tables[ARMS]]
                 raise ConfigError(
-                    f"{target}={text} sets nothing: {self.source} declares no "
-                    f"{'arm' if group == ARMS else 'first stage'} {name or key!r}"
-                    f"{did_you_mean(name or key, known)}. Write ARM.KEY=VALUE, "
-                    "first-stages.NAME.KEY=VALUE or first-stage=NAME."
+                    f"{target}={text} sets nothing: {self.source} declares no {what} "
+                    f"{name or target!r}{did_you_mean(name or target, known)}. Write "
+                    "ARM.KEY=VALUE, first-stages.NAME.KEY=VALUE or first-stage=NAME."
                 )
-            tables[group][name] = {
-                k: v
-                for k, v in tables[group][name].items()
-                if k.replace("-", "_") != key.replace("-", "_")
-            } | ({key: value} if text else {})
+            tables[group][name].pop(key, None)
+            if text:
+                tables[group][name][key] = _toml_value(text)
         return replace(self, tables=tables)
 
     def first_stage(self, name: str, *, of: str) -> FirstStageOptions:
@@ -230,7 +219,7 @@ class ArmsFile:
                 f"{', '.join(declared) or 'none'}{did_you_mean(name, declared)}"
             )
         where = f"{self.source}: the settings of first stage {name}"
-        return FirstStageOptions.parse(_underscored(declared[name]), where)
+        return FirstStageOptions.parse(declared[name], where)
 
     def select(self, names: Iterable[str] = ()) -> list[DeclaredArm]:
         """The arms of these names, or all, checked.
@@ -247,7 +236,7 @@ class ArmsFile:
                     f"There is no arm {name!r} in {self.source}; declared are "
                     f"{', '.join(declared)}{did_you_mean(name, declared)}"
                 )
-        return [self._arm(name, _underscored(declared[name])) for name in chosen]
+        return [self._arm(name, dict(declared[name])) for name in chosen]
 
     def _arm(self, name: str, settings: dict[str, Any]) -> DeclaredArm:
         where = f"{self.source}, arm {name}"
@@ -265,15 +254,8 @@ class ArmsFile:
             raise ConfigError(
                 f"{where} names no first stage, and the file has no first-stage for all"
             )
-        options = RANKERS[ranker]
-        known = {*options.model_fields, "ranker", "depth", "first_stage"}
-        for key in settings:
-            if key not in known:
-                raise ConfigError(
-                    f"{where}: ranker {ranker} has no setting {key!r}{did_you_mean(key, known)}"
-                )
-        parsed = options.parse(settings, f"{where}: its settings")
-        return DeclaredArm(name, str(first_stage), ranker, depth, parsed)
+        options = RANKERS[ranker].parse(settings, f"{where}: the settings of ranker {ranker}")
+        return DeclaredArm(name, str(first_stage), ranker, depth, options)
 
 
 def _underscored(table: Mapping[str, Any]) -> dict[str, Any]:

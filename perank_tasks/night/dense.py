@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact
-from perank_tasks.errors import EmbeddingError
 from perank_tasks.models.vectors import Transform
-from perank_tasks.night.embed import read_vectors, vectors_of
+from perank_tasks.night.best import Hits, best_places
+from perank_tasks.night.embed import read_vectors, to_matrix
 from perank_tasks.support.progress import progress
 from perank_tasks.support.streams import in_groups
 
@@ -28,16 +28,13 @@ QUERIES_A_BLOCK = 256
 
 DECIMALS = 6
 
-Ranked = list[tuple[str, float]]
-"""(passage id, score), best first."""
-
 
 def search(
     embeddings: Artifact,
     queries: Sequence[str],
     depth: int,
     transform: Transform | None = None,
-) -> dict[str, Ranked]:
+) -> dict[str, Hits]:
     """The best passages of each query.
 
     Args:
@@ -45,16 +42,8 @@ def search(
         queries: ids of those to search for.
         depth: passages a query, at most.
         transform: what the passages' vectors are put through first.
-
-    Raises:
-        EmbeddingError: a query has no embedding.
     """
     asked, vectors_of_queries = read_vectors(embeddings, "queries", queries)
-    if absent := [query for query in queries if query not in asked]:
-        raise EmbeddingError(
-            f"{embeddings.place} has no embedding of {len(absent)} queries, {absent[0]} the first. "
-            "Remove the folder and embed again."
-        )
     if not queries:
         return {}
     wanted = vectors_of_queries[[asked[query] for query in queries]]
@@ -63,18 +52,18 @@ def search(
     with progress("searching", dataset.count_rows(), "passages") as advance:
         batches = dataset.to_batches(columns=["id", "embedding"], batch_readahead=2)
         for batch in in_groups(batches, ROWS_A_BLOCK):
-            vectors = vectors_of(batch)
+            vectors = to_matrix(batch["embedding"])
             if transform:
                 vectors = transform.apply(batch["id"].to_pylist(), vectors)
             for first in range(0, len(queries), QUERIES_A_BLOCK):
                 scores = np.round(wanted[first : first + QUERIES_A_BLOCK] @ vectors.T, DECIMALS)
-                for found, row in zip(best[first : first + len(scores)], scores, strict=True):
-                    found.add(batch["id"], row)
+                for ranking, row in zip(best[first : first + len(scores)], scores, strict=True):
+                    ranking.add(batch["id"], row)
             advance(batch.num_rows)
-    return {query: found.ranked() for query, found in zip(queries, best, strict=True)}
+    return {query: ranking.ranked() for query, ranking in zip(queries, best, strict=True)}
 
 
-def fuse(rankings: Sequence[Sequence[str]], k: int, depth: int) -> Ranked:
+def fuse(rankings: Sequence[Sequence[str]], k: int, depth: int) -> Hits:
     """Reciprocal-rank fusion: a passage's score is the sum of 1 / (k + rank) over the rankings.
 
     Ties go to the passage that the earlier ranking has, or has first (Cormack, Clarke and
@@ -99,16 +88,13 @@ class _Best:
         """Take in a block of passages that come after all those before."""
         enough = len(self.scores) == self.depth
         rows = np.flatnonzero(scores > self.scores[-1]) if enough else np.arange(len(scores))
-        if len(rows) > self.depth:
-            # Everything at or above the depth-th score, so that a tie there is not cut blindly.
-            least = np.partition(scores[rows], -self.depth)[-self.depth]
-            rows = rows[scores[rows] >= least]
         if not len(rows):
             return
+        rows = rows[best_places(scores[rows], self.depth)]
         joined = np.concatenate([self.scores, scores[rows]])
         order = np.argsort(-joined, kind="stable")[: self.depth]
         self.ids = pa.concat_arrays([self.ids, ids.take(pa.array(rows))]).take(pa.array(order))
         self.scores = joined[order]
 
-    def ranked(self) -> Ranked:
+    def ranked(self) -> Hits:
         return list(zip(self.ids.to_pylist(), self.scores.astype(float).tolist(), strict=True))

@@ -13,7 +13,7 @@ more than once, and 8 bytes for every row of the shard and of the earlier embedd
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -21,13 +21,13 @@ import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.config import Embedding, Night
-from perank_tasks.errors import EmbeddingError
+from perank_tasks.models.embedders import check_unit_vectors
 from perank_tasks.night.site import Site
 from perank_tasks.perank.embedders import Embedder, load
 from perank_tasks.schemas import embeddings as embeddings_schema
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
-from perank_tasks.support.streams import in_groups, rows_at, rows_between, rows_with
+from perank_tasks.support.streams import in_groups, rows_at, rows_between, rows_with, share
 from perank_tasks.support.text import contents, text_hash
 
 log = logging.getLogger(__name__)
@@ -48,12 +48,12 @@ class EmbedShard(TypedDict):
 
 
 class _Row(NamedTuple):
-    """A text to embed; `known` is its row in the earlier embeddings, -1 where it is new."""
+    """A text to embed; `place` is its row in the earlier embeddings, -1 where it is new."""
 
     id: str
     text: str
     hash: str
-    known: int
+    place: int
 
 
 def plan_embedding(night: Night, site: Site, snapshot: str) -> list[EmbedShard]:
@@ -81,8 +81,8 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
     source = store.open(snapshot)
     earlier = _earlier(store, night, embedding)
     hashes = _hashes(night, source, work)
-    known = _places(hashes, earlier, work["table"])
-    new = np.unique(hashes[known < 0])
+    places = _places(hashes, earlier, work["table"])
+    new = np.unique(hashes[places < 0])
     counts = {"embedded": len(new), "reused": len(np.unique(hashes)) - len(new)}
     embedder = load(
         site.models.local(embedding.name),
@@ -93,16 +93,13 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
     meter.items = len(hashes)
 
     schema = embeddings_schema(embedder.dimension, embedding.precision)
-    rows = map(_Row._make, _rows(night, source, work, known))
+    rows = _rows(night, source, work, places)
     with progress(f"embedding {work['table']}", len(new), "texts") as advance:
-        encoder = _Encoder(embedder, _repeated(hashes[known < 0]), advance)
-        blocks = (
-            _table(block, encoder, earlier, work["table"], schema)
-            for block in _blocks(rows, encoder)
-        )
+        blocks = _encoded(rows, embedder, _repeated(hashes[places < 0]), advance)
+        tables = (_table(*block, earlier, work["table"], schema) for block in blocks)
         artifact.write_part(
             work["table"],
-            in_groups(batch for block in blocks for batch in block.to_batches()),
+            in_groups(batch for table in tables for batch in table.to_batches()),
             schema,
             shard=work["shard"],
             stats=lambda: meter.stats() | counts,
@@ -147,7 +144,7 @@ def read_vectors(
     for batch in rows_with(artifact.dataset(table), ["id", "embedding"], "id", set(ids)):
         first = len(rows)
         rows |= {name: first + place for place, name in enumerate(batch["id"].to_pylist())}
-        blocks.append(_matrix(batch["embedding"]))
+        blocks.append(to_matrix(batch["embedding"]))
     return rows, np.concatenate(blocks)
 
 
@@ -165,45 +162,43 @@ def _config(embedding: Embedding) -> dict[str, Any]:
     return {"embedder": embedding.identity, "precision": embedding.precision}
 
 
-def _rows(
-    night: Night, snapshot: Artifact, work: EmbedShard, known: np.ndarray
-) -> Iterator[tuple[str, str, str, int]]:
-    """Id, text to embed, text hash and place in the earlier embeddings, row by row."""
-    places = iter(known.tolist())
+def _rows(night: Night, snapshot: Artifact, work: EmbedShard, places: np.ndarray) -> Iterator[_Row]:
+    """The shard's texts, in order."""
+    each = iter(places.tolist())
     if work["table"] == "queries":
         queries = snapshot.read("queries")
-        texts = queries["text"].to_pylist()
+        ids, texts = (queries[column].to_pylist() for column in ("query_id", "text"))
         hashes = (text_hash(None, text) for text in texts)
-        yield from zip(queries["query_id"].to_pylist(), texts, hashes, places, strict=True)
+        yield from map(_Row, ids, texts, hashes, each)
         return
     columns = ["passage_id", "title", "text", "text_hash"]
-    first, last = _range(night, snapshot, work)
-    for batch in rows_between(snapshot.dataset("passages"), columns, first, last):
-        ids, titles, texts, names = (batch[column].to_pylist() for column in columns)
-        read = (contents(title, text) for title, text in zip(titles, texts, strict=True))
-        yield from zip(ids, read, names, places, strict=False)
+    for batch in _passages(night, snapshot, work, columns):
+        ids, titles, texts, hashes = (batch[column].to_pylist() for column in columns)
+        yield from map(_Row, ids, map(contents, titles, texts), hashes, each)
 
 
 def _hashes(night: Night, snapshot: Artifact, work: EmbedShard) -> np.ndarray:
     """(n,) uint64, the text hash of every row of the shard."""
     if work["table"] == "queries":
         texts = snapshot.read("queries")["text"].to_pylist()
-        return _numbers([text_hash(None, text) for text in texts])
-    first, last = _range(night, snapshot, work)
-    read = rows_between(snapshot.dataset("passages"), ["text_hash"], first, last)
-    return np.concatenate([_numbers([]), *(_numbers(b["text_hash"].to_pylist()) for b in read)])
+        return _numbers([[text_hash(None, text) for text in texts]])
+    batches = _passages(night, snapshot, work, ["text_hash"])
+    return _numbers(batch["text_hash"].to_pylist() for batch in batches)
 
 
-def _range(night: Night, snapshot: Artifact, work: EmbedShard) -> tuple[int, int]:
-    """The numbers of a shard's first passage and of the one after its last."""
-    rows, shards = snapshot.dataset("passages").count_rows(), night.options.shards
-    first, last = (rows * s // shards for s in (work["shard"], work["shard"] + 1))
-    return first, last
+def _passages(
+    night: Night, snapshot: Artifact, work: EmbedShard, columns: list[str]
+) -> Iterator[pa.RecordBatch]:
+    """A shard's passages."""
+    dataset = snapshot.dataset("passages")
+    rows = share(dataset.count_rows(), night.options.shards, work["shard"])
+    return rows_between(dataset, columns, *rows)
 
 
-def _numbers(hashes: list[str]) -> np.ndarray:
-    """Text hashes, 16 hex digits each, as the numbers they are: uint64."""
-    return np.frombuffer(bytes.fromhex("".join(hashes)), ">u8").astype(np.uint64)
+def _numbers(parts: Iterable[list[str]]) -> np.ndarray:
+    """Text hashes, 16 hex digits each, as the numbers they are: (n,) uint64."""
+    numbers = [np.frombuffer(bytes.fromhex("".join(part)), ">u8") for part in parts]
+    return np.concatenate([np.empty(0, ">u8"), *numbers]).astype(np.uint64)
 
 
 def _repeated(hashes: np.ndarray) -> set[str]:
@@ -224,7 +219,7 @@ def _places(hashes: np.ndarray, earlier: Artifact | None, table: str) -> np.ndar
     if earlier is None:
         return np.full(len(hashes), -1)
     read = earlier.dataset(table).to_batches(columns=["text_hash"], fragment_readahead=1)
-    there = np.concatenate([_numbers([]), *(_numbers(b["text_hash"].to_pylist()) for b in read)])
+    there = _numbers(batch["text_hash"].to_pylist() for batch in read)
     if not len(there):
         return np.full(len(hashes), -1)
     order = np.argsort(there, kind="stable")
@@ -233,58 +228,58 @@ def _places(hashes: np.ndarray, earlier: Artifact | None, table: str) -> np.ndar
     return np.where(there[places] == hashes, places, -1)
 
 
-class _Encoder:
-    """Encodes new texts; keeps the vectors of those that come again in the shard."""
+def _encoded(
+    rows: Iterator[_Row], embedder: Embedder, repeated: set[str], advance: Callable[[int], None]
+) -> Iterator[tuple[list[_Row], dict[str, np.ndarray]]]:
+    """Rows in order, in blocks, and the vectors of a block's new texts, by hash.
 
-    def __init__(self, embedder: Embedder, repeated: set[str], advance: Callable[[int], None]):
-        self.embedder = embedder
-        self.repeated = repeated
-        self.advance = advance
-        self.kept: dict[str, np.ndarray] = {}
+    A block takes one call of the embedder. Vectors of texts that come again in the shard, the
+    `repeated` ones, are kept.
+    """
+    kept: dict[str, np.ndarray] = {}
+    while block := list(_block(rows, kept)):
+        new: dict[str, _Row] = {}
+        for row in block:
+            if row.place < 0 and row.hash not in kept:
+                new.setdefault(row.hash, row)
+        vectors = {}
+        if new:
+            encoded = embedder.encode([row.text for row in new.values()])
+            check_unit_vectors(encoded, [row.id for row in new.values()])
+            advance(len(new))
+            vectors = dict(zip(new, encoded, strict=True))
+            kept |= {name: vector for name, vector in vectors.items() if name in repeated}
+        yield block, kept | vectors
 
-    def encode(self, block: list[_Row]) -> dict[str, np.ndarray]:
-        """The vectors of a block's texts that are not in the earlier embeddings, by hash."""
-        new = {r.hash: r for r in reversed(block) if r.known < 0 and r.hash not in self.kept}
-        names = [r.hash for r in block if new.get(r.hash) is r]
-        if names:
-            encoded = self.embedder.encode([new[name].text for name in names])
-            _check(encoded, [new[name].id for name in names])
-            self.advance(len(names))
-            found = dict(zip(names, encoded, strict=True))
-            self.kept |= {name: found[name] for name in names if name in self.repeated}
-            return self.kept | found
-        return self.kept
 
-
-def _blocks(rows: Iterator[_Row], encoder: _Encoder) -> Iterator[list[_Row]]:
-    """Rows in order, in blocks that a call of the embedder settles."""
-    block: list[_Row] = []
+def _block(rows: Iterator[_Row], kept: Container[str]) -> Iterator[_Row]:
+    """The next rows, down to what one call of the embedder takes."""
     new: set[str] = set()
-    for row in rows:
-        block.append(row)
-        if row.known < 0 and row.hash not in encoder.kept:
+    for count, row in enumerate(rows, 1):
+        yield row
+        if row.place < 0 and row.hash not in kept:
             new.add(row.hash)
-        if len(new) == TEXTS_A_CALL or len(block) == ROWS_A_BLOCK:
-            yield block
-            block, new = [], set()
-    if block:
-        yield block
+        if len(new) == TEXTS_A_CALL or count == ROWS_A_BLOCK:
+            return
 
 
 def _table(
-    block: list[_Row], encoder: _Encoder, earlier: Artifact | None, table: str, schema: pa.Schema
+    block: list[_Row],
+    encoded: dict[str, np.ndarray],
+    earlier: Artifact | None,
+    table: str,
+    schema: pa.Schema,
 ) -> pa.Table:
     """A block with its vectors, encoded now or read from the earlier embeddings."""
     column = schema.field("embedding").type
     matrix = np.empty((len(block), column.list_size), np.float32)
-    known = np.array([row.known for row in block])
-    if earlier is not None and (known >= 0).any():
-        places = np.unique(known[known >= 0])
-        read = rows_at(earlier.dataset(table), ["embedding"], places)
-        vectors = np.concatenate([_matrix(batch["embedding"]) for batch in read])
-        matrix[known >= 0] = vectors[np.searchsorted(places, known[known >= 0])]
-    encoded = encoder.encode(block)
-    for number in np.flatnonzero(known < 0).tolist():
+    places = np.array([row.place for row in block])
+    if earlier is not None and (places >= 0).any():
+        wanted = np.unique(places[places >= 0])
+        read = rows_at(earlier.dataset(table), ["embedding"], wanted)
+        vectors = np.concatenate([to_matrix(batch["embedding"]) for batch in read])
+        matrix[places >= 0] = vectors[np.searchsorted(wanted, places[places >= 0])]
+    for number in np.flatnonzero(places < 0).tolist():
         matrix[number] = encoded[block[number].hash]
     flat = matrix.astype(column.value_type.to_pandas_dtype()).ravel()
     values = pa.FixedSizeListArray.from_arrays(pa.array(flat), type=column)
@@ -292,23 +287,8 @@ def _table(
     return pa.table([*names, values], schema=schema)
 
 
-def vectors_of(batch: pa.RecordBatch) -> np.ndarray:
-    """The vectors of a batch of embeddings, (n, dimension) float32."""
-    return _matrix(batch["embedding"])
-
-
-def _matrix(column: pa.FixedSizeListArray) -> np.ndarray:
-    """(n, dimension) float32."""
-    flat = column.flatten().to_numpy(zero_copy_only=False)
+def to_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """A column of embeddings, (n, dimension) float32."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    flat = whole.flatten().to_numpy(zero_copy_only=False)
     return flat.astype(np.float32).reshape(-1, column.type.list_size)
-
-
-def _check(vectors: np.ndarray, ids: list[str]) -> None:
-    norms = np.linalg.norm(vectors, axis=1)
-    bad = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))
-    if len(bad):
-        names = ", ".join(f"{ids[i]} (norm {norms[i]:.4g})" for i in bad[:5])
-        raise EmbeddingError(
-            f"The embedder returned {len(bad)} of {len(vectors)} vectors that are not unit "
-            f"vectors: {names}. Look at these texts and at the model's files; nothing was written."
-        )

@@ -20,10 +20,9 @@ from perank_tasks.artifacts.store import Artifact, Manifest, Store, artifact_key
 from perank_tasks.config import Arm, Night
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night.site import Site
-from perank_tasks.night.snapshot import read_queries, snapshot_date
+from perank_tasks.night.snapshot import read_qrels, read_queries, snapshot_date
 from perank_tasks.regression.measures import MEASURES, evaluate_run
 from perank_tasks.schemas import RESULT_TABLES, keyed_table
-from perank_tasks.support.meter import WORK
 from perank_tasks.warehouse.quality import check_night
 
 
@@ -103,31 +102,15 @@ def arm_tables(
     """
     candidates = store.open(rankings.manifest.inputs["candidates"])
     snapshot = store.open(candidates.manifest.inputs["snapshot"])
-    ranking_table = rankings.read("rankings")
-    ranking = ranking_table.to_pylist()
+    table = rankings.read("rankings")
+    ranking = table.to_pylist()
     status = rankings.read("queries").to_pylist()
-
     queries = dict(read_queries(night, snapshot))
-    qrels: dict[str, dict[str, int]] = defaultdict(dict)
-    for row in snapshot.read("qrels").to_pylist():
-        if row["query_id"] in (queries if measured is None else measured):
-            qrels[row["query_id"]][row["passage_id"]] = row["relevance"]
-    run: dict[str, dict[str, float]] = defaultdict(dict)
-    for row in ranking:
-        # Ranks, not scores: what is measured is the order that the table shows, ties included.
-        run[row["query_id"]][row["passage_id"]] = -row["rank"]
-    values = evaluate_run(run, qrels, snapshot.manifest.config["relevance_level"])
-
-    key = {
-        "series": night.series,
-        "run_date": night.run_date,
-        "collection": night.collection_name,
-        "arm": arm.name,
-        "arm_hash": arm.hash,
-    }
-    facts = _facts(night, arm, store, rankings, snapshot) | {
-        "queries.markers_defused": sum(row["markers_defused"] for row in status)
-    }
+    wanted = queries if measured is None else measured
+    qrels = {query: grades for query, grades in read_qrels(snapshot).items() if query in wanted}
+    values = _measured(ranking, qrels, snapshot)
+    facts = _facts(night, arm, store, rankings, snapshot, status)
+    stages = _stages(store, rankings, candidates, snapshot)
     rows: dict[str, pa.Table | list[dict[str, Any]]] = {
         "runs": [
             {
@@ -143,27 +126,37 @@ def arm_tables(
             }
         ],
         "measures": [
-            {
-                "measure": measure,
-                "value": sum(by_query.values()) / len(by_query),
-                "queries": len(by_query),
-            }
-            for measure, by_query in values.items()
-            if by_query
+            {"measure": measure, "value": sum(of.values()) / len(of), "queries": len(of)}
+            for measure, of in values.items()
+            if of
         ],
         "query_measures": [
             {"query_id": query_id, "measure": measure, "value": value}
             for measure, by_query in values.items()
             for query_id, value in by_query.items()
         ],
-        "rankings": ranking_table,
-        "efficiency": [
-            {"stage": stage, **_efficiency(manifest.counts["stats"])}
-            for stage, manifest in _stages(store, rankings, candidates, snapshot).items()
-        ],
+        "rankings": table,
+        "efficiency": [{"stage": stage, **_efficiency(m)} for stage, m in stages.items()],
         "provenance": [{"key": name, "value": str(fact)} for name, fact in facts.items()],
     }
+    key = {
+        "series": night.series,
+        "run_date": night.run_date,
+        "collection": night.collection_name,
+        "arm": arm.name,
+        "arm_hash": arm.hash,
+    }
     return {t: keyed_table(key, rows[t], schema) for t, schema in RESULT_TABLES.items()}
+
+
+def _measured(
+    ranking: list[dict[str, Any]], qrels: dict[str, dict[str, int]], snapshot: Artifact
+) -> Mapping[str, Mapping[str, float]]:
+    run: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in ranking:
+        # Ranks, not scores: what is measured is the order that the table shows, ties included.
+        run[row["query_id"]][row["passage_id"]] = -row["rank"]
+    return evaluate_run(run, qrels, snapshot.manifest.config["relevance_level"])
 
 
 def _counted(night: Night, snapshot: Artifact, status: list[dict[str, Any]]) -> dict[str, Any]:
@@ -182,7 +175,12 @@ def _counted(night: Night, snapshot: Artifact, status: list[dict[str, Any]]) -> 
 
 
 def _facts(
-    night: Night, arm: Arm, store: Store, rankings: Artifact, snapshot: Artifact
+    night: Night,
+    arm: Arm,
+    store: Store,
+    rankings: Artifact,
+    snapshot: Artifact,
+    status: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """What is recorded of how an arm's results came about."""
     inputs = rankings.manifest.inputs
@@ -192,6 +190,7 @@ def _facts(
         "artifact.rankings": rankings.reference,
         "artifact.snapshot": snapshot.reference,
         "collection.spec": night.collection,
+        "queries.markers_defused": sum(row["markers_defused"] for row in status),
         "collection.relevance_level": snapshot.manifest.config["relevance_level"],
         **_contents(snapshot),
         **_embedder(store, arm, inputs),
@@ -214,18 +213,10 @@ def _stages(
     return used | {"retrieve": candidates.manifest, "rerank": rankings.manifest}
 
 
-def _efficiency(stats: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "device": stats["device"],
-        "seconds": stats["seconds"],
-        "items": stats["items"],
-        "items_per_second": stats["items"] / stats["seconds"] if stats["seconds"] else None,
-        "tokens_in": stats["tokens_in"],
-        "decode_steps": stats["decode_steps"],
-        "peak_memory_bytes": stats["peak_memory_bytes"],
-        "numbers_repaired": stats["numbers_repaired"],
-        **{name: stats[name] for name in WORK},
-    }
+def _efficiency(manifest: Manifest) -> dict[str, Any]:
+    stats = manifest.counts["stats"]
+    speed = stats["items"] / stats["seconds"] if stats["seconds"] else None
+    return stats | {"items_per_second": speed}
 
 
 def _embedder(store: Store, arm: Arm, inputs: dict[str, str]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ What is counted is the artifact `terms/<collection>/<key>`, which k1 and b do no
 import logging
 import math
 from array import array
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -28,36 +29,19 @@ import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.config import Night
+from perank_tasks.night.best import best_places
 from perank_tasks.night.site import Site
+from perank_tasks.schemas import INDEX_IDS, INDEX_LENGTHS, INDEX_POSTINGS, INDEX_TERMS
 from perank_tasks.support.analysis import ANALYZER, analyze
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
-from perank_tasks.support.streams import rows_between
+from perank_tasks.support.streams import rows_between, share
 
 # bm25s prints its debugging messages unless told otherwise.
 logging.getLogger("bm25s").setLevel(logging.WARNING)
 
 PASSAGES_A_SHARD = 200_000
 """Of passages of 60 words, some 400 MB while they are indexed."""
-
-TOKENS_A_BLOCK = 1 << 20
-"""Tokens that are counted at once."""
-
-_IDS = pa.schema([pa.field("passage_id", pa.string(), nullable=False)])
-_LENGTHS = _IDS.append(pa.field("tokens", pa.int32(), nullable=False))
-_TERMS = pa.schema(
-    [
-        pa.field("term", pa.string(), nullable=False),
-        pa.field("passages", pa.int64(), nullable=False),  # that have it
-    ]
-)
-# Term after term as in the shard's `terms`, passages ascending.
-_POSTINGS = pa.schema(
-    [
-        pa.field("passage", pa.int32(), nullable=False),  # from 0, within the shard
-        pa.field("count", pa.int32(), nullable=False),
-    ]
-)
 
 
 class IndexShard(TypedDict):
@@ -68,55 +52,43 @@ class IndexShard(TypedDict):
 
 
 def plan_index(night: Night, site: Site, snapshot: str) -> list[int]:
-    """The shards whose terms are to be counted: none where no first stage searches an index."""
-    return list(range(_shards(site.store, snapshot))) if night.indexes else []
+    """The shards whose terms are to be counted: none where every index is published."""
+    shards = _shards(site.store, snapshot)
+    configs = [_config(k1, b, shards) for k1, b in night.indexes.values()]
+    if all(_index(site.store, night, snapshot, config).use() for config in configs):
+        return []
+    return list(range(shards))
 
 
 def count_terms(night: Night, site: Site, snapshot: str, shard: int) -> dict[str, int]:
     """Count one shard's terms; returns how many passages and tokens it has."""
-    store = site.store
-    shards = _shards(store, snapshot)
-    terms = _terms(store, night, snapshot, shards)
-    if (
-        _all_indexed(store, night, snapshot, shards)
-        or terms.use()
-        or terms.has_part("postings", shard)
-    ):
+    terms = _terms(night, site, snapshot)
+    if terms.use() or terms.has_part("postings", shard):
         return {"passages": 0, "tokens": 0}
-
     meter = Meter()
-    source = store.open(snapshot)
-    passages = source.manifest.counts["passages"]
-    counted = _count(source, *(passages * s // shards for s in (shard, shard + 1)))
+    source = site.store.open(snapshot)
+    shards, passages = _shards(site.store, snapshot), source.manifest.counts["passages"]
+    counted = _count(source, *share(passages, shards, shard))
     meter.items = len(counted.ids)
     counts = {"passages": len(counted.ids), "tokens": int(counted.lengths.sum())}
-    lengths = pa.table([counted.ids, counted.lengths], schema=_LENGTHS)
-    terms.write_part("passages", lengths, _LENGTHS, shard=shard)
-    rows = pa.table([counted.terms, np.diff(counted.starts)], schema=_TERMS)
-    terms.write_part("terms", rows, _TERMS, shard=shard)
-    # Written last: its presence says that the shard is done.
-    postings = pa.table([counted.passages, counted.counts], schema=_POSTINGS)
-    terms.write_part(
-        "postings", postings, _POSTINGS, shard=shard, stats=lambda: meter.stats() | counts
-    )
+    counted.write(terms, shard, lambda: meter.stats() | counts)
     return counts
 
 
 def gather_terms(night: Night, site: Site, snapshot: str) -> str | None:
     """Sum what the shards counted; returns the reference, None where there is nothing to index."""
-    store = site.store
     shards = plan_index(night, site, snapshot)
-    if not shards or _all_indexed(store, night, snapshot, len(shards)):
+    if not shards:
         return None
-    terms = _terms(store, night, snapshot, len(shards))
+    terms = _terms(night, site, snapshot)
     if terms.use():
         return terms.reference
-    vocabulary = _TERMS.empty_table()
+    vocabulary = INDEX_TERMS.empty_table()
     for shard in shards:
         both = pa.concat_tables([vocabulary, terms.read("terms", shard=shard)])
         summed = both.group_by("term").aggregate([("passages", "sum")])
-        vocabulary = pa.table([summed["term"], summed["passages_sum"]], schema=_TERMS)
-    terms.write_part("vocabulary", vocabulary, _TERMS)
+        vocabulary = pa.table([summed["term"], summed["passages_sum"]], schema=INDEX_TERMS)
+    terms.write_part("vocabulary", vocabulary, INDEX_TERMS)
     stats = [terms.part_stats("postings", shard) for shard in shards]
     return terms.publish(
         expected={**dict.fromkeys(("passages", "terms", "postings"), len(shards)), "vocabulary": 1},
@@ -147,9 +119,8 @@ def index_shard(
         terms: what `gather_terms` returned; None where the index is there already.
     """
     store, shard = site.store, work["shard"]
-    shards = _shards(store, snapshot)
     k1, b = night.indexes[work["index"]]
-    config = _config(k1, b, shards, shard)
+    config = _config(k1, b, _shards(store, snapshot), shard)
     index = _index(store, night, snapshot, config)
     if index.use():
         return index.reference
@@ -157,28 +128,10 @@ def index_shard(
     meter = Meter()
     assert terms is not None
     counted = store.open(terms)
-    counts = counted.manifest.counts
-    own = counted.read("terms", shard=shard)
-    postings = counted.read("postings", shard=shard)
-    passages = counted.read("passages", shard=shard)
-    starts = np.concatenate([[0], np.cumsum(own["passages"].to_numpy())])
-    bm25 = _scored(
-        k1,
-        b,
-        frequencies=_frequencies(counted, own["term"]),
-        starts=starts,
-        passages=postings["passage"].to_numpy(),
-        counts=postings["count"].to_numpy(),
-        lengths=passages["tokens"].to_numpy(),
-        collection_passages=counts["passages"],
-        collection_tokens=counts["tokens"],
-    )
-    # The last one is what bm25s itself puts there, for queries without a term.
-    vocabulary = [*own["term"].to_pylist(), ""]
-    bm25.vocab_dict = {term: number for number, term in enumerate(vocabulary)}
-
+    own = _Counted.read(counted, shard)
+    bm25 = _scored(k1, b, own, _frequencies(counted, own.terms), counted.manifest.counts)
     with store.draft("indexes", night.collection_name) as draft:
-        draft.write_part("passages", passages.select(["passage_id"]), _IDS)
+        draft.write_part("passages", pa.table([own.ids], schema=INDEX_IDS), INDEX_IDS)
         with draft.writing("bm25") as folder:
             bm25.save(folder)
         counting = counted.part_stats("postings", shard)
@@ -188,8 +141,8 @@ def index_shard(
             inputs={"snapshot": snapshot, "terms": terms},
             config=config,
             counts={
-                "passages": len(passages),
-                "terms": len(own),
+                "passages": len(own.ids),
+                "terms": len(own.terms),
                 "stats": total([counting, meter.stats()]),
             },
             provenance=night.fingerprint,
@@ -256,12 +209,8 @@ class Searcher:
         if not tokens:
             return []
         scores = self.bm25.get_scores(tokens)
-        found = np.flatnonzero(scores > 0)
-        if len(found) > depth:
-            # Everything at or above the depth-th score, so that a tie there is not cut blindly.
-            least = np.partition(scores[found], -depth)[-depth]
-            found = found[scores[found] >= least]
-        best = found[np.argsort(-scores[found], kind="stable")][:depth]
+        matching = np.flatnonzero(scores > 0)
+        best = matching[best_places(scores[matching], depth)]
         ids = self.passage_ids.take(pa.array(best)).to_pylist()
         return list(zip(ids, scores[best].astype(float).tolist(), strict=True))
 
@@ -277,56 +226,59 @@ class _Counted:
     passages: np.ndarray  # (p,) int32, from 0, ascending within a term
     counts: np.ndarray  # (p,) int32
 
+    def write(self, terms: Artifact, shard: int, stats: Callable[[], dict[str, Any]]) -> None:
+        """Write a shard's tables."""
+        lengths = pa.table([self.ids, self.lengths], schema=INDEX_LENGTHS)
+        terms.write_part("passages", lengths, INDEX_LENGTHS, shard=shard)
+        rows = pa.table([self.terms, np.diff(self.starts)], schema=INDEX_TERMS)
+        terms.write_part("terms", rows, INDEX_TERMS, shard=shard)
+        # Written last: its presence says that the shard is done.
+        postings = pa.table([self.passages, self.counts], schema=INDEX_POSTINGS)
+        terms.write_part("postings", postings, INDEX_POSTINGS, shard=shard, stats=stats)
+
+    @classmethod
+    def read(cls, terms: Artifact, shard: int) -> "_Counted":
+        """Read a shard's tables."""
+        tables = ("passages", "terms", "postings")
+        passages, rows, postings = (terms.read(table, shard=shard) for table in tables)
+        return cls(
+            ids=passages["passage_id"],
+            lengths=passages["tokens"].to_numpy(),
+            terms=rows["term"],
+            starts=np.concatenate([[0], np.cumsum(rows["passages"].to_numpy())]),
+            passages=postings["passage"].to_numpy(),
+            counts=postings["count"].to_numpy(),
+        )
+
 
 def _count(snapshot: Artifact, first: int, last: int) -> _Counted:
     """Count the terms of the passages numbered `first` to `last - 1`."""
     numbers: dict[str, int] = {}
-    ids, lengths = [pa.array([], pa.string())], array("i")
-    blocks = [_unique(np.empty(0, np.int32), np.empty(0, np.int32), 0)]
-    tokens, begun = array("i"), 0
-    for batch in _read(snapshot, first, last):
-        ids.append(batch["passage_id"])
-        pairs = zip(batch["title"].to_pylist(), batch["text"].to_pylist(), strict=True)
-        for title, text in pairs:
-            terms = analyze(f"{title or ''}\n{text}")
-            tokens.extend(numbers.setdefault(term, len(numbers)) for term in terms)
-            lengths.append(len(terms))
-        if len(tokens) >= TOKENS_A_BLOCK:
-            blocks.append(_unique(np.array(tokens), np.array(lengths[begun:]), begun))
-            tokens, begun = array("i"), len(lengths)
-    blocks.append(_unique(np.array(tokens), np.array(lengths[begun:]), begun))
-    term, passage, count = (np.concatenate(columns) for columns in zip(*blocks, strict=True))
-    # Stable: the blocks are in the passages' order, and so are a term's postings then.
+    ids = [pa.array([], pa.string())]
+    # Of each passage: its tokens and its different terms. Of each of these: term and count.
+    lengths, sizes, terms, counts = (array("i") for _ in range(4))
+    with progress("indexing", last - first, "passages") as advance:
+        columns = ["passage_id", "title", "text"]
+        for batch in rows_between(snapshot.dataset("passages"), columns, first, last):
+            ids.append(batch["passage_id"])
+            pairs = zip(batch["title"].to_pylist(), batch["text"].to_pylist(), strict=True)
+            for title, text in pairs:
+                counted = Counter(analyze(f"{title or ''}\n{text}"))
+                lengths.append(counted.total())
+                sizes.append(len(counted))
+                terms.extend(numbers.setdefault(term, len(numbers)) for term in counted)
+                counts.extend(counted.values())
+            advance(batch.num_rows)
+    term = np.array(terms)
+    # Stable: a term's postings stay in the passages' order.
     order = np.argsort(term, kind="stable")
-    starts = np.searchsorted(term, np.arange(len(numbers) + 1), sorter=order)
     return _Counted(
         ids=pa.concat_arrays(ids),
         lengths=np.array(lengths),
         terms=pa.array(list(numbers), pa.string()),
-        starts=starts,
-        passages=passage[order],
-        counts=count[order],
-    )
-
-
-def _read(snapshot: Artifact, first: int, last: int) -> Iterator[pa.RecordBatch]:
-    columns = ["passage_id", "title", "text"]
-    with progress("indexing", last - first, "passages") as advance:
-        for batch in rows_between(snapshot.dataset("passages"), columns, first, last):
-            yield batch
-            advance(batch.num_rows)
-
-
-def _unique(
-    tokens: np.ndarray, lengths: np.ndarray, first: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(term, passage, count) of tokens that are written passage after passage, by term."""
-    passage = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
-    pairs, counts = np.unique(tokens.astype(np.int64) << 32 | passage, return_counts=True)
-    return (
-        (pairs >> 32).astype(np.int32),
-        (pairs & 0xFFFFFFFF).astype(np.int32) + np.int32(first),
-        counts.astype(np.int32),
+        starts=np.searchsorted(term, np.arange(len(numbers) + 1), sorter=order),
+        passages=np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)[order],
+        counts=np.array(counts)[order],
     )
 
 
@@ -338,36 +290,35 @@ def _frequencies(counted: Artifact, own: pa.ChunkedArray) -> np.ndarray:
 
 
 def _scored(
-    k1: float,
-    b: float,
-    *,
-    frequencies: np.ndarray,
-    starts: np.ndarray,
-    passages: np.ndarray,
-    counts: np.ndarray,
-    lengths: np.ndarray,
-    collection_passages: int,
-    collection_tokens: int,
+    k1: float, b: float, shard: _Counted, frequencies: np.ndarray, collection: dict[str, int]
 ) -> bm25s.BM25:
     """A shard's index as bm25s makes one, but by the statistics of the whole collection.
 
     The formula and the order of its operations are those of bm25s' method `lucene`, in double
     precision and then rounded: over one shard the scores are its own to the last bit.
+
+    Args:
+        frequencies: in how many passages of the collection each of the shard's terms is.
+        collection: how many `passages` and `tokens` it has.
     """
     seen, of_seen = np.unique(frequencies, return_inverse=True)
-    idf = [math.log(1 + (collection_passages - n + 0.5) / (n + 0.5)) for n in seen.tolist()]
-    average = collection_tokens / max(collection_passages, 1)
-    norm = k1 * ((1 - b) + b * lengths / (average or 1.0))
-    weights = np.repeat(np.array(idf, np.float32)[of_seen], np.diff(starts))
-    data = weights * (counts / (norm[passages] + counts))
+    passages = collection["passages"]
+    idf = [math.log(1 + (passages - n + 0.5) / (n + 0.5)) for n in seen.tolist()]
+    average = collection["tokens"] / max(passages, 1)
+    norm = k1 * ((1 - b) + b * shard.lengths / (average or 1.0))
+    weights = np.repeat(np.array(idf, np.float32)[of_seen], np.diff(shard.starts))
+    data = weights * (shard.counts / (norm[shard.passages] + shard.counts))
     bm25 = bm25s.BM25(k1=k1, b=b, method="lucene")
     bm25.nonoccurrence_array = None
     bm25.scores = {
         "data": data.astype(np.float32),
-        "indices": passages,
-        "indptr": starts,
-        "num_docs": len(lengths),
+        "indices": shard.passages,
+        "indptr": shard.starts,
+        "num_docs": len(shard.lengths),
     }
+    # The last one is what bm25s itself puts there, for queries without a term.
+    vocabulary = [*shard.terms.to_pylist(), ""]
+    bm25.vocab_dict = {term: number for number, term in enumerate(vocabulary)}
     return bm25
 
 
@@ -392,12 +343,7 @@ def _index(store: Store, night: Night, snapshot: str, config: dict[str, Any]) ->
     return store.artifact("indexes", night.collection_name, key)
 
 
-def _all_indexed(store: Store, night: Night, snapshot: str, shards: int) -> bool:
-    """Whether every index is published, and there is nothing to count terms for."""
-    configs = [_config(k1, b, shards) for k1, b in night.indexes.values()]
-    return all(_index(store, night, snapshot, config).use() for config in configs)
-
-
-def _terms(store: Store, night: Night, snapshot: str, shards: int) -> Artifact:
+def _terms(night: Night, site: Site, snapshot: str) -> Artifact:
+    shards = _shards(site.store, snapshot)
     key = artifact_key(snapshot=snapshot, analyzer=ANALYZER, shards=shards)
-    return store.artifact("terms", night.collection_name, key)
+    return site.store.artifact("terms", night.collection_name, key)

@@ -6,7 +6,7 @@ another of its name, a checkpoint that cannot be read.
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -101,7 +101,6 @@ class _Resolver:
     query_limit: int | None
     site: Site
     promotion: Promotion | None = None
-    _identities: dict[tuple[str, bool], dict[str, str | int]] = field(default_factory=dict)
 
     def arms(self, names: tuple[str, ...]) -> list[Arm]:
         """The arms of these names, but for those that cannot be here.
@@ -144,18 +143,17 @@ class _Resolver:
         if described.impossible:
             return described.impossible
         embedding = None
-        transform = {}
-        if described.embedder and isinstance(options, EmbeddingOptions):
-            embedding = self._embedding(described.embedder, options)
-            transform = {"transform": options.transform}
-        elif isinstance(options, EmbeddingOptions):
-            transform = {"transform": None}
+        if isinstance(options, EmbeddingOptions):
+            if described.embedder:
+                embedding = self._embedding(described.embedder, options)
+            else:
+                options = options.model_copy(update={"transform": None})
         return Arm(
             name=declared.name,
             ranker=declared.ranker,
             first_stage=first_stage,
             depth=depth,
-            options=options.model_dump(mode="json") | transform,
+            options=options.model_dump(mode="json"),
             identity=described.identity,
             embedding=embedding,
             query_limit=self.query_limit,
@@ -180,30 +178,24 @@ class _Resolver:
                 f"{self.collection.name} brings no run. Name one in the spec "
                 "(files:/folder?run=FILE), or write first-stage=bm25."
             )
-        reads = READ_BY[options.kind]
+        read = READ_BY[options.kind]
         return FirstStage(
             name=name,
             kind=options.kind,
             depth=options.depth,
-            k1=options.k1 if "k1" in reads else None,
-            b=options.b if "b" in reads else None,
-            rrf_k=options.rrf_k if "rrf_k" in reads else None,
             run=self.collection.run if options.kind == "given" else None,
-            embedding=self._embedding(options.embedder, options) if "embedder" in reads else None,
-            transform=options.transform if "transform" in reads else None,
+            embedding=self._embedding(options.embedder, options) if "embedder" in read else None,
+            **options.model_dump(include=read & {"k1", "b", "rrf_k", "transform"}),
         )
 
     def _embedding(self, name: str, options: EmbeddingOptions) -> Embedding:
         """An embedder by name and by content."""
-        trust = options.trust_remote_code
-        if (name, trust) not in self._identities:
-            source, settings = self.site.models.local(name), self.site.settings
-            check_code(source, settings, trust_remote_code=trust)
-            self._identities[name, trust] = {**identify(source, settings), "name": name}
+        source, settings = self.site.models.local(name), self.site.settings
+        check_code(source, settings, trust_remote_code=options.trust_remote_code)
         return Embedding(
-            identity=self._identities[name, trust],
+            identity=identify(source, settings) | {"name": name},
             precision=options.precision,
-            trust_remote_code=trust,
+            trust_remote_code=options.trust_remote_code,
         )
 
 

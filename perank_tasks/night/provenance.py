@@ -62,17 +62,12 @@ def _code_hash() -> str:
 @cache
 def _commit() -> str:
     """The git commit of a source checkout, `+` where files differ from it."""
-    git = ["git", "-C", str(_PACKAGE)]
+    describe = ["describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
+    git = ["git", "-C", str(_PACKAGE), *describe]
     try:
-        commit = subprocess.run(
-            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        dirty = subprocess.run(
-            [*git, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return f"release {_version('perank')}"
-    return commit + ("+" if dirty else "")
 
 
 def _version(distribution: str) -> str:
@@ -83,18 +78,16 @@ def _version(distribution: str) -> str:
 
 
 def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown"
+    models = _values(Path("/proc/cpuinfo"), "model name")
+    return models[0] if models else platform.processor() or "unknown"
 
 
 def _accelerators() -> list[str]:
-    names = []
-    for information in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        for line in information.read_text().splitlines():
-            if line.startswith("Model:"):
-                names.append(line.split(":", 1)[1].strip())
-    return names
+    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    return [model for file in files for model in _values(file, "Model:")]
+
+
+def _values(file: Path, key: str) -> list[str]:
+    """What a file of lines `key: value` says of a key; nothing where there is no such file."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [line.split(":", 1)[1].strip() for line in lines if line.startswith(key)]

@@ -12,9 +12,8 @@ Rankings of a night belong to its date and fingerprint: they are computed anew e
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -25,16 +24,15 @@ from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.collections.records import RunLine
 from perank_tasks.collections.trec import write_run
 from perank_tasks.config import Arm, Night
-from perank_tasks.errors import EmbeddingError
 from perank_tasks.models.vectors import Transform
+from perank_tasks.night.best import Hits
 from perank_tasks.night.embed import read_vectors
-from perank_tasks.night.retrieve import Hits, query_shard, read_candidates
+from perank_tasks.night.retrieve import query_shard, read_candidates
 from perank_tasks.night.site import Site
-from perank_tasks.night.snapshot import read_texts
+from perank_tasks.night.snapshot import read_qrels, read_texts
 from perank_tasks.rankers import RANKERS
-from perank_tasks.rankers.interface import Ranker
-from perank_tasks.schemas import QUERY_STATUS, RANKINGS, rows_to_table
-from perank_tasks.support.lists import CandidateList, RankedList, unranked
+from perank_tasks.schemas import QUERY_STATUS, RANKINGS, dicts_to_table, rows_to_table
+from perank_tasks.support.lists import CandidateList, RankedList
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
 
@@ -83,12 +81,11 @@ def rerank_shard(
     load_seconds = time.perf_counter() - begin
     meter.device = ranker.device
     join = Join.of(night, site, arm, candidates, embeddings)
-    join.check_width(ranker)
     queries = query_shard(night, join.snapshot, shard)
     ranked_lists = []
     with progress(f"ranking by {arm.name}", len(queries), "queries") as advance:
         lists = join.lists(queries, read_candidates(join.candidates, shard, arm.depth))
-        for ranked in rank_all(ranker.rank, lists):
+        for ranked in ranker.rank(lists):
             ranked_lists.append(ranked)
             advance(1)
     meter.items = len(ranked_lists)
@@ -160,35 +157,6 @@ def write_runs(night: Night, store: Store, rankings: dict[str, str], path: Path)
     return written
 
 
-def rank_all(
-    rank: Callable[[Iterator[CandidateList]], Iterator[RankedList]], lists: Iterator[CandidateList]
-) -> Iterator[RankedList]:
-    """Every list ranked, in order; one with a problem is left as it is.
-
-    Args:
-        rank: `Ranker.rank`, which is given the lists without a problem.
-    """
-    waiting: deque[CandidateList] = deque()
-
-    def able() -> Iterator[CandidateList]:
-        for candidates in lists:
-            waiting.append(candidates)
-            if candidates.problem is None:
-                yield candidates
-
-    def problems() -> Iterator[RankedList]:
-        while waiting and waiting[0].problem:
-            candidates = waiting.popleft()
-            assert candidates.problem
-            yield unranked(candidates, candidates.problem)
-
-    for ranked in rank(able()):
-        yield from problems()
-        waiting.popleft()
-        yield ranked
-    yield from problems()
-
-
 @dataclass(frozen=True)
 class Join:
     """Candidates, and what an arm reads of them: vectors, texts, judgements."""
@@ -212,33 +180,17 @@ class Join:
     ) -> "Join":
         """What an arm of a night reads."""
         described = RANKERS[arm.ranker].parse(arm.options).describe(site.models)
-        found = site.store.open(candidates[arm.first_stage.hash])
-        snapshot = site.store.open(found.manifest.inputs["snapshot"])
+        opened = site.store.open(candidates[arm.first_stage.hash])
+        snapshot = site.store.open(opened.manifest.inputs["snapshot"])
         transform = arm.options.get("transform")
         return cls(
-            candidates=found,
+            candidates=opened,
             snapshot=snapshot,
             vectors=site.store.open(embeddings[arm.embedding.hash]) if arm.embedding else None,
             transform=Transform.parse(transform) if transform else None,
             texts=described.texts,
-            grades=_grades(snapshot) if described.grades else None,
+            grades=read_qrels(snapshot) if described.grades else None,
         )
-
-    def check_width(self, ranker: Ranker) -> None:
-        """Refuse embeddings that the ranker cannot read.
-
-        Raises:
-            EmbeddingError: they are of another width.
-        """
-        if self.vectors is None or ranker.embedding_size is None:
-            return
-        width = self.vectors.dataset("passages").schema.field("embedding").type.list_size
-        if width != ranker.embedding_size:
-            raise EmbeddingError(
-                f"The embeddings in {self.vectors.place} have {width} values each, and the ranker "
-                f"expects {ranker.embedding_size}: they are of another embedder or damaged. Remove "
-                "the folder and embed again."
-            )
 
     def lists(
         self, queries: Sequence[tuple[str, str]], candidates: dict[str, Hits]
@@ -251,41 +203,39 @@ class Join:
         self, queries: Sequence[tuple[str, str]], candidates: dict[str, Hits]
     ) -> Iterator[CandidateList]:
         wanted = {p for query_id, _ in queries for p, _ in candidates.get(query_id, [])}
+        texts = read_texts(self.snapshot, wanted) if self.texts else {}
         rows: dict[str, int] = {}
-        asked: dict[str, int] = {}
-        vectors = asking = None
+        vectors, asked = None, {}
         if self.vectors:
             rows, vectors = read_vectors(self.vectors, "passages", wanted)
-            asked, asking = read_vectors(self.vectors, "queries", [q for q, _ in queries])
             if self.transform:
                 vectors = self.transform.apply(list(rows), vectors)
-        texts = read_texts(self.snapshot, wanted) if self.texts else {}
+            numbers, asking = read_vectors(self.vectors, "queries", [q for q, _ in queries])
+            asked = {query_id: asking[number] for query_id, number in numbers.items()}
         for query_id, text in queries:
-            hits = candidates.get(query_id, [])
-            ids = [passage_id for passage_id, _ in hits]
-            scores = np.array([score for _, score in hits], dtype=np.float64)
-            candidate_list = CandidateList(query_id, text, ids, scores)
-            if vectors is not None and asking is not None:
-                if absent := [p for p in ids if p not in rows]:
-                    problem = "no embedding: they are not passages of the collection"
-                    yield replace(candidate_list, problem=f"{_some(absent, ids)} {problem}")
-                    continue
-                candidate_list = replace(
-                    candidate_list,
-                    vectors=vectors,
-                    rows=np.array([rows[p] for p in ids], np.intp),
-                    query_embedding=asking[asked[query_id]],
-                )
+            ids = [passage_id for passage_id, _ in candidates.get(query_id, [])]
+            scores = np.array([s for _, s in candidates.get(query_id, [])], dtype=np.float64)
+            problem = None
+            if self.vectors:
+                what = "embedding: they are not passages of the collection"
+                problem = _lacking(ids, rows, what)
             if self.texts:
-                if absent := [p for p in ids if p not in texts]:
-                    problem = f"{_some(absent, ids)} no text in the collection"
-                    yield replace(candidate_list, problem=problem)
-                    continue
-                candidate_list = replace(candidate_list, texts=[texts[p] for p in ids])
-            if self.grades is not None:
-                judged = self.grades.get(query_id, {})
-                candidate_list = replace(candidate_list, grades=[judged.get(p, 0) for p in ids])
-            yield candidate_list
+                problem = problem or _lacking(ids, texts, "text in the collection")
+            if problem:
+                yield CandidateList(query_id, text, ids, scores, problem=problem)
+                continue
+            judged = None if self.grades is None else self.grades.get(query_id, {})
+            yield CandidateList(
+                query_id,
+                text,
+                ids,
+                scores,
+                vectors=vectors,
+                rows=np.array([rows[p] for p in ids], np.intp) if self.vectors else None,
+                query_embedding=asked[query_id] if self.vectors else None,
+                texts=[texts[p] for p in ids] if self.texts else None,
+                grades=None if judged is None else [judged.get(p, 0) for p in ids],
+            )
 
 
 def _parts(
@@ -305,16 +255,12 @@ def _parts(
         yield part
 
 
-def _grades(snapshot: Artifact) -> dict[str, dict[str, int]]:
-    """The judgements: {query id: {passage id: grade}}."""
-    grades: dict[str, dict[str, int]] = {}
-    for row in snapshot.read("qrels").to_pylist():
-        grades.setdefault(row["query_id"], {})[row["passage_id"]] = row["relevance"]
-    return grades
-
-
-def _some(absent: list[str], ids: list[str]) -> str:
-    return f"{len(absent)} of {len(ids)} candidates, {absent[0]} the first, have"
+def _lacking(ids: list[str], known: Container[str], what: str) -> str | None:
+    """The problem of a list whose candidates have not all got something."""
+    absent = [passage_id for passage_id in ids if passage_id not in known]
+    if not absent:
+        return None
+    return f"{len(absent)} of {len(ids)} candidates, {absent[0]} the first, have no {what}"
 
 
 def _rankings_table(ranked_lists: list[RankedList]) -> pa.Table:
@@ -327,22 +273,8 @@ def _rankings_table(ranked_lists: list[RankedList]) -> pa.Table:
 
 
 def _status_table(ranked_lists: list[RankedList]) -> pa.Table:
-    rows = [
-        (
-            r.query_id,
-            len(r.order),
-            r.unranked_reason,
-            r.query_was_cut,
-            r.markers_defused,
-            r.windows,
-            r.tokens_in,
-            r.decode_steps,
-            r.numbers_missing,
-            r.numbers_repeated,
-        )
-        for r in ranked_lists
-    ]
-    return rows_to_table(rows, QUERY_STATUS)
+    rows = [vars(ranked) | {"candidates": len(ranked.order)} for ranked in ranked_lists]
+    return dicts_to_table(rows, QUERY_STATUS)
 
 
 def _inputs(arm: Arm, candidates: dict[str, str], embeddings: dict[str, str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 In: the artifact store and a policy. Out: what was removed, or would be, with its bytes.
 
 What stays for ever: acceptances, the log of loads, the record of alerts, and every results
-artifact whose rows hold, since the warehouse is made again from these; registered checkpoints and
+artifact whose rows hold, since the warehouse is rebuilt from these; registered checkpoints and
 the decisions on them; training data. What stays with all that
 it was made from (`Manifest.inputs`, followed to the end): results that are young, of the last
 nights, accepted, or an arm's first; the newest snapshots, and the newest embeddings and indexes
@@ -12,7 +12,7 @@ rankings of old nights, snapshots, embeddings and indexes of content that has ch
 results that a second run of their date has replaced, and trainings, of which the registry has what
 was registered.
 
-Notes: a stage that finds an artifact done marks it as used, so what a running night stands on is
+Notes: a stage that reuses an artifact marks it as used, so what a running night stands on is
 young. Whoever lists artifacts sees a removed one whole or not at all.
 """
 
@@ -36,10 +36,13 @@ REMADE = (
     "rankings",
     "trained",
 )
-"""Kinds that are made again where one is needed that is gone."""
+"""Kinds that are recomputed where one is needed that is gone."""
 
 REUSED = ("snapshots", "embeddings", "indexes")
 """Those of them that later nights take over."""
+
+OUTDATED = "replaced by a later run"
+UNNEEDED = "old, and needed by nothing that is kept"
 
 DAY_S = 86_400.0
 
@@ -67,22 +70,18 @@ def plan_removals(
     """
     moment = time.time() if now is None else now
     loads = needed_loads(store)
-    needed = {load.results for load in loads}
-    kept = _with_inputs(
-        store, {*_kept_results(store, loads, options, moment), *_newest(store, options)}
-    )
+    kept = {*_kept_results(store, loads, options, moment), *_newest(store, options)}
+    needed = {load.results for load in loads} | _with_inputs(store, kept)
     removals = []
-    for found in (found for kind in (*REMADE, "results") for found in store.contents(kind)):
-        age = moment - found.changed_at
-        if not found.is_published:
-            if age > UNFINISHED_S:
-                removals.append(Removal(found.reference, "never finished", found.bytes))
-            continue
-        if found.reference in kept | needed or age < options.keep_days * DAY_S:
-            continue
-        replaced = found.reference.startswith("results/")
-        why = "replaced by a later run" if replaced else "old, and needed by nothing that is kept"
-        removals.append(Removal(found.reference, why, found.bytes))
+    for kind in (*REMADE, "results"):
+        for folder in store.contents(kind):
+            age = moment - folder.changed_at
+            why, stays = "never finished", age <= UNFINISHED_S
+            if folder.is_published:
+                why = OUTDATED if kind == "results" else UNNEEDED
+                stays = folder.reference in needed or age < options.keep_days * DAY_S
+            if not stays:
+                removals.append(Removal(folder.reference, why, folder.bytes))
     return sorted(removals, key=lambda removal: removal.reference)
 
 
@@ -117,27 +116,25 @@ def _kept_results(
         (row["collection"], row["run_date"].isoformat())
         for row in all_acceptances(store).to_pylist()
     }
-    nights = {
-        load.results: [(day, arm) for series, day, arm in load.keys if series == NIGHTLY]
+    ranked = [
+        (collection_of(load.results), day, arm, load.results)
         for load in loads
-    }
+        for series, day, arm in load.keys
+        if series == NIGHTLY
+    ]
     first: dict[tuple[str, str], str] = {}
     dates: dict[str, set[str]] = defaultdict(set)
-    for results, keys in nights.items():
-        collection = collection_of(results)
-        for day, arm in keys:
-            dates[collection].add(day)
-            first[collection, arm] = min(day, first.get((collection, arm), day))
-    last = {c: sorted(days)[-options.keep_last :] for c, days in dates.items()}
-    for results, keys in nights.items():
-        collection = collection_of(results)
-        if _is_young(Artifact(store, results), options, now) or any(
-            day in last[collection]
-            or (collection, day) in accepted
-            or first[collection, arm] == day
-            for day, arm in keys
-        ):
+    for collection, day, arm, _ in ranked:
+        dates[collection].add(day)
+        first[collection, arm] = min(day, first.get((collection, arm), day))
+    last = {collection: sorted(days)[-options.keep_last :] for collection, days in dates.items()}
+    for collection, day, arm, results in ranked:
+        is_needed = (collection, day) in accepted or first[collection, arm] == day
+        if is_needed or day in last[collection]:
             yield results
+    for load in loads:
+        if _is_young(Artifact(store, load.results), options, now):
+            yield load.results
 
 
 def _newest(store: Store, options: RetentionOptions) -> Iterator[str]:
@@ -155,15 +152,15 @@ def _newest(store: Store, options: RetentionOptions) -> Iterator[str]:
 
 def _with_inputs(store: Store, references: Iterable[str]) -> set[str]:
     """These artifacts, and everything that they were made from."""
-    found: set[str] = set()
+    reached: set[str] = set()
     todo = list(references)
     while todo:
         reference = todo.pop()
         artifact = Artifact(store, reference)
-        if reference not in found and artifact.is_published:
-            found.add(reference)
+        if reference not in reached and artifact.is_published:
+            reached.add(reference)
             todo += artifact.manifest.inputs.values()
-    return found
+    return reached
 
 
 def _is_young(artifact: Artifact, options: RetentionOptions, now: float) -> bool:

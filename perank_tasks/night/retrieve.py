@@ -13,9 +13,8 @@ Candidates of a night belong to its date and fingerprint: they are computed anew
 """
 
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Iterator
+from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import TypedDict
 
@@ -26,6 +25,7 @@ import pyarrow.compute as pc
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.config import FirstStage, Night
 from perank_tasks.models.vectors import Transform
+from perank_tasks.night.best import Hits, best_places
 from perank_tasks.night.dense import fuse, search
 from perank_tasks.night.index import Searcher, shards_of
 from perank_tasks.night.site import Site
@@ -33,14 +33,12 @@ from perank_tasks.night.snapshot import read_queries
 from perank_tasks.schemas import CANDIDATES, FOUND, rows_to_table
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
+from perank_tasks.support.streams import share
 
 log = logging.getLogger(__name__)
 
 QUERIES_A_GROUP = 64
 """Queries whose finds are merged at once; each shard of an index writes as many a row group."""
-
-Hits = list[tuple[str, float]]
-"""(passage id, score) of one query, best first."""
 
 
 class RetrieveShard(TypedDict):
@@ -79,8 +77,8 @@ def retrieve_shard(
         index: {`FirstStage.bm25`: reference}.
         embeddings: {`Embedding.hash`: reference}.
     """
-    search = _Search(night, site.store, night.first_stages[work["first_stage"]])
-    search.open(snapshot, index, embeddings)
+    stage = night.first_stages[work["first_stage"]]
+    search = _Search(night, site.store, stage, snapshot, index, embeddings)
     if search.candidates.is_published:
         return {"queries": 0, "candidates": 0}
     if work["table"] == "found":
@@ -92,18 +90,16 @@ def publish_candidates(
     night: Night, site: Site, snapshot: str, index: dict[str, str], embeddings: dict[str, str]
 ) -> dict[str, str]:
     """Publish the candidates once every shard is searched: {`FirstStage.hash`: reference}."""
-    references = {}
-    for name, stage in night.first_stages.items():
-        search = _Search(night, site.store, stage)
-        search.open(snapshot, index, embeddings)
-        references[name] = search.publish()
-    return references
+    return {
+        name: _Search(night, site.store, stage, snapshot, index, embeddings).publish()
+        for name, stage in night.first_stages.items()
+    }
 
 
 def query_shard(night: Night, snapshot: Artifact, shard: int) -> list[tuple[str, str]]:
     """The (id, text) of one shard's queries: a contiguous share of the night's."""
     queries = read_queries(night, snapshot)
-    first, last = _range(night, len(queries), shard)
+    first, last = share(len(queries), night.options.shards, shard)
     return queries[first:last]
 
 
@@ -117,24 +113,27 @@ def read_candidates(
     return {q: [(p, s) for _, p, s in group][:depth] for q, group in by_query}
 
 
-@dataclass
 class _Search:
     """One first stage over one snapshot: what it searches and where its candidates go."""
 
-    night: Night
-    store: Store
-    stage: FirstStage
-
-    def open(self, snapshot: str, index: dict[str, str], embeddings: dict[str, str]) -> None:
-        """Open what it searches; its candidates are published or not."""
-        night, stage = self.night, self.stage
+    def __init__(
+        self,
+        night: Night,
+        store: Store,
+        stage: FirstStage,
+        snapshot: str,
+        index: dict[str, str],
+        embeddings: dict[str, str],
+    ) -> None:
+        self.night, self.store, self.stage = night, store, stage
+        self.snapshot = store.open(snapshot)
+        self.queries = read_queries(night, self.snapshot)
+        self.parts = _index_shards(store, stage, index)
         self.inputs = {"snapshot": snapshot}
         if stage.bm25:
             self.inputs["index"] = index[stage.bm25]
         if stage.embedding:
             self.inputs["embeddings"] = embeddings[stage.embedding.hash]
-        self.snapshot = self.store.open(snapshot)
-        self.parts = _index_shards(self.store, stage, index)
         key = artifact_key(
             date=night.filed_under,
             fingerprint=night.fingerprint_hash,
@@ -143,58 +142,85 @@ class _Search:
             shards=night.options.shards,
             **self.inputs,
         )
-        self.candidates = self.store.artifact("candidates", night.collection_name, key)
-        self.found = self.store.artifact("found", night.collection_name, key)
+        self.candidates = store.artifact("candidates", night.collection_name, key)
+        self.found = store.artifact("found", night.collection_name, key)
         """Where the shards of an index put what they find; never published."""
-
-    def search_queries(self, shard: int) -> dict[str, int]:
-        """Write the candidates of one shard of the queries."""
-        if self.candidates.has_part("candidates", shard):
-            return {"queries": 0, "candidates": 0}
-        meter = Meter()
-        queries = query_shard(self.night, self.snapshot, shard)
-        if self.stage.kind == "given":
-            hits = self._given([query_id for query_id, _ in queries])
-        else:
-            lexical = dict(self._lexical(self.parts[0], queries)) if self.parts else None
-            hits = self._joined(lexical, self._dense([query_id for query_id, _ in queries]))
-        meter.items = len(queries)
-        table = _table(hits)
-        self.candidates.write_part("candidates", table, CANDIDATES, shard=shard, stats=meter.stats)
-        return {"queries": len(queries), "candidates": len(table)}
 
     def search_part(self, part: int) -> dict[str, int]:
         """Search one shard of the index for every query."""
         if self.found.has_part("found", part):
             return {"queries": 0, "candidates": 0}
         meter = Meter()
-        queries = read_queries(self.night, self.snapshot)
-        batches = _in_groups(self._lexical(self.parts[part], queries))
+        rows = (
+            [(number, passage_id, score) for passage_id, score in hits]
+            for number, (_, hits) in enumerate(self._searched(self.parts[part], self.queries))
+        )
         # Queries are counted once, where they are merged.
-        rows = self.found.write_part("found", batches, FOUND, shard=part, stats=meter.stats)
-        return {"queries": len(queries), "candidates": rows}
+        batches = _in_groups(rows, FOUND)
+        count = self.found.write_part("found", batches, FOUND, shard=part, stats=meter.stats)
+        return {"queries": len(self.queries), "candidates": count}
+
+    def search_queries(self, shard: int) -> dict[str, int]:
+        """Write the candidates of one shard of the queries."""
+        if self.candidates.has_part("candidates", shard):
+            return {"queries": 0, "candidates": 0}
+        meter = Meter()
+        first, last = share(len(self.queries), self.night.options.shards, shard)
+        meter.items = last - first
+        rows = (
+            [
+                (query_id, passage_id, rank, score)
+                for rank, (passage_id, score) in enumerate(hits, 1)
+            ]
+            for query_id, hits in self._hits(first, last)
+        )
+        batches = _in_groups(rows, CANDIDATES)
+        count = self.candidates.write_part(
+            "candidates", batches, CANDIDATES, shard=shard, stats=meter.stats
+        )
+        return {"queries": last - first, "candidates": count}
 
     def publish(self) -> str:
         """Publish the candidates, merged from the index's shards where it has several."""
         if self.candidates.is_published:
             return self.candidates.reference
-        searching = []
-        if len(self.parts) > 1:
-            searching = [self.found.part_stats("found", p) for p in range(len(self.parts))]
-            self._merge()
         shards = range(self.night.options.shards)
-        stats = [self.candidates.part_stats("candidates", shard) for shard in shards]
+        stats = []
+        if len(self.parts) > 1:
+            stats = [self.found.part_stats("found", part) for part in range(len(self.parts))]
+            for shard in shards:
+                self.search_queries(shard)
+        stats += [self.candidates.part_stats("candidates", shard) for shard in shards]
         reference = self.candidates.publish(
             expected={"candidates": len(shards)},
             inputs=self.inputs,
             config=self.stage.model_dump(mode="json"),
-            counts={"stats": total([*searching, *stats])},
+            counts={"stats": total(stats)},
             provenance=self.night.fingerprint,
         )
         self.found.discard()
         return reference
 
-    def _lexical(
+    def _hits(self, first: int, last: int) -> Iterator[tuple[str, Hits]]:
+        """Ids and candidates of the queries numbered `first` to `last - 1`, in order."""
+        queries = self.queries[first:last]
+        ids = [query_id for query_id, _ in queries]
+        if self.stage.kind == "given":
+            yield from self._given(ids).items()
+            return
+        dense = self._dense(ids)
+        if not self.parts:
+            yield from dense.items()
+            return
+        is_split = len(self.parts) > 1
+        lexical = self._merged(first, ids) if is_split else self._searched(self.parts[0], queries)
+        for query_id, hits in lexical:
+            if self.stage.rrf_k is not None:
+                rankings = [[p for p, _ in ranked] for ranked in (hits, dense[query_id])]
+                hits = fuse(rankings, self.stage.rrf_k, self.stage.depth)
+            yield query_id, hits
+
+    def _searched(
         self, index: Artifact, queries: list[tuple[str, str]]
     ) -> Iterator[tuple[str, Hits]]:
         """Each query's id and best passages by BM25, in order."""
@@ -204,26 +230,28 @@ class _Search:
                 yield query_id, searcher.search(text, self.stage.depth)
                 advance(1)
 
-    def _dense(self, queries: list[str]) -> dict[str, Hits] | None:
-        """Each query's best passages by embeddings; None where these are not searched."""
+    def _merged(self, first: int, ids: list[str]) -> Iterator[tuple[str, Hits]]:
+        """Each query's id and the best that the index's shards found, the numbers from `first`."""
+        for start in range(0, len(ids), QUERIES_A_GROUP):
+            numbers = range(first + start, first + min(start + QUERIES_A_GROUP, len(ids)))
+            where = (pc.field("query") >= numbers.start) & (pc.field("query") < numbers.stop)
+            parts = [self.found.read("found", None, where, p) for p in range(len(self.parts))]
+            rows = pa.concat_tables(parts).combine_chunks()
+            query, score = rows["query"].to_numpy(), rows["score"].to_numpy()
+            for number in numbers:
+                # In the order of the shards, as ties go to the earlier passage.
+                places = np.flatnonzero(query == number)
+                best = rows.take(places[best_places(score[places], self.stage.depth)])
+                columns = (best[name].to_pylist() for name in ("passage_id", "score"))
+                yield ids[number - first], list(zip(*columns, strict=True))
+
+    def _dense(self, queries: list[str]) -> dict[str, Hits]:
+        """Each query's best passages by embeddings; nothing where these are not searched."""
         if self.stage.embedding is None:
-            return None
+            return {}
         transform = Transform.parse(self.stage.transform) if self.stage.transform else None
         embeddings = self.store.open(self.inputs["embeddings"])
         return search(embeddings, queries, self.stage.depth, transform)
-
-    def _joined(
-        self, lexical: dict[str, Hits] | None, dense: dict[str, Hits] | None
-    ) -> dict[str, Hits]:
-        """What either found, or of both the fusion."""
-        if lexical is None or dense is None:
-            return lexical or dense or {}
-        assert self.stage.rrf_k is not None
-        fused = {}
-        for query_id, hits in lexical.items():
-            rankings = [[p for p, _ in ranked] for ranked in (hits, dense[query_id])]
-            fused[query_id] = fuse(rankings, self.stage.rrf_k, self.stage.depth)
-        return fused
 
     def _given(self, queries: list[str]) -> dict[str, Hits]:
         run = self.snapshot.read("run")
@@ -237,90 +265,16 @@ class _Search:
             ranked.sort(key=lambda pair: (pair[1], pair[0]), reverse=True)
         return {query_id: ranked[: self.stage.depth] for query_id, ranked in hits.items()}
 
-    def _merge(self) -> None:
-        """Write the candidates: of each query, the best that any shard of the index found, fused
-        with what the embeddings found where the first stage searches these, too."""
-        queries = read_queries(self.night, self.snapshot)
-        ids = pa.array([query_id for query_id, _ in queries], pa.string())
-        for shard in range(self.night.options.shards):
-            if self.candidates.has_part("candidates", shard):
-                continue
-            meter = Meter()
-            first, last = _range(self.night, len(ids), shard)
-            meter.items = last - first
-            self.candidates.write_part(
-                "candidates",
-                self._merged(ids, first, last),
-                CANDIDATES,
-                shard=shard,
-                stats=meter.stats,
-            )
-
-    def _merged(self, ids: pa.Array, first: int, last: int) -> Iterator[pa.RecordBatch]:
-        """Candidates of the queries numbered `first` to `last - 1`, a group at a time."""
-        dense = self._dense(ids[first:last].to_pylist())
-        for start in range(first, last, QUERIES_A_GROUP):
-            end = min(start + QUERIES_A_GROUP, last)
-            best = self._best(start, end, ids)
-            if dense is not None:
-                lexical: dict[str, Hits] = {query_id: [] for query_id in ids[start:end].to_pylist()}
-                for row in best.to_pylist():
-                    lexical[row["query_id"]].append((row["passage_id"], row["score"]))
-                best = _table(self._joined(lexical, dense))
-            yield from best.to_batches()
-
-    def _best(self, first: int, last: int, ids: pa.Array) -> pa.Table:
-        """What the shards found for these queries, cut to the depth."""
-        number = pc.field("query")
-        where = (number >= first) & (number < last)
-        parts = range(len(self.parts))
-        rows = pa.concat_tables([self.found.read("found", None, where, part) for part in parts])
-        query, score = rows["query"].to_numpy(), rows["score"].to_numpy()
-        # Stable: of equal scores the earlier shard's stay first, as its passages are the earlier.
-        order = np.lexsort((-score, query))
-        starts = np.searchsorted(query, np.arange(first, last + 1), sorter=order)
-        rank = np.arange(len(order)) - np.repeat(starts[:-1], np.diff(starts)) + 1
-        within = rank <= self.stage.depth
-        kept = rows.take(order[within])
-        return pa.table(
-            [
-                ids.take(kept["query"].combine_chunks()),
-                kept["passage_id"],
-                pa.array(rank[within], pa.int32()),
-                kept["score"],
-            ],
-            schema=CANDIDATES,
-        )
-
-
-def _range(night: Night, queries: int, shard: int) -> tuple[int, int]:
-    first, last = (queries * s // night.options.shards for s in (shard, shard + 1))
-    return first, last
-
 
 def _index_shards(store: Store, stage: FirstStage, index: dict[str, str]) -> list[Artifact]:
     """The shards of the index that a first stage searches; none where it searches none."""
     return shards_of(store.open(index[stage.bm25])) if stage.bm25 else []
 
 
-def _in_groups(results: Iterable[tuple[str, Hits]]) -> Iterator[pa.RecordBatch]:
-    """Finds as rows of `FOUND`, a batch for every `QUERIES_A_GROUP` queries."""
-    rows: list[tuple[int, str, float]] = []
-    for number, (_, ranked) in enumerate(results, 1):
-        rows += [(number - 1, passage_id, score) for passage_id, score in ranked]
-        if number % QUERIES_A_GROUP == 0:
-            yield from rows_to_table(rows, FOUND).to_batches()
-            rows = []
-    yield from rows_to_table(rows, FOUND).to_batches()
-
-
-def _table(hits: dict[str, Hits]) -> pa.Table:
-    rows = [
-        (query_id, passage_id, rank, score)
-        for query_id, ranked in hits.items()
-        for rank, (passage_id, score) in enumerate(ranked, 1)
-    ]
-    return rows_to_table(rows, CANDIDATES)
+def _in_groups(rows: Iterator[list[tuple]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Each query's rows, a batch for every `QUERIES_A_GROUP` queries."""
+    while some := list(islice(rows, QUERIES_A_GROUP)):
+        yield from rows_to_table(list(chain(*some)), schema).to_batches()
 
 
 def _compare_run(night: Night, snapshot: Artifact) -> None:

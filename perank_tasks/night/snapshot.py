@@ -3,7 +3,7 @@
 In: the collection. Out: the artifact `snapshots/<collection>/<key>` with the tables
 `passages`, `queries`, `qrels` and, where the collection brings a first-stage run, `run`.
 The key is a hash of the content and, where there is one, of the `dt=` folder's date, so an
-unchanged collection is one snapshot for ever and whatever was made from it is found again.
+unchanged collection is one snapshot for ever and whatever was made from it is reused.
 
 Judgements: one whose text hash is not that of the passage it names is *stale*; it is
 counted and left out, since the text it judged is not here. One without a hash that names
@@ -69,6 +69,14 @@ def read_queries(night: Night, snapshot: Artifact) -> list[tuple[str, str]]:
     return list(islice(rows, night.options.query_limit))
 
 
+def read_qrels(snapshot: Artifact) -> dict[str, dict[str, int]]:
+    """The judgements as {query id: {passage id: grade}}."""
+    qrels: dict[str, dict[str, int]] = {}
+    for row in snapshot.read("qrels").to_pylist():
+        qrels.setdefault(row["query_id"], {})[row["passage_id"]] = row["relevance"]
+    return qrels
+
+
 def read_texts(snapshot: Artifact, ids: set[str]) -> dict[str, str]:
     """What an embedder or an LLM reads of the given passages, as {id: text}; absent ids are
     absent."""
@@ -103,7 +111,8 @@ class _Writer:
         """Write every table; returns the number of passages."""
         data = self.data
         passages = self._write("passages", PASSAGES, self._passages(data.passages))
-        queries = self._write("queries", QUERIES, self._queries())
+        asked = ((query.query_id, query.text) for query in data.queries)
+        queries = self._write("queries", QUERIES, asked)
         if not passages or not queries:
             raise CollectionError(
                 f"Collection {data.name} has {passages} passages and {queries} queries; "
@@ -135,10 +144,6 @@ class _Writer:
             if passage.passage_id in self._judged:
                 self._judged[passage.passage_id] = name
             yield passage.passage_id, passage.title, passage.text, name, list(passage.aliases)
-
-    def _queries(self) -> Iterator[tuple]:
-        for query in self.data.queries:
-            yield query.query_id, query.text
 
     def _qrels(self, judgements: list[Judgement]) -> Iterator[tuple]:
         stale = unknown = 0

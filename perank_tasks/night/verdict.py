@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 def verdict(night: Night, site: Site) -> NightVerdict:
     """The night's verdict, over the arms that it was to run."""
     with reading(site.settings.warehouse) as warehouse:
-        found = judge(
+        judged = judge(
             warehouse,
             site.store,
             night.run_date,
@@ -24,7 +24,7 @@ def verdict(night: Night, site: Site) -> NightVerdict:
             {arm.hash: arm.name for arm in night.arms},
             night.options.baseline,
         )
-    for arm in found["arms"]:
+    for arm in judged["arms"]:
         log.info("%s: %s", arm["arm"], arm["text"])
-    log.info("%s", found["text"])
-    return found
+    log.info("%s", judged["text"])
+    return judged

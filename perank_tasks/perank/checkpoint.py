@@ -20,7 +20,6 @@ Where the weights are a base model's, of another folder, its tokenizer counts, a
 Pickles are read with `weights_only=True` or refused; nothing in a checkpoint is executed.
 """
 
-import dataclasses
 import json
 import os
 import re
@@ -33,6 +32,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     LlamaTokenizer,
     PretrainedConfig,
     PreTrainedTokenizerBase,
@@ -48,10 +48,7 @@ from perank_tasks.perank.checkpoint_config import (
     PUBLISHED_LLMS,
     CheckpointSummary,
     PerankConfig,
-    find_base,
-    find_published_base,
     open_checkpoint,
-    parse_config,
     summarize_own,
     summarize_published,
 )
@@ -82,9 +79,9 @@ class Checkpoint(CheckpointSummary):
     llm: PretrainedConfig
     body: dict[str, Tensor]
     projector: dict[str, Tensor]
-    residual: tuple[float, float] | None
-    score_residual: float | None
-    encoder_weights: dict[str, Tensor] | None
+    residual: tuple[float, float] | None = None
+    score_residual: float | None = None
+    encoder_weights: dict[str, Tensor] | None = None
 
 
 def load_checkpoint(
@@ -101,9 +98,9 @@ def load_checkpoint(
         ConfigError: nothing of that name, or a revision of something that has none.
         CheckpointError: a file is missing, unreadable, unsafe or inconsistent.
     """
-    found, config = open_checkpoint(path_or_name, cache=cache, revision=revision)
+    model, config = open_checkpoint(path_or_name, cache=cache, revision=revision)
     load = _load_own if config.get("format") == "perank" else _load_published
-    return load(found, config, cache)
+    return load(model, config, cache)
 
 
 def load_head(checkpoint: Checkpoint) -> Tensor:
@@ -144,9 +141,9 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
             + (" or tokenizer.model" if checkpoint.layout == "published" else "")
         )
     settings = folder / "tokenizer_config.json"
-    said = read_json(settings) if settings.is_file() else {}
+    saved = read_json(settings) if settings.is_file() else {}
     # Where nothing is said, the reference's transformers took SentencePiece's older way.
-    options = {"legacy": said.get("legacy", True)} if kind is LlamaTokenizer else {}
+    options = {"legacy": saved.get("legacy", True)} if kind is LlamaTokenizer else {}
     try:
         tokenizer = kind.from_pretrained(folder, **options)
     except Exception as error:  # SentencePiece, protobuf and tokenizers each raise their own
@@ -178,7 +175,7 @@ def save_checkpoint(
     Raises:
         StorageError: the folder cannot be written.
     """
-    settings = {"format": "perank", "format_version": FORMAT_VERSION, **dataclasses.asdict(config)}
+    settings = {"format": "perank", "format_version": FORMAT_VERSION, **config.model_dump()}
     with making_folder(folder, WRITE_REMEDY, replace=True) as scratch:
         (scratch / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
         (scratch / "README.md").write_text(readme)
@@ -186,12 +183,11 @@ def save_checkpoint(
         save_file(plain, scratch / "model.safetensors", metadata={"format": "pt"})
 
 
-def _load_published(found: ResolvedModel, config: dict[str, Any], cache: Path) -> Checkpoint:
-    folder = found.folder
-    base = find_published_base(found, config)
+def _load_published(model: ResolvedModel, config: dict[str, Any], cache: Path) -> Checkpoint:
+    folder = model.folder
+    summary, base, own_files = summarize_published(model, config)
     weights = unpack_model(base, cache=cache).folder if base else folder
-    files = TensorFiles(weights)
-    summary = summarize_published(found, config, None if base else files, base)
+    files = own_files or TensorFiles(weights)
     adapter = read_adapter(folder)
     if adapter is not None:
         files.put(adapter.path, adapter.plain)
@@ -202,7 +198,7 @@ def _load_published(found: ResolvedModel, config: dict[str, Any], cache: Path) -
     path = folder / "config.json"
     llm = _llm(path, PUBLISHED_LLMS[config["model_type"]], config)
     body = _body(path, llm, files)
-    inside = {}
+    inside = None
     if summary.encoder.inside_checkpoint:
         inside = {
             key.removeprefix(ENCODER_PREFIX): files.get(key)
@@ -215,18 +211,14 @@ def _load_published(found: ResolvedModel, config: dict[str, Any], cache: Path) -
         llm=llm,
         body=merge_adapter(llm, body, adapter) if adapter else body,
         projector=_projector(summary, files, "model.projector.", llm.hidden_size),
-        residual=None,
-        score_residual=None,
-        encoder_weights=inside or None,
+        encoder_weights=inside,
     )
 
 
-def _load_own(found: ResolvedModel, raw: dict[str, Any], cache: Path) -> Checkpoint:
-    folder = found.folder
+def _load_own(model: ResolvedModel, raw: dict[str, Any], cache: Path) -> Checkpoint:
+    folder = model.folder
     path = folder / "config.json"
-    config = parse_config(path, raw)
-    packed = find_base(folder, config)
-    summary = summarize_own(found, config, packed)
+    summary, config, packed = summarize_own(model, raw)
     base = unpack_model(packed, cache=cache)
     llm = _base_config(path, base.folder, config.num_layers)
     files = TensorFiles(folder)
@@ -245,14 +237,13 @@ def _load_own(found: ResolvedModel, raw: dict[str, Any], cache: Path) -> Checkpo
         projector=_projector(summary, files, "projector.", llm.hidden_size),
         residual=residual,
         score_residual=float(files.get("residual.s", ())) if config.score_residual else None,
-        encoder_weights=None,
     )
 
 
 def _base_config(path: Path, base: Path, num_layers: int) -> PretrainedConfig:
     config = read_json(base / "config.json")
     model_type = config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in FAMILIES:
+    if model_type not in FAMILIES:
         raise CheckpointError(
             f"{base / 'config.json'}: model_type is {model_type!r}; a base model must be one of "
             f"{', '.join(FAMILIES)}"
@@ -262,10 +253,10 @@ def _base_config(path: Path, base: Path, num_layers: int) -> PretrainedConfig:
         raise CheckpointError(
             f"{path}: num_layers is {num_layers}, but the base model at {base} has {layers}"
         )
-    config["num_hidden_layers"] = num_layers
+    kept: dict[str, Any] = {"num_hidden_layers": num_layers}
     if isinstance(config.get("layer_types"), list):
-        config["layer_types"] = config["layer_types"][:num_layers]
-    return _llm(base / "config.json", model_type, config)
+        kept["layer_types"] = config["layer_types"][:num_layers]
+    return _llm(base / "config.json", model_type, config | kept)
 
 
 def _llm(path: Path, model_type: str, settings: dict[str, Any]) -> PretrainedConfig:
@@ -273,7 +264,7 @@ def _llm(path: Path, model_type: str, settings: dict[str, Any]) -> PretrainedCon
     ignored = ("model_type", "architectures", "transformers_version", "torch_dtype", "dtype")
     settings = {key: value for key, value in settings.items() if key not in ignored}
     with _building_by(path):
-        llm = FAMILIES[model_type].config(**settings)
+        llm = AutoConfig.for_model(model_type, **settings)
     if llm.num_hidden_layers < 1:
         raise CheckpointError(
             f"{path}: num_hidden_layers is {llm.num_hidden_layers}, expected 1 or more"

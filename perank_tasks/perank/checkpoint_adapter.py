@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from perank_tasks.errors import CheckpointError
-from perank_tasks.perank.checkpoint_files import read_json, read_tensors
-from perank_tasks.perank.llm import FAMILIES
+from perank_tasks.perank.checkpoint_files import TensorFiles, read_json
+
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 # What peft puts before the names of the model it wraps.
 PEFT_PREFIX = "base_model.model."
@@ -57,13 +58,7 @@ def read_adapter(folder: Path) -> Adapter | None:
             f"{settings}: peft_type is {kind!r}, expected 'LORA'. Merge the adapter with peft and "
             f"save the whole model"
         )
-    files = [folder / "adapter_model.safetensors", folder / "adapter_model.bin"]
-    path = next((file for file in files if file.is_file()), None)
-    if path is None:
-        raise CheckpointError(
-            f"{folder} has no adapter_model.safetensors or adapter_model.bin, though it has "
-            f"adapter_config.json. Fetch the checkpoint anew"
-        )
+    files = TensorFiles(folder, ADAPTER_WEIGHTS)
     # Heavy, and only these checkpoints need it.
     from peft import LoraConfig
 
@@ -73,7 +68,8 @@ def read_adapter(folder: Path) -> Adapter | None:
         raise CheckpointError(f"{settings} is no configuration of peft's: {error}") from error
     # peft would warn that the model in memory is not called so.
     config.base_model_name_or_path = None
-    return Adapter(path, config, read_tensors(path))
+    tensors = {name: files.get(name) for name in files.files}
+    return Adapter(files.paths[0], config, tensors)
 
 
 def merge_adapter(
@@ -92,7 +88,7 @@ def merge_adapter(
     from peft import get_peft_model, set_peft_model_state_dict
 
     with torch.device("meta"):
-        model = FAMILIES[llm.model_type].causal_lm(llm)
+        model = AutoModelForCausalLM.from_config(llm)
     # PE-Rank scores no vocabulary, but an adapter may change the head: it gets one to change,
     # of random weights and the adapter's size.
     heads = [value for key, value in adapter.tensors.items() if _is_of_the_heads_size(key)]

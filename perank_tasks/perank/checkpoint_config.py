@@ -15,13 +15,14 @@ base model's weights beside it or its name in config.json as `_name_or_path`.
 of `PerankConfig`.
 """
 
-import dataclasses
 import os
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, Self, TypeVar
 
+from pydantic import ConfigDict, Field, model_validator
+
+from perank_tasks.config import Options
 from perank_tasks.errors import CheckpointError, ConfigError
 from perank_tasks.models.encoder_spec import EncoderSpec
 from perank_tasks.models.find import (
@@ -32,13 +33,14 @@ from perank_tasks.models.find import (
     resolve_model,
     unknown_name,
 )
-from perank_tasks.perank.checkpoint_files import TensorFiles, has_weights, read_json, setting
+from perank_tasks.perank.checkpoint_files import TensorFiles, read_json, weight_files
 from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
 
 SHIPPED = Path(__file__).resolve().parent.parent / "models" / "shipped"
 
 FORMAT_VERSION = 1
-POOLINGS = ("mean", "cls", "last_token")
+POOLINGS = "^(mean|cls|last_token)$"
+PROMPTS = f"^({'|'.join(TEMPLATES)})$"
 
 PromptOrder = Literal["given", "residual"]
 """In what order a window's passages stand in a prompt without texts: `given`, as the first stage
@@ -51,32 +53,57 @@ PUBLISHED_LLMS = {"embed_llama": "llama", "embed_mistral": "mistral"}
 ENCODER_PREFIX = "model.encoder.encoder."
 
 
-@dataclass(frozen=True, slots=True)
-class PerankConfig:
-    """`config.json` of our own format, but for `format` and `format_version`."""
+class RankerConfig(Options):
+    """What config.json says of a ranker in either layout."""
 
-    base_model: str
-    """Embedded name, folder (relative ones: to the checkpoint's) or hub id of the LLM."""
-    base_revision: str | None
-    """The base's revision as `resolve_model` gives it; checked where it is not null."""
-    num_layers: int
-    """The base's first layers that are kept; its final norm follows them."""
+    model_config = ConfigDict(strict=True)
+
     encoder: str
-    encoder_pooling: str
-    embedding_size: int
+    encoder_pooling: str = Field(pattern=POOLINGS)
+    embedding_size: int = Field(ge=1)
     projector_type: str
-    prompt: str = COMPACT_V1.name
+    prompt: str = Field(default=COMPACT_V1.name, pattern=PROMPTS)
     query_token: bool = True
     residual: bool = True
     score_residual: bool = False
     """Whether the residual also reads the first stage's score; only where `residual` is true."""
     prompt_order: PromptOrder = "given"
     """`residual` only where `residual` is true."""
-    lora_scale: float = 1.0
     encoder_revision: str | None = None
+
+
+class PublishedConfig(RankerConfig):
+    """The fields of the published layout that are read here; its LLM's are beside them."""
+
+    encoder: str = Field(alias="encoder_name")
+    prompt: str = RELEASED_V1.name
+    query_token: bool = False
+    residual: bool = False
+
+
+class PerankConfig(RankerConfig):
+    """`config.json` of our own format, but for `format` and `format_version`."""
+
+    base_model: str
+    """Embedded name, folder (relative ones: to the checkpoint's) or hub id of the LLM."""
+    base_revision: str | None
+    """The base's revision as `resolve_model` gives it; checked where it is not null."""
+    num_layers: int = Field(ge=1)
+    """The base's first layers that are kept; its final norm follows them."""
+    lora_scale: float = 1.0
     description: str = ""
-    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
     """How it was made, for people; the engine does not read it."""
+
+    @model_validator(mode="after")
+    def _residual_is_there(self) -> Self:
+        if self.score_residual and not self.residual:
+            raise ValueError("score_residual is true, but residual, which it adds to, is false")
+        if self.prompt_order == "residual" and not self.residual:
+            raise ValueError(
+                "prompt_order is 'residual', but residual, which it sorts by, is false"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -117,21 +144,18 @@ def summarize_checkpoint(
         ConfigError: nothing of that name, or a revision of something that has none.
         CheckpointError: config.json or the weights' files are missing, unreadable or inconsistent.
     """
-    found, config = open_checkpoint(path_or_name, cache=cache, revision=revision)
+    model, config = open_checkpoint(path_or_name, cache=cache, revision=revision)
     if config.get("format") == "perank":
-        own = parse_config(found.folder / "config.json", config)
-        return summarize_own(found, own, find_base(found.folder, own))
-    base = find_published_base(found, config)
-    files = TensorFiles(found.folder) if base is None else None
-    return summarize_published(found, config, files, base)
+        return summarize_own(model, config)[0]
+    return summarize_published(model, config)[0]
 
 
 def open_checkpoint(
     path_or_name: str | os.PathLike[str], *, cache: Path, revision: str | None
 ) -> tuple[ResolvedModel, dict[str, Any]]:
     """Where a checkpoint lies, and its config.json; as `summarize_checkpoint`."""
-    found = find_checkpoint(path_or_name, cache=cache, revision=revision)
-    return found, read_json(found.folder / "config.json")
+    model = find_checkpoint(path_or_name, cache=cache, revision=revision)
+    return model, read_json(model.folder / "config.json")
 
 
 def find_checkpoint(
@@ -166,121 +190,69 @@ def shipped_checkpoints() -> list[str]:
     return sorted(config.parent.name for config in SHIPPED.glob("*/config.json"))
 
 
-def find_published_base(found: ResolvedModel, config: dict[str, Any]) -> ResolvedModel | None:
-    """The base model that a checkpoint of the published layout adds to, not unpacked.
-
-    None where the weights beside config.json are all there is. A relative name is resolved
-    against the checkpoint's folder.
-
-    Raises:
-        ConfigError: no such model.
-        CheckpointError: an adapter that names none.
-    """
-    folder = found.folder
-    path, settings, key = folder / "config.json", config, "_name_or_path"
-    if (folder / "adapter_config.json").is_file():
-        path, key = folder / "adapter_config.json", "base_model_name_or_path"
-        settings = read_json(path)
-    elif has_weights(folder) or not (folder / "projector.bin").is_file():
-        return None
-    name = settings.get(key)
-    if not isinstance(name, str) or not name:
-        raise CheckpointError(
-            f"{path}: {key} is {name!r}, and the folder has no LLM of its own. Write there the "
-            f"base model's name, folder or hub id"
-        )
-    is_hub_id = looks_like_hub_id(name)
-    try:
-        return find_model(
-            str(_local(folder, name) or name),
-            revision=settings.get("revision") if is_hub_id else None,
-        )
-    except ConfigError as error:
-        raise ConfigError(
-            f"the base model of checkpoint {found.name!r} cannot be found: {error}. {key} in "
-            f"{path} names it: write there where it is on this machine"
-        ) from error
-
-
 def summarize_published(
-    found: ResolvedModel,
-    config: dict[str, Any],
-    files: TensorFiles | None,
-    base: ResolvedModel | None,
-) -> CheckpointSummary:
-    """Summarise a checkpoint of the published layout, on top of `base` where it has one.
+    model: ResolvedModel, config: dict[str, Any]
+) -> tuple[CheckpointSummary, ResolvedModel | None, TensorFiles | None]:
+    """Summarise a checkpoint of the published layout.
 
-    `files` are the weights beside config.json, None where `base` has them.
+    Returns:
+        The summary, the base model, not unpacked, and the weights beside config.json; one of the
+        last two is None.
     """
-    folder = found.folder
+    folder = model.folder
     path = folder / "config.json"
     model_type = config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in PUBLISHED_LLMS:
+    if str(model_type) not in PUBLISHED_LLMS:
         raise CheckpointError(
             f"{path}: model_type is {model_type!r}, expected {' or '.join(PUBLISHED_LLMS)}, or "
             f'"format": "perank". A plain LLM or embedder is no PE-Rank checkpoint: it lacks the '
             f"projector"
         )
-    embedding_size = setting(path, config, "embedding_size", int)
-    if embedding_size < 1:
-        raise CheckpointError(f"{path}: embedding_size is {embedding_size}, expected 1 or more")
-    encoder_name = setting(path, config, "encoder_name", str)
-    return CheckpointSummary(
-        name=found.name,
-        folder=folder,
-        revision=found.revision,
-        layout="published",
-        hash=content_hash(folder, salt=_content(base) if base else ""),
-        projector_type=setting(path, config, "projector_type", str),
-        embedding_size=embedding_size,
-        prompt=RELEASED_V1.name,
-        prompt_order="given",
-        query_token=False,
-        has_residual=False,
-        encoder=EncoderSpec(
-            name=encoder_name,
-            pooling=_one_of(path, "encoder_pooling", config.get("encoder_pooling"), POOLINGS),
-            embedding_size=embedding_size,
-            inside_checkpoint=files is not None
-            and any(key.startswith(ENCODER_PREFIX) for key in files.files),
-            folder=_local(folder, encoder_name),
-        ),
-        base_model=base.name if base else None,
-        base_revision=base.revision if base else None,
-    )
-
-
-def find_base(folder: Path, config: PerankConfig) -> ResolvedModel:
-    """The base model of a checkpoint of ours, not unpacked, of the revision it was made for.
-
-    Raises:
-        ConfigError: no such model.
-        CheckpointError: it is of another revision.
-    """
-    base = find_model(
-        str(_local(folder, config.base_model) or config.base_model),
-        revision=config.base_revision if looks_like_hub_id(config.base_model) else None,
-    )
-    if config.base_revision and base.revision and config.base_revision != base.revision:
-        raise CheckpointError(
-            f"{folder / 'config.json'}: made for {config.base_model} of revision "
-            f"{config.base_revision}, found revision {base.revision} at {base.folder}. Its "
-            f"projector fits only the former"
-        )
-    return base
+    keys = ("encoder_name", "encoder_pooling", "embedding_size", "projector_type")
+    own = _parsed(PublishedConfig, path, {key: config[key] for key in keys if key in config})
+    base = _published_base(model, config)
+    files = None if base else TensorFiles(folder)
+    inside = files is not None and any(key.startswith(ENCODER_PREFIX) for key in files.files)
+    name = base.name if base else None
+    return _summary(model, own, base, name, "published", inside), base, files
 
 
 def summarize_own(
-    found: ResolvedModel, config: PerankConfig, base: ResolvedModel
+    model: ResolvedModel, config: dict[str, Any]
+) -> tuple[CheckpointSummary, PerankConfig, ResolvedModel]:
+    """Summarise a checkpoint of our format.
+
+    Returns:
+        The summary, the settings in config.json, and the base model, not unpacked.
+    """
+    path = model.folder / "config.json"
+    version = config.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format_version is {version!r}, expected {FORMAT_VERSION}. "
+            f"A newer one needs a newer perank"
+        )
+    settings = {key: value for key, value in config.items() if not key.startswith("format")}
+    own = _parsed(PerankConfig, path, settings)
+    base = _own_base(model.folder, own)
+    return _summary(model, own, base, own.base_model, "perank"), own, base
+
+
+def _summary(
+    model: ResolvedModel,
+    config: RankerConfig,
+    base: ResolvedModel | None,
+    base_model: str | None,
+    layout: str,
+    has_encoder: bool = False,
 ) -> CheckpointSummary:
-    """Summarise a checkpoint of our format on top of the model that `find_base` gives."""
-    folder = found.folder
+    salt = (base.revision or content_hash(base.folder)) if base else ""
     return CheckpointSummary(
-        name=found.name,
-        folder=folder,
-        revision=found.revision,
-        layout="perank",
-        hash=content_hash(folder, salt=_content(base)),
+        name=model.name,
+        folder=model.folder,
+        revision=model.revision,
+        layout=layout,
+        hash=content_hash(model.folder, salt=salt),
         projector_type=config.projector_type,
         embedding_size=config.embedding_size,
         prompt=config.prompt,
@@ -291,68 +263,77 @@ def summarize_own(
             name=config.encoder,
             pooling=config.encoder_pooling,
             embedding_size=config.embedding_size,
-            inside_checkpoint=False,
-            folder=_local(folder, config.encoder),
+            inside_checkpoint=has_encoder,
+            folder=_local(model.folder, config.encoder),
             revision=config.encoder_revision,
         ),
-        base_model=config.base_model,
-        base_revision=base.revision,
+        base_model=base_model,
+        base_revision=base.revision if base else None,
     )
 
 
-def parse_config(path: Path, raw: dict[str, Any]) -> PerankConfig:
-    """The settings in `raw`, the config.json of our format at `path`, checked."""
-    version = raw.get("format_version")
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: format_version is {version!r}, expected {FORMAT_VERSION}. "
-            f"A newer one needs a newer perank"
-        )
-    settings = {key: value for key, value in raw.items() if key not in ("format", "format_version")}
-    fields = {field.name: field for field in dataclasses.fields(PerankConfig)}
-    required = {
-        key
-        for key, field in fields.items()
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    }
-    wrong = sorted(set(settings) - set(fields))
-    missing = sorted(required - set(settings))
-    if wrong or missing:
-        raise CheckpointError(
-            f"{path}: unknown settings {wrong}, missing settings {missing}; "
-            f"expected {sorted(fields)} (required: {sorted(required)})"
-        )
-    for key, kind in get_type_hints(PerankConfig).items():
-        if key in settings and kind in (str, int, bool):
-            setting(path, settings, key, kind)
-    config = PerankConfig(**settings)
-    _one_of(path, "encoder_pooling", config.encoder_pooling, POOLINGS)
-    _one_of(path, "prompt", config.prompt, TEMPLATES)
-    _one_of(path, "prompt_order", config.prompt_order, get_args(PromptOrder))
-    if config.score_residual and not config.residual:
-        raise CheckpointError(
-            f"{path}: score_residual is true, but residual, which it adds to, is false"
-        )
-    if config.prompt_order == "residual" and not config.residual:
-        raise CheckpointError(
-            f"{path}: prompt_order is 'residual', but residual, which it sorts by, is false"
-        )
-    if config.num_layers < 1 or config.embedding_size < 1:
-        raise CheckpointError(
-            f"{path}: num_layers and embedding_size must be 1 or more, found "
-            f"{config.num_layers} and {config.embedding_size}"
-        )
-    return config
+_Config = TypeVar("_Config", bound=RankerConfig)
 
 
-def _content(base: ResolvedModel) -> str:
-    return base.revision or content_hash(base.folder)
+def _parsed(kind: type[_Config], path: Path, settings: dict[str, Any]) -> _Config:
+    try:
+        return kind.parse(settings, f"{path}: its settings")
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
 
 
-def _one_of(path: Path, key: str, value: Any, known: Collection[str]) -> str:
-    if value not in known:
-        raise CheckpointError(f"{path}: {key} is {value!r}, expected one of {', '.join(known)}")
-    return str(value)
+def _published_base(model: ResolvedModel, config: dict[str, Any]) -> ResolvedModel | None:
+    """The base model that a checkpoint of the published layout adds to, not unpacked.
+
+    None where the weights beside config.json are all there is. A relative name is resolved
+    against the checkpoint's folder.
+
+    Raises:
+        ConfigError: no such model.
+        CheckpointError: an adapter that names none.
+    """
+    folder = model.folder
+    path, settings, key = folder / "config.json", config, "_name_or_path"
+    if (folder / "adapter_config.json").is_file():
+        path, key = folder / "adapter_config.json", "base_model_name_or_path"
+        settings = read_json(path)
+    elif weight_files(folder) or not (folder / "projector.bin").is_file():
+        return None
+    name = settings.get(key)
+    if not isinstance(name, str) or not name:
+        raise CheckpointError(
+            f"{path}: {key} is {name!r}, and the folder has no LLM of its own. Write there the "
+            f"base model's name, folder or hub id"
+        )
+    try:
+        return _find_base(folder, name, settings.get("revision"))
+    except ConfigError as error:
+        raise ConfigError(
+            f"the base model of checkpoint {model.name!r} cannot be found: {error}. {key} in "
+            f"{path} names it: write there where it is on this machine"
+        ) from error
+
+
+def _own_base(folder: Path, config: PerankConfig) -> ResolvedModel:
+    """The base model of a checkpoint of ours, not unpacked, of the revision it was made for.
+
+    Raises:
+        ConfigError: no such model.
+        CheckpointError: it is of another revision.
+    """
+    base = _find_base(folder, config.base_model, config.base_revision)
+    if config.base_revision and base.revision and config.base_revision != base.revision:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: made for {config.base_model} of revision "
+            f"{config.base_revision}, found revision {base.revision} at {base.folder}. Its "
+            f"projector fits only the former"
+        )
+    return base
+
+
+def _find_base(folder: Path, name: str, revision: str | None) -> ResolvedModel:
+    revision = revision if looks_like_hub_id(name) else None
+    return find_model(str(_local(folder, name) or name), revision=revision)
 
 
 def _local(folder: Path, name: str) -> Path | None:

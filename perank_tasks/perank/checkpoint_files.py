@@ -9,6 +9,7 @@ safetensors.
 import json
 import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,10 @@ from perank_tasks.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model.bin")
+"""Where a model's tensors are: in one file, in shards, or in a pickle."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -54,35 +59,31 @@ def setting(path: Path, config: dict[str, Any], key: str, kind: type) -> Any:
 class TensorFiles:
     """The tensors of a folder, by name, whichever files they lie in; read when asked for.
 
+    Args:
+        names: of the files; the first that is there counts.
+
     Raises:
-        CheckpointError: no weights, a shard that is missing, or a file that cannot be read.
+        CheckpointError: no weights, or a file that cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, names: Sequence[str] = WEIGHTS) -> None:
         self.folder = folder
         self.files: dict[str, Path] = {}
         self._loaded: dict[Path, dict[str, Tensor]] = {}
-        index = folder / "model.safetensors.index.json"
-        if index.is_file():
-            weight_map = setting(index, read_json(index), "weight_map", dict)
-            for name, shard in weight_map.items():
-                if not isinstance(shard, str):
-                    raise CheckpointError(
-                        f"{index}: weight_map puts {name!r} into {shard!r}, expected a file's "
-                        f"name. Fetch the checkpoint anew"
-                    )
-            for shard in sorted(set(weight_map.values())):
-                self._add_safetensors(folder / shard)
-        elif (folder / "model.safetensors").is_file():
-            self._add_safetensors(folder / "model.safetensors")
-        elif (folder / "pytorch_model.bin").is_file():
-            path = folder / "pytorch_model.bin"
-            self.put(path, read_pickle(path))
-        else:
+        self.paths = weight_files(folder, names)
+        if not self.paths:
             raise CheckpointError(
-                f"{folder} has no weights: expected model.safetensors, "
-                f"model.safetensors.index.json with its shards, or pytorch_model.bin"
+                f"{folder} has no weights: expected {' or '.join(names)}. Fetch the checkpoint anew"
             )
+        for path in self.paths:
+            if path.suffix == ".bin":
+                self.put(path, read_pickle(path))
+                continue
+            try:
+                with safe_open(path, framework="numpy") as file:
+                    self.files.update(dict.fromkeys(file.keys(), path))
+            except (SafetensorError, OSError) as error:
+                raise unreadable(path, error) from error
 
     def put(self, path: Path, tensors: "dict[str, Tensor]") -> None:
         """Let `tensors`, which were read from `path`, replace those of the same names."""
@@ -117,38 +118,13 @@ class TensorFiles:
             )
         return tensor
 
-    def _add_safetensors(self, path: Path) -> None:
-        if not path.is_file():
-            raise CheckpointError(
-                f"{path} is missing, though the index beside it names it. Fetch the checkpoint anew"
-            )
-        try:
-            with safe_open(path, framework="numpy") as file:
-                self.files.update(dict.fromkeys(file.keys(), path))
-        except (SafetensorError, OSError) as error:
-            raise unreadable(path, error) from error
 
-
-def has_weights(folder: Path) -> bool:
-    """Whether `TensorFiles` would find weights in the folder."""
-    names = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin")
-    return any((folder / name).is_file() for name in names)
-
-
-def read_tensors(path: Path) -> "dict[str, Tensor]":
-    """All tensors in a safetensors file or a pickle, by name.
-
-    Raises:
-        CheckpointError: it cannot be read, or would run code.
-    """
-    if path.suffix != ".safetensors":
-        return read_pickle(path)
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise unreadable(path, error) from error
+def weight_files(folder: Path, names: Sequence[str] = WEIGHTS) -> list[Path]:
+    """The files in a folder that have the first of these names that any has."""
+    for name in names:
+        if paths := sorted(folder.glob(name)):
+            return paths
+    return []
 
 
 def read_pickle(path: Path) -> "dict[str, Tensor]":

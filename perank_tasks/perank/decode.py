@@ -12,7 +12,7 @@ All windows of a batch go in lockstep over one key/value cache, one row each.
 import re
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -86,9 +86,6 @@ class Counters:
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
     rank_seconds: float = 0.0
-
-    def as_dict(self) -> dict[str, int | float]:
-        return asdict(self)
 
 
 class Batch:

@@ -5,12 +5,8 @@ for the encoder inside a PE-Rank checkpoint. `identify` says what it is without 
 keys; `load` makes it ready to encode.
 """
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from perank_tasks.errors import ConfigError
 from perank_tasks.models.embedders import (
@@ -23,17 +19,26 @@ from perank_tasks.models.variants import ModelVariant, repository_code
 from perank_tasks.perank.checkpoint_config import CheckpointSummary, summarize_checkpoint
 from perank_tasks.settings import Settings
 
-if TYPE_CHECKING:
-    from perank_tasks.perank import PERank
-
 __all__ = ["CHECKPOINT_PREFIX", "Embedder", "check_code", "identify", "load"]
 
 CHECKPOINT_PREFIX = "checkpoint:"
 
 
+@cache
 def identify(name: str, settings: Settings) -> dict[str, str | int]:
     """Everything about an embedder that changes its vectors: part of the artifact's key."""
-    return dict(_identity(name, settings.cache))
+    # Cached for the process: it reads every byte of the model's files.
+    # A sentence-transformers model's pooling and maximum length are in its folder, so in its hash.
+    if ModelVariant.parse(name):
+        # Its own files name the versions of the libraries that cut it; its vectors follow from
+        # the model and the cut.
+        return {"name": name, "content": str(find_model(name).revision)[:16]}
+    content = content_hash(_config_folder(name, settings.cache))
+    if not name.startswith(CHECKPOINT_PREFIX):
+        return {"name": name, "content": content}
+    summary = _checkpoint(name, settings.cache)
+    pooling = summary.encoder.pooling
+    return {"name": name, "content": summary.hash, "encoder": content, "pooling": pooling}
 
 
 def load(name: str, settings: Settings, *, trust_remote_code: bool = False) -> Embedder:
@@ -55,12 +60,11 @@ def load(name: str, settings: Settings, *, trust_remote_code: bool = False) -> E
         return SentenceTransformerEmbedder(model, trust_remote_code=trust_remote_code)
     from perank_tasks.perank import PERank
 
-    ranker = PERank.from_pretrained(
+    return PERank.from_pretrained(
         name.removeprefix(CHECKPOINT_PREFIX),
         cache=settings.cache,
         trust_remote_code=trust_remote_code,
-    )
-    return _CheckpointEncoder(ranker)
+    ).own_encoder
 
 
 def check_code(name: str, settings: Settings, *, trust_remote_code: bool) -> None:
@@ -79,42 +83,11 @@ def check_code(name: str, settings: Settings, *, trust_remote_code: bool) -> Non
         )
 
 
-class _CheckpointEncoder:
-    """The encoder inside a PE-Rank checkpoint."""
-
-    def __init__(self, ranker: "PERank"):
-        self.ranker = ranker
-        self.dimension = ranker.embedding_size
-        self.device = str(ranker.device)
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        return self.ranker.encode(texts)
-
-
-@cache
-def _identity(name: str, cache_folder: Path) -> tuple[tuple[str, str | int], ...]:
-    # Cached for the process: it reads every byte of the model's files.
-    # A sentence-transformers model's pooling and maximum length are in its folder, so in its hash.
-    if ModelVariant.parse(name):
-        # Its own files name the versions of the libraries that cut it; its vectors follow from
-        # the model and the cut.
-        return (("name", name), ("content", str(find_model(name).revision)[:16]))
-    content = content_hash(_config_folder(name, cache_folder))
-    if not name.startswith(CHECKPOINT_PREFIX):
-        return (("name", name), ("content", content))
-    summary = _checkpoint(name, cache_folder)
-    return (
-        ("name", name),
-        ("content", summary.hash),
-        ("encoder", content),
-        ("pooling", summary.encoder.pooling),
-    )
-
-
 def _checkpoint(name: str, cache_folder: Path) -> CheckpointSummary:
     return summarize_checkpoint(name.removeprefix(CHECKPOINT_PREFIX), cache=cache_folder)
 
 
+@cache
 def _config_folder(name: str, cache_folder: Path) -> Path:
     """Where an embedder's configuration and tokenizer lie; a checkpoint's may hold the weights."""
     if not name.startswith(CHECKPOINT_PREFIX):

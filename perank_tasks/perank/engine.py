@@ -11,7 +11,6 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,27 +139,19 @@ class PERank:
 
     def description(self, options: RankingOptions | None = None) -> dict[str, Any]:
         """What ranks with these options, for provenance: JSON-ready, the same for the same
-        checkpoint and machine."""
+        checkpoint and machine. What else its config.json says goes by `checkpoint_hash`."""
         checkpoint = self._checkpoint
         return {
             "checkpoint": checkpoint.name,
             "checkpoint_hash": checkpoint.hash,
-            "layout": checkpoint.layout,
-            "llm": checkpoint.llm.model_type,
             "base_model": checkpoint.base_model,
             "base_revision": checkpoint.base_revision,
             "num_layers": checkpoint.llm.num_hidden_layers,
-            "hidden_size": checkpoint.llm.hidden_size,
             "encoder": checkpoint.encoder.name,
-            "encoder_pooling": checkpoint.encoder.pooling,
-            "encoder_inside_checkpoint": checkpoint.encoder.inside_checkpoint,
             "encoder_revision": checkpoint.encoder.revision,
-            "embedding_size": checkpoint.embedding_size,
-            "projector_type": checkpoint.projector_type,
             "prompt": checkpoint.prompt,
             "prompt_hash": self.prompts(options or RankingOptions()).hash,
             "prompt_order": checkpoint.prompt_order,
-            "query_token": checkpoint.query_token,
             "residual": list(checkpoint.residual) if checkpoint.residual else None,
             "score_residual": checkpoint.score_residual,
             "device": str(self.model.device),
@@ -186,10 +177,11 @@ class PERank:
             ConfigError: it cannot be found, or `max_length` is more than it can read.
         """
         with self._lock:  # its tokenizer is not for two at once
-            return self._own_encoder.encode(texts, max_length=max_length, batch_size=batch_size)
+            return self.own_encoder.encode(texts, max_length=max_length, batch_size=batch_size)
 
     @functools.cached_property
-    def _own_encoder(self) -> Encoder:
+    def own_encoder(self) -> Encoder:
+        """The embedder that made the vectors it reads; errors as `encode`."""
         return Encoder(
             self._checkpoint.encoder,
             self._checkpoint.encoder_weights,
@@ -242,7 +234,7 @@ class PERank:
         """
         options = options or RankingOptions()
         if top_k is not None:
-            options = replace(options, top_k=top_k)
+            options = type(options)(**dict(options) | {"top_k": top_k})
         if passages is None and embeddings is None:
             raise ConfigError("rerank takes passages, embeddings or both: give at least one")
         if passages is None and options.passages != "embeddings":

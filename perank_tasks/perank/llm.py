@@ -7,41 +7,17 @@ own place in the cache, so that a prefix that is already there is not computed a
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaModel,
-    MistralConfig,
-    MistralForCausalLM,
-    MistralModel,
-    PretrainedConfig,
-    PreTrainedModel,
-)
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
-from transformers.models.mistral.modeling_mistral import MistralRotaryEmbedding
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from perank_tasks.models.products import Matrix
 
-
-class Family(NamedTuple):
-    """What transformers has of a family of LLMs."""
-
-    config: type[PretrainedConfig]
-    body: type[PreTrainedModel]
-    causal_lm: type[PreTrainedModel]
-    rotary: Any
-
-
-FAMILIES = {
-    "llama": Family(LlamaConfig, LlamaModel, LlamaForCausalLM, LlamaRotaryEmbedding),
-    "mistral": Family(MistralConfig, MistralModel, MistralForCausalLM, MistralRotaryEmbedding),
-}
-"""By `model_type`."""
+FAMILIES = ("llama", "mistral")
+"""What `model_type` may be."""
 
 ACTIVATIONS = ("silu", "gelu")
 """What `hidden_act` may be."""
@@ -53,7 +29,7 @@ _CPU_MLP_TOKENS = 1024
 def meta_body(llm: PretrainedConfig) -> PreTrainedModel:
     """The LLM body without memory behind its tensors: names and shapes only."""
     with torch.device("meta"):
-        return FAMILIES[llm.model_type].body(llm)
+        return AutoModel.from_config(llm)
 
 
 class Cache:
@@ -153,10 +129,6 @@ class Llm:
         )
         self.epsilon: float = config.rms_norm_eps
         self.activation: str = config.hidden_act
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(
-                f"hidden_act is {self.activation!r}, expected {' or '.join(ACTIVATIONS)}"
-            )
         # Beyond a sliding attention window, a token no longer sees the first ones.
         self.max_positions: int = min(
             config.max_position_embeddings,
@@ -168,9 +140,8 @@ class Llm:
         self.norm = weights.need("norm.weight")
         last = config.num_hidden_layers - 1
         self.layers = [self._layer(weights, i, is_last=i == last) for i in range(last + 1)]
-        if tensors:
-            raise ValueError(f"tensors that this LLM has no place for: {', '.join(tensors)}")
-        self.rotary = FAMILIES[config.model_type].rotary(config=config).to(device)
+        rotary: Any = type(meta_body(config).rotary_emb)
+        self.rotary = rotary(config=config).to(device)
         self._cos = self._sin = torch.empty(0, device=device)
 
     def _layer(self, weights: "_Weights", index: int, *, is_last: bool) -> _Layer:

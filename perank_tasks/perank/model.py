@@ -108,8 +108,7 @@ class RankingModel:
         """
         if self.residual is None:
             return None
-        if projected_query is None:
-            raise ValueError("a model with residual needs the projected query")
+        assert projected_query is not None
         bias = self.residual[1] * _dot(projected, projected_query)
         if self.score_residual is None or scores is None:
             return bias

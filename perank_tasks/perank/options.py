@@ -1,9 +1,10 @@
-"""How a list is ranked: the options of an arm that belong to the method, checked."""
+"""How lists are ranked: the options of an arm that belong to the method, checked."""
 
-import operator
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, Self
 
+from pydantic import Field, ValidationError, model_validator
+
+from perank_tasks.config import Options, choices
 from perank_tasks.errors import ConfigError
 
 Decoding = Literal["constrained", "first-step", "free", "residual"]
@@ -29,79 +30,68 @@ ORDER_HELP = {
 }
 
 
-@dataclass(frozen=True)
-class RankingOptions:
-    """Window, decoding and form of a ranking.
-
-    Attributes:
-        window: passages ranked together, at least 2.
-        step: places the window moves, 1 to `window`.
-        decoding: see `DECODING_HELP`.
-        top_k: only the first so many places have to be exact: constrained decoding then stops a
-            window as soon as no place of these depends on the rest. None: all places.
-        passages: what the prompt holds of a passage, see `PASSAGES_HELP`.
-        passes: how often the window goes over the whole list.
-        initial_order: the order that ranking starts from, see `ORDER_HELP`.
-        seed: of the random initial order.
+class RankingOptions(Options):
+    """Window, decoding and form of a ranking; `RankingOptions()` is the paper's.
 
     Raises:
         ConfigError: an option out of range, or two that exclude each other.
     """
 
-    window: int = 20
-    step: int = 10
-    decoding: Decoding = "constrained"
-    top_k: int | None = None
-    passages: PassageForm = "embeddings"
-    passes: int = 1
-    initial_order: InitialOrder = "given"
-    seed: int = 0
+    window: int = Field(20, ge=2, description="Passages the LLM ranks at once.")
+    step: int = Field(10, ge=1, description="How far the window moves; at most the window.")
+    decoding: Decoding = Field(
+        "constrained", description="How a window's order is put out: " + choices(DECODING_HELP)
+    )
+    top_k: int | None = Field(
+        None,
+        ge=1,
+        description="Only so many first places need to be exact: constrained decoding then stops "
+        "a window early (10 is about twice as fast to decode). Empty: all.",
+    )
+    passages: PassageForm = Field(
+        "embeddings", description="What is read of a passage: " + choices(PASSAGES_HELP)
+    )
+    passes: int = Field(
+        1, ge=1, le=10, description="How often the window goes over the whole list."
+    )
+    initial_order: InitialOrder = Field(
+        "given", description="The order that ranking starts from: " + choices(ORDER_HELP)
+    )
+    order_seed: int = Field(0, ge=0, description="Seed of a random initial order.")
 
-    def __post_init__(self) -> None:
-        for name in ("window", "step", "top_k", "passes", "seed"):
-            value = getattr(self, name)
-            if value is None and name == "top_k":
-                continue
-            try:
-                # numpy's integers become Python's: counters and results are to be JSON.
-                object.__setattr__(self, name, operator.index(value))
-            except TypeError as error:
-                raise ConfigError(f"{name} is {value!r}, expected a whole number") from error
-        if self.window < 2:
-            raise ConfigError(
-                f"window must be 2 or more passages, found {self.window}; the paper uses 20"
-            )
-        if not 1 <= self.step <= self.window:
-            raise ConfigError(
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(self.explain(error)) from None
+
+    @model_validator(mode="after")
+    def _step_skips_no_passages(self) -> Self:
+        if self.step > self.window:
+            raise ValueError(
                 f"step must be from 1 to the window's {self.window}, found {self.step}: a longer "
-                f"step would skip passages. The paper uses 10 with a window of 20"
+                "step would skip passages. The paper uses 10 with a window of 20"
             )
-        for name, value, known in (
-            ("decoding", self.decoding, get_args(Decoding)),
-            ("passages", self.passages, get_args(PassageForm)),
-            ("initial_order", self.initial_order, get_args(InitialOrder)),
-        ):
-            if value not in known:
-                raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(known)}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(f"top_k must be 1 or more, or None for all, found {self.top_k}")
+        return self
+
+    @model_validator(mode="after")
+    def _decoding_fits(self) -> Self:
         if self.top_k is not None and self.decoding != "constrained":
-            raise ConfigError(
+            raise ValueError(
                 f"top_k stops constrained decoding early; {self.decoding} decoding has nothing to "
-                f"stop: leave top_k out"
+                "stop: leave top_k out"
             )
-        if self.passes < 1:
-            raise ConfigError(f"passes must be 1 or more, found {self.passes}")
         if self.passages != "embeddings" and self.decoding == "residual":
-            raise ConfigError(
+            raise ValueError(
                 f"decoding 'residual' has no LLM to read texts, and passages is {self.passages!r}: "
-                f"use passages 'embeddings'"
+                "use passages 'embeddings'"
             )
         if self.passages == "text" and self.decoding != "free":
-            raise ConfigError(
+            raise ValueError(
                 f"passages 'text' puts no embedding into the prompt, so {self.decoding} decoding "
-                f"has none to put out: use decoding 'free', or passages 'both'"
+                "has none to put out: use decoding 'free', or passages 'both'"
             )
+        return self
 
     @property
     def reads_a_prompt(self) -> bool:

@@ -23,35 +23,16 @@ if TYPE_CHECKING:
 
 PASSAGE_TOKEN = "<PLACEHOLDER>"
 QUERY_TOKEN = "<QUERY>"
+SLOT_TOKENS = (PASSAGE_TOKEN, QUERY_TOKEN, "<RANK>")
+"""The reference's third one stands for a passage in an answer."""
 
 MAX_QUERY_TOKENS = 256
 MAX_PASSAGE_TOKENS = 256
 
-# Markers of common chat templates. They are broken whether or not this tokenizer has them as
-# tokens of their own: Mistral's [INST] is plain text to its tokenizer, and structure to it.
-CHAT_MARKERS = (
-    "[INST]",
-    "[/INST]",
-    "<<SYS>>",
-    "<</SYS>>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<|begin_of_text|>",
-    "<|end_of_text|>",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
-    "<|eot_id|>",
-    "<|system|>",
-    "<|user|>",
-    "<|assistant|>",
-    "<|end|>",
-    "<s>",
-    "</s>",
-    "<RANK>",
-    PASSAGE_TOKEN,
-    QUERY_TOKEN,
-)
+CHAT_MARKERS = r"\[/?INST\]|<</?SYS>>|</?s>|<\|\w+\|>"
+"""Markers of chat templates: Llama 2's and Mistral's, and what others write as <|…|>. They are
+broken whether or not this tokenizer has them as tokens of their own: Mistral's [INST] is plain text
+to its tokenizer, and structure to it."""
 
 # What transformers 4.37, which the reference pins, used for a Llama or Mistral tokenizer saved
 # without a template of its own; transformers 5 has no default.
@@ -335,18 +316,18 @@ class PromptBuilder:
 
 
 def _marker_pattern(tokens: list[str]) -> re.Pattern[str]:
-    """Matches chat markers and `tokens`; white space and single characters, which a space
+    """Matches chat markers, slots and `tokens`; white space and single characters, which a space
     cannot break and which carry no structure, are left alone."""
-    markers = {marker for marker in [*CHAT_MARKERS, *tokens] if len(marker.strip()) > 1}
+    markers = {marker for marker in (*SLOT_TOKENS, *tokens) if len(marker.strip()) > 1}
     longest_first = sorted(markers, key=lambda marker: (-len(marker), marker))
-    return re.compile("|".join(re.escape(marker) for marker in longest_first))
+    return re.compile("|".join([*map(re.escape, longest_first), CHAT_MARKERS]))
 
 
 def _defuse(text: str, pattern: re.Pattern[str]) -> tuple[str, int]:
     """Put a space after the first character of every marker; the text and how many there were."""
     total = 0
     while True:
-        text, found = pattern.subn(lambda match: f"{match[0][0]} {match[0][1:]}", text)
-        if not found:
+        text, broken = pattern.subn(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+        if not broken:
             return text, total
-        total += found
+        total += broken

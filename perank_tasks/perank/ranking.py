@@ -183,28 +183,22 @@ class Ranking:
             given = candidates.embeddings
         except (IndexError, TypeError) as error:
             raise QualityError(f"the list has rows that its embeddings lack: {error}") from error
-        embeddings = _numbers("embeddings have", given, (n, size))
-        bad = ~np.isfinite(embeddings).all(axis=1)
-        if bad.any():
-            first = candidates.passage_ids[int(bad.argmax())]
-            raise QualityError(
-                f"embeddings of {int(bad.sum())} passages are not finite, first {first!r}"
-            )
+        embeddings = _numbers("embeddings", given, (n, size), candidates.passage_ids)
         self._projected = _project(model, embeddings)
         if model.score_residual is not None:
             scores = np.zeros(n) if candidates.scores is None else candidates.scores
             # Whole numbers will do.
-            scores = _numbers("first-stage scores have", scores, (n,), kinds="fiu")
-            if not np.isfinite(scores).all():
-                raise QualityError("first-stage scores are not finite")
+            scores = _numbers(
+                "first-stage scores", scores, (n,), candidates.passage_ids, kinds="fiu"
+            )
             self._scores = torch.from_numpy(scores.astype(np.float32)).to(model.device)
         if not self.method.needs_query_embedding:
             return
         if candidates.query_embedding is None:
             raise QualityError("the query's embedding is missing, and this checkpoint needs it")
-        asked = _numbers("the query's embedding has", candidates.query_embedding, (size,))
-        if not np.isfinite(asked).all():
-            raise QualityError("the query's embedding is not finite")
+        asked = _numbers(
+            "values of the query's embedding", candidates.query_embedding, (size,), range(size)
+        )
         self._query_embedding = _project(model, asked[None])[0]
         if self.method.sorts_by_residual:
             self._residual = self._residual_logits()
@@ -245,16 +239,26 @@ def check_texts(what: str, texts: Sequence[Any]) -> None:
             raise QualityError(f"{which} is of type {type(text).__name__}, expected text")
 
 
-def _numbers(whose: str, given: Any, shape: tuple[int, ...], *, kinds: str = "f") -> np.ndarray:
-    """The array of what was given, of this shape and a dtype of these kinds."""
+def _numbers(
+    what: str, given: Any, shape: tuple[int, ...], names: Sequence[Any], *, kinds: str = "f"
+) -> np.ndarray:
+    """The array of what was given, of this shape and a dtype of these kinds; `names` of its rows.
+
+    Raises:
+        QualityError: it is no such array, or not finite.
+    """
     try:
         array = np.asarray(given)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged, or a tensor elsewhere
-        raise QualityError(f"{whose} values that make no array: {error}") from error
+        raise QualityError(f"{what} make no array: {error}") from error
     if array.shape != shape:
-        raise QualityError(f"{whose} shape {array.shape}, expected {shape}")
+        raise QualityError(f"{what} have shape {array.shape}, expected {shape}")
     if array.dtype.kind not in kinds:
-        raise QualityError(f"{whose} values of type {array.dtype}, expected floats")
+        raise QualityError(f"{what} are of type {array.dtype}, expected floats")
+    bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+    if bad.any():
+        first = names[int(bad.argmax())]
+        raise QualityError(f"{int(bad.sum())} {what} are not finite, {first!r} the first")
     return array
 
 

@@ -55,7 +55,7 @@ def initial_order(candidates: CandidateList, options: RankingOptions) -> list[in
     if options.initial_order == "inverted":
         order.reverse()
     elif options.initial_order == "random":
-        drawn = hashlib.sha256(f"{options.seed} {candidates.query_id}".encode()).digest()
+        drawn = hashlib.sha256(f"{options.order_seed} {candidates.query_id}".encode()).digest()
         random.Random(drawn).shuffle(order)
     elif options.initial_order == "oracle" and candidates.grades is not None:
         order.sort(key=[-grade for grade in candidates.grades].__getitem__)

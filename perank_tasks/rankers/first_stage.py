@@ -2,16 +2,12 @@
 
 import numpy as np
 
-from perank_tasks.rankers.interface import Description, Models, RankerOptions, ScoreRanker
+from perank_tasks.rankers.interface import Models, RankerOptions, ScoreRanker
 from perank_tasks.support.lists import CandidateList
 
 
 class FirstStageOptions(RankerOptions):
     """Nothing to set."""
-
-    def describe(self, models: Models) -> Description:
-        """It reads the list alone."""
-        return Description()
 
     def load(self, models: Models) -> ScoreRanker:
         """As `RankerOptions.load`."""

@@ -57,16 +57,14 @@ class Description:
 class Ranker(Protocol):
     """Something that ranks lists."""
 
-    @property
-    def device(self) -> str:
-        """Where it ranks, as torch names it."""
-
-    @property
-    def embedding_size(self) -> int | None:
-        """The width of vectors that it can read; None: any."""
+    device: str
+    """Where it ranks, as torch names it."""
 
     def rank(self, lists: Iterable[CandidateList]) -> Iterator[RankedList]:
-        """One ranked list for each that is given, in order; read as results are asked for."""
+        """One ranked list for each that is given, in order; read as results are asked for.
+
+        A list with a `problem` is left unranked for that reason.
+        """
         ...
 
     def description(self) -> dict[str, Any]:
@@ -81,13 +79,14 @@ class Ranker(Protocol):
 class RankerOptions(Options):
     """What an arm may set of its ranker."""
 
-    @abstractmethod
     def describe(self, models: Models) -> Description:
-        """What these options mean on this machine; nothing is loaded.
+        """What these options mean on this machine; nothing is loaded. By default: the list alone
+        is read, and there is no model.
 
         Raises:
             ConfigError, CheckpointError: there is no such model.
         """
+        return Description()
 
     @abstractmethod
     def load(self, models: Models) -> Ranker:
@@ -128,7 +127,7 @@ class EmbedderOptions(EmbeddingOptions):
 
     embedder: str = Field(
         DEFAULT_EMBEDDER,
-        description="Whose vectors are compared: an embedded name, a folder or a hub id.",
+        description="Whose vectors are read: an embedded name, a folder or a hub id.",
     )
 
 
@@ -137,7 +136,6 @@ class ScoreRanker:
     first stage's order."""
 
     device: str = "cpu"
-    embedding_size: int | None = None
 
     def __init__(self, score: Callable[[CandidateList], np.ndarray]):
         """Args: score: a list's n scores."""
@@ -145,7 +143,11 @@ class ScoreRanker:
 
     def rank(self, lists: Iterable[CandidateList]) -> Iterator[RankedList]:
         """As `Ranker.rank`; a list with scores that are not finite is left unranked."""
-        return (by_score(candidates, self.score(candidates)) for candidates in lists)
+        for candidates in lists:
+            if candidates.problem:
+                yield unranked(candidates, candidates.problem)
+            else:
+                yield by_score(candidates, self.score(candidates))
 
     def description(self) -> dict[str, Any]:
         """No model."""

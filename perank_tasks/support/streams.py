@@ -25,6 +25,11 @@ ROWS_A_LOOKUP = 1 << 17
 """Values looked up at once: what is looked for is hashed once for so many."""
 
 
+def share(rows: int, shards: int, shard: int) -> tuple[int, int]:
+    """The numbers of a shard's first row and of the one after its last: a contiguous share."""
+    return rows * shard // shards, rows * (shard + 1) // shards
+
+
 def rows_between(
     dataset: ds.Dataset, columns: Sequence[str], first: int, last: int
 ) -> Iterator[pa.RecordBatch]:

@@ -10,10 +10,10 @@ import numpy as np
 
 from perank_tasks.errors import CollectionError, QualityError
 from perank_tasks.night.pipeline import run_night
-from perank_tasks.night.rerank import Join, rank_all
+from perank_tasks.night.rerank import Join
 from perank_tasks.night.retrieve import read_candidates
 from perank_tasks.night.site import Site
-from perank_tasks.night.snapshot import read_queries
+from perank_tasks.night.snapshot import read_qrels, read_queries
 from perank_tasks.perank import PERank, RankingOptions
 from perank_tasks.regression.measures import evaluate_run
 from perank_tasks.support.progress import progress
@@ -42,9 +42,7 @@ class JudgedCollection:
         self.name = night.collection_name
         self.options = RankingOptions(window=training.options.window, step=training.options.step)
         self._relevance_level: int = snapshot.manifest.config["relevance_level"]
-        self.qrels: dict[str, dict[str, int]] = {}
-        for row in snapshot.read("qrels").to_pylist():
-            self.qrels.setdefault(row["query_id"], {})[row["passage_id"]] = row["relevance"]
+        self.qrels = read_qrels(snapshot)
         self.queries = [q for q in read_queries(night, snapshot) if q[0] in self.qrels]
         if not self.queries:
             raise CollectionError(
@@ -64,7 +62,7 @@ class JudgedCollection:
         lists = self._join.lists(self.queries, read_candidates(self._join.candidates))
         run: dict[str, dict[str, float]] = {}
         with progress(f"measuring on {self.name}", len(self.queries), "queries") as advance:
-            for ranked in rank_all(lambda able: ranker.rerank_many(able, self.options), lists):
+            for ranked in ranker.rerank_many(lists, self.options):
                 if ranked.unranked_reason:
                     raise QualityError(
                         f"query {ranked.query_id} of {self.name} cannot be ranked: "

@@ -165,7 +165,7 @@ def test_a_second_run_computes_nothing_whatever_its_date_and_file(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a cell was ranked again")
 
-    monkeypatch.setattr(rerank, "rank_all", refuse)
+    monkeypatch.setattr(rerank.Join, "of", refuse)
     assert run_experiment(plan, site)[0] == reference
     # On another day, from a file of another name with other cells around it.
     other = values(tmp_path, name="others", axes={"order": list(reversed(ORDERS))})

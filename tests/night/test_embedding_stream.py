@@ -113,7 +113,7 @@ def test_a_part_that_failed_half_way_is_not_there(
         if next(calls) == 2:
             raise MemoryError
 
-    monkeypatch.setattr(embed, "_check", failing)
+    monkeypatch.setattr(embed, "check_unit_vectors", failing)
     with pytest.raises(MemoryError):
         embed.embed_shard(night, site, snapshot, work)
     assert not list(store().root.glob("embeddings/*/*/*"))

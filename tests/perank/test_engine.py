@@ -201,11 +201,10 @@ def test_the_same_requests_give_the_same_results(engine: PERank) -> None:
         {"passages": "tokens"},
         {"passes": 0},
         {"initial_order": "best"},
-        {"window": 20.0},
-        {"step": "10"},
+        {"step": "ten"},
         {"top_k": 1.5},
         {"passes": 1.5},
-        {"seed": None},
+        {"order_seed": None},
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:

@@ -261,10 +261,10 @@ def compare(
     engine = PERank.from_pretrained(folder, cache=folder.parent, device="cpu")
     twin = Twin(folder)
     window, step, k = lists.window, lists.step, lists.top_k
-    options = RankingOptions(window, step)
+    options = RankingOptions(window=window, step=step)
     together = engine_orders(engine, requests, options, batch_queries=lists.batch_queries)
     alone = engine_orders(engine, requests, options, batch_queries=1)
-    early = engine_orders(engine, requests, replace(options, top_k=k))
+    early = engine_orders(engine, requests, options.model_copy(update={"top_k": k}))
     for i, request in enumerate(requests):
         expected = twin.rank(
             request.query,
@@ -353,7 +353,7 @@ def test_first_stage_scores_move_passages_and_may_be_left_out(tmp_path: Path) ->
     reasons = [result.unranked_reason for result in engine.rerank_many(wrong)]
     assert reasons == [
         "first-stage scores have shape (11,), expected (12,)",
-        "first-stage scores are not finite",
+        f"12 first-stage scores are not finite, {plain.passage_ids[0]!r} the first",
     ]
 
 
@@ -373,7 +373,9 @@ def test_duplicates_tie_and_go_to_the_earlier_candidate(tmp_path: Path, own: boo
     )
     equal = replace(tripled, vectors=np.repeat(distinct[:1], 3 * n, axis=0))
     for window, step in [(3 * n, 10), (20, 10), (7, 3)]:
-        order, unchanged = engine_orders(engine, [tripled, equal], RankingOptions(window, step))
+        order, unchanged = engine_orders(
+            engine, [tripled, equal], RankingOptions(window=window, step=step)
+        )
         for passage in range(n):
             copies = [position for position in order if position % n == passage]
             assert copies == sorted(copies)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perank_tasks.night.rerank import rank_all
 from perank_tasks.rankers import RANKERS
 from perank_tasks.rankers.interface import Models, Ranker, ScoreRanker
 from perank_tasks.support.lists import CandidateList, RankedList
@@ -115,11 +114,10 @@ def test_perank_is_the_engine_with_the_arms_options(models: Models, checkpoint: 
     given = [candidates(number, 30) for number in range(3)]
     options = {"checkpoint": checkpoint, "window": 12, "step": 5, "passes": 2}
     perank: Any = ranker("perank", models, **options)
-    expected = [result.order for result in perank.engine.rerank_many(given, perank.options.ranking)]
+    expected = [result.order for result in perank.engine.rerank_many(given, perank.options)]
     assert [result.order for result in perank.rank(given)] == expected
     plain = ranker("perank", models, checkpoint=checkpoint)
     assert [result.order for result in plain.rank(given)] != expected
-    assert perank.embedding_size == EMBEDDING_SIZE
     assert perank.description()["checkpoint"] == checkpoint
     assert perank.work()["forward_passes"] > 0
     assert perank.work()["flops"] > 0
@@ -199,20 +197,14 @@ def test_what_an_arm_reads_is_described(models: Models, checkpoint: str) -> None
     assert set(constrained.identity) == {"checkpoint_hash", "prompt"}
 
 
-def test_lists_with_a_problem_keep_their_place_and_no_ranker_sees_them(models: Models) -> None:
+@pytest.mark.parametrize("name", ["first-stage", "cosine", "perank"])
+def test_lists_with_a_problem_keep_their_place(models: Models, checkpoint: str, name: str) -> None:
+    options = {"checkpoint": checkpoint} if name == "perank" else {}
     lists = [candidates(number, 4) for number in range(6)]
     lists = [
-        replace(given, problem="no text") if number in (0, 2, 3, 5) else given
+        replace(given, problem="no text", vectors=None) if number in (0, 2, 3, 5) else given
         for number, given in enumerate(lists)
     ]
-    seen: list[str] = []
-
-    def rank(able: Iterator[CandidateList]) -> Iterator[RankedList]:
-        pulled = list(able)  # as an engine does that ranks many at once
-        seen.extend(given.query_id for given in pulled)
-        return ranker("cosine", models).rank(pulled)
-
-    results = list(rank_all(rank, iter(lists)))
-    assert seen == ["q1", "q4"]
+    results = list(ranker(name, models, **options).rank(iter(lists)))
     assert [result.query_id for result in results] == [given.query_id for given in lists]
     assert [result.unranked_reason for result in results] == [given.problem for given in lists]

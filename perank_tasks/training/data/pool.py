@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, artifact_key
 from perank_tasks.errors import ArtifactError, TrainingDataError
+from perank_tasks.night.embed import to_matrix
 from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.site import Site
 from perank_tasks.schemas import TRAINING_PASSAGES, TRAINING_SOURCES, rows_to_table
@@ -32,7 +33,6 @@ from perank_tasks.training.data.vectors import (
     filling_matrix,
     hashes_of,
     open_matrix,
-    to_matrix,
 )
 
 KIND = "training_passages"

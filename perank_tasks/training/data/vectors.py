@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.config import stable_hash
-from perank_tasks.errors import EmbeddingError
+from perank_tasks.models.embedders import check_unit_vectors
+from perank_tasks.night.embed import to_matrix
 from perank_tasks.perank.embedders import identify, load
 from perank_tasks.schemas import embeddings as embeddings_schema
 from perank_tasks.settings import Settings
@@ -104,7 +105,7 @@ def _embed_shard(
     for start in range(0, len(new), TEXTS_A_CALL):
         names = list(new)[start : start + TEXTS_A_CALL]
         encoded = embedder.encode([new[name] for name in names])
-        _check(encoded, [new[name] for name in names])
+        check_unit_vectors(encoded, [repr(new[name][:60]) for name in names])
         vectors.update(zip(names, encoded, strict=True))
     schema = embeddings_schema(len(vectors[hashes[0]]), options.embedding_precision)
     column = schema.field("embedding").type
@@ -129,28 +130,9 @@ def _earlier_vectors(
     return {}
 
 
-def _check(vectors: np.ndarray, texts: list[str]) -> None:
-    norms = np.linalg.norm(vectors, axis=1)
-    bad = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))
-    if len(bad):
-        named = ", ".join(f"{texts[i][:60]!r} (norm {norms[i]:.4g})" for i in bad[:5])
-        raise EmbeddingError(
-            f"The embedder returned {len(bad)} of {len(vectors)} vectors that are not unit "
-            f"vectors: {named}. Look at these texts and at the model's files; nothing was written."
-        )
-
-
 def hashes_of(texts: Sequence[str]) -> list[str]:
     """The `text_hash` of texts without titles."""
     return [text_hash(None, text) for text in texts]
-
-
-def to_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """A column of embeddings as (rows, dimension) float32."""
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunks]
-    flat = np.concatenate([np.empty(0, np.float32), *values])
-    return flat.astype(np.float32).reshape(-1, column.type.list_size)
 
 
 def vectors_by_hash(table: pa.Table) -> dict[str, np.ndarray]:
