@@ -191,11 +191,12 @@ def run(options: TrainingOptions, set_words: Words = None) -> None:
     from perank_tasks.training.stages.plan_run import plan_training
 
     values = options.model_dump(exclude_unset=True) | words_to_values(set_words or ())
-    training = plan_training(values, today())
-    results = run_training(training)
+    site = open_site()
+    training = plan_training(values, today(), site)
+    results = run_training(training, site)
     registered, promoted = results["register"], results["promote"]
     print_line(f"registered: {registered}")
-    print_line(f"in {open_site().store.root / registered}")
+    print_line(f"in {site.store.root / registered}")
     print_line(("promoted: " if promoted["promoted"] else "not promoted: ") + promoted["reason"])
     print_line(f"champion as of {training.run_date}: {promoted['champion']}")
     print_next(f"perank checkpoint show {registered}")

@@ -143,6 +143,8 @@ class AlignRecipe(StageRecipe):
     learns."""
 
     stage = "align"
+    layout: ClassVar[Layout] = "perank"
+    storage: ClassVar[Storage] = "float32"
 
     max_tokens: int = Field(512, ge=16)
     """Tokens a passage's text and the prompt before it are cut at."""
@@ -213,10 +215,10 @@ class RankRecipe(StageRecipe):
     mean: averaged over steps as the ranking losses are, and the teacher is fixed."""
     max_tokens: int = Field(4096, ge=32)
     """Longest prompt; longer lists are refused."""
-    select_by: Literal["loss", "top1", "ndcg", "given"] = "ndcg"
+    select_by: Literal["loss", "top1", "ndcg"] = "ndcg"
     """The development measure that says which step was best. loss; top1: agreement on the best
     passage; ndcg: nDCG@10 of the engine's ranking, where the golden ranking's first of n passages
-    is worth n and its last 1; given: the first measure of a judge that the caller gives."""
+    is worth n and its last 1."""
     layout: Layout = "perank"
     """How it is saved: perank, our format; published, the paper's."""
     storage: Storage = "float32"

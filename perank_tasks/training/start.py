@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 def begin(
     run: Run,
     recipe: AlignRecipe | RankRecipe,
-    identity: dict[str, Any],
+    examples: Sequence[int],
     passages: Sequence[AlignmentExample],
     embedding_size: int,
     lists: Sequence[RankingExample] = (),
@@ -48,7 +48,7 @@ def begin(
     Args:
         run: whose start is taken, where it names one.
         recipe: of either stage.
-        identity: what is trained, see `Run.identity`.
+        examples: how many there are to train on and to measure on.
         passages, embedding_size, lists: as for `make_start`.
 
     Raises:
@@ -57,7 +57,7 @@ def begin(
     """
     made = run.folder / "start"
     with main_process_first():
-        report = begin_run(run, identity)
+        report = begin_run(run, recipe, examples)
         if report is not None:
             return report
         if run.start is None and not (made / "config.json").is_file():

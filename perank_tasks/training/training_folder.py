@@ -11,7 +11,7 @@ report.json     how it went; written last
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,6 @@ from perank_tasks.models.find import content_hash
 from perank_tasks.support.files import replacing, storage_errors
 from perank_tasks.training.recipe import StageRecipe
 
-FORMAT = 1
 _REMEDY = "Choose another folder with --out, or free space; what was trained before is whole."
 
 
@@ -49,39 +48,38 @@ class Run:
         """The folder of the result."""
         return self.folder / "checkpoint"
 
-    def identity(self, recipe: StageRecipe, examples: int, development: int) -> dict[str, Any]:
-        """What is trained, JSON-able; the same training has the same."""
-        start = Path(self.start) if self.start else None
-        return {
-            "stage": recipe.stage,
-            "recipe": recipe.model_dump(mode="json"),
-            "start": str(self.start) if self.start else None,
-            "start_hash": content_hash(start) if start and start.is_dir() else None,
-            "data": self.data,
-            "examples": [examples, development],
-        }
-
-    def leave_free(self) -> None:
-        """What is refused before anything was trained leaves the folder for the next try."""
-        (self.folder / "run.json").unlink(missing_ok=True)
+    def identity(self) -> dict[str, Any]:
+        """What is trained, as it was written down when it began."""
+        return _read(self.folder / "run.json")
 
 
-def begin_run(run: Run, identity: dict[str, Any]) -> dict[str, Any] | None:
+def begin_run(run: Run, recipe: StageRecipe, examples: Sequence[int]) -> dict[str, Any] | None:
     """Begin or resume a training in its folder; returns its report where it is done.
+
+    Args:
+        examples: how many there are to train on and to measure on.
 
     Raises:
         TrainingError: another training's folder; the message names what differs.
         StorageError: the folder cannot be written.
     """
-    identity = json.loads(json.dumps({"format": FORMAT, **identity}, default=str))
-    path = run.folder / "run.json"
+    start = Path(run.start) if run.start else None
+    identity = {
+        "stage": recipe.stage,
+        "recipe": recipe.model_dump(mode="json"),
+        "start": str(run.start) if run.start else None,
+        "start_hash": content_hash(start) if start and start.is_dir() else None,
+        "data": run.data,
+        "examples": examples,
+    }
+    identity = json.loads(json.dumps(identity, default=str))
+    path, report = run.folder / "run.json", run.folder / "report.json"
     if path.is_file():
         if differ := _differences(_read(path), identity):
             raise TrainingError(
                 f"{run.folder} holds another training: {'; '.join(differ[:6])}. Choose another "
                 f"folder with --out, or remove this one"
             )
-        report = run.folder / "report.json"
         return _read(report) if report.is_file() else None
     if run.folder.is_dir() and any(run.folder.iterdir()):
         raise TrainingError(
