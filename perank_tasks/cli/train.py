@@ -16,7 +16,6 @@ from perank_tasks.training.stage_options import StageOptions
 
 app = command_group("Train a checkpoint: data, alignment, learning to rank.")
 
-Show = Annotated[int, typer.Option(min=0, help="Print so many examples.")]
 Words = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE; see above.")]
 
 
@@ -36,7 +35,7 @@ def _explains(introduction: str, fields: Mapping[str, str]) -> Callable[[Any], A
 
 def _explains_recipe(kind: type[StageRecipe]) -> Callable[[Any], Any]:
     return _explains(
-        "The recipe, by --set NAME=VALUE (NAME= empties it) or a TOML file with --recipe:",
+        "The recipe, by --set NAME=VALUE (NAME= empties it):",
         {name: description(field) for name, field in kind.model_fields.items()},
     )
 
@@ -55,7 +54,7 @@ def _commands() -> None:
 
 @app.command("data")
 @takes_options(DataOptions, whole=("terms",))
-def data(options: DataOptions, show: Show = 0) -> None:
+def data(options: DataOptions) -> None:
     """Make training data: passages for stage 1, ranked lists for stage 2.
 
     Embeds and indexes the collections as a night does, reusing what is done; makes the lists in
@@ -81,10 +80,7 @@ def data(options: DataOptions, show: Show = 0) -> None:
     from perank_tasks.training.data import make, readers
 
     reference = make.make_training_data(options)
-    is_alignment = options.stage == "alignment"
-    read = readers.open_alignment if is_alignment else readers.open_ranking
-    examples: Any = read(open_site().store, reference)
-    artifact = examples.artifact
+    artifact = open_site().store.open(reference)
     counts = dict(artifact.manifest.counts)
     stats = counts.pop("stats", None)
     print_line(reference, "bold")
@@ -95,9 +91,8 @@ def data(options: DataOptions, show: Show = 0) -> None:
         print_line(f"  made in {stats['seconds']:.1f} s on {stats['device']}, embedding aside")
     for source, note in readers.terms(artifact).items():
         print_line(f"  terms of {source}: {note}")
-    for example in examples[:show]:
-        _print_passage(example) if is_alignment else _print_list(example)
-    print_next(f"perank train {'align' if is_alignment else 'rank'} --data {reference}")
+    stage = "align" if options.stage == "alignment" else "rank"
+    print_next(f"perank train {stage} --data {reference}")
 
 
 @app.command("align")
@@ -215,21 +210,3 @@ def _print_outcome(report: dict[str, Any], folder: Path) -> None:
     print_line(f"checkpoint: {report['checkpoint']}")
     print_line(f"curves:     {folder / 'curves.csv'}, {folder / 'curves.jsonl'}")
     print_line(f"plot:       {folder / 'curves.png'}")
-
-
-def _print_passage(passage: Any) -> None:
-    print_line(f"\n{passage.passage_id}\n    {_short(passage.text, 400)}")
-
-
-def _print_list(example: Any) -> None:
-    print_line(f"\n{example.query_id}: {example.query}", "bold")
-    print_line("  best first: rank, place in the prompt, BM25, passage")
-    for rank, place in enumerate(example.ranking, 1):
-        score = "     –" if example.scores is None else f"{example.scores[place]:6.2f}"
-        text = _short((example.texts or [""])[place], 70)
-        print_line(f"  {rank:3} {place:3} {score}  {example.passage_ids[place]}  {text}")
-
-
-def _short(text: str, length: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 1] + "…"

@@ -3,7 +3,7 @@
 A recipe says how to train, and nothing about where data lies or results go. It begins with a
 preset of presets.toml: `paper` (arXiv 2406.14848 and its released scripts, for 7B models on GPUs),
 `tiny` (the same method with SmolLM2-135M on two cores) or `feedback` (the checkpoint that ships).
-A preset is changed by name, from a TOML file or from NAME=VALUE words.
+A preset is changed by NAME=VALUE words.
 
 The docstring below a field is its description on the command line and in the Airflow form.
 """
@@ -11,7 +11,7 @@ The docstring below a field is its description on the command line and in the Ai
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -106,22 +106,17 @@ class StageRecipe(Options):
         return stable_hash(self.model_dump(mode="json"))
 
     @classmethod
-    def preset(cls, name: Preset) -> Self:
-        """The recipe of a preset."""
-        return cls.load(name)
-
-    @classmethod
-    def load(cls, preset: str, changes: Iterable[str] = (), file: Path | None = None) -> Self:
-        """A preset, changed by a TOML file and then by NAME=VALUE words; NAME= empties it.
+    def preset(cls, name: str, changes: Iterable[str] = ()) -> Self:
+        """The recipe of a preset, changed by NAME=VALUE words; NAME= empties it.
 
         Raises:
-            ConfigError: no such file, key or preset, or a value out of range.
+            ConfigError: no such key or preset, or a value out of range.
         """
-        if preset not in PRESETS:
-            raise ConfigError(f"preset is {preset!r}, expected one of {', '.join(PRESETS)}")
-        values = _read(Path(__file__).parent / "presets.toml")[preset][cls.stage]
-        values |= _read(file) if file else {}
-        return cls.parse(values | {key: value or None for key, value in split_words(changes)})
+        if name not in PRESETS:
+            raise ConfigError(f"preset is {name!r}, expected one of {', '.join(PRESETS)}")
+        presets = tomllib.loads(Path(__file__).with_name("presets.toml").read_text("utf-8"))
+        words = {key: value or None for key, value in split_words(changes)}
+        return cls.parse(presets[name][cls.stage] | words)
 
     def contradictions(self) -> Iterator[str]:
         """What does not fit together, and what to set instead."""
@@ -143,6 +138,12 @@ class AlignRecipe(StageRecipe):
     learns."""
 
     stage = "align"
+    # What the checkpoint that it makes is like; stage 2 chooses anew.
+    prompt: ClassVar = COMPACT_V1.name
+    prompt_order: ClassVar[PromptOrder] = "given"
+    query_token: ClassVar = False
+    residual: ClassVar = False
+    score_residual: ClassVar = False
     layout: ClassVar[Layout] = "perank"
     storage: ClassVar[Storage] = "float32"
 
@@ -260,12 +261,3 @@ class RankRecipe(StageRecipe):
                 f"is {RELEASED_V1.name}: set prompt={RELEASED_V1.name}, query_token=false and "
                 f"residual=false, or layout=perank"
             )
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"the recipe {file} cannot be read: {error}. It is TOML: one key = value a line"
-        ) from error

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate import PartialState  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
@@ -31,7 +32,6 @@ from perank_tasks.support.progress import progress
 from perank_tasks.training.curves import plot_curves, write_curves
 from perank_tasks.training.example_order import Ordered
 from perank_tasks.training.recipe import StageRecipe
-from perank_tasks.training.training_folder import main_process_first
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def train(
     data = Ordered(task.examples, length=task.length, **sizes)
     with _quiet_and_deterministic():
         trainer = _StageTrainer(model, arguments, data, task, recipe)
-        with main_process_first():
+        with PartialState().main_process_first():
             point = last_point(folder / "steps")
         # A resumed run was measured at its beginning.
         arguments.eval_on_start = task.measure is not None and point is None

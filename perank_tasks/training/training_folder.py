@@ -11,8 +11,7 @@ report.json     how it went; written last
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,9 +47,14 @@ class Run:
         """The folder of the result."""
         return self.folder / "checkpoint"
 
+    @property
+    def identity_file(self) -> Path:
+        """What is trained, as it is written down when it begins."""
+        return self.folder / "run.json"
+
     def identity(self) -> dict[str, Any]:
-        """What is trained, as it was written down when it began."""
-        return _read(self.folder / "run.json")
+        """What is trained, by that file."""
+        return _read(self.identity_file)
 
 
 def begin_run(run: Run, recipe: StageRecipe, examples: Sequence[int]) -> dict[str, Any] | None:
@@ -73,9 +77,9 @@ def begin_run(run: Run, recipe: StageRecipe, examples: Sequence[int]) -> dict[st
         "examples": examples,
     }
     identity = json.loads(json.dumps(identity, default=str))
-    path, report = run.folder / "run.json", run.folder / "report.json"
-    if path.is_file():
-        if differ := _differences(_read(path), identity):
+    report = run.folder / "report.json"
+    if run.identity_file.is_file():
+        if differ := _differences(run.identity(), identity):
             raise TrainingError(
                 f"{run.folder} holds another training: {'; '.join(differ[:6])}. Choose another "
                 f"folder with --out, or remove this one"
@@ -85,7 +89,7 @@ def begin_run(run: Run, recipe: StageRecipe, examples: Sequence[int]) -> dict[st
         raise TrainingError(
             f"{run.folder} is not empty and holds no training: choose a new folder with --out"
         )
-    with replacing(path, _REMEDY) as temporary:
+    with replacing(run.identity_file, _REMEDY) as temporary:
         temporary.write_text(json.dumps(identity, indent=2) + "\n")
     return None
 
@@ -101,18 +105,6 @@ def end_run(run: Run, report: dict[str, Any]) -> None:
 def is_main_process() -> bool:
     """Whether this process writes results: of several that train together, only one does."""
     return os.environ.get("RANK", "0") == "0"
-
-
-@contextmanager
-def main_process_first() -> Iterator[None]:
-    """Let the main process do the block alone; the others then reuse what it made."""
-    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
-        yield
-        return
-    from accelerate import PartialState  # type: ignore[import-untyped]
-
-    with PartialState().main_process_first():
-        yield
 
 
 def _read(path: Path) -> dict[str, Any]:
