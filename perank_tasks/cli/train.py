@@ -18,26 +18,23 @@ app = command_group("Train a checkpoint: data, alignment, learning to rank.")
 
 Words = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE; see above.")]
 
-
 _WHOLE = ("data", "development", "set")
+_SET = "By --set NAME=VALUE (NAME= empties it; semicolons stand between a list's items):"
 
 
-def _explains(introduction: str, fields: Mapping[str, str]) -> Callable[[Any], Any]:
+def _explains(fields: Mapping[str, str]) -> Callable[[Any], Any]:
     """A decorator that puts what `--set` may name below a command's help."""
 
     def decorate(command: Any) -> Any:
-        help_text = f"{inspect.cleandoc(command.__doc__)}\n\n{introduction}\n\n"
+        help_text = f"{inspect.cleandoc(command.__doc__)}\n\n{_SET}\n\n"
         command.__doc__ = help_text + described(fields)
         return command
 
     return decorate
 
 
-def _explains_recipe(kind: type[StageRecipe]) -> Callable[[Any], Any]:
-    return _explains(
-        "The recipe, by --set NAME=VALUE (NAME= empties it):",
-        {name: description(field) for name, field in kind.model_fields.items()},
-    )
+def _fields(kind: type[StageRecipe]) -> dict[str, str]:
+    return {name: description(field) for name, field in kind.model_fields.items()}
 
 
 @app.callback()
@@ -97,7 +94,7 @@ def data(options: DataOptions) -> None:
 
 @app.command("align")
 @takes_options(StageOptions, whole=_WHOLE)
-@_explains_recipe(AlignRecipe)
+@_explains(_fields(AlignRecipe))
 def align(options: StageOptions) -> None:
     """Stage 1: teach a projector to say passages from their embeddings.
 
@@ -131,7 +128,7 @@ def align(options: StageOptions) -> None:
 
 @app.command("rank")
 @takes_options(StageOptions, whole=_WHOLE)
-@_explains_recipe(RankRecipe)
+@_explains(_fields(RankRecipe))
 def rank(options: StageOptions) -> None:
     """Stage 2: teach the LLM to put passages out, best first.
 
@@ -164,9 +161,7 @@ def rank(options: StageOptions) -> None:
 @app.command("run")
 @takes_options(TrainingOptions)
 @_explains(
-    "--set NAME=VALUE sets what belongs to the data and to either stage; NAME= empties it, and "
-    "semicolons stand between a list's items:",
-    {n: s["description"] for n, s in form().items() if n not in TrainingOptions.model_fields},
+    {n: s["description"] for n, s in form().items() if n not in TrainingOptions.model_fields}
 )
 def run(options: TrainingOptions, set_words: Words = None) -> None:
     """Train from collections to a decision: what the DAG perank_train does.
@@ -198,15 +193,9 @@ def run(options: TrainingOptions, set_words: Words = None) -> None:
 
 
 def _print_outcome(report: dict[str, Any], folder: Path) -> None:
-    why = {
-        "schedule": "the whole schedule",
-        "max_minutes": "cut off by max_minutes",
-        "patience": "stopped early: no new best",
-    }[report["stopped"]]
     print_line(
         f"{report['steps']} of {report['planned']} steps in {report['seconds'] / 60:.1f} minutes, "
-        f"{why}; kept step {report['kept_step']}"
+        f"ended by {report['stopped']}; kept step {report['kept_step']}"
     )
     print_line(f"checkpoint: {report['checkpoint']}")
-    print_line(f"curves:     {folder / 'curves.csv'}, {folder / 'curves.jsonl'}")
-    print_line(f"plot:       {folder / 'curves.png'}")
+    print_line(f"curves: {folder / 'curves.csv'}, curves.jsonl, curves.png")

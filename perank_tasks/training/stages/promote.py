@@ -8,6 +8,7 @@ promoted stays registered, and a person may promote it by hand.
 import logging
 from typing import TypedDict
 
+from perank_tasks import config
 from perank_tasks.night.site import Site
 from perank_tasks.training.evaluation import MAIN, Evaluation, in_words
 from perank_tasks.training.night import CHAMPION
@@ -48,13 +49,12 @@ def promote_checkpoint(
         registry.promote(
             store, registered, WHO, reason, as_of=training.run_date, evaluation=evaluation
         )
-    standing = registry.champion(registry.all_decisions(store), training.run_date)
     log.info("%s: %s", "promoted" if promotes else "not promoted", reason)
     return Promoted(
         promoted=promotes,
         reason=reason,
         checkpoint=registered,
-        champion=standing["checkpoint"] if standing else training.champion,
+        champion=registry.resolve(config.CHAMPION, training.run_date, store)[0],
     )
 
 
