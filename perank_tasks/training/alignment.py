@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from accelerate.utils import send_to_device  # type: ignore[import-untyped]
 
 from perank_tasks.errors import TrainingError
-from perank_tasks.perank.checkpoint import Checkpoint, load_head, load_tokenizer
+from perank_tasks.perank.checkpoint import Checkpoint, load_head
 from perank_tasks.training.batches import AlignmentBatch, AlignmentCollator
 from perank_tasks.training.examples import AlignmentExample, drawn
 from perank_tasks.training.losses import IGNORED, reconstruction
@@ -83,7 +83,7 @@ def align(
     if not isinstance(begun, Checkpoint):
         return begun
     check_layout(begun, recipe.layout)
-    collate, measured = _collator(begun, recipe), drawn(development, recipe)
+    collate, measured = AlignmentCollator(begun, recipe), drawn(development, recipe)
     model = AlignmentTrainee(begun, recipe, load_head(begun))
 
     def measure(trained: AlignmentTrainee) -> Reconstruction:
@@ -170,13 +170,3 @@ def _nats(model: AlignmentTrainee, batch: AlignmentBatch) -> np.ndarray:
         logits.float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
     )
     return nats.sum(1).cpu().numpy()
-
-
-def _collator(begun: Checkpoint, recipe: AlignRecipe) -> AlignmentCollator:
-    tokenizer = load_tokenizer(begun)
-    return AlignmentCollator(
-        tokenizer,
-        embedding_size=begun.embedding_size,
-        max_tokens=recipe.max_tokens,
-        end=tokenizer.eos_token_id,
-    )

@@ -6,19 +6,27 @@ embeddings' width, L the longest row of tokens, S the slots that embeddings go t
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerBase
 
 from perank_tasks.errors import TrainingError
-from perank_tasks.perank.prompt import PASSAGE_TOKEN, Prompt, PromptBuilder, PromptTemplate
+from perank_tasks.perank.checkpoint import Checkpoint, load_tokenizer
+from perank_tasks.perank.prompt import (
+    PASSAGE_TOKEN,
+    TEMPLATES,
+    Prompt,
+    PromptBuilder,
+    PromptTemplate,
+)
 from perank_tasks.support.text import clean_text
 from perank_tasks.training.examples import AlignmentExample, RankingExample
 from perank_tasks.training.losses import IGNORED
+from perank_tasks.training.recipe import AlignRecipe, RankRecipe
 
 ALIGNMENT = PromptTemplate(
     name="alignment-v1",
@@ -84,31 +92,25 @@ class RankingCollator:
     """Makes a `RankingBatch` of examples, with the prompts that the engine makes of them.
 
     Args:
-        plain: builder of prompts with embeddings only.
-        with_texts: builder of prompts with embeddings and texts, None where there is no such
-            branch.
-        needs_query: whether the query's embedding is read.
-        needs_scores: whether first-stage scores are.
-        embedding_size: d.
-        max_tokens: the longest row that is let through.
+        begun: the checkpoint that the model began with.
+        recipe: of stage 2.
 
     Raises:
         TrainingError: an example lacks what is read of it, does not fit together, or is too long.
     """
 
-    def __init__(
-        self,
-        plain: PromptBuilder,
-        with_texts: PromptBuilder | None,
-        *,
-        needs_query: bool,
-        needs_scores: bool,
-        embedding_size: int,
-        max_tokens: int,
-    ) -> None:
-        self._plain, self._with_texts = plain, with_texts
-        self._needs_query, self._needs_scores = needs_query, needs_scores
-        self._embedding_size, self._max_tokens = embedding_size, max_tokens
+    def __init__(self, begun: Checkpoint, recipe: RankRecipe) -> None:
+        builder = partial(
+            PromptBuilder,
+            TEMPLATES[begun.prompt],
+            load_tokenizer(begun),
+            query_token=begun.query_token,
+        )
+        self._plain = builder(form="embeddings")
+        self._with_texts = builder(form="both") if recipe.has_text_branch else None
+        self._needs_query = begun.query_token or begun.residual is not None
+        self._needs_scores = begun.score_residual is not None
+        self._embedding_size, self._max_tokens = begun.embedding_size, recipe.max_tokens
         self._prompts: dict[tuple[str, int], Prompt] = {}
 
     def __call__(self, examples: Sequence[RankingExample]) -> RankingBatch:
@@ -202,31 +204,22 @@ class AlignmentCollator:
     """Makes an `AlignmentBatch` of passages.
 
     Args:
-        tokenizer: the LLM's.
-        embedding_size: d.
-        max_tokens: of prompt and text together; longer texts are cut.
-        end: id of the token that ends an answer, None: none.
+        begun: the checkpoint that the model began with.
+        recipe: of stage 1; texts that are longer than its `max_tokens` allow are cut.
 
     Raises:
         TrainingError: an embedding of another width.
     """
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        embedding_size: int,
-        max_tokens: int,
-        end: int | None,
-    ) -> None:
-        builder = PromptBuilder(ALIGNMENT, tokenizer, query_token=False)
+    def __init__(self, begun: Checkpoint, recipe: AlignRecipe) -> None:
+        self._tokenizer = load_tokenizer(begun)
+        builder = PromptBuilder(ALIGNMENT, self._tokenizer, query_token=False)
         self._prompt = builder.build(builder.prepare(""), 1)
         # Texts are cleaned of special tokens: in one's middle, its end would be learnt.
-        self._special = frozenset(tokenizer.get_added_vocab().values())
-        self._tokenizer = tokenizer
-        self._embedding_size = embedding_size
-        self._room = max_tokens - len(self._prompt.input_ids)
-        self._end = end
+        self._special = frozenset(self._tokenizer.get_added_vocab().values())
+        self._embedding_size = begun.embedding_size
+        self._room = recipe.max_tokens - len(self._prompt.input_ids)
+        self._end: int | None = self._tokenizer.eos_token_id
 
     def __call__(self, examples: Sequence[AlignmentExample]) -> AlignmentBatch:
         prompt = self._prompt.input_ids

@@ -12,8 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from perank_tasks.errors import TrainingError
-from perank_tasks.perank.checkpoint import Checkpoint, load_tokenizer
-from perank_tasks.perank.prompt import TEMPLATES, PromptBuilder
+from perank_tasks.perank.checkpoint import Checkpoint
 from perank_tasks.training import losses
 from perank_tasks.training.batches import RankingBatch, RankingCollator
 from perank_tasks.training.examples import AlignmentExample, RankingExample, drawn
@@ -65,7 +64,7 @@ def learn_to_rank(
     if not isinstance(begun, Checkpoint):
         return begun
     check_layout(begun, recipe.layout)
-    model, collate = RankingTrainee(begun, recipe), collator(begun, recipe)
+    model, collate = RankingTrainee(begun, recipe), RankingCollator(begun, recipe)
     measured = drawn(development, recipe)
     residual_rate = recipe.residual_learning_rate
     rates = {"projector": recipe.projector_learning_rate, **dict.fromkeys("tbs", residual_rate)}
@@ -111,27 +110,6 @@ def ranking_loss(
         total = total + recipe.text_weight * text + recipe.kl_weight * kl
         shown |= {"text_loss": text, "kl": kl}
     return total, shown
-
-
-def collator(begun: Checkpoint, recipe: RankRecipe) -> RankingCollator:
-    """What makes batches for a model that began with `begun`."""
-
-    def builder(form: Any) -> PromptBuilder:
-        return PromptBuilder(
-            TEMPLATES[begun.prompt],
-            load_tokenizer(begun),
-            query_token=begun.query_token,
-            form=form,
-        )
-
-    return RankingCollator(
-        builder("embeddings"),
-        builder("both") if recipe.has_text_branch else None,
-        needs_query=begun.query_token or begun.residual is not None,
-        needs_scores=begun.score_residual is not None,
-        embedding_size=begun.embedding_size,
-        max_tokens=recipe.max_tokens,
-    )
 
 
 def _passages(lists: Sequence[RankingExample], recipe: RankRecipe) -> list[AlignmentExample]:

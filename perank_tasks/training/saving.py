@@ -48,7 +48,7 @@ def check_layout(start: Checkpoint, layout: Layout) -> None:
     if layout == "perank" and (start.layout == "published" or start.base_model is None):
         raise ConfigError(
             f"{start.folder} is a checkpoint of the published layout, and what is trained from it "
-            f"can only be saved as one: set layout=published (prompt=released-v1, "
+            f"can only be saved as one, by stage 2: set layout=published (prompt=released-v1, "
             f"query_token=false, residual=false)"
         )
 

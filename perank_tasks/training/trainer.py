@@ -334,7 +334,6 @@ def _arguments(task: Task, recipe: StageRecipe, folder: Path) -> tuple[TrainingA
         remove_unused_columns=False,
         logging_steps=max(1, recipe.eval_steps // 10),
         logging_nan_inf_filter=False,
-        save_strategy="steps",
         save_steps=recipe.eval_steps,
         # The last point; and the best, where one is.
         save_total_limit=1,
