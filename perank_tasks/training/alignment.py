@@ -97,9 +97,7 @@ def align(
         loss=lambda logits, batch: (reconstruction(logits, batch["targets"]), {}),
         measure=lambda trained: measure(trained).measures(),
         select_by="loss",
-        greater_is_better=False,
         length=lambda example: len(example.text),
-        learning_rates={},
     )
     outcome = train(model, task, recipe, run.folder, threads=run.threads)
     after = measure(model)

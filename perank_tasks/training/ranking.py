@@ -75,8 +75,6 @@ def learn_to_rank(
         loss=lambda logits, batch: ranking_loss(logits, batch, recipe),
         measure=Measures(begun, measured, collate, recipe, run.cache) if measured else None,
         select_by=recipe.select_by,
-        greater_is_better=recipe.select_by != "loss",
-        length=None,
         learning_rates={name: rate for name, rate in rates.items() if rate is not None},
     )
     outcome = train(model, task, recipe, run.folder, threads=run.threads)

@@ -5,7 +5,6 @@ closed form (`closed_forms`); its LLM is the base model's first layers, whose la
 copying.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,8 +30,6 @@ from perank_tasks.training.closed_forms import (
 from perank_tasks.training.examples import AlignmentExample, RankingExample
 from perank_tasks.training.recipe import AlignRecipe, RankRecipe
 from perank_tasks.training.training_folder import Run, begin_run
-
-log = logging.getLogger(__name__)
 
 
 def begin(

@@ -17,7 +17,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,8 +47,7 @@ class Task:
         loss: the model's output and the batch to a scalar, and to numbers to show by name.
         measure: the model to measures on development examples; None: there are none, and the last
             step is kept.
-        select_by: the measure that says which step is best.
-        greater_is_better: whether a higher measure is better.
+        select_by: the measure that says which step is best, the lowest loss or the highest other.
         length: of an example, where batches of like length are wanted.
         learning_rates: {first part of parameters' names: their own rate}.
     """
@@ -59,9 +58,8 @@ class Task:
     loss: Callable[[Any, Any], tuple[Tensor, dict[str, Tensor]]]
     measure: Callable[[Any], dict[str, float]] | None
     select_by: str
-    greater_is_better: bool
-    length: Callable[[Any], int] | None
-    learning_rates: dict[str, float]
+    length: Callable[[Any], int] | None = None
+    learning_rates: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,16 +104,21 @@ def train(
         StorageError: the folder cannot be written.
     """
     torch.set_num_threads(threads)
-    arguments, planned = _arguments(task, recipe, folder)
-    sizes = {"steps": planned, "batch": recipe.batch_size, "seed": recipe.seed}
-    data = Ordered(task.examples, length=task.length, **sizes)
+    arguments = _arguments(task, recipe, folder)
+    data = Ordered(
+        task.examples,
+        steps=arguments.max_steps,
+        batch=recipe.batch_size,
+        seed=recipe.seed,
+        length=task.length,
+    )
     with _quiet_and_deterministic():
         trainer = _StageTrainer(model, arguments, data, task, recipe)
         with PartialState().main_process_first():
             point = last_point(folder / "steps")
         # A resumed run was measured at its beginning.
         arguments.eval_on_start = task.measure is not None and point is None
-        with progress(task.name, planned, "steps") as advance:
+        with progress(task.name, arguments.max_steps, "steps") as advance:
             trainer.add_callback(_Flow(trainer, advance))
             trainer.train(resume_from_checkpoint=str(point) if point else None)
     model.eval()
@@ -246,7 +249,7 @@ class _StageTrainer(Trainer):
         values = [r[key] for r in self.state.log_history if key in r and r["step"] > 0]
         if patience is None or not values:
             return False
-        best = values.index(max(values) if self._task.greater_is_better else min(values))
+        best = values.index(max(values) if self.args.greater_is_better else min(values))
         return len(values) - 1 - best >= patience
 
     def rows(self) -> list[dict[str, Any]]:
@@ -301,8 +304,8 @@ class _Flow(TrainerCallback):
             control.should_training_stop = control.should_save = True
 
 
-def _arguments(task: Task, recipe: StageRecipe, folder: Path) -> tuple[TrainingArguments, int]:
-    """Hugging Face's arguments, and the steps of the whole schedule."""
+def _arguments(task: Task, recipe: StageRecipe, folder: Path) -> TrainingArguments:
+    """Hugging Face's arguments; `max_steps` are those of the whole schedule."""
     if not len(task.examples):
         raise TrainingError("there are no examples to train on: make data with more of them")
     planned = recipe.max_steps or math.ceil(recipe.epochs * len(task.examples) / recipe.batch_size)
@@ -341,7 +344,7 @@ def _arguments(task: Task, recipe: StageRecipe, folder: Path) -> tuple[TrainingA
         eval_steps=recipe.eval_steps,
         load_best_model_at_end=measured,
         metric_for_best_model=task.select_by if measured else None,
-        greater_is_better=task.greater_is_better,
+        greater_is_better=task.select_by != "loss",
         disable_tqdm=True,
         report_to="none",
         ddp_find_unused_parameters=False,
@@ -350,7 +353,7 @@ def _arguments(task: Task, recipe: StageRecipe, folder: Path) -> tuple[TrainingA
         # Hugging Face would cut batches up itself, between threads; several GPUs are for
         # accelerate, a process each.
         arguments._n_gpu = 1
-    return arguments, planned
+    return arguments
 
 
 @contextmanager
