@@ -16,7 +16,6 @@ from typing import ClassVar, Literal, Self, get_args
 from pydantic import ConfigDict, Field, model_validator
 
 from perank_tasks.config import Options, split_words, stable_hash
-from perank_tasks.errors import ConfigError
 from perank_tasks.models.find import EMBEDDER, LLM
 from perank_tasks.perank.checkpoint_config import PromptOrder
 from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
@@ -106,14 +105,12 @@ class StageRecipe(Options):
         return stable_hash(self.model_dump(mode="json"))
 
     @classmethod
-    def preset(cls, name: str, changes: Iterable[str] = ()) -> Self:
+    def preset(cls, name: Preset, changes: Iterable[str] = ()) -> Self:
         """The recipe of a preset, changed by NAME=VALUE words; NAME= empties it.
 
         Raises:
-            ConfigError: no such key or preset, or a value out of range.
+            ConfigError: no such option, or a value out of range.
         """
-        if name not in PRESETS:
-            raise ConfigError(f"preset is {name!r}, expected one of {', '.join(PRESETS)}")
         presets = tomllib.loads(Path(__file__).with_name("presets.toml").read_text("utf-8"))
         words = {key: value or None for key, value in split_words(changes)}
         return cls.parse(presets[name][cls.stage] | words)
