@@ -226,6 +226,9 @@ class _StageTrainer(Trainer):
         logs["seconds"] = round(self.seconds(), 2)
         super().log(logs, start_time)
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Nothing: Hugging Face would miss what is frozen, which no point holds."""
+
     def start_clock(self) -> None:
         """Go on counting from what the resumed state remembers."""
         before = [row["seconds"] for row in self.state.log_history if "seconds" in row]
