@@ -99,7 +99,7 @@ def align(
         select_by="loss",
         length=lambda example: len(example.text),
     )
-    outcome = train(model, task, recipe, run.folder, threads=run.threads)
+    outcome = train(model, task, recipe, run)
     after = measure(model)
     in_words = (
         f"**Aligned, not yet trained to rank**: a projector by which {recipe.base_model} says a "

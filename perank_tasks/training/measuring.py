@@ -5,7 +5,6 @@ On development lists: the loss by teacher forcing, and nDCG@10 of what the engin
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from accelerate.utils import send_to_device  # type: ignore[import-untyped]
 from transformers import PreTrainedTokenizerBase
 
 from perank_tasks.perank import CandidateList, PERank, RankingOptions
-from perank_tasks.perank.checkpoint import Checkpoint, load_tokenizer
 from perank_tasks.training import losses
 from perank_tasks.training.batches import RankingCollator
 from perank_tasks.training.examples import RankingExample
@@ -27,25 +25,27 @@ class Measures:
     """Measures of a model in training, on development lists.
 
     Attributes:
-        begun: the checkpoint that the model was made of.
         lists: development lists, at least one.
         collate: makes batches of them.
         recipe: of the training.
+        tokenizer: the LLM's.
         cache: as for `PERank.from_pretrained`.
     """
 
-    begun: Checkpoint
     lists: list[RankingExample]
     collate: RankingCollator
     recipe: RankRecipe
+    tokenizer: PreTrainedTokenizerBase
     cache: Path
 
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        return load_tokenizer(self.begun)
-
     def __call__(self, model: RankingTrainee) -> dict[str, float]:
-        engine = engine_of(self.tokenizer, model, cache=self.cache)
+        engine = PERank(
+            model.checkpoint(),
+            self.tokenizer,
+            cache=self.cache,
+            device=next(model.parameters()).device,
+            dtype=torch.float32,
+        )
         measures = teacher_forced(model, self.lists, self.collate, self.recipe)
         return measures | {"ndcg": float(np.mean(agreement(engine, self.lists)))}
 
@@ -99,20 +99,3 @@ def agreement(engine: PERank, lists: Sequence[RankingExample]) -> list[float]:
         best = (np.arange(n, 0, -1)[: len(top)] * top).sum()
         values.append(float((worth[result.order[: len(top)]] * top).sum() / best))
     return values
-
-
-def engine_of(tokenizer: PreTrainedTokenizerBase, model: RankingTrainee, *, cache: Path) -> PERank:
-    """The engine, with the weights that a model has now.
-
-    Args:
-        tokenizer: the LLM's.
-        model: in training.
-        cache: as for `PERank.from_pretrained`.
-    """
-    return PERank(
-        model.checkpoint(),
-        tokenizer,
-        cache=cache,
-        device=next(model.parameters()).device,
-        dtype=torch.float32,
-    )

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from perank_tasks.errors import TrainingError
-from perank_tasks.perank.checkpoint import Checkpoint
+from perank_tasks.perank.checkpoint import Checkpoint, load_tokenizer
 from perank_tasks.training import losses
 from perank_tasks.training.batches import RankingBatch, RankingCollator
 from perank_tasks.training.examples import AlignmentExample, RankingExample, drawn
@@ -73,11 +73,13 @@ def learn_to_rank(
         examples=lists,
         collate=collate,
         loss=lambda logits, batch: ranking_loss(logits, batch, recipe),
-        measure=Measures(begun, measured, collate, recipe, run.cache) if measured else None,
+        measure=Measures(measured, collate, recipe, load_tokenizer(begun), run.cache)
+        if measured
+        else None,
         select_by=recipe.select_by,
         learning_rates={name: rate for name, rate in rates.items() if rate is not None},
     )
-    outcome = train(model, task, recipe, run.folder, threads=run.threads)
+    outcome = train(model, task, recipe, run)
     measures = outcome.measures()
     values = ", ".join(f"{k.removeprefix('dev_')} {v:.4f}" for k, v in measures.items())
     in_words = f"Trained to rank. On development lists: {values or 'not measured'}."

@@ -32,6 +32,7 @@ from perank_tasks.support.progress import progress
 from perank_tasks.training.curves import plot_curves, write_curves
 from perank_tasks.training.example_order import Ordered
 from perank_tasks.training.recipe import StageRecipe
+from perank_tasks.training.training_folder import Run
 
 log = logging.getLogger(__name__)
 
@@ -85,25 +86,23 @@ class Outcome:
         return {name: value for name, value in values.items() if name.startswith("dev_")}
 
 
-def train(
-    model: nn.Module, task: Task, recipe: StageRecipe, folder: Path, *, threads: int
-) -> Outcome:
+def train(model: nn.Module, task: Task, recipe: StageRecipe, run: Run) -> Outcome:
     """Train `model` by a recipe; it then has the weights of the step that was kept.
 
     Args:
         model: its state dict holds what learns.
         task: data, loss and measures.
         recipe: of either stage.
-        folder: for curves and points to resume from; an unfinished run of the same recipe and
-            data is resumed there.
-        threads: of this process on a CPU.
+        run: whose folder holds curves and points to resume from; an unfinished run of the same
+            recipe and data is resumed there.
 
     Raises:
         ConfigError: sizes of batches that do not divide.
         TrainingError: too few examples, or a loss that is not finite.
         StorageError: the folder cannot be written.
     """
-    torch.set_num_threads(threads)
+    folder = run.folder
+    torch.set_num_threads(run.threads)
     arguments = _arguments(task, recipe, folder)
     data = Ordered(
         task.examples,
