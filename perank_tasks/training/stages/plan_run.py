@@ -68,7 +68,7 @@ def plan_training(values: Mapping[str, Any], run_date: date, site: Site) -> Trai
         run_date=day,
         options=options,
         ranking_data=ranking_data.model_copy(update={"evaluation": evaluated}),
-        alignment_data=_alignment_data(data) if options.align else None,
+        alignment_data=DataOptions.parse({**data, "stage": "alignment"}) if options.align else None,
         align=align,
         rank=rank,
         start=start,
@@ -109,15 +109,6 @@ def _evaluated(options: TrainingOptions, data: DataOptions, development: str) ->
         trained_on = {absolute_spec(spec) for spec in data.collections}
         evaluated = [spec for spec in evaluated if spec not in trained_on]
     return tuple(dict.fromkeys(evaluated))
-
-
-def _alignment_data(data: dict[str, Any]) -> DataOptions:
-    if data.get("reference_jsonl"):
-        raise ConfigError(
-            "data_reference_jsonl has lists for stage 2 and no passages for stage 1: set align to "
-            "false, or name collections."
-        )
-    return DataOptions.parse({**data, "stage": "alignment"})
 
 
 def _judged(spec: str, options: TrainingOptions, day: date) -> str:
