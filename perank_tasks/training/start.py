@@ -52,18 +52,18 @@ def begin(
         ConfigError, CheckpointError: as `make_start` and `open_start`.
         TrainingError: the folder is another training's.
     """
-    made = run.folder / "start"
+    own = run.folder / "start"
     with PartialState().main_process_first():
         report = begin_run(run, recipe, examples)
         if report is not None:
             return report
-        if run.start is None and not (made / "config.json").is_file():
+        if run.start is None and not (own / "config.json").is_file():
             try:
-                make_start(made, recipe, passages, embedding_size, cache=run.cache, lists=lists)
+                make_start(own, recipe, passages, embedding_size, cache=run.cache, lists=lists)
             except ConfigError:
                 run.identity_file.unlink()  # leaves the folder for the next try
                 raise
-    return open_start(run.start or made, recipe, cache=run.cache)
+    return open_start(run.start or own, recipe, cache=run.cache)
 
 
 def make_start(
@@ -262,13 +262,13 @@ def _cut(checkpoint: Checkpoint, layers: int) -> Checkpoint:
 
 def _kept_layers(recipe: AlignRecipe | RankRecipe, layers: int, whose: str) -> int:
     """How many of the `layers` there are the recipe keeps: all where it does not say."""
-    kept = recipe.num_layers or layers
-    if kept > layers:
+    count = recipe.num_layers or layers
+    if count > layers:
         raise ConfigError(
-            f"num_layers is {kept}, but {whose} has {layers}: choose fewer, or leave num_layers "
+            f"num_layers is {count}, but {whose} has {layers}: choose fewer, or leave num_layers "
             f"empty"
         )
-    return kept
+    return count
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
