@@ -98,7 +98,7 @@ def train(model: nn.Module, task: Task, recipe: StageRecipe, run: Run) -> Outcom
 
     Raises:
         ConfigError: sizes of batches that do not divide.
-        TrainingError: too few examples, or a loss that is not finite.
+        TrainingError: a loss that is not finite.
         StorageError: the folder cannot be written.
     """
     folder = run.folder
@@ -308,8 +308,6 @@ class _Flow(TrainerCallback):
 
 def _arguments(task: Task, recipe: StageRecipe, folder: Path) -> TrainingArguments:
     """Hugging Face's arguments; `max_steps` are those of the whole schedule."""
-    if not len(task.examples):
-        raise TrainingError("there are no examples to train on: make data with more of them")
     planned = recipe.max_steps or math.ceil(recipe.epochs * len(task.examples) / recipe.batch_size)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     share, rest = divmod(recipe.batch_size, processes)
