@@ -120,9 +120,10 @@ def plan_night(params: dict[str, Any], run_date: date) -> Any:
 
 def plan_training(params: dict[str, Any], run_date: date) -> Any:
     """The training of a run."""
+    from perank_tasks.night.site import Site
     from perank_tasks.training.stages.plan_run import plan_training
 
-    return plan_training(params, run_date)
+    return plan_training(params, run_date, Site.from_environment())
 
 
 def plan_experiment(params: dict[str, Any], run_date: date) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perank_tasks.cli import command_group, open_site, parse_date, print_line, print_next, today
-from perank_tasks.config import DEFAULT_CHECKPOINT
+from perank_tasks.config import CHAMPION
 
 if TYPE_CHECKING:
     from perank_tasks.artifacts.store import Store
@@ -115,5 +115,4 @@ def _print_champion(store: "Store", day: date) -> None:
 def _champion(store: "Store", day: date) -> str:
     from perank_tasks.warehouse import registry
 
-    standing = registry.champion(registry.all_decisions(store), day)
-    return standing["checkpoint"] if standing else DEFAULT_CHECKPOINT
+    return registry.resolve(CHAMPION, day, store)[0]

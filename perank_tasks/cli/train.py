@@ -16,29 +16,25 @@ from perank_tasks.training.stage_options import StageOptions
 
 app = command_group("Train a checkpoint: data, alignment, learning to rank.")
 
-Show = Annotated[int, typer.Option(min=0, help="Print so many examples.")]
 Words = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE; see above.")]
 
-
 _WHOLE = ("data", "development", "set")
+_SET = "By --set NAME=VALUE (NAME= empties it; semicolons stand between a list's items):"
 
 
-def _explains(introduction: str, fields: Mapping[str, str]) -> Callable[[Any], Any]:
+def _explains(fields: Mapping[str, str]) -> Callable[[Any], Any]:
     """A decorator that puts what `--set` may name below a command's help."""
 
     def decorate(command: Any) -> Any:
-        help_text = f"{inspect.cleandoc(command.__doc__)}\n\n{introduction}\n\n"
+        help_text = f"{inspect.cleandoc(command.__doc__)}\n\n{_SET}\n\n"
         command.__doc__ = help_text + described(fields)
         return command
 
     return decorate
 
 
-def _explains_recipe(kind: type[StageRecipe]) -> Callable[[Any], Any]:
-    return _explains(
-        "The recipe, by --set NAME=VALUE (NAME= empties it) or a TOML file with --recipe:",
-        {name: description(field) for name, field in kind.model_fields.items()},
-    )
+def _fields(kind: type[StageRecipe]) -> dict[str, str]:
+    return {name: description(field) for name, field in kind.model_fields.items()}
 
 
 @app.callback()
@@ -55,7 +51,7 @@ def _commands() -> None:
 
 @app.command("data")
 @takes_options(DataOptions, whole=("terms",))
-def data(options: DataOptions, show: Show = 0) -> None:
+def data(options: DataOptions) -> None:
     """Make training data: passages for stage 1, ranked lists for stage 2.
 
     Embeds and indexes the collections as a night does, reusing what is done; makes the lists in
@@ -81,10 +77,7 @@ def data(options: DataOptions, show: Show = 0) -> None:
     from perank_tasks.training.data import make, readers
 
     reference = make.make_training_data(options)
-    is_alignment = options.stage == "alignment"
-    read = readers.open_alignment if is_alignment else readers.open_ranking
-    examples: Any = read(open_site().store, reference)
-    artifact = examples.artifact
+    artifact = open_site().store.open(reference)
     counts = dict(artifact.manifest.counts)
     stats = counts.pop("stats", None)
     print_line(reference, "bold")
@@ -95,14 +88,13 @@ def data(options: DataOptions, show: Show = 0) -> None:
         print_line(f"  made in {stats['seconds']:.1f} s on {stats['device']}, embedding aside")
     for source, note in readers.terms(artifact).items():
         print_line(f"  terms of {source}: {note}")
-    for example in examples[:show]:
-        _print_passage(example) if is_alignment else _print_list(example)
-    print_next(f"perank train {'align' if is_alignment else 'rank'} --data {reference}")
+    stage = "align" if options.stage == "alignment" else "rank"
+    print_next(f"perank train {stage} --data {reference}")
 
 
 @app.command("align")
 @takes_options(StageOptions, whole=_WHOLE)
-@_explains_recipe(AlignRecipe)
+@_explains(_fields(AlignRecipe))
 def align(options: StageOptions) -> None:
     """Stage 1: teach a projector to say passages from their embeddings.
 
@@ -136,7 +128,7 @@ def align(options: StageOptions) -> None:
 
 @app.command("rank")
 @takes_options(StageOptions, whole=_WHOLE)
-@_explains_recipe(RankRecipe)
+@_explains(_fields(RankRecipe))
 def rank(options: StageOptions) -> None:
     """Stage 2: teach the LLM to put passages out, best first.
 
@@ -169,9 +161,7 @@ def rank(options: StageOptions) -> None:
 @app.command("run")
 @takes_options(TrainingOptions)
 @_explains(
-    "--set NAME=VALUE sets what belongs to the data and to either stage; NAME= empties it, and "
-    "semicolons stand between a list's items:",
-    {n: s["description"] for n, s in form().items() if n not in TrainingOptions.model_fields},
+    {n: s["description"] for n, s in form().items() if n not in TrainingOptions.model_fields}
 )
 def run(options: TrainingOptions, set_words: Words = None) -> None:
     """Train from collections to a decision: what the DAG perank_train does.
@@ -191,44 +181,21 @@ def run(options: TrainingOptions, set_words: Words = None) -> None:
     from perank_tasks.training.stages.plan_run import plan_training
 
     values = options.model_dump(exclude_unset=True) | words_to_values(set_words or ())
-    training = plan_training(values, today())
-    results = run_training(training)
+    site = open_site()
+    training = plan_training(values, today(), site)
+    results = run_training(training, site)
     registered, promoted = results["register"], results["promote"]
     print_line(f"registered: {registered}")
-    print_line(f"in {open_site().store.root / registered}")
+    print_line(f"in {site.store.root / registered}")
     print_line(("promoted: " if promoted["promoted"] else "not promoted: ") + promoted["reason"])
     print_line(f"champion as of {training.run_date}: {promoted['champion']}")
     print_next(f"perank checkpoint show {registered}")
 
 
 def _print_outcome(report: dict[str, Any], folder: Path) -> None:
-    why = {
-        "schedule": "the whole schedule",
-        "max_minutes": "cut off by max_minutes",
-        "patience": "stopped early: no new best",
-    }[report["stopped"]]
     print_line(
         f"{report['steps']} of {report['planned']} steps in {report['seconds'] / 60:.1f} minutes, "
-        f"{why}; kept step {report['kept_step']}"
+        f"ended by {report['stopped']}; kept step {report['kept_step']}"
     )
     print_line(f"checkpoint: {report['checkpoint']}")
-    print_line(f"curves:     {folder / 'curves.csv'}, {folder / 'curves.jsonl'}")
-    print_line(f"plot:       {folder / 'curves.png'}")
-
-
-def _print_passage(passage: Any) -> None:
-    print_line(f"\n{passage.passage_id}\n    {_short(passage.text, 400)}")
-
-
-def _print_list(example: Any) -> None:
-    print_line(f"\n{example.query_id}: {example.query}", "bold")
-    print_line("  best first: rank, place in the prompt, BM25, passage")
-    for rank, place in enumerate(example.ranking, 1):
-        score = "     –" if example.scores is None else f"{example.scores[place]:6.2f}"
-        text = _short((example.texts or [""])[place], 70)
-        print_line(f"  {rank:3} {place:3} {score}  {example.passage_ids[place]}  {text}")
-
-
-def _short(text: str, length: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 1] + "…"
+    print_line(f"curves: {folder / 'curves.csv'}, curves.jsonl, curves.png")

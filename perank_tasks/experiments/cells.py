@@ -74,15 +74,15 @@ def plan_sharing(plan: ExperimentPlan) -> list[str]:
     return list(groups.values())
 
 
-def train_checkpoint(plan: ExperimentPlan, training: str) -> Trained:
+def train_checkpoint(plan: ExperimentPlan, site: Site, training: str) -> Trained:
     """Train a checkpoint that cells need; one that is trained is reused.
 
     Args:
         training: `Cell.training_hash`.
     """
-    run = plan_training(plan.trainings()[training], plan.run_date)
+    run = plan_training(plan.trainings()[training], plan.run_date, site)
     data = make_data(run)
-    checkpoint = learn_to_rank(run, data, align_projector(run, data))
+    checkpoint = learn_to_rank(run, site, data, align_projector(run, site, data))
     return Trained(training=training, checkpoint=checkpoint)
 
 
@@ -138,7 +138,7 @@ def _night(
     checkpoint = None
     if needed := cell.training_hash:
         if checkpoints is None:
-            checkpoints = [train_checkpoint(plan, needed)]
+            checkpoints = [train_checkpoint(plan, site, needed)]
         trained = {each["training"]: each["checkpoint"] for each in checkpoints}
         if needed not in trained:
             raise TrainingError("the checkpoint that it needs was not trained")

@@ -116,7 +116,7 @@ def _windows_and_tokens(plan: ExperimentPlan, site: Site, cell: Cell) -> tuple[i
         return 0, 0.0
     try:
         if cell.training is not None:
-            prompt = plan_training(cell.training, plan.run_date).rank.prompt
+            prompt = plan_training(cell.training, plan.run_date, site).rank.prompt
         else:
             prompt = plan.night(cell, file, site).arms[0].identity["prompt"]
     except PerankError:  # the cell will say so

@@ -160,7 +160,7 @@ def plan_experiment(file: ExperimentFile, run_date: date, site: Site) -> Experim
         fingerprint=fingerprint(site.settings.threads),
     )
     for training in plan.trainings().values():
-        plan_training(training, run_date)  # a typo is said now
+        plan_training(training, run_date, site)  # a typo is said now
     return plan
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from perank_tasks.artifacts.store import Artifact, Store, artifact_key
+from perank_tasks.artifacts.store import Artifact, artifact_key
 from perank_tasks.config import Arm, Night, fingerprint_hash, stable_hash
 from perank_tasks.errors import ExperimentError
 from perank_tasks.experiments.cells import Outcome
@@ -51,12 +51,13 @@ class Ranked:
     rankings: Artifact
     arm: Arm
 
-    def queries_left_out(self, plan: ExperimentPlan, store: Store) -> list[str] | None:
+    def queries_left_out(self, plan: ExperimentPlan, site: Site) -> list[str] | None:
         """Of a cell whose training left a fold out, the ids of the fold's queries: it is measured
         by what it has not seen."""
         if not (self.cell.training and self.cell.training.get("folds")):
             return None
-        training = plan_training(self.cell.training, plan.run_date)
+        store = site.store
+        training = plan_training(self.cell.training, plan.run_date, site)
         texts = queries_left_out(training, make_data(training), store)
         candidates = store.open(self.rankings.manifest.inputs["candidates"])
         queries = store.open(candidates.manifest.inputs["snapshot"]).read("queries").to_pylist()
@@ -154,7 +155,7 @@ def _evaluate(plan: ExperimentPlan, site: Site, ranked: Sequence[Ranked]) -> str
         arms=tuple(r.arm for r in ranked),
         fingerprint=plan.fingerprint,
     )
-    folds = {r.arm.hash: r.queries_left_out(plan, site.store) for r in ranked}
+    folds = {r.arm.hash: r.queries_left_out(plan, site) for r in ranked}
     measured = {arm_hash: queries for arm_hash, queries in folds.items() if queries is not None}
     rankings = {r.arm.hash: r.rankings.reference for r in ranked}
     return evaluate(night, site, rankings, measured)

@@ -5,9 +5,9 @@
     alignment.py     stage 1: the projector learns to say passages from their embeddings
     ranking.py       stage 2: projector and LLM learn to put passages out, best first
     model.py         what is trained; batches.py makes its inputs, losses.py its losses
-    measuring.py     what it is worth as it is now; judged_collection.py, on a collection
-    trainer.py       Hugging Face's Trainer, in an order of examples and with points to resume from
-                     that a kill cannot spoil: example_order.py, resume_points.py
+    measuring.py     what it is worth as it is now
+    trainer.py       Hugging Face's Trainer, in an order of examples that a kill cannot change:
+                     example_order.py
     saving.py        what was trained, as a checkpoint of our format or of the published one
     training_folder.py, curves.py   the folder of a training: what it is of, losses by step
 
@@ -15,7 +15,7 @@
     run_options.py   a whole run: its form, and what is planned of it; run_training.py does it
     stages/          its steps: data, align, rank, evaluate, register, promote
     kept.py          trainings as artifacts
-    night.py         the nights that a run needs; evaluation.py reads what one measured
+    night.py         the night that measures a run; evaluation.py reads what it measured
     card.py          the model card
 
 On several GPUs, after `accelerate config`:

@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate.utils import send_to_device  # type: ignore[import-untyped]
 
 from perank_tasks.errors import TrainingError
-from perank_tasks.perank.checkpoint import Checkpoint, load_head, load_tokenizer
-from perank_tasks.training.batches import AlignmentBatch, AlignmentCollator, on_device
+from perank_tasks.perank.checkpoint import Checkpoint, load_head
+from perank_tasks.training.batches import AlignmentBatch, AlignmentCollator
 from perank_tasks.training.examples import AlignmentExample, drawn
 from perank_tasks.training.losses import IGNORED, reconstruction
-from perank_tasks.training.model import AlignmentTrainee, Weights
+from perank_tasks.training.model import AlignmentTrainee
 from perank_tasks.training.recipe import AlignRecipe
-from perank_tasks.training.saving import save_trained
+from perank_tasks.training.saving import check_layout, finish
 from perank_tasks.training.start import begin
 from perank_tasks.training.trainer import Task, train
-from perank_tasks.training.training_folder import Run, end_run, is_main_process
+from perank_tasks.training.training_folder import Run
 
 BOOTSTRAP_SAMPLES = 10_000
 
@@ -72,12 +73,17 @@ def align(
             folder.
         StorageError: the folder cannot be written.
     """
-    _check(passages, development)
-    identity = run.identity(recipe, len(passages), len(development))
-    begun = begin(run, recipe, identity, passages, passages[0].embedding.size)
+    if len(passages) < 1 or len(development) < 2:
+        raise TrainingError(
+            f"alignment needs passages to train on and 2 or more others to measure on, found "
+            f"{len(passages)} and {len(development)}: make data with more of them"
+        )
+    examples, size = (len(passages), len(development)), passages[0].embedding.size
+    begun = begin(run, recipe, examples, passages, size)
     if not isinstance(begun, Checkpoint):
         return begun
-    collate, measured = _collator(begun, recipe), drawn(development, recipe)
+    check_layout(begun, recipe.layout)
+    collate, measured = AlignmentCollator(begun, recipe), drawn(development, recipe)
     model = AlignmentTrainee(begun, recipe, load_head(begun))
 
     def measure(trained: AlignmentTrainee) -> Reconstruction:
@@ -91,61 +97,19 @@ def align(
         loss=lambda logits, batch: (reconstruction(logits, batch["targets"]), {}),
         measure=lambda trained: measure(trained).measures(),
         select_by="loss",
-        greater_is_better=False,
         length=lambda example: len(example.text),
-        learning_rates={},
     )
-    outcome = train(model, task, recipe, run.folder, threads=run.threads)
-    report = {
-        "stage": "align",
-        "checkpoint": str(run.checkpoint),
-        "recipe_hash": recipe.hash,
-        "before": asdict(before),
-        "after": asdict(measure(model)),
-        **outcome.report(),
-    }
-    if is_main_process():
-        _save(recipe, begun, model, run, identity, report)
-        end_run(run, report)
-    return report
-
-
-def _check(passages: Sequence[Any], development: Sequence[Any]) -> None:
-    if len(passages) < 1 or len(development) < 2:
-        raise TrainingError(
-            f"alignment needs passages to train on and 2 or more others to measure on, found "
-            f"{len(passages)} and {len(development)}: make data with more of them"
-        )
-
-
-def _save(
-    recipe: AlignRecipe,
-    begun: Checkpoint,
-    model: AlignmentTrainee,
-    run: Run,
-    identity: dict[str, Any],
-    report: dict[str, Any],
-) -> None:
-    body = {name: tensor.float() for name, tensor in begun.body.items()}
-    weights = Weights(
-        body=body,
-        projector=model.projector_weights(),
-        residual=begun.residual,
-        score_residual=begun.score_residual,
-        lora={},
-        lora_scale=1.0,
-        frozen_body=body,
+    outcome = train(model, task, recipe, run)
+    after = measure(model)
+    in_words = (
+        f"**Aligned, not yet trained to rank**: a projector by which {recipe.base_model} says a "
+        f"passage's text from its embedding. Stage 2, `perank train rank --start`, begins here.\n\n"
+        f"Reconstruction of {after.passages} development passages, nats a token: {after.loss:.3f} "
+        f"with their own embeddings, {after.control:.3f} with shuffled ones; the difference is "
+        f"{after.gain:.3f} ({after.low:.3f} to {after.high:.3f})."
     )
-    save_trained(
-        run.checkpoint,
-        begun,
-        weights,
-        layout="perank",
-        storage="float32",
-        description=f"aligned: projector trained for {report['kept_step']} steps",
-        training=identity | {k: report[k] for k in ("before", "after", "steps", "stopped")},
-        readme=_card(run.folder.name, recipe, report),
-    )
+    values = {"before": asdict(before), "after": asdict(after)}
+    return finish(run, recipe, model, outcome, values, in_words)
 
 
 def reconstruction_of(
@@ -178,9 +142,9 @@ def reconstruction_of(
                 [torch.from_numpy(np.array(passages[other[i]].embedding)) for i in picked]
             )
             tokens[picked] = (batch["targets"] != IGNORED).sum(1)
-            own[picked] = _nats(model, on_device(batch, device))
+            own[picked] = _nats(model, send_to_device(batch, device))
             batch["embeddings"] = shuffled[:, None].float()
-            control[picked] = _nats(model, on_device(batch, device))
+            control[picked] = _nats(model, send_to_device(batch, device))
     random = np.random.default_rng(recipe.seed)
     drawn = random.integers(0, len(passages), (BOOTSTRAP_SAMPLES, len(passages)))
     gains = (control - own)[drawn].sum(1) / tokens[drawn].sum(1)
@@ -204,26 +168,3 @@ def _nats(model: AlignmentTrainee, batch: AlignmentBatch) -> np.ndarray:
         logits.float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
     )
     return nats.sum(1).cpu().numpy()
-
-
-def _collator(begun: Checkpoint, recipe: AlignRecipe) -> AlignmentCollator:
-    tokenizer = load_tokenizer(begun)
-    return AlignmentCollator(
-        tokenizer,
-        embedding_size=begun.embedding_size,
-        max_tokens=recipe.max_tokens,
-        end=tokenizer.eos_token_id,
-    )
-
-
-def _card(name: str, recipe: AlignRecipe, report: dict[str, Any]) -> str:
-    after = report["after"]
-    return (
-        f"# {name}\n\n"
-        f"**Aligned, not yet trained to rank**: a projector by which {recipe.base_model} says a "
-        f"passage's text from its embedding. Stage 2, `perank train rank --start`, begins here.\n\n"
-        f"Reconstruction of {after['passages']} development passages, nats a token: "
-        f"{after['loss']:.3f} with their own embeddings, {after['control']:.3f} with shuffled "
-        f"ones; the difference is {after['gain']:.3f} ({after['low']:.3f} to {after['high']:.3f}). "
-        f"{report['steps']} of {report['planned']} steps, recipe {report['recipe_hash']}.\n"
-    )

@@ -6,18 +6,27 @@ embeddings' width, L the longest row of tokens, S the slots that embeddings go t
 """
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from functools import partial
+from typing import TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from torch.nn.utils.rnn import pad_sequence
 
 from perank_tasks.errors import TrainingError
-from perank_tasks.perank.prompt import PASSAGE_TOKEN, Prompt, PromptBuilder, PromptTemplate
+from perank_tasks.perank.checkpoint import Checkpoint, load_tokenizer
+from perank_tasks.perank.prompt import (
+    PASSAGE_TOKEN,
+    TEMPLATES,
+    Prompt,
+    PromptBuilder,
+    PromptTemplate,
+)
 from perank_tasks.support.text import clean_text
 from perank_tasks.training.examples import AlignmentExample, RankingExample
 from perank_tasks.training.losses import IGNORED
+from perank_tasks.training.recipe import AlignRecipe, RankRecipe
 
 ALIGNMENT = PromptTemplate(
     name="alignment-v1",
@@ -83,31 +92,25 @@ class RankingCollator:
     """Makes a `RankingBatch` of examples, with the prompts that the engine makes of them.
 
     Args:
-        plain: builder of prompts with embeddings only.
-        with_texts: builder of prompts with embeddings and texts, None where there is no such
-            branch.
-        needs_query: whether the query's embedding is read.
-        needs_scores: whether first-stage scores are.
-        embedding_size: d.
-        max_tokens: the longest row that is let through.
+        begun: the checkpoint that the model began with.
+        recipe: of stage 2.
 
     Raises:
         TrainingError: an example lacks what is read of it, does not fit together, or is too long.
     """
 
-    def __init__(
-        self,
-        plain: PromptBuilder,
-        with_texts: PromptBuilder | None,
-        *,
-        needs_query: bool,
-        needs_scores: bool,
-        embedding_size: int,
-        max_tokens: int,
-    ) -> None:
-        self._plain, self._with_texts = plain, with_texts
-        self._needs_query, self._needs_scores = needs_query, needs_scores
-        self._embedding_size, self._max_tokens = embedding_size, max_tokens
+    def __init__(self, begun: Checkpoint, recipe: RankRecipe) -> None:
+        builder = partial(
+            PromptBuilder,
+            TEMPLATES[begun.prompt],
+            load_tokenizer(begun),
+            query_token=begun.query_token,
+        )
+        self._plain = builder(form="embeddings")
+        self._with_texts = builder(form="both") if recipe.has_text_branch else None
+        self._needs_query = begun.query_token or begun.residual is not None
+        self._needs_scores = begun.score_residual is not None
+        self._embedding_size, self._max_tokens = begun.embedding_size, recipe.max_tokens
         self._prompts: dict[tuple[str, int], Prompt] = {}
 
     def __call__(self, examples: Sequence[RankingExample]) -> RankingBatch:
@@ -115,29 +118,21 @@ class RankingCollator:
             self._check(example)
         sizes = torch.tensor([len(example.ranking) for example in examples])
         n = int(sizes.max())
-        golden = torch.arange(n).repeat(len(examples), 1)
-        embeddings = torch.zeros(len(examples), n, self._embedding_size)
-        scores = torch.zeros(len(examples), n) if self._needs_scores else None
-        for row, example in enumerate(examples):
-            size = len(example.ranking)
-            golden[row, :size] = torch.tensor(example.ranking)
-            embeddings[row, :size] = _tensor(example.embeddings)
-            if scores is not None and example.scores is not None:
-                scores[row, :size] = _tensor(example.scores)
-        queries = None
+        golden = torch.tensor([[*e.ranking, *range(len(e.ranking), n)] for e in examples])
+        queries = scores = None
         if self._needs_query:
-            queries = torch.stack(
-                [_tensor(e.query_embedding) for e in examples if e.query_embedding is not None]
-            )
+            queries = torch.stack([_tensor(example.query_embedding) for example in examples])
+        if self._needs_scores:
+            scores = _padded([example.scores for example in examples])
         return RankingBatch(
-            embeddings=embeddings,
+            embeddings=_padded([example.embeddings for example in examples]),
             query_embeddings=queries,
             scores=scores,
             ranking=golden,
             sizes=sizes,
             plain=self._rows(examples, [self._prompt(example) for example in examples], n),
-            with_texts=self._rows(examples, [self._long_prompt(e) for e in examples], n)
-            if self._with_texts
+            with_texts=self._rows(examples, [_prompt_with_texts(builder, e) for e in examples], n)
+            if (builder := self._with_texts)
             else None,
         )
 
@@ -147,27 +142,18 @@ class RankingCollator:
             self._prompts[key] = self._plain.build(self._plain.prepare(example.query), key[1])
         return self._prompts[key]
 
-    def _long_prompt(self, example: RankingExample) -> Prompt:
-        builder = self._with_texts
-        assert builder is not None
-        assert example.texts is not None
-        texts = [builder.prepare_passage(text).text for text in example.texts]
-        return builder.build(builder.prepare(example.query), len(texts), texts)
-
     def _rows(self, examples: Sequence[RankingExample], prompts: list[Prompt], n: int) -> Rows:
         """The prompts, each followed by its passages in golden order but for the last one."""
-        lengths = [
-            len(prompt.input_ids) + len(example.ranking) - 1
-            for prompt, example in zip(prompts, examples, strict=True)
-        ]
-        longest = max(range(len(lengths)), key=lengths.__getitem__)
-        if lengths[longest] > self._max_tokens:
-            raise TrainingError(
-                f"the prompt of query {examples[longest].query_id} has {lengths[longest]} tokens "
-                f"with its {len(examples[longest].ranking)} passages, max_tokens is "
-                f"{self._max_tokens}: raise it, or make shorter lists"
-            )
-        ids = torch.zeros(len(prompts), max(lengths), dtype=torch.long)
+        length = 0
+        for prompt, example in zip(prompts, examples, strict=True):
+            length = max(length, tokens := len(prompt.input_ids) + len(example.ranking) - 1)
+            if tokens > self._max_tokens:
+                raise TrainingError(
+                    f"the prompt of query {example.query_id} has {tokens} tokens with its "
+                    f"{len(example.ranking)} passages, max_tokens is {self._max_tokens}: raise it, "
+                    f"or make shorter lists"
+                )
+        ids = torch.zeros(len(prompts), length, dtype=torch.long)
         slots: list[tuple[int, int, int]] = []
         outputs = torch.zeros(len(prompts), n, dtype=torch.long)
         for row, (prompt, example) in enumerate(zip(prompts, examples, strict=True)):
@@ -189,18 +175,18 @@ class RankingCollator:
                 f"{where}: its ranking is no permutation of its {n} passages (2 or more), found "
                 f"{example.ranking[:30]}"
             )
-        query, scores = example.query_embedding, example.scores
         read: list[tuple[str, np.ndarray | None, tuple[int, ...], str]] = [
             ("embeddings have", example.embeddings, (n, d), "the projector reads them")
         ]
         if self._needs_query:
-            read += [("query's embedding has", query, (d,), "query token and residual read it")]
+            why = "query token and residual read it"
+            read.append(("query's embedding has", example.query_embedding, (d,), why))
         if self._needs_scores:
             why = (
                 "score_residual reads them; set score_residual=false, or make the data from "
                 "collections, where BM25's are kept"
             )
-            read += [("first-stage scores have", scores, (n,), why)]
+            read.append(("first-stage scores have", example.scores, (n,), why))
         for what, values, expected, why in read:
             shape = () if values is None else np.shape(values)
             if shape != expected:
@@ -218,31 +204,22 @@ class AlignmentCollator:
     """Makes an `AlignmentBatch` of passages.
 
     Args:
-        tokenizer: the LLM's.
-        embedding_size: d.
-        max_tokens: of prompt and text together; longer texts are cut.
-        end: id of the token that ends an answer, None: none.
+        begun: the checkpoint that the model began with.
+        recipe: of stage 1; texts that are longer than its `max_tokens` allow are cut.
 
     Raises:
         TrainingError: an embedding of another width.
     """
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        embedding_size: int,
-        max_tokens: int,
-        end: int | None,
-    ) -> None:
-        builder = PromptBuilder(ALIGNMENT, tokenizer, query_token=False)
+    def __init__(self, begun: Checkpoint, recipe: AlignRecipe) -> None:
+        self._tokenizer = load_tokenizer(begun)
+        builder = PromptBuilder(ALIGNMENT, self._tokenizer, query_token=False)
         self._prompt = builder.build(builder.prepare(""), 1)
         # Texts are cleaned of special tokens: in one's middle, its end would be learnt.
-        self._special = frozenset(tokenizer.get_added_vocab().values())
-        self._tokenizer = tokenizer
-        self._embedding_size = embedding_size
-        self._room = max_tokens - len(self._prompt.input_ids)
-        self._end = end
+        self._special = frozenset(self._tokenizer.get_added_vocab().values())
+        self._embedding_size = begun.embedding_size
+        self._room = recipe.max_tokens - len(self._prompt.input_ids)
+        self._end: int | None = self._tokenizer.eos_token_id
 
     def __call__(self, examples: Sequence[AlignmentExample]) -> AlignmentBatch:
         prompt = self._prompt.input_ids
@@ -280,11 +257,9 @@ class AlignmentCollator:
         return plain or [0]
 
 
-def on_device(batch: Any, device: torch.device) -> Any:
-    """The batch with its tensors on a device."""
-    if isinstance(batch, dict):
-        return {name: on_device(value, device) for name, value in batch.items()}
-    return batch.to(device) if isinstance(batch, Tensor) else batch
+def _prompt_with_texts(builder: PromptBuilder, example: RankingExample) -> Prompt:
+    texts = [builder.prepare_passage(text).text for text in example.texts or ()]
+    return builder.build(builder.prepare(example.query), len(texts), texts)
 
 
 def _placed(ids: Tensor, slots: list[tuple[int, int, int]], outputs: Tensor) -> Rows:
@@ -294,6 +269,10 @@ def _placed(ids: Tensor, slots: list[tuple[int, int, int]], outputs: Tensor) -> 
     return Rows(
         ids=ids, slot_rows=rows, slot_places=places, slot_passages=passages, outputs=outputs
     )
+
+
+def _padded(values: Sequence[np.ndarray | None]) -> Tensor:
+    return pad_sequence([_tensor(each) for each in values], batch_first=True)
 
 
 def _tensor(values: np.ndarray | None) -> Tensor:

@@ -35,7 +35,7 @@ def align_by_hand(options: StageOptions, site: Site) -> dict[str, Any]:
         ConfigError: the recipe is not valid, or the data are not of this root.
         TrainingError: too little data, or a loss that is not finite.
     """
-    recipe = AlignRecipe.load(options.preset, options.set, options.recipe)
+    recipe = AlignRecipe.preset(options.preset, options.set)
 
     def split(passages: Any) -> tuple[Any, Any]:
         count = min(HOLD_OUT_AT_MOST, round(options.hold_out * len(passages)))
@@ -52,7 +52,7 @@ def rank_by_hand(options: StageOptions, site: Site) -> dict[str, Any]:
         ConfigError: the recipe is not valid, or the data are not of this root.
         TrainingError: too little data, or a loss that is not finite.
     """
-    recipe = RankRecipe.load(options.preset, options.set, options.recipe)
+    recipe = RankRecipe.preset(options.preset, options.set)
 
     def split(lists: Any) -> tuple[Any, Any]:
         if not options.hold_out:

@@ -13,14 +13,14 @@ hours of training are not. Provenance says what they were; another seed trains a
 
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from perank_tasks.artifacts.store import Artifact, Store, artifact_key
-from perank_tasks.settings import Settings
+from perank_tasks.artifacts.store import Artifact, artifact_key
+from perank_tasks.night.site import Site
 from perank_tasks.training.recipe import StageRecipe
+from perank_tasks.training.run_options import Training
 from perank_tasks.training.training_folder import Run
-from perank_tasks.warehouse.registry import MODEL, TRAINED, local
+from perank_tasks.warehouse import registry
 
 FORMAT = 2
 """Raise it when the same recipe and data train something else."""
@@ -30,34 +30,48 @@ _FILES = ("curves.csv", "curves.jsonl", "curves.png", "report.json")
 
 
 def keep_training(
-    store: Store,
+    training: Training,
+    site: Site,
     recipe: StageRecipe,
-    train: Callable[[Path], dict[str, Any]],
+    train: Callable[[Run], dict[str, Any]],
     *,
-    inputs: dict[str, str],
-    content: dict[str, Any],
-    provenance: dict[str, str],
+    data: str,
+    aligned: str | None = None,
+    **content: Any,
 ) -> str:
     """Train, unless that was done, and return the artifact's reference.
 
     Args:
         recipe: of either stage.
-        train: given a folder, trains into it or resumes there, and returns the report, whose
-            `checkpoint` is the folder of the result.
-        inputs: references of what it is trained on and begins with.
+        train: trains or resumes, and returns the report, whose `checkpoint` is the folder of the
+            result.
+        data: reference of what it is trained on.
+        aligned: reference of what it begins with; None: the run's own start.
         content: what else the result depends on.
-        provenance: of this process.
     """
+    store, settings = site.store, site.settings
     stage = recipe.stage
-    config = {"stage": stage, "recipe": recipe.model_dump(mode="json"), **content}
+    inputs = {"data": data} | ({"start": aligned} if aligned else {})
+    start_hash = None if aligned else training.start_hash
+    recipe_json = recipe.model_dump(mode="json")
+    config = {"stage": stage, "recipe": recipe_json, "start": start_hash, **content}
     key = artifact_key(version=FORMAT, inputs=inputs, **config)
-    artifact = store.artifact(TRAINED, stage, key)
+    artifact = store.artifact(registry.TRAINED, stage, key)
     if artifact.use():
         return artifact.reference
-    out = Settings.from_environment().cache / "training" / f"{stage}-{key}"
-    report = train(out)
-    with store.draft(TRAINED, stage) as draft:
-        with draft.writing(MODEL) as folder:
+    out = settings.cache / "training" / f"{stage}-{key}"
+    start = aligned or training.start
+    report = train(
+        Run(
+            out,
+            settings.cache,
+            settings.threads,
+            start=registry.local(start, store) if start else None,
+            data={"reference": data},
+        )
+    )
+    with store.draft(registry.TRAINED, stage) as draft:
+        with draft.writing(registry.MODEL) as folder:
             shutil.copytree(report["checkpoint"], folder, dirs_exist_ok=True)
         with draft.writing(RUN) as folder:
             for name in _FILES:
@@ -68,23 +82,11 @@ def keep_training(
             expected={},
             inputs=inputs,
             config=config,
-            counts={"report": report | {"checkpoint": MODEL}},
-            provenance=provenance,
+            counts={"report": report | {"checkpoint": registry.MODEL}},
+            provenance=training.fingerprint,
         )
     shutil.rmtree(out, ignore_errors=True)
     return artifact.reference
-
-
-def run_in(folder: Path, store: Store, *, start: str | None, reference: str) -> Run:
-    """A training in a folder, from a checkpoint by name and data by reference."""
-    settings = Settings.from_environment()
-    return Run(
-        folder,
-        settings.cache,
-        settings.threads,
-        start=local(start, store) if start else None,
-        data={"reference": reference},
-    )
 
 
 def report_of(artifact: Artifact) -> dict[str, Any]:

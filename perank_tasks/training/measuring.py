@@ -1,64 +1,53 @@
 """What a ranker in training is worth: in, a model as it is now; out, measures.
 
-On development lists: the loss by teacher forcing, and nDCG@10 of what the engine itself ranks; on
-anything else, whatever a judge says (`judged_collection`).
+On development lists: the loss by teacher forcing, and nDCG@10 of what the engine itself ranks.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device  # type: ignore[import-untyped]
 from transformers import PreTrainedTokenizerBase
 
 from perank_tasks.perank import CandidateList, PERank, RankingOptions
-from perank_tasks.perank.checkpoint import Checkpoint, load_tokenizer
 from perank_tasks.training import losses
-from perank_tasks.training.batches import RankingCollator, on_device
+from perank_tasks.training.batches import RankingCollator
 from perank_tasks.training.examples import RankingExample
 from perank_tasks.training.model import RankingTrainee
 from perank_tasks.training.recipe import RankRecipe
 
-Judge = Callable[[PERank], dict[str, float]]
-"""Measures of a ranker, by names of the caller's; higher is better."""
-
 
 @dataclass(frozen=True)
 class Measures:
-    """Measures of a model in training, on development lists and by a judge.
+    """Measures of a model in training, on development lists.
 
     Attributes:
-        begun: the checkpoint that the model was made of.
-        lists: development lists, none where there is but a judge.
+        lists: development lists, at least one.
         collate: makes batches of them.
         recipe: of the training.
+        tokenizer: the LLM's.
         cache: as for `PERank.from_pretrained`.
-        judge: measures the ranker elsewhere.
     """
 
-    begun: Checkpoint
     lists: list[RankingExample]
     collate: RankingCollator
     recipe: RankRecipe
+    tokenizer: PreTrainedTokenizerBase
     cache: Path
-    judge: Judge | None
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        return load_tokenizer(self.begun)
 
     def __call__(self, model: RankingTrainee) -> dict[str, float]:
-        engine = engine_of(self.begun, self.tokenizer, model, cache=self.cache)
-        measures = {}
-        if self.lists:
-            measures = teacher_forced(model, self.lists, self.collate, self.recipe)
-            measures["ndcg"] = float(np.mean(agreement(engine, self.lists)))
-        judged = self.judge(engine) if self.judge else {}
-        if self.recipe.select_by == "given":
-            measures["given"] = next(iter(judged.values()), 0.0)
-        return measures | judged
+        engine = PERank(
+            model.checkpoint(),
+            self.tokenizer,
+            cache=self.cache,
+            device=next(model.parameters()).device,
+            dtype=torch.float32,
+        )
+        measures = teacher_forced(model, self.lists, self.collate, self.recipe)
+        return measures | {"ndcg": float(np.mean(agreement(engine, self.lists)))}
 
 
 def teacher_forced(
@@ -74,7 +63,7 @@ def teacher_forced(
     with torch.no_grad():
         for first in range(0, len(lists), recipe.batch_size):
             picked = lists[first : first + recipe.batch_size]
-            batch = on_device(collate(picked), device)
+            batch = send_to_device(collate(picked), device)
             batch["with_texts"] = None
             logits = model(batch)["plain"]
             ranking, sizes = batch["ranking"], batch["sizes"]
@@ -110,31 +99,3 @@ def agreement(engine: PERank, lists: Sequence[RankingExample]) -> list[float]:
         best = (np.arange(n, 0, -1)[: len(top)] * top).sum()
         values.append(float((worth[result.order[: len(top)]] * top).sum() / best))
     return values
-
-
-def engine_of(
-    begun: Checkpoint, tokenizer: PreTrainedTokenizerBase, model: RankingTrainee, *, cache: Path
-) -> PERank:
-    """The engine, with the weights that a model has now.
-
-    Args:
-        begun: the checkpoint that the model was made of.
-        tokenizer: the LLM's.
-        model: in training.
-        cache: as for `PERank.from_pretrained`.
-    """
-    weights = model.weights()
-    checkpoint = replace(
-        begun,
-        body=weights.body,
-        projector=weights.projector,
-        residual=weights.residual,
-        score_residual=weights.score_residual,
-    )
-    return PERank(
-        checkpoint,
-        tokenizer,
-        cache=cache,
-        device=next(model.parameters()).device,
-        dtype=torch.float32,
-    )

@@ -7,7 +7,7 @@ the golden ranking's first k passages.
 Shapes as in `batches`; H is the LLM's hidden size.
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,30 +22,12 @@ from perank_tasks.perank.projector import build_projector
 from perank_tasks.training.batches import AlignmentBatch, RankingBatch, Rows
 from perank_tasks.training.recipe import RankRecipe, StageRecipe
 
-_PEFT_BASE = ".base_layer."
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What a model consists of, on the CPU: tensors as `Checkpoint` names them.
-
-    `lora` holds {name: (A, B)} of the additions that `body` already contains, (r, in) and
-    (out, r), to be scaled by `lora_scale`; without them, `frozen_body` has what lay below.
-    """
-
-    body: dict[str, Tensor]
-    projector: dict[str, Tensor]
-    residual: tuple[float, float] | None
-    score_residual: float | None
-    lora: dict[str, tuple[Tensor, Tensor]]
-    lora_scale: float
-    frozen_body: dict[str, Tensor]
-
 
 class Trainee(nn.Module):
     """LLM body and projector of a checkpoint, of which the recipe says what learns.
 
-    Its state dict holds what learns, and nothing else.
+    Its state dict holds what learns, and nothing else. `lora_scale` scales the low-rank additions,
+    where there are any.
 
     Args:
         checkpoint: where it begins; its tensors are taken over.
@@ -53,9 +35,11 @@ class Trainee(nn.Module):
     """
 
     body: Any
+    lora_scale = 1.0
 
     def __init__(self, checkpoint: Checkpoint, recipe: StageRecipe) -> None:
         super().__init__()
+        self.begun = checkpoint
         self.body = meta_body(checkpoint.llm)
         tensors = {name: tensor.float() for name, tensor in checkpoint.body.items()}
         self.body.load_state_dict(tensors, assign=True)
@@ -72,6 +56,16 @@ class Trainee(nn.Module):
         if recipe.gradient_checkpointing:
             self.body.activation_checkpointing_enable({"use_reentrant": False})
         self.register_state_dict_post_hook(_keep_what_learns)
+
+    def checkpoint(self) -> Checkpoint:
+        """What it began with, as far as it has learnt; tensors of their own, on the CPU."""
+        state = self.projector.state_dict()
+        projector = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+        return replace(self.begun, projector=projector)
+
+    def lora(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """{name: (A, B)} of the low-rank additions in the checkpoint's body, (r, in), (out, r)."""
+        return {}
 
     def read(self, rows: Rows, projected: Tensor, projected_query: Tensor | None) -> Tensor:
         """Run rows through the LLM; (B, n, H), the hidden states at `outputs`.
@@ -105,7 +99,6 @@ class RankingTrainee(Trainee):
         super().__init__(checkpoint, recipe)
         self.query_token = checkpoint.query_token
         self.prompt_order = checkpoint.prompt_order
-        self.lora_scale = 1.0
         if recipe.trained_llm == "full":
             self.body.requires_grad_(True)
             self.body.embed_tokens.requires_grad_(recipe.train_tokens)
@@ -147,30 +140,29 @@ class RankingTrainee(Trainee):
             logits[name] = of_step
         return logits
 
-    def weights(self) -> Weights:
-        """What it has learnt so far, and all that belongs to it; tensors of their own."""
-        merged, below, lora = {}, {}, {}
-        state = dict(self.body.named_parameters())
-        for name, value in state.items():
-            if ".lora_" in name:
-                continue
-            plain = name.replace(_PEFT_BASE, ".")
-            merged[plain] = value.detach().cpu().clone()
-            if plain != name and plain.endswith(".weight"):
-                stem = name.removesuffix("base_layer.weight")
-                a, b = (state[f"{stem}lora_{x}.default.weight"].detach().cpu() for x in "AB")
-                lora[plain] = a.clone(), b.clone()
-                below[plain] = merged[plain].clone()
-                merged[plain] += self.lora_scale * b @ a
-        return Weights(
-            body=merged,
-            projector=_tensors(self.projector),
+    def checkpoint(self) -> Checkpoint:
+        body = {
+            name.replace(".base_layer.", "."): value.detach().cpu().clone()
+            for name, value in self.body.named_parameters()
+            if ".lora_" not in name
+        }
+        for name, (a, b) in self.lora().items():
+            body[name] += self.lora_scale * b @ a
+        return replace(
+            super().checkpoint(),
+            body=body,
             residual=None if self.t is None or self.b is None else (self.t.item(), self.b.item()),
             score_residual=None if self.s is None else self.s.item(),
-            lora=lora,
-            lora_scale=self.lora_scale,
-            frozen_body=merged | below,
         )
+
+    def lora(self) -> dict[str, tuple[Tensor, Tensor]]:
+        state, additions = dict(self.body.named_parameters()), {}
+        for name in state:
+            layer, is_lora, _ = name.partition("lora_A.")
+            if is_lora:
+                a, b = (state[f"{layer}lora_{x}.default.weight"].detach().cpu() for x in "AB")
+                additions[f"{layer}weight"] = a.clone(), b.clone()
+        return additions
 
     def _bias(
         self, projected: Tensor, query: Tensor | None, scores: Tensor | None
@@ -224,10 +216,6 @@ class AlignmentTrainee(Trainee):
         hidden = self.read(batch["rows"], self.projector(batch["embeddings"]), None)
         return linear(hidden, self.head.to(hidden.dtype))
 
-    def projector_weights(self) -> dict[str, Tensor]:
-        """The projector's tensors, by `Checkpoint`'s names."""
-        return _tensors(self.projector)
-
 
 def _sorted_prompts(rows: Rows, bias: Tensor, sizes: Tensor) -> Rows:
     """Rows whose prompts hold the passages best first by `bias` (B, n), as the engine has it; the
@@ -276,10 +264,6 @@ def _last_layer(
     )
     x = hidden.gather(1, places) + attention.o_proj(attended.transpose(1, 2).flatten(2))
     return x + layer.mlp(layer.post_attention_layernorm(x))
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
 
 
 def _keep_what_learns(

@@ -1,26 +1,18 @@
-"""The nights by which a training measures: in, its options; out, `Night`s for `run_night`.
+"""The night by which a training is measured: in, its options; out, a `Night` for `run_night`.
 
-One measures on a judged collection while training, one ranks a development collection by the new
-checkpoint and the champion, arm beside arm.
+It ranks a development collection by the new checkpoint and the champion, arm beside arm.
 """
 
 from typing import Any
 
 from perank_tasks.config import Night
 from perank_tasks.night.site import Site
-from perank_tasks.training.data.nights import cosine_arm, plan_arms
+from perank_tasks.training.data.nights import plan_arms
 from perank_tasks.training.run_options import Training
 
 NEW, CHAMPION, FIRST_STAGE, OFF = "new", "champion", "bm25", ", LLM off"
 """The arms of an evaluation: `new`; `new, LLM off`, its residual alone, where it has one;
 `champion`, the one to beat; `champion, LLM off`; and `bm25`, the first stage."""
-
-
-def night_to_measure(spec: str, training: Training, site: Site) -> Night:
-    """A night whose candidates and embeddings a ranker in training is measured on."""
-    data = training.ranking_data
-    arms = {"cosine": cosine_arm(data)}
-    return plan_arms(spec, training.run_date, data, site, _first_stage(training), arms)
 
 
 def night_to_compare(training: Training, trained: str, site: Site) -> tuple[Night, dict[str, str]]:
@@ -39,11 +31,6 @@ def night_to_compare(training: Training, trained: str, site: Site) -> tuple[Nigh
             "trust_remote_code": data.trust_remote_code,
         }
         arms |= {who: on, who + OFF: {**on, "decoding": "residual"}}
-    night = plan_arms(
-        training.development, training.run_date, data, site, _first_stage(training), arms
-    )
+    first_stage = {"kind": options.first_stage, "depth": options.depth}
+    night = plan_arms(training.development, training.run_date, data, site, first_stage, arms)
     return night, {arm.hash: arm.name for arm in night.arms}
-
-
-def _first_stage(training: Training) -> dict[str, Any]:
-    return {"kind": training.options.first_stage, "depth": training.options.depth}

@@ -3,7 +3,7 @@
 A recipe says how to train, and nothing about where data lies or results go. It begins with a
 preset of presets.toml: `paper` (arXiv 2406.14848 and its released scripts, for 7B models on GPUs),
 `tiny` (the same method with SmolLM2-135M on two cores) or `feedback` (the checkpoint that ships).
-A preset is changed by name, from a TOML file or from NAME=VALUE words.
+A preset is changed by NAME=VALUE words.
 
 The docstring below a field is its description on the command line and in the Airflow form.
 """
@@ -11,12 +11,11 @@ The docstring below a field is its description on the command line and in the Ai
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
 from perank_tasks.config import Options, split_words, stable_hash
-from perank_tasks.errors import ConfigError
 from perank_tasks.models.find import EMBEDDER, LLM
 from perank_tasks.perank.checkpoint_config import PromptOrder
 from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
@@ -106,22 +105,15 @@ class StageRecipe(Options):
         return stable_hash(self.model_dump(mode="json"))
 
     @classmethod
-    def preset(cls, name: Preset) -> Self:
-        """The recipe of a preset."""
-        return cls.load(name)
-
-    @classmethod
-    def load(cls, preset: str, changes: Iterable[str] = (), file: Path | None = None) -> Self:
-        """A preset, changed by a TOML file and then by NAME=VALUE words; NAME= empties it.
+    def preset(cls, name: Preset, changes: Iterable[str] = ()) -> Self:
+        """The recipe of a preset, changed by NAME=VALUE words; NAME= empties it.
 
         Raises:
-            ConfigError: no such file, key or preset, or a value out of range.
+            ConfigError: no such option, or a value out of range.
         """
-        if preset not in PRESETS:
-            raise ConfigError(f"preset is {preset!r}, expected one of {', '.join(PRESETS)}")
-        values = _read(Path(__file__).parent / "presets.toml")[preset][cls.stage]
-        values |= _read(file) if file else {}
-        return cls.parse(values | {key: value or None for key, value in split_words(changes)})
+        presets = tomllib.loads(Path(__file__).with_name("presets.toml").read_text("utf-8"))
+        words = {key: value or None for key, value in split_words(changes)}
+        return cls.parse(presets[name][cls.stage] | words)
 
     def contradictions(self) -> Iterator[str]:
         """What does not fit together, and what to set instead."""
@@ -143,6 +135,14 @@ class AlignRecipe(StageRecipe):
     learns."""
 
     stage = "align"
+    # What the checkpoint that it makes is like; stage 2 chooses anew.
+    prompt: ClassVar = COMPACT_V1.name
+    prompt_order: ClassVar[PromptOrder] = "given"
+    query_token: ClassVar = False
+    residual: ClassVar = False
+    score_residual: ClassVar = False
+    layout: ClassVar[Layout] = "perank"
+    storage: ClassVar[Storage] = "float32"
 
     max_tokens: int = Field(512, ge=16)
     """Tokens a passage's text and the prompt before it are cut at."""
@@ -213,10 +213,10 @@ class RankRecipe(StageRecipe):
     mean: averaged over steps as the ranking losses are, and the teacher is fixed."""
     max_tokens: int = Field(4096, ge=32)
     """Longest prompt; longer lists are refused."""
-    select_by: Literal["loss", "top1", "ndcg", "given"] = "ndcg"
+    select_by: Literal["loss", "top1", "ndcg"] = "ndcg"
     """The development measure that says which step was best. loss; top1: agreement on the best
     passage; ndcg: nDCG@10 of the engine's ranking, where the golden ranking's first of n passages
-    is worth n and its last 1; given: the first measure of a judge that the caller gives."""
+    is worth n and its last 1."""
     layout: Layout = "perank"
     """How it is saved: perank, our format; published, the paper's."""
     storage: Storage = "float32"
@@ -258,12 +258,3 @@ class RankRecipe(StageRecipe):
                 f"is {RELEASED_V1.name}: set prompt={RELEASED_V1.name}, query_token=false and "
                 f"residual=false, or layout=perank"
             )
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"the recipe {file} cannot be read: {error}. It is TOML: one key = value a line"
-        ) from error

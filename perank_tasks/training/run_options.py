@@ -41,10 +41,7 @@ class TrainingOptions(Options):
     """Whether stage 1 is run before stage 2."""
     stop_share: float = Field(0.1, ge=0, lt=1)
     """Share of the training queries that is held out, to choose the best step and to stop early
-    by. 0: the last step is taken, unless there is a stop_collection."""
-    stop_collection: str | None = None
-    """Spec of a judged collection by whose nDCG@10 the best step is chosen instead; none of its
-    queries may be trained on. Another one than development, or what it decides is flattered."""
+    by. 0: the last step is taken."""
     folds: int | None = Field(None, ge=2)
     """Cross-validation: the training queries are cut into so many folds, queries in the same words
     together, and those of `fold` are left out. Collections that are trained on may then be
@@ -110,8 +107,6 @@ class Training(BaseModel):
     """Of its content."""
     development: str
     """Spec, resolved."""
-    stop_collection: str | None
-    """Likewise."""
     champion: str
     """The checkpoint to beat: champion as of the date, whatever this very run promotes."""
     fingerprint: dict[str, str]

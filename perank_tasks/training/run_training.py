@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from perank_tasks.night.pipeline import RESUMES
+from perank_tasks.night.site import Site
 from perank_tasks.training.run_options import Training
 from perank_tasks.training.stages.align import align_projector
 from perank_tasks.training.stages.data import make_data
@@ -16,29 +17,24 @@ from perank_tasks.training.stages.register import register_checkpoint
 log = logging.getLogger(__name__)
 
 
-def run_training(training: Training) -> dict[str, Any]:
+def run_training(training: Training, site: Site) -> dict[str, Any]:
     """Run every stage; returns what each returned, by its name."""
-    done: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     try:
-        for stage, result in stages(training):
-            done[stage] = result
+        for stage, result in stages(training, site):
+            results[stage] = result
             log.info("%s: %s", stage, result)
     except (KeyboardInterrupt, SystemExit):
         log.warning(RESUMES)
         raise
-    return done
+    return results
 
 
-def stages(training: Training) -> Iterator[tuple[str, Any]]:
+def stages(training: Training, site: Site) -> Iterator[tuple[str, Any]]:
     """Run stage after stage: its name and what it returned."""
-    data = make_data(training)
-    yield "data", data
-    aligned = align_projector(training, data)
-    yield "align", aligned
-    trained = learn_to_rank(training, data, aligned)
-    yield "rank", trained
-    evaluation = evaluate_checkpoint(training, trained)
-    yield "evaluate", evaluation
-    registered = register_checkpoint(training, trained, evaluation)
-    yield "register", registered
-    yield "promote", promote_checkpoint(training, registered, evaluation)
+    yield "data", (data := make_data(training))
+    yield "align", (aligned := align_projector(training, site, data))
+    yield "rank", (trained := learn_to_rank(training, site, data, aligned))
+    yield "evaluate", (evaluation := evaluate_checkpoint(training, site, trained))
+    yield "register", (registered := register_checkpoint(training, site, trained, evaluation))
+    yield "promote", promote_checkpoint(training, site, registered, evaluation)

@@ -23,8 +23,10 @@ from perank_tasks.perank.checkpoint import (
 from perank_tasks.perank.checkpoint_config import ENCODER_PREFIX, PerankConfig
 from perank_tasks.perank.checkpoint_files import TensorFiles
 from perank_tasks.support.files import making_folder
-from perank_tasks.training.model import Weights
-from perank_tasks.training.recipe import Layout, Storage
+from perank_tasks.training.model import Trainee
+from perank_tasks.training.recipe import AlignRecipe, Layout, RankRecipe, Storage
+from perank_tasks.training.trainer import Outcome
+from perank_tasks.training.training_folder import Run, end_run, is_main_process
 
 DTYPES: dict[Storage, torch.dtype] = {
     "float32": torch.float32,
@@ -46,115 +48,136 @@ def check_layout(start: Checkpoint, layout: Layout) -> None:
     if layout == "perank" and (start.layout == "published" or start.base_model is None):
         raise ConfigError(
             f"{start.folder} is a checkpoint of the published layout, and what is trained from it "
-            f"can only be saved as one: set layout=published (prompt=released-v1, "
+            f"can only be saved as one, by stage 2: set layout=published (prompt=released-v1, "
             f"query_token=false, residual=false)"
         )
 
 
-def save_trained(
-    folder: Path,
-    start: Checkpoint,
-    weights: Weights,
-    *,
-    layout: Layout,
-    storage: Storage,
-    description: str,
-    training: dict[str, Any],
-    readme: str,
-) -> None:
-    """Write what was trained from `start`; a folder that is there is replaced.
+def finish(
+    run: Run,
+    recipe: AlignRecipe | RankRecipe,
+    model: Trainee,
+    outcome: Outcome,
+    measured: dict[str, Any],
+    in_words: str,
+) -> dict[str, Any]:
+    """Write what was trained and its report, which is returned.
 
     Args:
-        folder: where it goes.
-        start: what training began with.
-        weights: what it came to.
-        layout, storage: as in the recipe.
-        description: one line for config.json; our format only.
-        training: how it was made, for people: JSON-able.
-        readme: the model card.
+        run: whose folder it goes to; a checkpoint that is there is replaced.
+        recipe: of either stage.
+        model: trained.
+        outcome: of its training.
+        measured: measures, for the report and for people: JSON-able.
+        in_words: the same for the model card, Markdown.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    if layout == "published":
-        _save_published(folder, start, weights, storage, training, readme)
-        return
-    assert start.base_model is not None
+    trained = model.checkpoint()
+    report = {
+        "stage": recipe.stage,
+        "checkpoint": str(run.checkpoint),
+        "recipe_hash": recipe.hash,
+        "residual": trained.residual,
+        "score_residual": trained.score_residual,
+        **measured,
+        **outcome.report(),
+    }
+    if is_main_process():
+        how = {name: report[name] for name in ("steps", "kept_step", "stopped")}
+        training = run.identity() | measured | how
+        card = (
+            f"# A PE-Rank checkpoint\n\n{in_words}\n\nMade by `perank train {recipe.stage}`: "
+            f"{outcome.steps} of {outcome.planned} steps, step {outcome.kept_step} kept, recipe "
+            f"{recipe.hash}; config.json has the recipe and names the data.\n"
+        )
+        if recipe.layout == "published":
+            _save_published(run.checkpoint, trained, recipe.storage, training, card)
+        else:
+            _save_own(run.checkpoint, model, trained, recipe.storage, training, card)
+        end_run(run, report)
+    return report
+
+
+def _save_own(
+    folder: Path,
+    model: Trainee,
+    trained: Checkpoint,
+    storage: Storage,
+    training: dict[str, Any],
+    card: str,
+) -> None:
+    assert trained.base_model is not None
     config = PerankConfig(
-        base_model=_absolute(start.folder, start.base_model),
-        base_revision=start.base_revision,
-        num_layers=start.llm.num_hidden_layers,
-        encoder=str(start.encoder.folder or start.encoder.name),
-        encoder_pooling=start.encoder.pooling,
-        encoder_revision=start.encoder.revision,
-        embedding_size=start.embedding_size,
-        projector_type=start.projector_type,
-        prompt=start.prompt,
-        prompt_order=start.prompt_order,
-        query_token=start.query_token,
-        residual=weights.residual is not None,
-        score_residual=weights.score_residual is not None,
-        lora_scale=weights.lora_scale,
-        description=description,
+        base_model=_absolute(trained.folder, trained.base_model),
+        base_revision=trained.base_revision,
+        num_layers=trained.llm.num_hidden_layers,
+        encoder=str(trained.encoder.folder or trained.encoder.name),
+        encoder_pooling=trained.encoder.pooling,
+        encoder_revision=trained.encoder.revision,
+        embedding_size=trained.embedding_size,
+        projector_type=trained.projector_type,
+        prompt=trained.prompt,
+        prompt_order=trained.prompt_order,
+        query_token=trained.query_token,
+        residual=trained.residual is not None,
+        score_residual=trained.score_residual is not None,
+        lora_scale=model.lora_scale,
+        description=f"trained by stage {training['stage']} for {training['kept_step']} steps",
         training=training,
     )
-    save_checkpoint(folder, config, _tensors(start, weights, DTYPES[storage]), readme=readme)
+    save_checkpoint(folder, config, _tensors(model, trained, DTYPES[storage]), readme=card)
 
 
-def _tensors(start: Checkpoint, weights: Weights, dtype: torch.dtype) -> dict[str, Tensor]:
+def _tensors(model: Trainee, trained: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
     """What differs from the base model, by names of our format; matrices in `dtype`."""
-    tensors = {f"projector.{name}": value for name, value in weights.projector.items()}
-    if weights.residual is not None:
-        tensors["residual.t"], tensors["residual.b"] = map(torch.tensor, weights.residual)
-    if weights.score_residual is not None:
-        tensors["residual.s"] = torch.tensor(weights.score_residual)
-    base = TensorFiles(start.tokenizer_folder)
-    for name, value in weights.frozen_body.items():
+    tensors = {f"projector.{name}": value for name, value in trained.projector.items()}
+    if trained.residual is not None:
+        tensors["residual.t"], tensors["residual.b"] = map(torch.tensor, trained.residual)
+    if trained.score_residual is not None:
+        tensors["residual.s"] = torch.tensor(trained.score_residual)
+    base, additions = TensorFiles(trained.tokenizer_folder), model.lora()
+    for name, value in trained.body.items():
+        # Additions are kept apart from what they are added to.
+        value = (model.begun.body[name] if name in additions else value).float()
         if not torch.equal(value, base.get(f"model.{name}").float()):
             # Vectors are small, and norms multiply everything.
-            tensors[f"body.{name}"] = value.to(dtype) if value.dim() > 1 else value.float()
-    for name, (a, b) in weights.lora.items():
+            tensors[f"body.{name}"] = value.to(dtype) if value.dim() > 1 else value
+    for name, (a, b) in additions.items():
         tensors[f"lora_a.{name}"], tensors[f"lora_b.{name}"] = a, b
     return tensors
 
 
 def _save_published(
-    folder: Path,
-    start: Checkpoint,
-    weights: Weights,
-    storage: Storage,
-    training: dict[str, Any],
-    readme: str,
+    folder: Path, trained: Checkpoint, storage: Storage, training: dict[str, Any], card: str
 ) -> None:
-    tensors = {f"model.{name}": value for name, value in weights.body.items()}
-    tensors |= {f"model.projector.{name}": value for name, value in weights.projector.items()}
-    if not start.llm.tie_word_embeddings:
-        tensors["lm_head.weight"] = load_head(start)
-    for name, value in (start.encoder_weights or {}).items():
+    tensors = {f"model.{name}": value for name, value in trained.body.items()}
+    tensors |= {f"model.projector.{name}": value for name, value in trained.projector.items()}
+    if not trained.llm.tie_word_embeddings:
+        tensors["lm_head.weight"] = load_head(trained)
+    for name, value in (trained.encoder_weights or {}).items():
         tensors[ENCODER_PREFIX + name] = value
-    config = start.llm.to_dict() | {
-        "model_type": f"embed_{start.llm.model_type}",
-        "encoder_name": str(start.encoder.folder or start.encoder.name),
-        "encoder_pooling": start.encoder.pooling,
-        "embedding_size": start.embedding_size,
-        "projector_type": start.projector_type,
+    stored = {
+        name: value.to(DTYPES[storage]).contiguous() if value.is_floating_point() else value
+        for name, value in tensors.items()
+    }
+    config = trained.llm.to_dict() | {
+        "model_type": f"embed_{trained.llm.model_type}",
+        "encoder_name": str(trained.encoder.folder or trained.encoder.name),
+        "encoder_pooling": trained.encoder.pooling,
+        "embedding_size": trained.embedding_size,
+        "projector_type": trained.projector_type,
         "dtype": storage,
     }
     with making_folder(folder, WRITE_REMEDY, replace=True) as scratch:
         (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         (scratch / "training.json").write_text(json.dumps(training, indent=2) + "\n")
-        (scratch / "README.md").write_text(readme)
+        (scratch / "README.md").write_text(card)
         for name in TOKENIZER_FILES:
-            if (start.tokenizer_folder / name).is_file():
-                shutil.copy(start.tokenizer_folder / name, scratch / name)
-        save_torch_state_dict(_stored(tensors, DTYPES[storage]), scratch)
-
-
-def _stored(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    return {
-        name: value.to(dtype).contiguous() if value.is_floating_point() else value
-        for name, value in tensors.items()
-    }
+            if (trained.tokenizer_folder / name).is_file():
+                shutil.copy(trained.tokenizer_folder / name, scratch / name)
+        save_torch_state_dict(stored, scratch)
 
 
 def _absolute(folder: Path, name: str) -> str:

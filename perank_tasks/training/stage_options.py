@@ -25,7 +25,5 @@ class StageOptions(Options):
     """Where the recipe begins: paper, tiny or feedback."""
     set: tuple[str, ...] = ()
     """NAME=VALUE of the recipe."""
-    recipe: Path | None = None
-    """TOML file of recipe values."""
     start: str | None = None
     """Checkpoint to begin with: a folder, a shipped name, a hub id."""

@@ -5,7 +5,6 @@ closed form (`closed_forms`); its LLM is the base model's first layers, whose la
 copying.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState  # type: ignore[import-untyped]
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -22,7 +22,6 @@ from perank_tasks.perank.checkpoint import Checkpoint, load_checkpoint, save_che
 from perank_tasks.perank.checkpoint_config import PerankConfig
 from perank_tasks.perank.checkpoint_files import TensorFiles, read_json, setting
 from perank_tasks.perank.projector import build_projector, orthonormal_columns
-from perank_tasks.perank.prompt import COMPACT_V1
 from perank_tasks.training.closed_forms import (
     closed_form,
     components_within_lists,
@@ -30,15 +29,13 @@ from perank_tasks.training.closed_forms import (
 )
 from perank_tasks.training.examples import AlignmentExample, RankingExample
 from perank_tasks.training.recipe import AlignRecipe, RankRecipe
-from perank_tasks.training.training_folder import Run, begin_run, main_process_first
-
-log = logging.getLogger(__name__)
+from perank_tasks.training.training_folder import Run, begin_run
 
 
 def begin(
     run: Run,
     recipe: AlignRecipe | RankRecipe,
-    identity: dict[str, Any],
+    examples: Sequence[int],
     passages: Sequence[AlignmentExample],
     embedding_size: int,
     lists: Sequence[RankingExample] = (),
@@ -48,25 +45,25 @@ def begin(
     Args:
         run: whose start is taken, where it names one.
         recipe: of either stage.
-        identity: what is trained, see `Run.identity`.
+        examples: how many there are to train on and to measure on.
         passages, embedding_size, lists: as for `make_start`.
 
     Raises:
         ConfigError, CheckpointError: as `make_start` and `open_start`.
         TrainingError: the folder is another training's.
     """
-    made = run.folder / "start"
-    with main_process_first():
-        report = begin_run(run, identity)
+    own = run.folder / "start"
+    with PartialState().main_process_first():
+        report = begin_run(run, recipe, examples)
         if report is not None:
             return report
-        if run.start is None and not (made / "config.json").is_file():
+        if run.start is None and not (own / "config.json").is_file():
             try:
-                make_start(made, recipe, passages, embedding_size, cache=run.cache, lists=lists)
+                make_start(own, recipe, passages, embedding_size, cache=run.cache, lists=lists)
             except ConfigError:
-                run.leave_free()
+                run.identity_file.unlink()  # leaves the folder for the next try
                 raise
-    return open_start(run.start or made, recipe, cache=run.cache)
+    return open_start(run.start or own, recipe, cache=run.cache)
 
 
 def make_start(
@@ -93,40 +90,36 @@ def make_start(
         CheckpointError: the base model cannot be read.
     """
     base = resolve_model(recipe.base_model, cache=cache)
-    named = recipe.encoder.partition("?")[0] in EMBEDDED_MODELS
+    files, named = TensorFiles(base.folder), recipe.encoder.partition("?")[0] in EMBEDDED_MODELS
+    llm = base.folder / "config.json"
+    layers = setting(llm, read_json(llm), "num_hidden_layers", int)
     config = PerankConfig(
         base_model=recipe.base_model if not Path(recipe.base_model).is_dir() else str(base.folder),
         base_revision=base.revision,
-        num_layers=_kept_layers(recipe, _layers(base.folder), f"the base model {base.folder}"),
+        num_layers=_kept_layers(recipe, layers, f"the base model {base.folder}"),
         encoder=recipe.encoder,
         encoder_pooling=recipe.encoder_pooling,
         encoder_revision=find_model(recipe.encoder).revision if named else None,
         embedding_size=embedding_size,
         projector_type=recipe.projector_type,
-        prompt=COMPACT_V1.name,
-        query_token=False,
-        residual=False,
+        prompt=recipe.prompt,
+        prompt_order=recipe.prompt_order,
+        query_token=recipe.query_token,
+        residual=recipe.residual,
+        score_residual=recipe.score_residual,
         description=f"untrained: {recipe.projector_start} projector",
         training={"recipe": recipe.model_dump(mode="json")},
     )
-    tokens = TensorFiles(base.folder).get("model.embed_tokens.weight").float()
+    tokens = files.get("model.embed_tokens.weight").float()
     token_length = float(tokens.norm(dim=1).mean())
     length = token_length * recipe.projector_scale
     tensors = _projector(recipe, embedding_size, tokens, length, passages, folder=base.folder)
-    if isinstance(recipe, RankRecipe):
-        config = replace(
-            config,
-            prompt=recipe.prompt,
-            prompt_order=recipe.prompt_order,
-            query_token=recipe.query_token,
-            residual=recipe.residual,
-            score_residual=recipe.score_residual,
-        )
-        if recipe.residual:
-            tensors |= _residual_tensors(recipe, length, token_length)
-        if recipe.attention_start == "copying":
-            projector, layer = tensors["projector.weight"], config.num_layers - 1
-            tensors |= _copying(recipe, layer, projector, lists, folder=base.folder)
+    if isinstance(recipe, RankRecipe) and recipe.residual:
+        tensors |= _residual_tensors(recipe, length, token_length)
+    if isinstance(recipe, RankRecipe) and recipe.attention_start == "copying":
+        heads = setting(llm, read_json(llm), "num_attention_heads", int)
+        last = f"layers.{config.num_layers - 1}"
+        tensors |= _copying(recipe, files, last, tensors["projector.weight"], lists, heads)
     card = f"# {folder.name}\n\n**Untrained**: where a training began. {config.description}.\n"
     save_checkpoint(folder, config, tensors, readme=card)
 
@@ -148,15 +141,13 @@ def open_start(path: str | Path, recipe: AlignRecipe | RankRecipe, *, cache: Pat
         return checkpoint
     token_length = float(checkpoint.body["embed_tokens.weight"].float().norm(dim=1).mean())
     length = _projected_length(checkpoint) or token_length * recipe.projector_scale
-    residual, score = checkpoint.residual, checkpoint.score_residual
-    fresh = _residual_tensors(recipe, length, token_length)
-    if not recipe.residual:
-        residual = score = None
-    else:
-        residual = residual or (float(fresh["residual.t"]), float(fresh["residual.b"]))
-        if not recipe.score_residual:
-            score = None
-        elif score is None:
+    residual = score = None
+    if recipe.residual:
+        fresh = _residual_tensors(recipe, length, token_length)
+        residual = checkpoint.residual or (float(fresh["residual.t"]), float(fresh["residual.b"]))
+    if residual and recipe.score_residual:
+        score = checkpoint.score_residual
+        if score is None:
             # A share of what the cosine weighs in this checkpoint, whoever set that.
             score = recipe.score_weight * residual[1] * length**2
     return replace(
@@ -231,18 +222,13 @@ def _residual_tensors(recipe: RankRecipe, length: float, token_length: float) ->
 
 def _copying(
     recipe: RankRecipe,
-    layer: int,
+    base: TensorFiles,
+    last: str,
     projector: Tensor,
     lists: Sequence[RankingExample],
-    *,
-    folder: Path,
+    heads: int,
 ) -> dict[str, Tensor]:
     """What takes the place of the last layer's values and outputs."""
-    last = f"layers.{layer}"
-    base = TensorFiles(folder)
-    heads = setting(
-        folder / "config.json", read_json(folder / "config.json"), "num_attention_heads", int
-    )
     size = base.get(f"model.{last}.self_attn.o_proj.weight").shape[1] // heads
     values, outputs = copying_attention(
         projector,
@@ -276,20 +262,13 @@ def _cut(checkpoint: Checkpoint, layers: int) -> Checkpoint:
 
 def _kept_layers(recipe: AlignRecipe | RankRecipe, layers: int, whose: str) -> int:
     """How many of the `layers` there are the recipe keeps: all where it does not say."""
-    kept = recipe.num_layers or layers
-    if kept > layers:
+    count = recipe.num_layers or layers
+    if count > layers:
         raise ConfigError(
-            f"num_layers is {kept}, but {whose} has {layers}: choose fewer, or leave num_layers "
+            f"num_layers is {count}, but {whose} has {layers}: choose fewer, or leave num_layers "
             f"empty"
         )
-    return kept
-
-
-def _layers(folder: Path) -> int:
-    layers = read_json(folder / "config.json").get("num_hidden_layers")
-    if not isinstance(layers, int):
-        raise CheckpointError(f"{folder / 'config.json'}: num_hidden_layers is {layers!r}")
-    return layers
+    return count
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:

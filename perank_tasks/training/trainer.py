@@ -4,21 +4,25 @@ Hugging Face's `Trainer` does the work, on a CPU, a GPU or several. What is adde
 
 - The order of examples is a function of seed and step alone (`example_order`), so that a training
   that was killed ends with the same weights once it is resumed.
-- A point to resume from counts once everything in it is on disk (`resume_points`).
+- A training resumes from its last whole point; one that a kill left unfinished is removed.
 - Curves are written whole at every evaluation, from what the resumed state remembers.
 - A time limit counts the time before a kill, and the outcome says where it cut the schedule off.
 """
 
+import json
+import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate import PartialState  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
@@ -28,9 +32,9 @@ from perank_tasks.support.progress import progress
 from perank_tasks.training.curves import plot_curves, write_curves
 from perank_tasks.training.example_order import Ordered
 from perank_tasks.training.recipe import StageRecipe
-from perank_tasks.training.resume_points import last_point, mark_complete, remove_incomplete
+from perank_tasks.training.training_folder import Run
 
-Stopped = Literal["schedule", "max_minutes", "patience"]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,9 @@ class Task:
         examples: to train on.
         collate: examples to a batch, a dictionary that `model` takes.
         loss: the model's output and the batch to a scalar, and to numbers to show by name.
-        measure: the model to measures on development examples; None: there are none.
-        select_by: the measure that says which step is best; None: the last one is kept.
-        greater_is_better: whether a higher measure is better.
+        measure: the model to measures on development examples; None: there are none, and the last
+            step is kept.
+        select_by: the measure that says which step is best, the lowest loss or the highest other.
         length: of an example, where batches of like length are wanted.
         learning_rates: {first part of parameters' names: their own rate}.
     """
@@ -54,10 +58,9 @@ class Task:
     collate: Callable[[Sequence[Any]], Any]
     loss: Callable[[Any, Any], tuple[Tensor, dict[str, Tensor]]]
     measure: Callable[[Any], dict[str, float]] | None
-    select_by: str | None
-    greater_is_better: bool
-    length: Callable[[Any], int] | None
-    learning_rates: dict[str, float]
+    select_by: str
+    length: Callable[[Any], int] | None = None
+    learning_rates: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Outcome:
 
     steps: int
     planned: int
-    stopped: Stopped
+    stopped: Literal["schedule", "max_minutes", "patience"]
     seconds: float
     kept_step: int
     kept_measure: float | None
@@ -79,51 +82,67 @@ class Outcome:
 
     def measures(self) -> dict[str, Any]:
         """The development measures of the step that was kept."""
-        kept = next((row for row in self.rows if row["step"] == self.kept_step), {})
-        return {name: value for name, value in kept.items() if name.startswith("dev_")}
+        values = next((row for row in self.rows if row["step"] == self.kept_step), {})
+        return {name: value for name, value in values.items() if name.startswith("dev_")}
 
 
-def train(
-    model: nn.Module, task: Task, recipe: StageRecipe, folder: Path, *, threads: int
-) -> Outcome:
+def train(model: nn.Module, task: Task, recipe: StageRecipe, run: Run) -> Outcome:
     """Train `model` by a recipe; it then has the weights of the step that was kept.
 
     Args:
         model: its state dict holds what learns.
         task: data, loss and measures.
         recipe: of either stage.
-        folder: for curves and points to resume from; an unfinished run of the same recipe and
-            data is resumed there.
-        threads: of this process on a CPU.
+        run: whose folder holds curves and points to resume from; an unfinished run of the same
+            recipe and data is resumed there.
 
     Raises:
         ConfigError: sizes of batches that do not divide.
-        TrainingError: too few examples, or a loss that is not finite.
+        TrainingError: a loss that is not finite.
         StorageError: the folder cannot be written.
     """
-    torch.set_num_threads(threads)
-    arguments, planned = _arguments(task, recipe, folder)
-    sizes = {"steps": planned, "batch": recipe.batch_size, "seed": recipe.seed}
-    data = Ordered(task.examples, length=task.length, **sizes)
+    folder = run.folder
+    torch.set_num_threads(run.threads)
+    arguments = _arguments(task, recipe, folder)
+    data = Ordered(
+        task.examples,
+        steps=arguments.max_steps,
+        batch=recipe.batch_size,
+        seed=recipe.seed,
+        length=task.length,
+    )
     with _quiet_and_deterministic():
         trainer = _StageTrainer(model, arguments, data, task, recipe)
-        points = folder / "steps"
-        if trainer.is_world_process_zero():
-            remove_incomplete(points)
-        trainer.accelerator.wait_for_everyone()
-        resume = last_point(points)
+        with PartialState().main_process_first():
+            point = last_point(folder / "steps")
         # A resumed run was measured at its beginning.
-        arguments.eval_on_start = task.measure is not None and resume is None
-        with progress(f"{task.name}", planned, "steps") as advance:
+        arguments.eval_on_start = task.measure is not None and point is None
+        with progress(task.name, arguments.max_steps, "steps") as advance:
             trainer.add_callback(_Flow(trainer, advance))
-            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+            trainer.train(resume_from_checkpoint=str(point) if point else None)
     model.eval()
-    outcome = trainer.outcome(planned)
+    outcome = trainer.outcome()
     if trainer.is_world_process_zero():
         write_curves(folder, outcome.rows)
-        kept = outcome.kept_step if outcome.kept_measure is not None else None
-        plot_curves(folder / "curves.png", outcome.rows, task.name, kept)
+        best_step = outcome.kept_step if outcome.kept_measure is not None else None
+        plot_curves(folder / "curves.png", outcome.rows, task.name, best_step)
     return outcome
+
+
+def last_point(folder: Path) -> Path | None:
+    """The latest point to resume from; those after it, which a kill left unfinished, are removed.
+
+    Hugging Face's Trainer writes a point's state last: one without it is not whole.
+    """
+    points = {int(point.name.rpartition("-")[2]): point for point in folder.glob("checkpoint-*")}
+    for step in sorted(points, reverse=True):
+        try:
+            json.loads((points[step] / "trainer_state.json").read_text())
+            return points[step]
+        except (OSError, ValueError):
+            log.info("step %d was not saved whole: removed", step)
+            shutil.rmtree(points[step])
+    return None
 
 
 class _StageTrainer(Trainer):
@@ -137,12 +156,9 @@ class _StageTrainer(Trainer):
         task: Task,
         recipe: StageRecipe,
     ) -> None:
-        self._task, self._recipe, self._trainee = task, recipe, model
-        self._points = Path(str(arguments.output_dir))
+        self._task, self._recipe = task, recipe
         self._shown: dict[str, list[Tensor]] = {}
         self._begun = time.monotonic()
-        self._seconds_before = 0.0
-        self.stopped: Stopped = "schedule"
         super().__init__(
             model=model,
             args=arguments,
@@ -154,11 +170,7 @@ class _StageTrainer(Trainer):
         self.remove_callback(PrinterCallback)
 
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: Any,
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, **_: Any
     ) -> Any:
         outputs = model(inputs)
         loss, shown = self._task.loss(outputs, inputs)
@@ -169,10 +181,13 @@ class _StageTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-            for name, parameter in (model or self._trainee).named_parameters():
+            for name, parameter in (model or self.model).named_parameters():
                 if parameter.requires_grad:
+                    rate = self._task.learning_rates.get(
+                        name.split(".")[0], self._recipe.learning_rate
+                    )
                     decay = self._recipe.weight_decay if parameter.dim() > 1 else 0.0
-                    groups.setdefault((self._rate(name), decay), []).append(parameter)
+                    groups.setdefault((rate, decay), []).append(parameter)
             self.optimizer = torch.optim.AdamW(
                 [
                     {"params": parameters, "lr": rate, "weight_decay": decay}
@@ -183,15 +198,7 @@ class _StageTrainer(Trainer):
             )
         return self.optimizer
 
-    def _rate(self, name: str) -> float:
-        return self._task.learning_rates.get(name.split(".")[0], self._recipe.learning_rate)
-
-    def evaluate(
-        self,
-        eval_dataset: Any = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> dict[str, float]:
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         assert self._task.measure is not None
         model: Any = self.model
         model.eval()
@@ -200,7 +207,7 @@ class _StageTrainer(Trainer):
         metrics = {f"eval_{name}": value for name, value in measures.items()}
         self.log(dict(metrics))
         if self.is_world_process_zero():
-            write_curves(self._points.parent, self.rows())
+            write_curves(Path(str(self.args.output_dir)).parent, self.rows())
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
@@ -219,34 +226,24 @@ class _StageTrainer(Trainer):
         super().log(logs, start_time)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Hugging Face would miss what is frozen; only what is unknown is wrong."""
-        if load_result.unexpected_keys:
-            raise TrainingError(
-                f"{self.args.output_dir} was left by another model: "
-                f"{', '.join(load_result.unexpected_keys[:3])}. Remove the training's folder"
-            )
+        """Nothing: Hugging Face would miss what is frozen, which no point holds."""
 
     def start_clock(self) -> None:
         """Go on counting from what the resumed state remembers."""
-        self._seconds_before = max(
-            (row["seconds"] for row in self.state.log_history if "seconds" in row), default=0.0
-        )
-        self._begun = time.monotonic()
+        before = [row["seconds"] for row in self.state.log_history if "seconds" in row]
+        self._begun = time.monotonic() - max(before, default=0.0)
 
     def seconds(self) -> float:
         """Of training so far, those before a kill as far as they were saved included."""
-        return self._seconds_before + time.monotonic() - self._begun
+        return time.monotonic() - self._begun
 
     def is_over_time(self) -> bool:
         """Whether the time limit is reached, on any process."""
         limit = self._recipe.max_minutes
         if limit is None:
             return False
-        over = self.seconds() >= 60 * limit
-        if self.args.world_size > 1:
-            flag = torch.tensor(float(over), device=self.args.device)
-            over = bool(self.accelerator.reduce(flag, "sum").item() > 0)
-        return over
+        over = torch.tensor(float(self.seconds() >= 60 * limit), device=self.args.device)
+        return bool(self.accelerator.reduce(over, "sum").item() > 0)
 
     def is_out_of_patience(self) -> bool:
         """Whether the last evaluations brought no new best."""
@@ -254,36 +251,32 @@ class _StageTrainer(Trainer):
         values = [r[key] for r in self.state.log_history if key in r and r["step"] > 0]
         if patience is None or not values:
             return False
-        best = values.index(max(values) if self._task.greater_is_better else min(values))
+        best = values.index(max(values) if self.args.greater_is_better else min(values))
         return len(values) - 1 - best >= patience
 
     def rows(self) -> list[dict[str, Any]]:
         """What was logged, one row a step."""
         rows: dict[int, dict[str, Any]] = {}
-        history: list[dict[str, Any]] = self.state.log_history
-        for entry in history:
+        for entry in self.state.log_history:
             if "train_runtime" in entry:
                 continue
-            row = rows.setdefault(entry["step"], {"step": entry["step"]})
-            for name, value in entry.items():
-                if name != "epoch":
-                    row[name.replace("eval_", "dev_", 1)] = value
+            values = {n.replace("eval_", "dev_", 1): v for n, v in entry.items() if n != "epoch"}
+            rows.setdefault(entry["step"], {"step": entry["step"]}).update(values)
         return [rows[step] for step in sorted(rows)]
 
-    def outcome(self, planned: int) -> Outcome:
+    def outcome(self) -> Outcome:
         """How it ended."""
         state = self.state
-        best = state.best_global_step if self._task.select_by is not None else None
-        if state.global_step < planned and self.stopped == "schedule":
-            # A run that was killed between its last point and its end does not stop again.
-            self.stopped = "patience" if self.is_out_of_patience() else "max_minutes"
+        stopped: Literal["schedule", "max_minutes", "patience"] = "schedule"
+        if state.global_step < state.max_steps:
+            stopped = "patience" if self.is_out_of_patience() else "max_minutes"
         return Outcome(
             steps=state.global_step,
-            planned=planned,
-            stopped=self.stopped,
+            planned=state.max_steps,
+            stopped=stopped,
             seconds=self.seconds(),
-            kept_step=best or state.global_step,
-            kept_measure=state.best_metric if best else None,
+            kept_step=state.best_global_step or state.global_step,
+            kept_measure=state.best_metric,
             rows=self.rows(),
         )
 
@@ -302,33 +295,19 @@ class _Flow(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._advance(1)
-        over = self._trainer.is_over_time()
-        if over:
-            self._trainer.stopped = "max_minutes"
-            control.should_training_stop = True
-        if over or state.global_step >= state.max_steps:
-            control.should_save = True
+        if self._trainer.is_over_time():
+            control.should_training_stop = control.should_save = True
             control.should_evaluate = args.eval_strategy != "no"
         if control.should_evaluate or control.should_save:
             control.should_log = True
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._trainer.is_out_of_patience():
-            self._trainer.stopped = "patience"
-            control.should_training_stop = True
-            control.should_save = True
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._trainer.accelerator.wait_for_everyone()
-        if args.should_save:
-            point = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            mark_complete(point, keep=state.best_model_checkpoint)
+            control.should_training_stop = control.should_save = True
 
 
-def _arguments(task: Task, recipe: StageRecipe, folder: Path) -> tuple[TrainingArguments, int]:
-    """Hugging Face's arguments, and the steps of the whole schedule."""
-    if not len(task.examples):
-        raise TrainingError("there are no examples to train on: make data with more of them")
+def _arguments(task: Task, recipe: StageRecipe, folder: Path) -> TrainingArguments:
+    """Hugging Face's arguments; `max_steps` are those of the whole schedule."""
     planned = recipe.max_steps or math.ceil(recipe.epochs * len(task.examples) / recipe.batch_size)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     share, rest = divmod(recipe.batch_size, processes)
@@ -358,13 +337,14 @@ def _arguments(task: Task, recipe: StageRecipe, folder: Path) -> tuple[TrainingA
         remove_unused_columns=False,
         logging_steps=max(1, recipe.eval_steps // 10),
         logging_nan_inf_filter=False,
-        save_strategy="steps",
         save_steps=recipe.eval_steps,
+        # The last point; and the best, where one is.
+        save_total_limit=1,
         eval_strategy="steps" if measured else "no",
-        eval_steps=recipe.eval_steps if measured else None,
-        load_best_model_at_end=measured and task.select_by is not None,
+        eval_steps=recipe.eval_steps,
+        load_best_model_at_end=measured,
         metric_for_best_model=task.select_by if measured else None,
-        greater_is_better=task.greater_is_better if measured else None,
+        greater_is_better=task.select_by != "loss",
         disable_tqdm=True,
         report_to="none",
         ddp_find_unused_parameters=False,
@@ -373,7 +353,7 @@ def _arguments(task: Task, recipe: StageRecipe, folder: Path) -> tuple[TrainingA
         # Hugging Face would cut batches up itself, between threads; several GPUs are for
         # accelerate, a process each.
         arguments._n_gpu = 1
-    return arguments, planned
+    return arguments
 
 
 @contextmanager

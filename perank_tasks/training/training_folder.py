@@ -11,8 +11,7 @@ report.json     how it went; written last
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from perank_tasks.models.find import content_hash
 from perank_tasks.support.files import replacing, storage_errors
 from perank_tasks.training.recipe import StageRecipe
 
-FORMAT = 1
 _REMEDY = "Choose another folder with --out, or free space; what was trained before is whole."
 
 
@@ -49,45 +47,49 @@ class Run:
         """The folder of the result."""
         return self.folder / "checkpoint"
 
-    def identity(self, recipe: StageRecipe, examples: int, development: int) -> dict[str, Any]:
-        """What is trained, JSON-able; the same training has the same."""
-        start = Path(self.start) if self.start else None
-        return {
-            "stage": recipe.stage,
-            "recipe": recipe.model_dump(mode="json"),
-            "start": str(self.start) if self.start else None,
-            "start_hash": content_hash(start) if start and start.is_dir() else None,
-            "data": self.data,
-            "examples": [examples, development],
-        }
+    @property
+    def identity_file(self) -> Path:
+        """What is trained, as it is written down when it begins."""
+        return self.folder / "run.json"
 
-    def leave_free(self) -> None:
-        """What is refused before anything was trained leaves the folder for the next try."""
-        (self.folder / "run.json").unlink(missing_ok=True)
+    def identity(self) -> dict[str, Any]:
+        """What is trained, by that file."""
+        return _read(self.identity_file)
 
 
-def begin_run(run: Run, identity: dict[str, Any]) -> dict[str, Any] | None:
+def begin_run(run: Run, recipe: StageRecipe, examples: Sequence[int]) -> dict[str, Any] | None:
     """Begin or resume a training in its folder; returns its report where it is done.
+
+    Args:
+        examples: how many there are to train on and to measure on.
 
     Raises:
         TrainingError: another training's folder; the message names what differs.
         StorageError: the folder cannot be written.
     """
-    identity = json.loads(json.dumps({"format": FORMAT, **identity}, default=str))
-    path = run.folder / "run.json"
-    if path.is_file():
-        if differ := _differences(_read(path), identity):
+    start = Path(run.start) if run.start else None
+    identity = {
+        "stage": recipe.stage,
+        "recipe": recipe.model_dump(mode="json"),
+        "start": str(run.start) if run.start else None,
+        "start_hash": content_hash(start) if start and start.is_dir() else None,
+        "data": run.data,
+        "examples": examples,
+    }
+    identity = json.loads(json.dumps(identity, default=str))
+    report = run.folder / "report.json"
+    if run.identity_file.is_file():
+        if differ := _differences(run.identity(), identity):
             raise TrainingError(
                 f"{run.folder} holds another training: {'; '.join(differ[:6])}. Choose another "
                 f"folder with --out, or remove this one"
             )
-        report = run.folder / "report.json"
         return _read(report) if report.is_file() else None
     if run.folder.is_dir() and any(run.folder.iterdir()):
         raise TrainingError(
             f"{run.folder} is not empty and holds no training: choose a new folder with --out"
         )
-    with replacing(path, _REMEDY) as temporary:
+    with replacing(run.identity_file, _REMEDY) as temporary:
         temporary.write_text(json.dumps(identity, indent=2) + "\n")
     return None
 
@@ -103,18 +105,6 @@ def end_run(run: Run, report: dict[str, Any]) -> None:
 def is_main_process() -> bool:
     """Whether this process writes results: of several that train together, only one does."""
     return os.environ.get("RANK", "0") == "0"
-
-
-@contextmanager
-def main_process_first() -> Iterator[None]:
-    """Let the main process do the block alone; the others then reuse what it made."""
-    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
-        yield
-        return
-    from accelerate import PartialState  # type: ignore[import-untyped]
-
-    with PartialState().main_process_first():
-        yield
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM
 
 from perank_tasks.errors import TrainingError
 from perank_tasks.perank.checkpoint import load_checkpoint, load_head, load_tokenizer
-from perank_tasks.training.alignment import _collator, align, reconstruction_of
+from perank_tasks.training.alignment import align, reconstruction_of
 from perank_tasks.training.batches import AlignmentCollator
 from perank_tasks.training.losses import IGNORED, reconstruction
 from perank_tasks.training.model import AlignmentTrainee
@@ -33,7 +33,7 @@ def test_the_loss_is_that_of_the_stock_model(own: Path, cache: Path) -> None:
     recipe = recipe_of()
     begun = open_start(own, recipe, cache=cache)
     passages = some_passages(5)
-    batch = _collator(begun, recipe)(passages)
+    batch = AlignmentCollator(begun, recipe)(passages)
     stock = LlamaForCausalLM(begun.llm).eval()
     stock.model.load_state_dict(begun.body)
     stock.lm_head.weight = torch.nn.Parameter(load_head(begun))
@@ -57,9 +57,8 @@ def test_the_loss_is_that_of_the_stock_model(own: Path, cache: Path) -> None:
     assert found == pytest.approx(nats / count, rel=1e-4)
 
 
-def test_texts_are_cut_and_cleaned_of_markers(base: Path) -> None:
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
-    collate = AlignmentCollator(tokenizer, embedding_size=24, max_tokens=64, end=2)
+def test_texts_are_cut_and_cleaned_of_markers(own: Path, cache: Path) -> None:
+    collate = AlignmentCollator(load_checkpoint(own, cache=cache), recipe_of(max_tokens=64))
     room = 64 - len(collate._prompt.input_ids)
     long = collate.tokens("flea " * 200)
     assert len(long) == room
@@ -100,11 +99,11 @@ def test_an_embedding_that_says_nothing_gains_nothing(own: Path, cache: Path) ->
     vector = some_passages(1)[0].embedding
     passages = [replace(passage, embedding=vector) for passage in some_passages(20)]
     model = AlignmentTrainee(begun, recipe, load_head(begun))
-    found = reconstruction_of(model, passages, _collator(begun, recipe), recipe)
+    found = reconstruction_of(model, passages, AlignmentCollator(begun, recipe), recipe)
     assert found.loss == pytest.approx(found.control, abs=1e-6)
     assert found.low == pytest.approx(0, abs=1e-6) == found.high
     assert found.tokens == sum(
-        len(_collator(begun, recipe).tokens(passage.text)) for passage in passages
+        len(AlignmentCollator(begun, recipe).tokens(passage.text)) for passage in passages
     )
 
 

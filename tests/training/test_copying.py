@@ -63,7 +63,7 @@ def test_a_start_that_copies_changes_the_last_layers_values_and_outputs_only(
     write_own(tmp_path / "own", llm={"num_key_value_heads": 2})
     found = {}
     for start in ("pretrained", "copying"):
-        recipe = RankRecipe.load(
+        recipe = RankRecipe.preset(
             "tiny",
             [
                 f"base_model={tmp_path / 'own-base'}",

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from perank_tasks.perank import CandidateList, PERank, RankingOptions
 from perank_tasks.perank.checkpoint import load_checkpoint
+from perank_tasks.training.batches import RankingCollator
 from perank_tasks.training.examples import RankingExample
 from perank_tasks.training.model import RankingTrainee
-from perank_tasks.training.ranking import collator, learn_to_rank
+from perank_tasks.training.ranking import learn_to_rank
 from perank_tasks.training.recipe import RankRecipe
 from perank_tasks.training.start import open_start
 from perank_tasks.training.training_folder import Run
@@ -77,7 +78,7 @@ def compare(
     engine = PERank.from_pretrained(folder, cache=cache, device="cpu")
     begun = open_start(folder, recipe, cache=cache)
     trainee = RankingTrainee(begun, recipe).eval()
-    batched = collator(begun, recipe)
+    batched = RankingCollator(begun, recipe)
     examples = some_lists(4, seed=11, sizes=(6, 9), texts=True)
     found = [engine_steps(engine, example, passages) for example in examples]
     golden = [
@@ -102,7 +103,7 @@ def test_reading_is_the_stock_models(tmp_path: Path, cache: Path, family: str) -
     recipe = recipe_of()
     begun = open_start(folder, recipe, cache=cache)
     trainee = RankingTrainee(begun, recipe)
-    batch = collator(begun, recipe)(some_lists(3, sizes=(6, 4, 9)))
+    batch = RankingCollator(begun, recipe)(some_lists(3, sizes=(6, 4, 9)))
     projected = trainee.projector(batch["embeddings"])
     queries = batch["query_embeddings"]
     assert queries is not None

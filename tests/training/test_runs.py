@@ -64,7 +64,11 @@ def weights_of(name: str, store: Store) -> bytes:
 
 
 def plan(world: World, **changes: Any) -> Training:
-    return plan_training(world.values(**changes), DAY)
+    return plan_training(world.values(**changes), DAY, Site.from_environment())
+
+
+def run(training: Training) -> dict[str, Any]:
+    return run_training(training, Site.from_environment())
 
 
 def test_a_run_trains_evaluates_registers_and_promotes(store: Store, world: World) -> None:
@@ -72,7 +76,7 @@ def test_a_run_trains_evaluates_registers_and_promotes(store: Store, world: Worl
     training = plan(world)
     assert training.champion == bad
     assert Training.from_json(json.loads(json.dumps(training.to_json()))) == training
-    done = run_training(training)
+    done = run(training)
 
     evaluation = Evaluation.read(store, done["evaluate"])
     assert evaluation.tests[CHAMPION].delta > 0.1
@@ -139,7 +143,7 @@ def test_the_next_night_ranks_by_what_was_promoted_and_says_so(store: Store, wor
         return planned, run_night(planned, site=site)
 
     before, _ = night("2026-01-30")
-    new = run_training(plan(world, align=False))["register"]
+    new = run(plan(world, align=False))["register"]
     after, done = night(NIGHT)
     assert [arm.options["checkpoint"] for arm in before.arms[2:]] == [old, old]
     assert [arm.options["checkpoint"] for arm in after.arms[2:]] == [new, new]
@@ -161,8 +165,8 @@ def test_the_next_night_ranks_by_what_was_promoted_and_says_so(store: Store, wor
 def test_a_worse_checkpoint_is_registered_and_not_promoted(store: Store, world: World) -> None:
     good = promoted_champion(store, world, "cosine", 1.0)
     bad = str(world.checkpoint("bad-start", b=-1.0))
-    run = {"start": bad, "align": False, "rank_train_residual": False, "rank_num_layers": ""}
-    done = run_training(plan(world, **run))
+    options = {"start": bad, "align": False, "rank_train_residual": False, "rank_num_layers": ""}
+    done = run(plan(world, **options))
     assert not done["promote"]["promoted"]
     assert "; worse" in done["promote"]["reason"]
     assert done["promote"]["champion"] == good
@@ -177,16 +181,16 @@ def test_a_run_that_is_stopped_between_any_two_steps_ends_the_same(
     store: Store, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     promoted_champion(store, world, "reversed", -1.0)
-    undisturbed = run_training(plan(world))
+    undisturbed = run(plan(world))
     first = weights_of("tiny", store)
 
     monkeypatch.setenv("PERANK_HOME", str(tmp_path / "another"))
     promoted_champion(registry.open_store(), world, "reversed-too", -1.0)
     for last in ("data", "align", "rank", "evaluate", "register", "promote"):
-        for stage, _ in stages(plan(world)):
+        for stage, _ in stages(plan(world), Site.from_environment()):
             if stage == last:
                 break
-    again = run_training(plan(world))
+    again = run(plan(world))
     there = registry.open_store()
     assert again["rank"] == undisturbed["rank"]
     assert weights_of("tiny", there) == first
@@ -199,9 +203,9 @@ def test_a_run_that_is_stopped_between_any_two_steps_ends_the_same(
 
 def test_what_a_person_withdrew_stays_withdrawn(store: Store, world: World) -> None:
     promoted_champion(store, world, "reversed", -1.0)
-    done = run_training(plan(world, align=False))
+    done = run(plan(world, align=False))
     registry.withdraw(store, "Ada", "too slow", as_of=DAY)
-    again = run_training(plan(world, align=False))
+    again = run(plan(world, align=False))
     assert again["register"] == done["register"]
     assert again["promote"]["champion"] != done["register"]
     assert len(registry.all_decisions(store)) == 3
@@ -237,7 +241,9 @@ def test_the_form_offers_every_option_and_its_values_come_back(world: World) -> 
     assert fields["rank_kl_weight"]["section"] == "Stage 2: learning to rank"
     assert fields["rank_kl_weight"]["default"] is None
     defaults = {name: schema["default"] for name, schema in fields.items()}
-    training = plan_training({**defaults, **world.values(preset="tiny")}, DAY)
+    training = plan_training(
+        {**defaults, **world.values(preset="tiny")}, DAY, Site.from_environment()
+    )
     assert training == plan(world)
 
 
@@ -297,14 +303,14 @@ def test_a_development_collection_must_be_judged_and_not_trained_on(
         plan(world, development=unjudged, first_stage="bm25")
     leaking = plan(world, development=world.training)
     with pytest.raises(TrainingDataError, match="queries of an evaluation collection"):
-        run_training(leaking)
+        run(leaking)
 
 
 def test_no_query_of_a_further_evaluation_collection_is_trained_on(world: World) -> None:
     also = plan(world, data_evaluation=[world.training, world.development])
     assert also.ranking_data.evaluation == (world.development, world.training)
     with pytest.raises(TrainingDataError, match="queries of an evaluation collection"):
-        run_training(also)
+        run(also)
 
 
 def test_every_query_is_left_out_of_one_fold_and_trained_on_in_the_others(
@@ -317,7 +323,7 @@ def test_every_query_is_left_out_of_one_fold_and_trained_on_in_the_others(
         training = plan(world, **about, fold=fold)
         assert world.training not in training.ranking_data.evaluation
         done = {}
-        for stage, result in stages(training):
+        for stage, result in stages(training, Site.from_environment()):
             done[stage] = result
             if stage == "rank":
                 break

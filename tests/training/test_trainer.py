@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 from perank_tasks.errors import ConfigError, TrainingError
 from perank_tasks.training.example_order import Ordered
 from perank_tasks.training.examples import RankingExample
+from perank_tasks.training.measuring import Measures
+from perank_tasks.training.model import RankingTrainee
 from perank_tasks.training.ranking import learn_to_rank
 from perank_tasks.training.training_folder import Run
 from tests.training import killed
@@ -103,21 +105,24 @@ def test_curves_are_files_and_a_plot(own: Path, cache: Path, tmp_path: Path) -> 
     assert kept["dev_ndcg"] == report["kept_measure"] == max(measured)
 
 
-def test_the_step_that_was_best_is_kept(own: Path, cache: Path, tmp_path: Path) -> None:
-    """A judge that likes the second evaluation best, and a patience of two."""
+def test_the_step_that_was_best_is_kept(
+    own: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measures that like the second evaluation best, and a patience of two."""
     lists = some_lists(8)
     opinions = iter([0.9, 0.1, 0.5, 0.4, 0.3, 0.2, 0.1])
     shown = []
 
-    def judge(ranker: Any) -> dict[str, float]:
-        shown.append(ranker.model.residual)
-        return {"nDCG@10": next(opinions)}
+    def measures(self: Measures, model: RankingTrainee) -> dict[str, float]:
+        shown.append(model.checkpoint().residual)
+        return {"ndcg": next(opinions)}
 
-    recipe = recipe_of(max_steps=20, eval_steps=2, patience=2, select_by="given")
+    monkeypatch.setattr(Measures, "__call__", measures)
+    recipe = recipe_of(max_steps=20, eval_steps=2, patience=2)
     out = tmp_path / "run"
-    report = learn_to_rank(recipe, lists, [], Run(out, cache, 1, start=own), judge=judge)
+    report = learn_to_rank(recipe, lists, lists[:2], Run(out, cache, 1, start=own))
     assert (report["stopped"], report["steps"], report["kept_step"]) == ("patience", 8, 4)
-    assert report["measures"] == {"dev_given": 0.5, "dev_nDCG@10": 0.5}
+    assert report["measures"] == {"dev_ndcg": 0.5}
     assert len(shown) == 5
     assert tuple(report["residual"]) == shown[2]
     tensors = load_file(out / "checkpoint" / "model.safetensors")

@@ -198,7 +198,10 @@ class DataOptions(Options):
         if bool(self.collections) == bool(self.reference_jsonl):
             yield "give collections, or reference_jsonl; one of the two"
         if self.reference_jsonl and self.stage == "alignment":
-            yield "reference_jsonl holds lists for ranking; alignment takes collections"
+            yield (
+                "reference_jsonl holds lists for ranking and no passages for alignment: give "
+                "collections, or leave alignment out (align=false in a run)"
+            )
         for term in self.terms:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*=.+", term, re.DOTALL):
                 yield f"terms: expected NAME=NOTE, as in dl21=MS MARCO; found {term!r}"

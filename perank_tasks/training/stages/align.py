@@ -4,19 +4,19 @@ In: training data of stage alignment. Out: the artifact `trained/align/<key>`, o
 run leaves stage 1 out.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from perank_tasks.night.site import Site
 from perank_tasks.training.alignment import align
 from perank_tasks.training.data.readers import open_alignment
-from perank_tasks.training.kept import keep_training, run_in
+from perank_tasks.training.kept import keep_training
 from perank_tasks.training.run_options import Training
-from perank_tasks.warehouse.registry import open_store
+from perank_tasks.training.training_folder import Run
 
 
-def align_projector(training: Training, data: dict[str, str]) -> str | None:
+def align_projector(training: Training, site: Site, data: dict[str, str]) -> str | None:
     """Train the projector, unless that was done; returns the reference.
 
     Raises:
@@ -25,24 +25,13 @@ def align_projector(training: Training, data: dict[str, str]) -> str | None:
     """
     if not training.options.align:
         return None
-    store, reference, recipe = open_store(), data["alignment"], training.align
+    reference, recipe = data["alignment"], training.align
 
-    def train(folder: Path) -> dict[str, Any]:
-        passages = open_alignment(store, reference)
+    def train(run: Run) -> dict[str, Any]:
+        passages = open_alignment(site.store, reference)
         order = np.random.default_rng(recipe.seed).permutation(len(passages))
         held_out = min(recipe.eval_examples, len(order) // 5)
-        return align(
-            recipe,
-            passages.select(np.sort(order[held_out:])),
-            passages.select(order[:held_out]),
-            run_in(folder, store, start=training.start, reference=reference),
-        )
+        trained_on = passages.select(np.sort(order[held_out:]))
+        return align(recipe, trained_on, passages.select(order[:held_out]), run)
 
-    return keep_training(
-        store,
-        recipe,
-        train,
-        inputs={"data": reference},
-        content={"start": training.start_hash},
-        provenance=training.fingerprint,
-    )
+    return keep_training(training, site, recipe, train, data=reference)

@@ -20,13 +20,12 @@ log = logging.getLogger(__name__)
 KIND = "evaluations"
 
 
-def evaluate_checkpoint(training: Training, trained: str) -> str:
+def evaluate_checkpoint(training: Training, site: Site, trained: str) -> str:
     """Measure the checkpoint and the champion; returns the reference. What is done is reused.
 
     Raises:
         QualityError: the rankings contradict themselves.
     """
-    site = Site.from_environment()
     store = site.store
     night, arms = night_to_compare(training, trained, site)
     key = artifact_key(

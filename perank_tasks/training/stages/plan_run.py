@@ -15,9 +15,9 @@ from perank_tasks.collections.spec import absolute_spec, open_collection
 from perank_tasks.config import DEFAULT_CHECKPOINT
 from perank_tasks.errors import CollectionError, ConfigError
 from perank_tasks.night.provenance import fingerprint
+from perank_tasks.night.site import Site
 from perank_tasks.perank.checkpoint_config import shipped_checkpoints, summarize_checkpoint
 from perank_tasks.perank.embedders import CHECKPOINT_PREFIX
-from perank_tasks.settings import Settings
 from perank_tasks.training.data.data_options import DataOptions
 from perank_tasks.training.recipe import AlignRecipe, RankRecipe
 from perank_tasks.training.run_options import (
@@ -36,7 +36,7 @@ MODEL_FIELDS = ("base_model", "encoder", "encoder_pooling", "projector_type")
 """What both stages must agree on; set for one, it holds for both."""
 
 
-def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
+def plan_training(values: Mapping[str, Any], run_date: date, site: Site) -> Training:
     """Resolve options into a run.
 
     Args:
@@ -48,15 +48,11 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
         CollectionError: the development collection is not there, or has no judgements.
         CheckpointError: the checkpoint to begin with, or the champion, cannot be read.
     """
-    settings, store = Settings.from_environment(), registry.open_store()
+    settings, store = site.settings, site.store
     options, parts = parse_options(values)
     day = options.run_date or run_date
     registry.check_name(options.name, shipped_checkpoints())
     development = _judged(options.development or settings.collection, options, day)
-    stop = None
-    if options.stop_collection:
-        stop = _judged(options.stop_collection, options, day)
-        parts[RANK].setdefault("select_by", "given")
     align, rank = _recipes(options, parts)
     start = registry.resolve(options.start, day, store)[0] if options.start else None
     embedder, start_hash = rank.encoder, None
@@ -67,18 +63,17 @@ def plan_training(values: Mapping[str, Any], run_date: date) -> Training:
         start_hash = begun.hash
     data = {**parts[DATA], "name": options.name, "as_of": day, "embedder": embedder}
     ranking_data = DataOptions.parse({**data, "stage": "ranking"})
-    evaluated = _evaluated(options, ranking_data, development, stop)
+    evaluated = _evaluated(options, ranking_data, development)
     training = Training(
         run_date=day,
         options=options,
         ranking_data=ranking_data.model_copy(update={"evaluation": evaluated}),
-        alignment_data=_alignment_data(data) if options.align else None,
+        alignment_data=DataOptions.parse({**data, "stage": "alignment"}) if options.align else None,
         align=align,
         rank=rank,
         start=start,
         start_hash=start_hash,
         development=development,
-        stop_collection=stop,
         champion=DEFAULT_CHECKPOINT,
         fingerprint=fingerprint(settings.threads),
     )
@@ -107,22 +102,13 @@ def _recipes(
     return align, rank
 
 
-def _evaluated(options: TrainingOptions, data: DataOptions, *specs: str | None) -> tuple[str, ...]:
+def _evaluated(options: TrainingOptions, data: DataOptions, development: str) -> tuple[str, ...]:
     """The collections of which no query may be trained on."""
-    evaluated = [absolute_spec(spec) for spec in (*specs, *data.evaluation) if spec]
+    evaluated = [development, *map(absolute_spec, data.evaluation)]
     if options.folds:  # by fold, a collection's queries are kept apart from themselves
         trained_on = {absolute_spec(spec) for spec in data.collections}
         evaluated = [spec for spec in evaluated if spec not in trained_on]
     return tuple(dict.fromkeys(evaluated))
-
-
-def _alignment_data(data: dict[str, Any]) -> DataOptions:
-    if data.get("reference_jsonl"):
-        raise ConfigError(
-            "data_reference_jsonl has lists for stage 2 and no passages for stage 1: set align to "
-            "false, or name collections."
-        )
-    return DataOptions.parse({**data, "stage": "alignment"})
 
 
 def _judged(spec: str, options: TrainingOptions, day: date) -> str:

@@ -8,6 +8,8 @@ promoted stays registered, and a person may promote it by hand.
 import logging
 from typing import TypedDict
 
+from perank_tasks import config
+from perank_tasks.night.site import Site
 from perank_tasks.training.evaluation import MAIN, Evaluation, in_words
 from perank_tasks.training.night import CHAMPION
 from perank_tasks.training.run_options import Training, TrainingOptions
@@ -29,9 +31,11 @@ class Promoted(TypedDict):
     champion: str
 
 
-def promote_checkpoint(training: Training, registered: str, evaluation: str) -> Promoted:
+def promote_checkpoint(
+    training: Training, site: Site, registered: str, evaluation: str
+) -> Promoted:
     """Promote the checkpoint if the run's rule allows it; deciding twice is deciding once."""
-    store = registry.open_store()
+    store = site.store
     measured = Evaluation.read(store, evaluation)
     test = measured.tests[CHAMPION]
     promotes, why = decide(test, training.options)
@@ -45,13 +49,12 @@ def promote_checkpoint(training: Training, registered: str, evaluation: str) -> 
         registry.promote(
             store, registered, WHO, reason, as_of=training.run_date, evaluation=evaluation
         )
-    standing = registry.champion(registry.all_decisions(store), training.run_date)
     log.info("%s: %s", "promoted" if promotes else "not promoted", reason)
     return Promoted(
         promoted=promotes,
         reason=reason,
         checkpoint=registered,
-        champion=standing["checkpoint"] if standing else training.champion,
+        champion=registry.resolve(config.CHAMPION, training.run_date, store)[0],
     )
 
 

@@ -1,25 +1,22 @@
 """Rank: stage 2, LLM and projector learn to put passages out, best first.
 
 In: training data of stage ranking, and what stage 1 made. Out: the artifact `trained/rank/<key>`.
-The step that is kept is the best one on training queries that were held out, or on a collection of
-its own.
+The step that is kept is the best one on training queries that were held out.
 """
 
-from pathlib import Path
 from typing import Any
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.night.site import Site
 from perank_tasks.training.data import splits
 from perank_tasks.training.data.readers import RankingExamples, open_ranking
-from perank_tasks.training.judged_collection import JudgedCollection
-from perank_tasks.training.kept import keep_training, run_in
+from perank_tasks.training.kept import keep_training
 from perank_tasks.training.ranking import learn_to_rank as train_to_rank
 from perank_tasks.training.run_options import Training
-from perank_tasks.warehouse.registry import open_store
+from perank_tasks.training.training_folder import Run
 
 
-def learn_to_rank(training: Training, data: dict[str, str], aligned: str | None) -> str:
+def learn_to_rank(training: Training, site: Site, data: dict[str, str], aligned: str | None) -> str:
     """Train to rank, unless that was done; returns the reference.
 
     Raises:
@@ -27,34 +24,25 @@ def learn_to_rank(training: Training, data: dict[str, str], aligned: str | None)
         TrainingError: too little data, or a loss that is not finite.
         TrainingDataError: fewer queries than folds.
     """
-    store, reference = open_store(), data["ranking"]
-    recipe, share, stop = training.rank, training.options.stop_share, training.stop_collection
-    lists, left_out = _without_fold(training, open_ranking(store, reference))
+    reference, recipe, share = data["ranking"], training.rank, training.options.stop_share
+    lists, left_out = _without_fold(training, open_ranking(site.store, reference))
 
-    def train(folder: Path) -> dict[str, Any]:
-        kept, held_out = lists, lists.select([])
+    def train(run: Run) -> dict[str, Any]:
+        trained_on, held_out = lists, lists.select([])
         if share:
-            kept, held_out = map(lists.select, splits.hold_out(lists.queries, share, recipe.seed))
-        return train_to_rank(
-            recipe,
-            kept,
-            held_out,
-            run_in(folder, store, start=aligned or training.start, reference=reference),
-            judge=JudgedCollection(stop, training, Site.from_environment()) if stop else None,
-        )
+            places = splits.hold_out(lists.queries, share, recipe.seed)
+            trained_on, held_out = map(lists.select, places)
+        return train_to_rank(recipe, trained_on, held_out, run)
 
     return keep_training(
-        store,
+        training,
+        site,
         recipe,
         train,
-        inputs={"data": reference} | ({"start": aligned} if aligned else {}),
-        content={
-            "start": None if aligned else training.start_hash,
-            "stop_share": share,
-            "stop_collection": stop,
-            "queries": sorted({query_id for query_id, _ in lists.queries}) if left_out else None,
-        },
-        provenance=training.fingerprint,
+        data=reference,
+        aligned=aligned,
+        stop_share=share,
+        queries=sorted({query_id for query_id, _ in lists.queries}) if left_out else None,
     )
 
 
@@ -72,5 +60,5 @@ def _without_fold(
     if folds is None:
         return lists, None
     pairs = splits.folds(lists.queries, folds, training.rank.seed)
-    kept, left_out = pairs[training.options.fold - 1]
-    return lists.select(kept), lists.select(left_out)
+    trained_on, left_out = pairs[training.options.fold - 1]
+    return lists.select(trained_on), lists.select(left_out)

@@ -6,6 +6,7 @@ data, the recipes with their seeds, and the machine. It is registered whether it
 what cost hours to train is not thrown away for losing.
 """
 
+from perank_tasks.night.site import Site
 from perank_tasks.training.card import model_card
 from perank_tasks.training.evaluation import Evaluation
 from perank_tasks.training.kept import RUN, report_of
@@ -13,14 +14,14 @@ from perank_tasks.training.run_options import Training
 from perank_tasks.warehouse import registry
 
 
-def register_checkpoint(training: Training, trained: str, evaluation: str) -> str:
+def register_checkpoint(training: Training, site: Site, trained: str, evaluation: str) -> str:
     """Register the checkpoint, unless it is; returns the reference.
 
     Raises:
         CheckpointError: it does not load.
         StorageError: it cannot be copied.
     """
-    store = registry.open_store()
+    store = site.store
     artifact, measured = store.open(trained), store.open(evaluation)
     results = store.open(measured.manifest.inputs["results"])
     return registry.register(
