@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,7 +83,7 @@ def data(options: DataOptions, show: Show = 0) -> None:
 
     reference = make.make_training_data(options)
     is_alignment = options.stage == "alignment"
-    read = readers.open_alignment if is_alignment else readers.open_ranking
+    read = readers.AlignmentExamples if is_alignment else readers.RankingExamples
     examples: Any = read(open_site().store, reference)
     artifact = examples.artifact
     counts = dict(artifact.manifest.counts)
@@ -95,7 +96,7 @@ def data(options: DataOptions, show: Show = 0) -> None:
         print_line(f"  made in {stats['seconds']:.1f} s on {stats['device']}, embedding aside")
     for source, note in readers.terms(artifact).items():
         print_line(f"  terms of {source}: {note}")
-    for example in examples[:show]:
+    for example in islice(examples, show):
         _print_passage(example) if is_alignment else _print_list(example)
     print_next(f"perank train {'align' if is_alignment else 'rank'} --data {reference}")
 

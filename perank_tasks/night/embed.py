@@ -248,7 +248,7 @@ class _Encoder:
         names = [r.hash for r in block if new.get(r.hash) is r]
         if names:
             encoded = self.embedder.encode([new[name].text for name in names])
-            _check(encoded, [new[name].id for name in names])
+            check_unit_vectors(encoded, [new[name].id for name in names])
             self.advance(len(names))
             found = dict(zip(names, encoded, strict=True))
             self.kept |= {name: found[name] for name in names if name in self.repeated}
@@ -303,12 +303,20 @@ def _matrix(column: pa.FixedSizeListArray) -> np.ndarray:
     return flat.astype(np.float32).reshape(-1, column.type.list_size)
 
 
-def _check(vectors: np.ndarray, ids: list[str]) -> None:
+def check_unit_vectors(vectors: np.ndarray, names: list[str]) -> None:
+    """Of what an embedder returned.
+
+    Args:
+        names: of the texts, for the message.
+
+    Raises:
+        EmbeddingError: vectors are not of length 1.
+    """
     norms = np.linalg.norm(vectors, axis=1)
     bad = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))
     if len(bad):
-        names = ", ".join(f"{ids[i]} (norm {norms[i]:.4g})" for i in bad[:5])
+        named = ", ".join(f"{names[i]} (norm {norms[i]:.4g})" for i in bad[:5])
         raise EmbeddingError(
             f"The embedder returned {len(bad)} of {len(vectors)} vectors that are not unit "
-            f"vectors: {names}. Look at these texts and at the model's files; nothing was written."
+            f"vectors: {named}. Look at these texts and at the model's files; nothing was written."
         )

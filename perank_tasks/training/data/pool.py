@@ -6,7 +6,7 @@ passage of each collection is in the pool, and the file `vectors/embeddings.npy`
 dimension), rows in the same order, copied from the embeddings. A Parquet file cannot be read at
 random row by row; this one can, by several processes that share one copy.
 
-Notes: memory is some 40 bytes a passage while a pool is built, and one batch of texts.
+Notes: memory holds the passages' texts, but not their vectors.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, artifact_key
-from perank_tasks.errors import ArtifactError, TrainingDataError
+from perank_tasks.errors import TrainingDataError
 from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.site import Site
 from perank_tasks.schemas import TRAINING_PASSAGES, TRAINING_SOURCES, rows_to_table
@@ -74,7 +74,6 @@ def build_pool(making: Making, sources: Sequence[Source]) -> str:
 
     Raises:
         TrainingDataError: two collections have one name.
-        ArtifactError: embeddings do not belong to their snapshot.
     """
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
@@ -88,99 +87,75 @@ def build_pool(making: Making, sources: Sequence[Source]) -> str:
     artifact = store.artifact(KIND, name, artifact_key(version=FORMAT, inputs=inputs))
     if artifact.use():
         return artifact.reference
-    texts = _Texts(sources)
+    passages = _Passages(sources)
     with store.draft(KIND, name) as draft:
-        draft.write_part("passages", _passages(sources, texts), TRAINING_PASSAGES)
-        draft.write_part("sources", _sources(sources, texts), TRAINING_SOURCES)
-        with filling_matrix(draft, texts.distinct, sources[0].embeddings, "passages") as matrix:
-            _copy_vectors(sources, texts, matrix)
+        draft.write_part("passages", passages.with_each_text_once(), TRAINING_PASSAGES)
+        draft.write_part("sources", passages.where_they_are(), TRAINING_SOURCES)
+        with filling_matrix(draft, passages.texts, sources[0].embeddings, "passages") as matrix:
+            passages.copy_vectors(matrix)
         return draft.publish(
             key=artifact.reference.rpartition("/")[2],
             expected={"passages": 1, "sources": 1},
             inputs=inputs,
             config={"collections": {source.name: source.spec for source in sources}},
-            counts={"passages": texts.distinct, "duplicates": len(texts.rows) - texts.distinct},
+            counts={
+                "passages": passages.texts,
+                "duplicates": len(passages.rows) - passages.texts,
+            },
             provenance=making.provenance,
         )
 
 
-class _Texts:
-    """The m passages of all sources, one after another: which texts they have.
+class _Passages:
+    """The m passages of all sources, one after another.
 
     Attributes:
-        hashes: (m,) uint64 of their texts.
         rows: (m,) of their texts in the pool, in the order in which texts appear.
         is_first: (m,) whether a passage is the first with its text.
-        distinct: how many texts there are.
+        texts: how many different ones there are.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        batches = _batches(sources, "snapshot", ["text_hash"])
-        self.hashes = np.concatenate([_numbers(b["text_hash"]) for _, b, _ in batches])
-        _, first, inverse = np.unique(self.hashes, return_index=True, return_inverse=True)
-        self.distinct = len(first)
-        row_of = np.empty(len(first), np.int64)
-        row_of[np.argsort(first)] = np.arange(len(first))
-        self.rows = row_of[inverse]
-        self.is_first = np.zeros(len(self.hashes), bool)
-        self.is_first[first] = True
+        self.sources = sources
+        columns = ["passage_id", "title", "text", "text_hash"]
+        tables = [source.snapshot.read("passages", columns) for source in sources]
+        self._table = pa.concat_tables(tables)
+        names = [source.name for source in sources]
+        self._collections = np.repeat(names, [table.num_rows for table in tables])
+        encoded = self._table["text_hash"].combine_chunks().dictionary_encode()
+        self.rows, self.texts = encoded.indices.to_numpy(), len(encoded.dictionary)
+        self.is_first = np.zeros(len(self.rows), bool)
+        self.is_first[np.unique(self.rows, return_index=True)[1]] = True
 
+    def with_each_text_once(self) -> Iterator[pa.RecordBatch]:
+        """The rows of the pool. An id that another collection has taken gets the name of its own
+        before it."""
+        taken: dict[str, str] = {}
+        collections = iter(self._collections[self.is_first].tolist())
+        for batch in self._table.filter(pa.array(self.is_first)).to_batches():
+            rows = []
+            for row, collection in zip(batch.to_pylist(), collections, strict=False):
+                name = row["passage_id"]
+                if taken.setdefault(name, collection) != collection:
+                    name = f"{collection}/{name}"
+                rows.append((name, contents(row["title"], row["text"]), row["text_hash"]))
+            yield from rows_to_table(rows, TRAINING_PASSAGES).to_batches()
 
-def _batches(
-    sources: Sequence[Source], artifact: str, columns: list[str]
-) -> Iterator[tuple[Source, pa.RecordBatch, slice]]:
-    """The passages of all sources, and which places a batch has among them."""
-    first = 0
-    for source in sources:
-        opened: Artifact = getattr(source, artifact)
-        for batch in opened.dataset("passages").to_batches(columns=columns):
-            yield source, batch, slice(first, first + batch.num_rows)
-            first += batch.num_rows
+    def where_they_are(self) -> pa.Table:
+        """Where each passage of each collection is in the pool."""
+        columns = [pa.array(self._collections), self._table["passage_id"], pa.array(self.rows)]
+        return pa.table(columns, names=TRAINING_SOURCES.names)
 
-
-def _numbers(column: pa.Array) -> np.ndarray:
-    return np.array([int(hexadecimal, 16) for hexadecimal in column.to_pylist()], np.uint64)
-
-
-def _passages(sources: Sequence[Source], texts: _Texts) -> Iterator[pa.RecordBatch]:
-    """The rows of the pool. An id that another collection has taken gets the name of its own
-    before it."""
-    taken: dict[str, str] = {}
-    columns = ["passage_id", "title", "text", "text_hash"]
-    for source, batch, here in _batches(sources, "snapshot", columns):
-        rows = []
-        for row in batch.filter(pa.array(texts.is_first[here])).to_pylist():
-            name = row["passage_id"]
-            if taken.setdefault(name, source.name) != source.name:
-                name = f"{source.name}/{name}"
-            rows.append((name, contents(row["title"], row["text"]), row["text_hash"]))
-        yield from rows_to_table(rows, TRAINING_PASSAGES).to_batches()
-
-
-def _sources(sources: Sequence[Source], texts: _Texts) -> Iterator[pa.RecordBatch]:
-    for source, batch, here in _batches(sources, "snapshot", ["passage_id"]):
-        names, rows = pa.array([source.name] * batch.num_rows), pa.array(texts.rows[here])
-        columns = [names, batch["passage_id"], rows]
-        yield pa.RecordBatch.from_arrays(columns, schema=TRAINING_SOURCES)
-
-
-def _copy_vectors(sources: Sequence[Source], texts: _Texts, matrix: np.ndarray) -> None:
-    there = 0
-    for source, batch, here in _batches(sources, "embeddings", ["text_hash", "embedding"]):
-        there = here.stop
-        if not np.array_equal(_numbers(batch["text_hash"]), texts.hashes[here]):
-            raise _strange(source)
-        first = texts.is_first[here]
-        matrix[texts.rows[here][first]] = to_matrix(batch["embedding"])[first]
-    if there != len(texts.hashes):
-        raise _strange(sources[-1])
-
-
-def _strange(source: Source) -> ArtifactError:
-    return ArtifactError(
-        f"{source.embeddings.reference} does not have the texts of {source.snapshot.reference} in "
-        "their order. Remove its folder and run the same command again."
-    )
+    def copy_vectors(self, matrix: np.ndarray) -> None:
+        """Fill the pool's vectors."""
+        first = 0
+        for source in self.sources:
+            read = source.embeddings.dataset("passages").to_batches(columns=["embedding"])
+            for batch in read:
+                here = slice(first, first + batch.num_rows)
+                new = self.is_first[here]
+                matrix[self.rows[here][new]] = to_matrix(batch["embedding"])[new]
+                first = here.stop
 
 
 def pool_of_texts(making: Making, name: str, texts: Mapping[str, str], config: Row) -> str:

@@ -1,8 +1,7 @@
 """Vectors of texts that no collection's embedding artifact has, and vectors mapped into memory.
 
 In: texts. Out: the artifact `training_embeddings/<name>/<key>`, table `texts`, rows as in an
-embedding artifact, in shards from which a killed run is resumed. A text that an earlier artifact
-has, by the same embedder, is not embedded again.
+embedding artifact, in shards from which a killed run is resumed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.config import stable_hash
-from perank_tasks.errors import EmbeddingError
+from perank_tasks.night.embed import check_unit_vectors
 from perank_tasks.perank.embedders import identify, load
 from perank_tasks.schemas import embeddings as embeddings_schema
 from perank_tasks.settings import Settings
@@ -91,8 +90,6 @@ def _embed_shard(
     options, meter = making.options, Meter()
     meter.items = len(hashes)
     vectors = {name: known[name] for name in hashes if name in known}
-    unknown = [name for name in hashes if name not in known]
-    vectors |= _earlier_vectors(making, artifact, unknown)
     new = {n: text for n, text in zip(hashes, texts, strict=True) if n not in vectors}
     if new:
         embedder = load(
@@ -101,10 +98,10 @@ def _embed_shard(
             trust_remote_code=options.trust_remote_code,
         )
         meter.device = embedder.device
-    for start in range(0, len(new), TEXTS_A_CALL):
-        names = list(new)[start : start + TEXTS_A_CALL]
+    for first in range(0, len(new), TEXTS_A_CALL):
+        names = list(new)[first : first + TEXTS_A_CALL]
         encoded = embedder.encode([new[name] for name in names])
-        _check(encoded, [new[name] for name in names])
+        check_unit_vectors(encoded, [repr(new[name][:60]) for name in names])
         vectors.update(zip(names, encoded, strict=True))
     schema = embeddings_schema(len(vectors[hashes[0]]), options.embedding_precision)
     column = schema.field("embedding").type
@@ -117,29 +114,6 @@ def _embed_shard(
     )
 
 
-def _earlier_vectors(
-    making: Making, artifact: Artifact, hashes: list[str]
-) -> dict[str, np.ndarray]:
-    """Vectors of the newest published texts of that name by the same embedder, by hash."""
-    kind, name, _ = artifact.reference.split("/")
-    for earlier in making.store.published(kind, name) if hashes else ():
-        if earlier.manifest.config == making.embedder:
-            wanted = pc.field("text_hash").isin(pa.array(hashes, pa.string()))
-            return vectors_by_hash(earlier.read("texts", ["text_hash", "embedding"], wanted))
-    return {}
-
-
-def _check(vectors: np.ndarray, texts: list[str]) -> None:
-    norms = np.linalg.norm(vectors, axis=1)
-    bad = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))
-    if len(bad):
-        named = ", ".join(f"{texts[i][:60]!r} (norm {norms[i]:.4g})" for i in bad[:5])
-        raise EmbeddingError(
-            f"The embedder returned {len(bad)} of {len(vectors)} vectors that are not unit "
-            f"vectors: {named}. Look at these texts and at the model's files; nothing was written."
-        )
-
-
 def hashes_of(texts: Sequence[str]) -> list[str]:
     """The `text_hash` of texts without titles."""
     return [text_hash(None, text) for text in texts]
@@ -147,10 +121,8 @@ def hashes_of(texts: Sequence[str]) -> list[str]:
 
 def to_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """A column of embeddings as (rows, dimension) float32."""
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in chunks]
-    flat = np.concatenate([np.empty(0, np.float32), *values])
-    return flat.astype(np.float32).reshape(-1, column.type.list_size)
+    values = pc.list_flatten(column).to_numpy(zero_copy_only=False)
+    return values.astype(np.float32).reshape(-1, column.type.list_size)
 
 
 def vectors_by_hash(table: pa.Table) -> dict[str, np.ndarray]:

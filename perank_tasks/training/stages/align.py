@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from perank_tasks.training.alignment import align
-from perank_tasks.training.data.readers import open_alignment
+from perank_tasks.training.data.readers import AlignmentExamples
 from perank_tasks.training.kept import keep_training, run_in
 from perank_tasks.training.run_options import Training
 from perank_tasks.warehouse.registry import open_store
@@ -28,7 +28,7 @@ def align_projector(training: Training, data: dict[str, str]) -> str | None:
     store, reference, recipe = open_store(), data["alignment"], training.align
 
     def train(folder: Path) -> dict[str, Any]:
-        passages = open_alignment(store, reference)
+        passages = AlignmentExamples(store, reference)
         order = np.random.default_rng(recipe.seed).permutation(len(passages))
         held_out = min(recipe.eval_examples, len(order) // 5)
         return align(

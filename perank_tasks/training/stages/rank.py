@@ -11,7 +11,7 @@ from typing import Any
 from perank_tasks.artifacts.store import Store
 from perank_tasks.night.site import Site
 from perank_tasks.training.data import splits
-from perank_tasks.training.data.readers import RankingExamples, open_ranking
+from perank_tasks.training.data.readers import RankingExamples
 from perank_tasks.training.judged_collection import JudgedCollection
 from perank_tasks.training.kept import keep_training, run_in
 from perank_tasks.training.ranking import learn_to_rank as train_to_rank
@@ -29,7 +29,7 @@ def learn_to_rank(training: Training, data: dict[str, str], aligned: str | None)
     """
     store, reference = open_store(), data["ranking"]
     recipe, share, stop = training.rank, training.options.stop_share, training.stop_collection
-    lists, left_out = _without_fold(training, open_ranking(store, reference))
+    lists, left_out = _without_fold(training, RankingExamples(store, reference))
 
     def train(folder: Path) -> dict[str, Any]:
         kept, held_out = lists, lists.select([])
@@ -60,7 +60,7 @@ def learn_to_rank(training: Training, data: dict[str, str], aligned: str | None)
 
 def queries_left_out(training: Training, data: dict[str, str], store: Store) -> frozenset[str]:
     """The texts of the queries that the run's fold leaves out, to be measured on."""
-    _, left_out = _without_fold(training, open_ranking(store, data["ranking"]))
+    _, left_out = _without_fold(training, RankingExamples(store, data["ranking"]))
     return frozenset(text for _, text in left_out.queries) if left_out else frozenset()
 
 

@@ -14,7 +14,7 @@ from perank_tasks.settings import Settings
 from perank_tasks.training.data import make
 from perank_tasks.training.data.make import make_training_data
 from perank_tasks.training.data.pool import Pool
-from perank_tasks.training.data.readers import open_alignment, open_ranking, terms
+from perank_tasks.training.data.readers import AlignmentExamples, RankingExamples, terms
 from perank_tasks.training.data.scorers import FirstStage
 from tests.small import TOPICS, some_passages, some_qrels, write_collection
 from tests.training.data.small import EMBEDDER, columns, small_lists, small_options, the_store
@@ -39,7 +39,7 @@ def test_alignment_takes_distinct_passages_of_the_right_length(tmp_path: Path) -
     spec = write_collection(tmp_path / "c", passages=passages, qrels=[("q-flea", "p0", 1)])
     options = small_options(spec, stage="alignment", passages=20, min_words=3, max_words=40)
     reference = make_training_data(options)
-    examples = open_alignment(the_store(), reference)
+    examples = AlignmentExamples(the_store(), reference)
     ids = [example.passage_id for example in examples]
     assert len(ids) == len(set(ids)) == len(examples) == 20
     assert not {"again", "short", "long"} & set(ids)
@@ -57,7 +57,7 @@ def test_alignment_takes_distinct_passages_of_the_right_length(tmp_path: Path) -
 
     assert make_training_data(options) == reference
     other = make_training_data(options.model_copy(update={"seed": 1}))
-    assert [example.passage_id for example in open_alignment(the_store(), other)] != ids
+    assert [example.passage_id for example in AlignmentExamples(the_store(), other)] != ids
     nothing = options.model_copy(update={"min_words": 41, "max_words": 45})
     with pytest.raises(TrainingDataError, match="None of 32 passages has 41 to 45 words"):
         make_training_data(nothing)
@@ -332,7 +332,7 @@ def test_readers_slice_select_and_survive_pickling(topics: str) -> None:
         examples[10]
     assert isinstance(Pool(examples.pool.artifact).vectors, np.memmap)
     with pytest.raises(TrainingDataError, match="data for ranking, and alignment is asked for"):
-        open_alignment(the_store(), examples.artifact.reference)
+        AlignmentExamples(the_store(), examples.artifact.reference)
 
 
 def test_half_precision_halves_the_vectors_and_gives_float32(topics: str) -> None:
@@ -387,4 +387,4 @@ def test_vectors_of_a_night_are_taken_over(topics: str, monkeypatch: pytest.Monk
 
 def test_open_ranking_reads_by_reference_alone(topics: str) -> None:
     reference = make_training_data(small_options(topics))
-    assert len(open_ranking(the_store(), reference)) == len(TOPICS)
+    assert len(RankingExamples(the_store(), reference)) == len(TOPICS)

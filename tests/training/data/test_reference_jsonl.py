@@ -15,7 +15,7 @@ from perank_tasks.perank.prompt import RELEASED_V1
 from perank_tasks.settings import Settings
 from perank_tasks.training.data.data_options import DataOptions
 from perank_tasks.training.data.make import make_training_data
-from perank_tasks.training.data.readers import RankingExamples, open_ranking, terms
+from perank_tasks.training.data.readers import RankingExamples, terms
 from perank_tasks.training.data.reference_jsonl import read_reference
 from tests.small import TOPICS
 from tests.training.data.small import EMBEDDER, the_store
@@ -52,7 +52,7 @@ def write(folder: Path, records: list[dict[str, Any]]) -> Path:
 
 def read(path: Path, **options: Any) -> RankingExamples:
     values = {"reference_jsonl": str(path), "embedder": EMBEDDER, **options}
-    return open_ranking(the_store(), make_training_data(DataOptions.parse(values)))
+    return RankingExamples(the_store(), make_training_data(DataOptions.parse(values)))
 
 
 def test_lists_are_read_as_they_are(tmp_path: Path) -> None:
