@@ -213,7 +213,7 @@ def _print_outcome(report: dict[str, Any], folder: Path) -> None:
         f"{why}; kept step {report['kept_step']}"
     )
     print_line(f"checkpoint: {report['checkpoint']}")
-    print_line(f"curves:     {folder / 'curves.csv'}, {folder / 'curves.jsonl'}")
+    print_line(f"curves:     {folder / 'curves.jsonl'}")
     print_line(f"plot:       {folder / 'curves.png'}")
 
 

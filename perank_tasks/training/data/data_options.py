@@ -189,6 +189,8 @@ class DataOptions(Options):
             yield "give collections, or reference_jsonl; one of the two"
         if self.reference_jsonl and self.stage == "alignment":
             yield "reference_jsonl holds lists for ranking; alignment takes collections"
+        if self.reference_jsonl and self.queries != "collection":
+            yield "reference_jsonl brings its queries; leave out queries"
         for term in self.terms:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*=.+", term, re.DOTALL):
                 yield f"terms: expected NAME=NOTE, as in dl21=MS MARCO; found {term!r}"

@@ -25,6 +25,7 @@ from perank_tasks.models.find import file_sha256
 from perank_tasks.night.provenance import fingerprint
 from perank_tasks.schemas import ALIGNMENT_DATA, RANKING_DATA, rows_to_table
 from perank_tasks.settings import Settings
+from perank_tasks.support.analysis import ANALYZER
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
 from perank_tasks.training.data.data_options import DataOptions
@@ -34,7 +35,7 @@ from perank_tasks.training.data.pool import Pool, Source, build_pool, prepare
 from perank_tasks.training.data.queries import CLOZE, QuerySet, make_queries, qualified_id
 from perank_tasks.training.data.readers import KIND, terms_of
 from perank_tasks.training.data.reference_jsonl import make_from_reference
-from perank_tasks.training.data.scorers import FirstStage, build_pool_index, cross_encoder_content
+from perank_tasks.training.data.scorers import FirstStage, cross_encoder_content
 from perank_tasks.training.data.vectors import Making
 from perank_tasks.warehouse.registry import open_store
 
@@ -73,9 +74,8 @@ def _make_alignment(making: Making, pool: str, sources: Sequence[Source]) -> str
     artifact = store.artifact(KIND, pool.split("/")[1], key)
     if artifact.use():
         return artifact.reference
-    batches = store.open(pool).dataset("passages").to_batches(columns=["text"])
-    counts = [[len(text.split()) for text in batch["text"].to_pylist()] for batch in batches]
-    words = np.concatenate([np.array(of_batch, np.int64) for of_batch in counts])
+    texts = store.open(pool).read("passages", ["text"])["text"]
+    words = np.array([len(text.as_py().split()) for text in texts])
     fit = np.flatnonzero((words >= options.min_words) & (words <= options.max_words))
     if not len(fit):
         raise TrainingDataError(
@@ -109,13 +109,13 @@ def _make_ranking(making: Making, pool: str, sources: Sequence[Source]) -> str:
             f"There are {len(passages)} passages, and a list takes {options.hard} hard and "
             f"{options.random} random ones; ask for fewer, or add collections."
         )
-    index = build_pool_index(making, pool)
     grades = _grades(passages, queries, sources, options)
     run = Path(options.run_file) if options.run_file else None
     config = {
         "teacher": options.teacher_weights,
         "cross_encoder": cross_encoder_content(options),
         "hard_from": options.hard_weights or "judged",
+        "analyzer": ANALYZER,
         **options.model_dump(include=RANKING_CONFIG),
     }
     used = sorted({queries[row].source for row in range(len(queries))})
@@ -124,7 +124,6 @@ def _make_ranking(making: Making, pool: str, sources: Sequence[Source]) -> str:
         pool=pool,
         queries=reference,
         terms=terms,
-        index=index,
         grades=stable_hash(grades),
         run=file_sha256(run) if run else None,
         **config,
@@ -133,11 +132,11 @@ def _make_ranking(making: Making, pool: str, sources: Sequence[Source]) -> str:
     if artifact.use():
         return artifact.reference
     scores = _read_run(run, passages) if run else None
-    first_stage = FirstStage(passages, store.open(index), scores)
+    first_stage = FirstStage(passages, options, scores)
     shards = _write_lists(artifact, ListBuilder(options, queries, first_stage, grades))
     return artifact.publish(
         expected={"lists": shards},
-        inputs={"passages": pool, "queries": reference, "index": index},
+        inputs={"passages": pool, "queries": reference},
         config=config,
         counts=_counts(artifact, queries, shards),
         provenance=making.provenance | terms,

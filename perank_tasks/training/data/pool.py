@@ -9,10 +9,9 @@ random row by row; this one can, by several processes that share one copy.
 Notes: memory holds the passages' texts, but not their vectors.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +26,6 @@ from perank_tasks.support.text import contents
 from perank_tasks.training.data.nights import night_to_embed
 from perank_tasks.training.data.vectors import (
     Making,
-    copy_vectors,
     embed_texts,
     filling_matrix,
     hashes_of,
@@ -36,7 +34,6 @@ from perank_tasks.training.data.vectors import (
 )
 
 KIND = "training_passages"
-Row = dict[str, Any]
 FORMAT = 2
 """Raise it when the same collections give other tables."""
 
@@ -91,7 +88,9 @@ def build_pool(making: Making, sources: Sequence[Source]) -> str:
     with store.draft(KIND, name) as draft:
         draft.write_part("passages", passages.with_each_text_once(), TRAINING_PASSAGES)
         draft.write_part("sources", passages.where_they_are(), TRAINING_SOURCES)
-        with filling_matrix(draft, passages.texts, sources[0].embeddings, "passages") as matrix:
+        vectors = sources[0].embeddings.dataset("passages").schema.field("embedding").type
+        size, precision = vectors.list_size, making.options.embedding_precision
+        with filling_matrix(draft, passages.texts, size, precision) as matrix:
             passages.copy_vectors(matrix)
         return draft.publish(
             key=artifact.reference.rpartition("/")[2],
@@ -158,63 +157,33 @@ class _Passages:
                 first = here.stop
 
 
-def pool_of_texts(making: Making, name: str, texts: Mapping[str, str], config: Row) -> str:
-    """A pool of texts that are of no collection; returns the reference.
-
-    Args:
-        texts: {text hash: text}
-        config: where they are from.
-    """
-    store, config = making.store, {**config, **making.embedder}
-    key = artifact_key(version=FORMAT, **config)
-    artifact = store.artifact(KIND, name, key)
-    if artifact.use():
-        return artifact.reference
-    vectors = embed_texts(making, name, list(texts.values()))
-    with store.draft(KIND, name) as draft:
-        rows = [(text_hash, text, text_hash) for text_hash, text in texts.items()]
-        draft.write_part("passages", rows_to_table(rows, TRAINING_PASSAGES), TRAINING_PASSAGES)
-        embeddings = store.open(vectors)
-        with filling_matrix(draft, len(rows), embeddings, "texts") as matrix:
-            copy_vectors(embeddings, matrix)
-        return draft.publish(
-            key=key,
-            expected={"passages": 1},
-            inputs={"embeddings": vectors},
-            config=config,
-            counts={"passages": len(rows)},
-            provenance=making.provenance,
-        )
-
-
 def with_texts(making: Making, pool: str, texts: dict[int, str]) -> str:
     """The pool with other texts, and their vectors, in some rows; returns the reference."""
     store, name, rows = making.store, pool.split("/")[1], sorted(texts)
     changed = [texts[row] for row in rows]
     hashes = hashes_of(changed)
-    vectors = embed_texts(making, name, changed)
-    key = artifact_key(pool=pool, rows=rows, vectors=vectors, hashes=hashes)
+    key = artifact_key(pool=pool, rows=rows, hashes=hashes)
     artifact = store.artifact(KIND, name, key)
     if artifact.use():
         return artifact.reference
-    original, embeddings = store.open(pool), store.open(vectors)
-    passages = original.read("passages").to_pydict()
+    original = store.open(pool)
+    passages, vectors = original.read("passages").to_pydict(), open_matrix(original)
     for row, text, text_hash in zip(rows, changed, hashes, strict=True):
         passages["text"][row], passages["text_hash"][row] = text, text_hash
-    count = len(passages["text"])
     with store.draft(KIND, name) as draft:
         table = pa.table(passages, schema=TRAINING_PASSAGES)
         draft.write_part("passages", table, TRAINING_PASSAGES)
         draft.write_part("sources", original.read("sources"), TRAINING_SOURCES)
-        with filling_matrix(draft, count, embeddings, "texts") as matrix:
-            matrix[:] = open_matrix(original)
-            matrix[rows] = to_matrix(embeddings.read("texts", ["embedding"])["embedding"])
+        precision = making.options.embedding_precision
+        with filling_matrix(draft, *vectors.shape, precision) as matrix:
+            matrix[:] = vectors
+            matrix[rows] = embed_texts(making, changed)
         return draft.publish(
             key=key,
             expected={"passages": 1, "sources": 1},
-            inputs={"passages": pool, "embeddings": vectors},
+            inputs={"passages": pool},
             config=original.manifest.config,
-            counts={"passages": count, "changed": len(rows)},
+            counts={"passages": len(vectors), "changed": len(rows)},
             provenance=making.provenance,
         )
 

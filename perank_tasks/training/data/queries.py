@@ -29,7 +29,6 @@ from perank_tasks.training.data.lists import generator
 from perank_tasks.training.data.pool import Pool, Source, with_texts
 from perank_tasks.training.data.vectors import (
     Making,
-    copy_vectors,
     embed_texts,
     filling_matrix,
     open_matrix,
@@ -76,47 +75,36 @@ def make_queries(making: Making, pool: str, sources: Sequence[Source]) -> tuple[
     different: dict[str, TrainingQuery] = {}
     for query in read:
         different.setdefault(normal_form(query.text), query)
-    queries, evaluation, dropped = check(list(different.values()), options)
-    queries = _limited(queries, options)
+    evaluation = EvaluationQueries.of(options.evaluation, options.read_as_of)
+    allowed, coincidences = without_evaluation_queries(
+        list(different.values()), evaluation, drop=options.drop_evaluation_queries
+    )
+    for coincidence in coincidences:
+        log.info("left out: %s", coincidence)
     counts = {
         "read": len(read),
         "repeated": len(read) - len(different),
-        "of_evaluation_collections": dropped,
+        "of_evaluation_collections": len(coincidences),
     }
-    if not queries:
+    if not allowed:
         raise TrainingDataError(
-            f"No query is left of {len(read)}: {counts['repeated']} repeated, {dropped} of "
-            "evaluation collections. Give other queries with --queries."
+            f"No query is left of {len(read)}: {counts['repeated']} repeated, "
+            f"{len(coincidences)} of evaluation collections. Give other queries with --queries."
         )
-    known: dict[str, np.ndarray] = {}
+    queries = _limited(allowed, options)
+    vectors: dict[str, np.ndarray] = {}
     if options.queries == CLOZE:
         pool = _drop_sentences(making, pool, queries)
     elif options.queries == "collection":
         for source in sources:
-            known |= vectors_by_hash(source.embeddings.read("queries", ["text_hash", "embedding"]))
-    return publish_queries(making, name, queries, evaluation, counts, known), pool
+            table = source.embeddings.read("queries", ["text_hash", "embedding"])
+            vectors |= vectors_by_hash(table)
+    return _publish(making, name, queries, evaluation, counts, vectors), pool
 
 
 def qualified_id(source: Source, query_id: str, sources: Sequence[Source]) -> str:
     """A collection's query identifier, with the collection's name before it if there are others."""
     return query_id if len(sources) == 1 else f"{source.name}/{query_id}"
-
-
-def check(
-    queries: Sequence[TrainingQuery], options: DataOptions
-) -> tuple[list[TrainingQuery], EvaluationQueries, int]:
-    """The queries that are of no evaluation collection, these, and how many were left out.
-
-    Raises:
-        TrainingDataError: see `leaks.without_evaluation_queries`.
-    """
-    evaluation = EvaluationQueries.of(options.evaluation, options.read_as_of)
-    allowed, coincidences = without_evaluation_queries(
-        queries, evaluation, drop=options.drop_evaluation_queries
-    )
-    for coincidence in coincidences:
-        log.info("left out: %s", coincidence)
-    return allowed, evaluation, len(coincidences)
 
 
 def file_queries(path: Path) -> list[TrainingQuery]:
@@ -157,13 +145,13 @@ def split_sentences(text: str) -> list[str]:
     return [sentence.strip() for sentence in _SENTENCE_END.split(text) if sentence.strip()]
 
 
-def publish_queries(
+def _publish(
     making: Making,
     name: str,
     queries: Sequence[TrainingQuery],
     evaluation: EvaluationQueries,
     counts: dict[str, int],
-    known: dict[str, np.ndarray] | None = None,
+    known: dict[str, np.ndarray],
 ) -> str:
     """Embed and publish queries that were checked; returns the reference.
 
@@ -172,25 +160,23 @@ def publish_queries(
         counts: of what was read and left out.
         known: vectors that are there already, by text hash.
     """
-    store = making.store
-    vectors = embed_texts(making, name, [query.text for query in queries], known)
     rows = [(q.query_id, q.text, q.source, q.passage_row) for q in queries]
-    key = artifact_key(
-        queries=stable_hash(rows), vectors=vectors, forms=evaluation.forms, counts=counts
-    )
-    artifact = store.artifact(KIND, name, key)
+    config = {"compared_with": evaluation.counts, **making.embedder}
+    key = artifact_key(queries=stable_hash(rows), forms=evaluation.forms, counts=counts, **config)
+    artifact = making.store.artifact(KIND, name, key)
     if artifact.use():
         return artifact.reference
-    embeddings = store.open(vectors)
-    with store.draft(KIND, name) as draft:
+    vectors = embed_texts(making, [query.text for query in queries], known)
+    with making.store.draft(KIND, name) as draft:
         draft.write_part("queries", rows_to_table(rows, TRAINING_QUERIES), TRAINING_QUERIES)
-        with filling_matrix(draft, len(rows), embeddings, "texts") as matrix:
-            copy_vectors(embeddings, matrix)
+        precision = making.options.embedding_precision
+        with filling_matrix(draft, *vectors.shape, precision) as matrix:
+            matrix[:] = vectors
         return draft.publish(
             key=key,
             expected={"queries": 1},
-            inputs={"embeddings": vectors},
-            config={"compared_with": evaluation.counts},
+            inputs={},
+            config=config,
             counts={**counts, "queries": len(rows)},
             provenance=making.provenance,
         )

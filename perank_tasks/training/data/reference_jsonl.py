@@ -7,30 +7,33 @@ One JSON object a line:
     extra_texts           2n texts: n in the order of the prompt, then n in golden order
     ranking               n places in the prompt, best first, counted from 0 or from 1
 
-Texts are embedded with the options' embedder; the file has no scores, so there is no BM25.
+Its texts and queries become a `files` collection, which a night's own stages read and embed; the
+file has no scores, so there is no BM25.
 
 Notes: memory holds every text once.
 """
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NamedTuple, Self
 
 import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, Field, StrictInt, ValidationError, model_validator
 
-from perank_tasks.artifacts.store import artifact_key
+from perank_tasks.artifacts.store import Artifact, artifact_key
 from perank_tasks.collections.lines import json_records
 from perank_tasks.errors import CollectionError, TrainingDataError
 from perank_tasks.models.find import file_sha256
 from perank_tasks.schemas import RANKING_DATA, rows_to_table
 from perank_tasks.support.text import clean_text
 from perank_tasks.training.data.leaks import normal_form
-from perank_tasks.training.data.pool import pool_of_texts
-from perank_tasks.training.data.queries import TrainingQuery, check, publish_queries
+from perank_tasks.training.data.pool import build_pool, prepare
+from perank_tasks.training.data.queries import make_queries
 from perank_tasks.training.data.readers import KIND, terms_of
 from perank_tasks.training.data.vectors import Making, hashes_of
 
@@ -136,27 +139,21 @@ def make_from_reference(making: Making) -> str:
     path = Path(options.reference_jsonl or "").expanduser()
     if not path.is_file():
         raise TrainingDataError(f"{path}: no such file; give the reference's JSONL file")
-    source = path.name.partition(".")[0]
-    name = options.name or re.sub(r"[^A-Za-z0-9._-]", "-", source)
-    texts, asked, lists = _read(path, source)
-    queries, evaluation, dropped = check(asked, options)
-    if not queries:
-        raise TrainingDataError(f"{path}: every query is of an evaluation collection")
-    content = file_sha256(path)
-    pool = pool_of_texts(making, name, texts, {"file": path.name, "sha256": content})
-    counts = {
-        "read": len(lists),
-        "repeated": len(lists) - len(asked),
-        "of_evaluation_collections": dropped,
-    }
-    reference = publish_queries(making, name, queries, evaluation, counts)
+    name = options.name or re.sub(r"[^A-Za-z0-9._-]", "-", path.name.partition(".")[0])
+    with TemporaryDirectory() as folder:
+        lists = _write_collection(path, name, Path(folder))
+        source = prepare(making, f"files:{folder}?name={name}")
+    reference, pool = make_queries(making, build_pool(making, [source]), [source])
     config: dict[str, Any] = {"stage": "ranking", "teacher": "the file's own ranking"}
-    terms = terms_of([source], options)
-    key = artifact_key(content=content, pool=pool, queries=reference, terms=terms, **config)
+    terms = terms_of([name], options)
+    key = artifact_key(
+        content=file_sha256(path), pool=pool, queries=reference, terms=terms, **config
+    )
     artifact = store.artifact(KIND, name, key)
     if artifact.use():
         return artifact.reference
-    table = _table(lists, texts, queries)
+    queries = store.open(reference)
+    counts, table = queries.manifest.counts, _table(lists, store.open(pool), queries)
     artifact.write_part("lists", table, RANKING_DATA)
     return artifact.publish(
         expected={"lists": 1},
@@ -164,8 +161,8 @@ def make_from_reference(making: Making) -> str:
         config=config,
         counts={
             "examples": table.num_rows,
-            "queries": len(queries),
-            "queries_of_evaluation_collections": dropped,
+            "queries": counts["queries"],
+            "queries_of_evaluation_collections": counts["of_evaluation_collections"],
         },
         provenance=making.provenance | terms,
     )
@@ -173,36 +170,46 @@ def make_from_reference(making: Making) -> str:
 
 class _List(NamedTuple):
     query_id: str
-    hashes: list[str]
+    passage_ids: list[str]
     ranking: list[int]
 
 
-def _read(path: Path, source: str) -> tuple[dict[str, str], list[TrainingQuery], list[_List]]:
-    """Every text once, {text hash: text}, every query once, and the lists of them."""
+def _write_collection(path: Path, name: str, folder: Path) -> list[_List]:
+    """Write every text and every query of a file once, in the layout of a `files` collection;
+    returns the lists of them."""
     texts: dict[str, str] = {}
-    queries: dict[str, TrainingQuery] = {}
+    query_ids: dict[str, str] = {}
+    queries: dict[str, str] = {}
     lists = []
     for number, line in enumerate(read_reference(path), 1):
-        new = TrainingQuery(f"{source}-{number}", line.query, source)
-        query = queries.setdefault(normal_form(line.query), new)
+        query_id = query_ids.setdefault(normal_form(line.query), f"{name}-{number}")
+        queries.setdefault(query_id, line.query)
         hashes = hashes_of(line.texts)
         texts |= zip(hashes, line.texts, strict=True)
-        lists.append(_List(query.query_id, hashes, line.ranking))
+        lists.append(_List(query_id, hashes, line.ranking))
     if not lists:
         raise TrainingDataError(f"{path}: the file is empty; expected one list a line")
-    return texts, list(queries.values()), lists
+    for file, rows in (("passages.jsonl", texts), ("queries.jsonl", queries)):
+        with (folder / file).open("w") as written:
+            for row_id, text in rows.items():
+                written.write(json.dumps({"id": row_id, "text": text}) + "\n")
+    return lists
 
 
-def _table(lists: list[_List], texts: dict[str, str], queries: Sequence[TrainingQuery]) -> pa.Table:
+def _table(lists: list[_List], pool: Artifact, queries: Artifact) -> pa.Table:
     """The lists of these queries; those of evaluation collections are left out."""
-    rows = {text_hash: row for row, text_hash in enumerate(texts)}
-    places = {query.query_id: place for place, query in enumerate(queries)}
+    rows = _numbered(pool.read("passages")["passage_id"])
+    query_rows = _numbered(queries.read("queries")["query_id"])
     numbers: Counter[str] = Counter()
     lines: list[tuple] = []
-    for query_id, hashes, ranking in lists:
-        if query_id in places:
-            passages = [rows[name] for name in hashes]
-            head = (places[query_id], query_id, numbers[query_id], passages, ranking)
+    for query_id, passage_ids, ranking in lists:
+        if query_id in query_rows:
+            passages = [rows[name] for name in passage_ids]
+            head = (query_rows[query_id], query_id, numbers[query_id], passages, ranking)
             lines.append((*head, None, None, None, None))
             numbers[query_id] += 1
     return rows_to_table(lines, RANKING_DATA)
+
+
+def _numbered(names: pa.ChunkedArray) -> dict[str, int]:
+    return {name: row for row, name in enumerate(names.to_pylist())}

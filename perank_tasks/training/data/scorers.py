@@ -1,35 +1,27 @@
 """Scorers: in, a query and passages of a pool; out, a score for each.
 
 `FirstStage` scores every passage of the pool by BM25, cosine and a run: a night finds the best
-passages of a collection, but a list also holds passages that no search found. Its index is the
-artifact `training_indexes/<name>/<key>`, bm25s's folder `bm25` over the pool's texts. A
-cross-encoder reads texts, and scores what is in a list.
+passages of a collection, but a list also holds passages that no search found. A cross-encoder reads
+texts, and scores what is in a list.
 """
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import bm25s
 import numpy as np
-import pyarrow as pa
 import sentence_transformers
 import torch
 
-from perank_tasks.artifacts.store import Artifact, artifact_key
 from perank_tasks.errors import ConfigError
 from perank_tasks.models.find import content_hash, find_model, resolve_model
 from perank_tasks.settings import Settings
-from perank_tasks.support.analysis import ANALYZER, analyze
-from perank_tasks.support.meter import Meter
+from perank_tasks.support.analysis import analyze
 from perank_tasks.training.data.data_options import CROSS_ENCODER, DataOptions
 from perank_tasks.training.data.pool import Pool
-from perank_tasks.training.data.vectors import Making
 
 # bm25s prints its debugging messages unless told otherwise.
 logging.getLogger("bm25s").setLevel(logging.WARNING)
-
-KIND = "training_indexes"
 
 ROWS_A_BLOCK = 1 << 16
 """Vectors that are multiplied at once: those in float16 are widened, and a large file is not
@@ -39,45 +31,19 @@ PAIRS_A_BATCH = 16
 MAX_TOKENS = 512
 """Of a query with a passage."""
 
-_IDS = pa.schema([pa.field("passage_id", pa.string(), nullable=False)])
-
-
-def build_pool_index(making: Making, pool: str) -> str:
-    """Index a pool's texts by BM25, Lucene's formula; returns the reference."""
-    store, name = making.store, pool.split("/")[1]
-    formula: dict[str, Any] = {"method": "lucene", "k1": making.options.k1, "b": making.options.b}
-    config = {"analyzer": ANALYZER, **formula}
-    key = artifact_key(pool=pool, **config)
-    index = store.artifact(KIND, name, key)
-    if index.use():
-        return index.reference
-    meter = Meter()
-    table = store.open(pool).read("passages", ["passage_id", "text"])
-    bm25 = bm25s.BM25(**formula)
-    bm25.index([analyze(text) for text in table["text"].to_pylist()], show_progress=False)
-    meter.items = table.num_rows
-    with store.draft(KIND, name) as draft:
-        draft.write_part("passages", table.select(["passage_id"]), _IDS)
-        with draft.writing("bm25") as folder:
-            bm25.save(folder)
-        return draft.publish(
-            key=key,
-            expected={"passages": 1},
-            inputs={"passages": pool},
-            config=config,
-            counts={"passages": table.num_rows, "stats": meter.stats()},
-            provenance=making.provenance,
-        )
-
 
 class FirstStage:
     """Scores of every passage of a pool."""
 
-    def __init__(self, pool: Pool, index: Artifact, run: dict[str, dict[int, float]] | None):
+    def __init__(
+        self, pool: Pool, options: DataOptions, run: dict[str, dict[int, float]] | None
+    ) -> None:
         """`run` holds the scores of a run, {query id: {row: score}}."""
         self.pool = pool
         self.run = run or {}
-        self._bm25 = bm25s.BM25.load(str(index.local("bm25")), mmap=True)
+        self._bm25 = bm25s.BM25(k1=options.k1, b=options.b, method="lucene")
+        texts = pool.texts(range(len(pool)))
+        self._bm25.index([analyze(text) for text in texts], show_progress=False)
 
     def scores(
         self, query_id: str, text: str, vector: np.ndarray, scorers: Iterable[str]

@@ -1,6 +1,7 @@
 """Training data of small collections, end to end: real stages, a real encoder, real files."""
 
 import pickle
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_alignment_takes_distinct_passages_of_the_right_length(tmp_path: Path) -
     assert (counts["too_short"], counts["too_long"]) == (1, 1)
 
     encoder = load(EMBEDDER, Settings.from_environment())
-    for example in examples[:3]:
+    for example in islice(examples, 3):
         np.testing.assert_allclose(
             example.embedding, encoder.encode([example.text])[0], rtol=0, atol=1e-6
         )
@@ -66,10 +67,8 @@ def test_alignment_takes_distinct_passages_of_the_right_length(tmp_path: Path) -
 def test_lists_hold_hard_and_random_candidates_ranked_by_the_teacher(topics: str) -> None:
     examples = small_lists(topics, lists_per_query=3)
     assert len(examples) == 3 * len(TOPICS)
-    store = the_store()
     pool = examples.pool
-    index = store.open(examples.artifact.manifest.inputs["index"])
-    first_stage = FirstStage(pool, index, None)
+    first_stage = FirstStage(pool, small_options(topics), None)
     encoder = load(EMBEDDER, Settings.from_environment())
     matrix = encoder.encode(pool.texts(range(len(pool))))
     for example, line in zip(examples, columns(examples), strict=True):
@@ -93,7 +92,7 @@ def test_lists_hold_hard_and_random_candidates_ranked_by_the_teacher(topics: str
         assert hard.sum() == 4
         assert (teacher[rows[hard]] >= eighth - 1e-6).all()
         assert (teacher[rows[~hard]] <= eighth + 1e-6).all()
-    lists = {tuple(sorted(example.passage_ids)) for example in examples[:3]}
+    lists = {tuple(sorted(example.passage_ids)) for example in islice(examples, 3)}
     assert len(lists) == 3
 
 
@@ -130,9 +129,6 @@ def test_the_same_options_make_the_same_lists_and_other_seeds_others(
     other = small_lists(topics, seed=1)
     assert other.artifact.reference != second.artifact.reference
     assert columns(other) != columns(second)
-    by_bm25 = small_lists(topics, order="first-stage")
-    for example in by_bm25:
-        assert (np.diff(example.scores) <= 0).all()
 
 
 def test_a_list_does_not_change_with_other_queries(topics: str, tmp_path: Path) -> None:
@@ -316,7 +312,7 @@ def test_a_killed_run_goes_on_from_whole_shards(
     assert written == [0, 1, 2]
 
 
-def test_readers_slice_select_and_survive_pickling(topics: str) -> None:
+def test_readers_select_and_survive_pickling(topics: str) -> None:
     examples = small_lists(topics, lists_per_query=2)
     chosen = examples.select([7, 2])
     assert [example.query_id for example in chosen] == [
@@ -324,7 +320,7 @@ def test_readers_slice_select_and_survive_pickling(topics: str) -> None:
         examples[2].query_id,
     ]
     assert chosen.queries == [examples.queries[7], examples.queries[2]]
-    again = pickle.loads(pickle.dumps(chosen[1:]))
+    again = pickle.loads(pickle.dumps(chosen.select([1])))
     assert len(again) == 1
     assert again[0].passage_ids == examples[2].passage_ids
     assert examples[-1].query_id == examples[9].query_id
