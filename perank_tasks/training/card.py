@@ -15,16 +15,6 @@ from perank_tasks.training.kept import report_of
 from perank_tasks.training.night import NEW
 from perank_tasks.training.run_options import Training
 
-LIMITS = """\
-- It orders passages that a first stage has found; it finds none, and says nothing of whether the
-  best of them answers the query.
-- It was measured on the collection above alone. On another language, another kind of text or
-  longer passages it may rank worse than the first stage: measure it there first (`perank nightly
-  --set perank.checkpoint=…`), beside its first stage and its own `llm-off` arm.
-- It learnt what its teacher or its judges preferred, their errors and biases included. It is not
-  for decisions about people, and its scores mean nothing beyond their order.
-- It reads embeddings of its own embedder only."""
-
 MEASURES = (MAIN, "MRR@10", "MAP")
 
 CARD = """\
@@ -43,8 +33,8 @@ Written by `perank train` from what was recorded.
 
 ## What it gets
 
-{collection}, {queries} judged queries, {first_stage}, {depth} candidates a query, window {window}, \
-step {step}; champion: {champion}. Means with 95% intervals over queries.
+{collection}, {queries} judged queries, {first_stage}, {depth} candidates a query, window \
+{window}, step {step}; champion: {champion}. Means with 95% intervals over queries.
 
 {measures}
 
@@ -65,7 +55,14 @@ Preset {preset}.
 
 ## What it must not be used for
 
-{limits}
+- It orders passages that a first stage has found; it finds none, and says nothing of whether the
+  best of them answers the query.
+- It was measured on the collection above alone. On another language, another kind of text or
+  longer passages it may rank worse than the first stage: measure it there first (`perank nightly
+  --set perank.checkpoint=…`), beside its first stage and its own `llm-off` arm.
+- It learnt what its teacher or its judges preferred, their errors and biases included. It is not
+  for decisions about people, and its scores mean nothing beyond their order.
+- It reads embeddings of its own embedder only.
 
 ## Where
 
@@ -98,7 +95,6 @@ def model_card(training: Training, trained: Artifact, evaluation: Artifact) -> s
         how=_how(report_of(trained)),
         preset=training.options.preset,
         recipes=_recipes(training),
-        limits=LIMITS,
         where=markdown_table(("", ""), sorted(trained.manifest.provenance.items())),
     )
 

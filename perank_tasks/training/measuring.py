@@ -50,7 +50,7 @@ class Measures:
         return load_tokenizer(self.begun)
 
     def __call__(self, model: RankingTrainee) -> dict[str, float]:
-        engine = engine_of(self.begun, self.tokenizer, model, cache=self.cache)
+        engine = self._engine(model)
         measures = {}
         if self.lists:
             measures = teacher_forced(model, self.lists, self.collate, self.recipe)
@@ -59,6 +59,21 @@ class Measures:
         if self.recipe.select_by == "given":
             measures["given"] = next(iter(judged.values()), 0.0)
         return measures | judged
+
+    def _engine(self, model: RankingTrainee) -> PERank:
+        """The engine, with the weights that a model has now."""
+        weights = model.weights()
+        checkpoint = replace(
+            self.begun,
+            body=weights.body,
+            projector=weights.projector,
+            residual=weights.residual,
+            score_residual=weights.score_residual,
+        )
+        device = next(model.parameters()).device
+        return PERank(
+            checkpoint, self.tokenizer, cache=self.cache, device=device, dtype=torch.float32
+        )
 
 
 def teacher_forced(
@@ -110,31 +125,3 @@ def agreement(engine: PERank, lists: Sequence[RankingExample]) -> list[float]:
         best = (np.arange(n, 0, -1)[: len(top)] * top).sum()
         values.append(float((worth[result.order[: len(top)]] * top).sum() / best))
     return values
-
-
-def engine_of(
-    begun: Checkpoint, tokenizer: PreTrainedTokenizerBase, model: RankingTrainee, *, cache: Path
-) -> PERank:
-    """The engine, with the weights that a model has now.
-
-    Args:
-        begun: the checkpoint that the model was made of.
-        tokenizer: the LLM's.
-        model: in training.
-        cache: as for `PERank.from_pretrained`.
-    """
-    weights = model.weights()
-    checkpoint = replace(
-        begun,
-        body=weights.body,
-        projector=weights.projector,
-        residual=weights.residual,
-        score_residual=weights.score_residual,
-    )
-    return PERank(
-        checkpoint,
-        tokenizer,
-        cache=cache,
-        device=next(model.parameters()).device,
-        dtype=torch.float32,
-    )

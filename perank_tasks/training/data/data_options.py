@@ -176,15 +176,15 @@ class DataOptions(Options):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         try:
-            wrong = [*self._wrong_of_all(), *self._wrong_of_lists()]
+            wrong = list(self._contradictions())
         except ConfigError as error:
             raise ValueError(str(error)) from None
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
 
-    def _wrong_of_all(self) -> Iterator[str]:
-        """What does not fit together, whichever stage it is for."""
+    def _contradictions(self) -> Iterator[str]:
+        """What does not fit together."""
         if bool(self.collections) == bool(self.reference_jsonl):
             yield "give collections, or reference_jsonl; one of the two"
         if self.reference_jsonl and self.stage == "alignment":
@@ -196,9 +196,6 @@ class DataOptions(Options):
                 yield f"terms: expected NAME=NOTE, as in dl21=MS MARCO; found {term!r}"
         if self.max_words < self.min_words:
             yield f"max_words {self.max_words} is below min_words {self.min_words}"
-
-    def _wrong_of_lists(self) -> Iterator[str]:
-        """What does not fit together in lists for stage 2."""
         teacher, hard = self.teacher_weights, self.hard_weights
         if hard is not None and not set(hard) <= {*FIRST_STAGE}:
             yield (

@@ -118,8 +118,8 @@ def _make_ranking(making: Making, pool: str, sources: Sequence[Source]) -> str:
         "analyzer": ANALYZER,
         **options.model_dump(include=RANKING_CONFIG),
     }
-    used = sorted({queries[row].source for row in range(len(queries))})
-    terms = terms_of(list(dict.fromkeys([*(s.name for s in sources), *used])), options)
+    used = queries.artifact.read("queries", ["source"])["source"].unique().to_pylist()
+    terms = terms_of(list(dict.fromkeys([*(s.name for s in sources), *sorted(used)])), options)
     key = artifact_key(
         pool=pool,
         queries=reference,
@@ -160,14 +160,14 @@ def _write_shard(artifact: Artifact, shard: int, rows: range, builder: ListBuild
     meter = Meter(builder.device)
     meter.items = len(rows)
     lists = [line for row in rows for line in builder.lists(row)]
-    counts = {
-        "skipped": len(rows) - len({line["query_row"] for line in lists}),
-        "hard": sum(sum(line["hard"]) for line in lists),
-        "relevant": sum(grade > 0 for line in lists for grade in line["grades"] or ()),
-    }
+    skipped = len(rows) - len({line["query_row"] for line in lists})
     table = pa.Table.from_pylist(lists, RANKING_DATA)
     artifact.write_part(
-        "lists", table, RANKING_DATA, shard=shard, stats=lambda: meter.stats() | counts
+        "lists",
+        table,
+        RANKING_DATA,
+        shard=shard,
+        stats=lambda: {**meter.stats(), "skipped": skipped},
     )
 
 
@@ -187,8 +187,6 @@ def _counts(artifact: Artifact, queries: QuerySet, shards: int) -> dict[str, Any
         "queries_without_candidates": skipped,
         "queries_repeated": of_queries["repeated"],
         "queries_of_evaluation_collections": of_queries["of_evaluation_collections"],
-        "hard_candidates": sum(s["hard"] for s in stats),
-        "relevant_candidates": sum(s["relevant"] for s in stats),
         "stats": total(stats),
     }
 

@@ -23,7 +23,7 @@ from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.site import Site
 from perank_tasks.schemas import TRAINING_PASSAGES, TRAINING_SOURCES, rows_to_table
 from perank_tasks.support.text import contents
-from perank_tasks.training.data.nights import night_to_embed
+from perank_tasks.training.data.nights import cosine_arm, plan_arms
 from perank_tasks.training.data.vectors import (
     Making,
     embed_texts,
@@ -55,7 +55,9 @@ def prepare(making: Making, spec: str) -> Source:
         ConfigError, CollectionError: as a night.
     """
     site = Site.from_environment()
-    night = night_to_embed(spec, making.options, site)
+    data = making.options
+    arms = {"cosine": cosine_arm(data)}
+    night = plan_arms(spec, data.read_as_of, data, site, {"kind": "bm25"}, arms)
     done = run_night(night, site, until="embed")
     (embeddings,) = done["embed"].values()
     return Source(

@@ -5,7 +5,6 @@ Out: the artifact `training_queries/<name>/<key>`: the table `queries` and the f
 normal form are one, and none is a query of an evaluation collection.
 """
 
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,8 +33,6 @@ from perank_tasks.training.data.vectors import (
     open_matrix,
     vectors_by_hash,
 )
-
-log = logging.getLogger(__name__)
 
 KIND = "training_queries"
 CLOZE = "cloze"
@@ -69,27 +66,29 @@ def make_queries(making: Making, pool: str, sources: Sequence[Source]) -> tuple[
     if options.queries == CLOZE:
         read = cloze_queries(Pool(making.store.open(pool)), options)
     elif options.queries == "collection":
-        read = [query for source in sources for query in _collection_queries(source, sources)]
+        read = [
+            TrainingQuery(qualified_id(source, row["query_id"], sources), row["text"], source.name)
+            for source in sources
+            for row in source.snapshot.read("queries").to_pylist()
+        ]
     else:
         read = file_queries(Path(options.queries).expanduser())
     different: dict[str, TrainingQuery] = {}
     for query in read:
         different.setdefault(normal_form(query.text), query)
     evaluation = EvaluationQueries.of(options.evaluation, options.read_as_of)
-    allowed, coincidences = without_evaluation_queries(
+    allowed = without_evaluation_queries(
         list(different.values()), evaluation, drop=options.drop_evaluation_queries
     )
-    for coincidence in coincidences:
-        log.info("left out: %s", coincidence)
     counts = {
         "read": len(read),
         "repeated": len(read) - len(different),
-        "of_evaluation_collections": len(coincidences),
+        "of_evaluation_collections": len(different) - len(allowed),
     }
     if not allowed:
         raise TrainingDataError(
-            f"No query is left of {len(read)}: {counts['repeated']} repeated, "
-            f"{len(coincidences)} of evaluation collections. Give other queries with --queries."
+            f"No query is left of {len(read)}: {counts['repeated']} repeated, {len(different)} of "
+            "evaluation collections. Give other queries with --queries."
         )
     queries = _limited(allowed, options)
     vectors: dict[str, np.ndarray] = {}
@@ -210,13 +209,6 @@ def _limited(queries: list[TrainingQuery], options: DataOptions) -> list[Trainin
     rng = generator(options.seed, "queries")
     places = rng.choice(len(queries), size=options.query_limit, replace=False)
     return [queries[place] for place in sorted(places)]
-
-
-def _collection_queries(source: Source, sources: Sequence[Source]) -> list[TrainingQuery]:
-    return [
-        TrainingQuery(qualified_id(source, row["query_id"], sources), row["text"], source.name)
-        for row in source.snapshot.read("queries").to_pylist()
-    ]
 
 
 def _drop_sentences(making: Making, pool: str, queries: list[TrainingQuery]) -> str:

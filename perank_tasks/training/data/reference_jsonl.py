@@ -46,9 +46,7 @@ _QUERY = (
 Text = Annotated[str, AfterValidator(clean_text), Field(pattern=r"\S")]
 
 
-class _Message(BaseModel):
-    role: str | None = None
-    content: str | None = None
+Messages = list[dict[str, str]]
 
 
 class ReferenceList(BaseModel):
@@ -56,8 +54,8 @@ class ReferenceList(BaseModel):
 
     extra_texts: list[Text]
     ranking: list[StrictInt] = Field(min_length=2)
-    messages_wo_content: list[_Message] | None = None
-    messages_w_content: list[_Message] | None = None
+    messages_wo_content: Messages | None = None
+    messages_w_content: Messages | None = None
 
     @property
     def texts(self) -> list[str]:
@@ -90,7 +88,7 @@ class ReferenceList(BaseModel):
     def query(self) -> str:
         """What the user asks to rank for."""
         messages = [*(self.messages_wo_content or ()), *(self.messages_w_content or ())]
-        prompts = [m.content for m in messages if m.role == "user" and m.content]
+        prompts = [m.get("content", "") for m in messages if m.get("role") == "user"]
         matches = (pattern.match(prompt) for prompt in prompts for pattern in _QUERY)
         return next((q for match in matches if match and (q := clean_text(match[1]).strip())), "")
 
