@@ -9,7 +9,7 @@ random row by row; this one can, by several processes that share one copy.
 Notes: memory holds the passages' texts, but not their vectors.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,23 +18,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, artifact_key
+from perank_tasks.config import stable_hash
 from perank_tasks.errors import TrainingDataError
 from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.site import Site
 from perank_tasks.schemas import TRAINING_PASSAGES, TRAINING_SOURCES, rows_to_table
-from perank_tasks.support.text import contents
+from perank_tasks.support.text import contents, text_hash
 from perank_tasks.training.data.nights import cosine_arm, plan_arms
 from perank_tasks.training.data.vectors import (
     Making,
     embed_texts,
     filling_matrix,
-    hashes_of,
     open_matrix,
     to_matrix,
 )
 
 KIND = "training_passages"
-FORMAT = 2
+FORMAT = 3
 """Raise it when the same collections give other tables."""
 
 
@@ -68,8 +68,13 @@ def prepare(making: Making, spec: str) -> Source:
     )
 
 
-def build_pool(making: Making, sources: Sequence[Source]) -> str:
+def build_pool(
+    making: Making, sources: Sequence[Source], changed: Mapping[int, str] | None = None
+) -> str:
     """Join the sources' passages; returns the reference.
+
+    Args:
+        changed: texts that some rows have instead, by row.
 
     Raises:
         TrainingDataError: two collections have one name.
@@ -83,25 +88,30 @@ def build_pool(making: Making, sources: Sequence[Source]) -> str:
     inputs = {f"snapshot.{source.name}": source.snapshot.reference for source in sources}
     inputs |= {f"embeddings.{source.name}": source.embeddings.reference for source in sources}
     store, name = making.store, making.options.name or "-".join(names)
-    artifact = store.artifact(KIND, name, artifact_key(version=FORMAT, inputs=inputs))
+    changed = dict(sorted((changed or {}).items()))
+    key = artifact_key(version=FORMAT, inputs=inputs, changed=stable_hash(list(changed.items())))
+    artifact = store.artifact(KIND, name, key)
     if artifact.use():
         return artifact.reference
     passages = _Passages(sources)
     with store.draft(KIND, name) as draft:
-        draft.write_part("passages", passages.with_each_text_once(), TRAINING_PASSAGES)
+        draft.write_part("passages", passages.with_each_text_once(changed), TRAINING_PASSAGES)
         draft.write_part("sources", passages.where_they_are(), TRAINING_SOURCES)
         vectors = sources[0].embeddings.dataset("passages").schema.field("embedding").type
         size, precision = vectors.list_size, making.options.embedding_precision
         with filling_matrix(draft, passages.texts, size, precision) as matrix:
             passages.copy_vectors(matrix)
+            if changed:
+                matrix[list(changed)] = embed_texts(making, list(changed.values()))
         return draft.publish(
-            key=artifact.reference.rpartition("/")[2],
+            key=key,
             expected={"passages": 1, "sources": 1},
             inputs=inputs,
             config={"collections": {source.name: source.spec for source in sources}},
             counts={
                 "passages": passages.texts,
                 "duplicates": len(passages.rows) - passages.texts,
+                "changed": len(changed),
             },
             provenance=making.provenance,
         )
@@ -128,18 +138,21 @@ class _Passages:
         self.is_first = np.zeros(len(self.rows), bool)
         self.is_first[np.unique(self.rows, return_index=True)[1]] = True
 
-    def with_each_text_once(self) -> Iterator[pa.RecordBatch]:
+    def with_each_text_once(self, changed: Mapping[int, str]) -> Iterator[pa.RecordBatch]:
         """The rows of the pool. An id that another collection has taken gets the name of its own
         before it."""
         taken: dict[str, str] = {}
-        collections = iter(self._collections[self.is_first].tolist())
+        collections = enumerate(self._collections[self.is_first].tolist())
         for batch in self._table.filter(pa.array(self.is_first)).to_batches():
             rows = []
-            for row, collection in zip(batch.to_pylist(), collections, strict=False):
-                name = row["passage_id"]
+            for line, (row, collection) in zip(batch.to_pylist(), collections, strict=False):
+                name = line["passage_id"]
                 if taken.setdefault(name, collection) != collection:
                     name = f"{collection}/{name}"
-                rows.append((name, contents(row["title"], row["text"]), row["text_hash"]))
+                if row in changed:
+                    rows.append((name, changed[row], text_hash(None, changed[row])))
+                else:
+                    rows.append((name, contents(line["title"], line["text"]), line["text_hash"]))
             yield from rows_to_table(rows, TRAINING_PASSAGES).to_batches()
 
     def where_they_are(self) -> pa.Table:
@@ -157,37 +170,6 @@ class _Passages:
                 new = self.is_first[here]
                 matrix[self.rows[here][new]] = to_matrix(batch["embedding"])[new]
                 first = here.stop
-
-
-def with_texts(making: Making, pool: str, texts: dict[int, str]) -> str:
-    """The pool with other texts, and their vectors, in some rows; returns the reference."""
-    store, name, rows = making.store, pool.split("/")[1], sorted(texts)
-    changed = [texts[row] for row in rows]
-    hashes = hashes_of(changed)
-    key = artifact_key(pool=pool, rows=rows, hashes=hashes)
-    artifact = store.artifact(KIND, name, key)
-    if artifact.use():
-        return artifact.reference
-    original = store.open(pool)
-    passages, vectors = original.read("passages").to_pydict(), open_matrix(original)
-    for row, text, text_hash in zip(rows, changed, hashes, strict=True):
-        passages["text"][row], passages["text_hash"][row] = text, text_hash
-    with store.draft(KIND, name) as draft:
-        table = pa.table(passages, schema=TRAINING_PASSAGES)
-        draft.write_part("passages", table, TRAINING_PASSAGES)
-        draft.write_part("sources", original.read("sources"), TRAINING_SOURCES)
-        precision = making.options.embedding_precision
-        with filling_matrix(draft, *vectors.shape, precision) as matrix:
-            matrix[:] = vectors
-            matrix[rows] = embed_texts(making, changed)
-        return draft.publish(
-            key=key,
-            expected={"passages": 1, "sources": 1},
-            inputs={"passages": pool},
-            config=original.manifest.config,
-            counts={"passages": len(vectors), "changed": len(rows)},
-            provenance=making.provenance,
-        )
 
 
 class Pool:

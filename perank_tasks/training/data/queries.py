@@ -25,7 +25,7 @@ from perank_tasks.training.data.leaks import (
     without_evaluation_queries,
 )
 from perank_tasks.training.data.lists import generator
-from perank_tasks.training.data.pool import Pool, Source, with_texts
+from perank_tasks.training.data.pool import Pool, Source, build_pool
 from perank_tasks.training.data.vectors import (
     Making,
     embed_texts,
@@ -64,7 +64,8 @@ def make_queries(making: Making, pool: str, sources: Sequence[Source]) -> tuple[
     """
     options, name = making.options, pool.split("/")[1]
     if options.queries == CLOZE:
-        read = cloze_queries(Pool(making.store.open(pool)), options)
+        passages = Pool(making.store.open(pool))
+        read = cloze_queries(passages, options)
     elif options.queries == "collection":
         read = [
             TrainingQuery(qualified_id(source, row["query_id"], sources), row["text"], source.name)
@@ -93,7 +94,7 @@ def make_queries(making: Making, pool: str, sources: Sequence[Source]) -> tuple[
     queries = _limited(allowed, options)
     vectors: dict[str, np.ndarray] = {}
     if options.queries == CLOZE:
-        pool = _drop_sentences(making, pool, queries)
+        pool = build_pool(making, sources, _without_sentences(passages, queries, options))
     elif options.queries == "collection":
         for source in sources:
             table = source.embeddings.read("queries", ["text_hash", "embedding"])
@@ -211,14 +212,15 @@ def _limited(queries: list[TrainingQuery], options: DataOptions) -> list[Trainin
     return [queries[place] for place in sorted(places)]
 
 
-def _drop_sentences(making: Making, pool: str, queries: list[TrainingQuery]) -> str:
-    """The pool in which most queries' sentences are gone from their passages."""
+def _without_sentences(
+    pool: Pool, queries: list[TrainingQuery], options: DataOptions
+) -> dict[int, str]:
+    """The texts, by row, that most queries' passages have without their sentences."""
     texts: dict[int, str] = {}
-    opened, options = Pool(making.store.open(pool)), making.options
     for query in queries:
         row = query.passage_row
         assert row is not None
         if generator(options.seed, "cloze drop", row).random() < options.cloze_drop:
-            (text,) = opened.texts([row])
+            (text,) = pool.texts([row])
             texts[row] = " ".join(text.replace(query.text, " ", 1).split())
-    return with_texts(making, pool, texts) if texts else pool
+    return texts

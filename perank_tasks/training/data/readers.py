@@ -1,10 +1,10 @@
 """Readers: in, the reference of training data; out, a sequence of examples, made one by one.
 
-Embeddings are mapped into memory, not read; texts and lists are held as Arrow columns. A
-reader survives pickling and forking: it is opened again by its reference.
+Embeddings are mapped into memory, not read; texts and lists are held as Arrow columns.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -37,7 +37,7 @@ class _Examples(Sequence[Example]):
 
     stage: str
 
-    def __init__(self, store: Store, reference: str, places: np.ndarray | None = None):
+    def __init__(self, store: Store, reference: str):
         self.artifact = store.open(reference)
         made_for = self.artifact.manifest.config.get("stage", "something else")
         if made_for != self.stage:
@@ -46,8 +46,7 @@ class _Examples(Sequence[Example]):
                 f"perank train data --stage {self.stage}"
             )
         self.pool = Pool(store.open(self.artifact.manifest.inputs["passages"]))
-        count = int(self.artifact.manifest.counts["examples"])
-        self.places = np.arange(count) if places is None else places
+        self.places = np.arange(self.artifact.manifest.counts["examples"])
         """Which examples of the artifact are in this reader, in its order."""
 
     def __len__(self) -> int:
@@ -56,14 +55,9 @@ class _Examples(Sequence[Example]):
     def __getitem__(self, place: Any) -> Any:
         return self._example(int(self.places[place]))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        store = self.artifact.store
-        return type(self), (store, self.artifact.reference, self.places)
-
     def select(self, places: Sequence[int] | np.ndarray) -> Self:
         """A reader of some of these examples, in the order given."""
-        chosen = object.__new__(type(self))
-        chosen.__dict__ |= self.__dict__  # the same columns and maps, held once
+        chosen = copy(self)  # the same columns and maps, held once
         chosen.places = self.places[np.asarray(places, dtype=np.int64)]
         return chosen
 
@@ -76,8 +70,8 @@ class AlignmentExamples(_Examples[AlignmentExample]):
 
     stage = "alignment"
 
-    def __init__(self, store: Store, reference: str, places: np.ndarray | None = None):
-        super().__init__(store, reference, places)
+    def __init__(self, store: Store, reference: str):
+        super().__init__(store, reference)
         self._rows = self.artifact.read("passages")["passage_row"].to_numpy()
 
     def _example(self, place: int) -> AlignmentExample:
@@ -91,8 +85,8 @@ class RankingExamples(_Examples[RankingExample]):
 
     stage = "ranking"
 
-    def __init__(self, store: Store, reference: str, places: np.ndarray | None = None):
-        super().__init__(store, reference, places)
+    def __init__(self, store: Store, reference: str):
+        super().__init__(store, reference)
         self._queries = QuerySet(store.open(self.artifact.manifest.inputs["queries"]))
         self._lists = self.artifact.read(
             "lists", ["query_row", "passage_rows", "ranking", "bm25"]
