@@ -205,10 +205,8 @@ class QuerySet:
 
 def _limited(queries: list[TrainingQuery], options: DataOptions) -> list[TrainingQuery]:
     """At most `query_limit`, drawn at random, in their order."""
-    if options.query_limit is None or options.query_limit >= len(queries):
-        return queries
-    rng = generator(options.seed, "queries")
-    places = rng.choice(len(queries), size=options.query_limit, replace=False)
+    rng, count = generator(options.seed, "queries"), len(queries)
+    places = rng.choice(count, size=min(options.query_limit or count, count), replace=False)
     return [queries[place] for place in sorted(places)]
 
 

@@ -14,7 +14,7 @@ from perank_tasks.settings import Settings
 from perank_tasks.training.data import make
 from perank_tasks.training.data.make import make_training_data
 from perank_tasks.training.data.pool import Pool
-from perank_tasks.training.data.readers import AlignmentExamples, RankingExamples, terms
+from perank_tasks.training.data.readers import AlignmentExamples, terms
 from perank_tasks.training.data.scorers import FirstStage
 from tests.small import TOPICS, some_passages, some_qrels, write_collection
 from tests.training.data.small import EMBEDDER, columns, small_lists, small_options, the_store
