@@ -83,8 +83,8 @@ def data(options: DataOptions, show: Show = 0) -> None:
 
     reference = make.make_training_data(options)
     is_alignment = options.stage == "alignment"
-    read = readers.AlignmentExamples if is_alignment else readers.RankingExamples
-    examples: Any = read(open_site().store, reference)
+    read: Any = readers.AlignmentExamples if is_alignment else readers.RankingExamples
+    examples = read(open_site().store, reference)
     artifact = examples.artifact
     counts = dict(artifact.manifest.counts)
     stats = counts.pop("stats", None)

@@ -49,7 +49,7 @@ def plot_curves(path: Path, rows: Sequence[dict[str, Any]], title: str, best: in
     figure = Figure(figsize=(4.5 * len(kinds), 3.4), layout="constrained")
     figure.suptitle(title)
     for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
-        lines = {
+        lines: dict[str, dict[str, Any]] = {
             kind: {"label": "training", "linewidth": 0.9, "alpha": 0.6},
             f"dev_{kind}": {"label": "development", "marker": "o", "markersize": 3},
         }

@@ -98,8 +98,8 @@ def build_pool(
         draft.write_part("passages", passages.with_each_text_once(changed), TRAINING_PASSAGES)
         draft.write_part("sources", passages.where_they_are(), TRAINING_SOURCES)
         vectors = sources[0].embeddings.dataset("passages").schema.field("embedding").type
-        size, precision = vectors.list_size, making.options.embedding_precision
-        with filling_matrix(draft, passages.texts, size, precision) as matrix:
+        shape = (passages.texts, vectors.list_size)
+        with filling_matrix(draft, shape, making.options.embedding_precision) as matrix:
             passages.copy_vectors(matrix)
             if changed:
                 matrix[list(changed)] = embed_texts(making, list(changed.values()))

@@ -170,7 +170,7 @@ def _publish(
     with making.store.draft(KIND, name) as draft:
         draft.write_part("queries", rows_to_table(rows, TRAINING_QUERIES), TRAINING_QUERIES)
         precision = making.options.embedding_precision
-        with filling_matrix(draft, *vectors.shape, precision) as matrix:
+        with filling_matrix(draft, vectors.shape, precision) as matrix:
             matrix[:] = vectors
         return draft.publish(
             key=key,

@@ -118,7 +118,7 @@ class RankingExamples(_Examples[RankingExample]):
 class Joined(Sequence[Example]):
     """Examples of several readers, one after another, as one."""
 
-    def __init__(self, parts: Sequence[_Examples[Example]]):
+    def __init__(self, parts: Sequence[Any]):
         self.parts = parts
 
     def __len__(self) -> int:
@@ -139,7 +139,7 @@ class Joined(Sequence[Example]):
     def select(self, places: Sequence[int] | np.ndarray) -> "Joined[Example]":
         """Those at these places, part by part."""
         first = 0
-        chosen: list[_Examples[Example]] = []
+        chosen = []
         for part in self.parts:
             here = np.asarray(places, np.int64) - first
             chosen.append(part.select(here[(here >= 0) & (here < len(part))]))

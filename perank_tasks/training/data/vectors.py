@@ -88,12 +88,10 @@ def vectors_by_hash(table: pa.Table) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def filling_matrix(draft: Artifact, rows: int, dimension: int, precision: str) -> Iterator[Any]:
-    """A draft's file of vectors, an array (rows, dimension) to fill."""
+def filling_matrix(draft: Artifact, shape: tuple[int, ...], precision: str) -> Iterator[Any]:
+    """A draft's file of vectors, an array to fill."""
     with draft.writing(FOLDER) as folder:
-        matrix = np.lib.format.open_memmap(
-            folder / FILE, mode="w+", dtype=precision, shape=(rows, dimension)
-        )
+        matrix = np.lib.format.open_memmap(folder / FILE, mode="w+", dtype=precision, shape=shape)
         yield matrix
         matrix.flush()
 
