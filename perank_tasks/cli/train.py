@@ -198,4 +198,4 @@ def _print_outcome(report: dict[str, Any], folder: Path) -> None:
         f"ended by {report['stopped']}; kept step {report['kept_step']}"
     )
     print_line(f"checkpoint: {report['checkpoint']}")
-    print_line(f"curves: {folder / 'curves.csv'}, curves.jsonl, curves.png")
+    print_line(f"curves: {folder / 'curves.jsonl'}, curves.png")

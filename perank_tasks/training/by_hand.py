@@ -5,17 +5,15 @@ What `perank train align` and `perank train rank` do. A run from collections to 
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from perank_tasks.artifacts.store import Store
-from perank_tasks.errors import ConfigError
 from perank_tasks.night.site import Site
 from perank_tasks.training.alignment import align
 from perank_tasks.training.data import splits
-from perank_tasks.training.data.readers import Joined, open_alignment, open_ranking, terms
+from perank_tasks.training.data.readers import AlignmentExamples, Joined, RankingExamples, terms
 from perank_tasks.training.ranking import learn_to_rank
 from perank_tasks.training.recipe import AlignRecipe, RankRecipe
 from perank_tasks.training.stage_options import StageOptions
@@ -32,7 +30,7 @@ def align_by_hand(options: StageOptions, site: Site) -> dict[str, Any]:
     """Stage 1, new or resumed; returns its report, as `alignment.align` does.
 
     Raises:
-        ConfigError: the recipe is not valid, or the data are not of this root.
+        ConfigError: the recipe is not valid.
         TrainingError: too little data, or a loss that is not finite.
     """
     recipe = AlignRecipe.preset(options.preset, options.set)
@@ -42,14 +40,14 @@ def align_by_hand(options: StageOptions, site: Site) -> dict[str, Any]:
         order = np.random.default_rng(recipe.seed).permutation(len(passages))
         return np.sort(order[count:]), np.sort(order[:count])
 
-    return align(recipe, *_examples(options, site, open_alignment, split))
+    return align(recipe, *_examples(options, site, AlignmentExamples, split))
 
 
 def rank_by_hand(options: StageOptions, site: Site) -> dict[str, Any]:
     """Stage 2, new or resumed; returns its report, as `ranking.learn_to_rank` does.
 
     Raises:
-        ConfigError: the recipe is not valid, or the data are not of this root.
+        ConfigError: the recipe is not valid.
         TrainingError: too little data, or a loss that is not finite.
     """
     recipe = RankRecipe.preset(options.preset, options.set)
@@ -59,7 +57,7 @@ def rank_by_hand(options: StageOptions, site: Site) -> dict[str, Any]:
             return range(len(lists)), ()
         return splits.hold_out(lists.queries, options.hold_out, recipe.seed)
 
-    return learn_to_rank(recipe, *_examples(options, site, open_ranking, split))
+    return learn_to_rank(recipe, *_examples(options, site, RankingExamples, split))
 
 
 def _examples(
@@ -84,22 +82,8 @@ def _examples(
 
 
 def _joined(
-    store: Store, names: Sequence[str], reader: Callable[[Store, str], Any]
+    store: Store, references: Sequence[str], reader: Callable[[Store, str], Any]
 ) -> tuple[Any, dict[str, Any]]:
-    parts = [reader(store, _reference(store.root, name)) for name in names]
+    parts = [reader(store, reference) for reference in references]
     notes = {source: note for part in parts for source, note in terms(part.artifact).items()}
     return Joined(parts), {"references": [p.artifact.reference for p in parts], "terms": notes}
-
-
-def _reference(root: Any, name: str) -> str:
-    """A folder's reference where `name` is one below the store's root."""
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        return name
-    try:
-        return folder.resolve().relative_to(Path(str(root)).resolve()).as_posix()
-    except ValueError:
-        raise ConfigError(
-            f"{name} is no training data of this root, {root}: give its reference, or set "
-            f"PERANK_ROOT"
-        ) from None

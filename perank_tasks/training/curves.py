@@ -1,6 +1,5 @@
-"""Curves: in, what was logged step by step; out, CSV, JSON lines and a plot of it."""
+"""Curves: in, what was logged step by step; out, JSON lines and a plot of it."""
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,38 +7,24 @@ from typing import Any
 
 from perank_tasks.support.files import replacing
 
-COLUMNS = ("step", "seconds", "loss", "top1", "learning_rate", "grad_norm")
-"""Come first; measures on development examples, `dev_…`, follow."""
-
 _REMEDY = "Curves are written anew at every evaluation; free space and start the training again."
 
-_LABELS = {
-    "loss": "loss",
-    "top1": "agreement on the best",
-    "ndcg": "nDCG@10",
-    "control": "loss, embeddings shuffled",
-}
+_LABELS = {"loss": "loss", "top1": "agreement on the best", "ndcg": "nDCG@10"}
+"""Panels, in order; other measures follow."""
 
 
-def write_curves(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Path]:
-    """Write `curves.csv` and `curves.jsonl`, whole; returns their paths.
+def write_curves(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write `curves.jsonl`, whole.
 
     Args:
-        folder: where they go.
-        rows: `step` and any numbers.
+        folder: where it goes.
+        rows: `step` and any numbers; measures on development examples are `dev_…`.
 
     Raises:
-        StorageError: they cannot be written.
+        StorageError: it cannot be written.
     """
-    names = [*COLUMNS, *sorted({name for row in rows for name in row} - set(COLUMNS))]
-    table, lines = folder / "curves.csv", folder / "curves.jsonl"
-    with replacing(table, _REMEDY) as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    with replacing(lines, _REMEDY) as path, path.open("w") as file:
+    with replacing(folder / "curves.jsonl", _REMEDY) as path, path.open("w") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
-    return [table, lines]
 
 
 def plot_curves(path: Path, rows: Sequence[dict[str, Any]], title: str, best: int | None) -> None:
@@ -56,25 +41,23 @@ def plot_curves(path: Path, rows: Sequence[dict[str, Any]], title: str, best: in
     """
     from matplotlib.figure import Figure
 
-    kinds = ["loss", "top1"]
-    measured = {
-        name.removeprefix("dev_") for row in rows for name in row if name.startswith("dev_")
-    }
-    kinds += sorted(measured - {"loss", "top1", "control"})
-    kinds = [kind for kind in kinds if any(kind in row or f"dev_{kind}" in row for row in rows)]
-    figure = Figure(figsize=(4.5 * max(1, len(kinds)), 3.4), layout="constrained")
+    names = {name for row in rows for name in row}
+    measured = {name.removeprefix("dev_") for name in names if name.startswith("dev_")}
+    kinds = [kind for kind in _LABELS if kind in names | measured]
+    kinds += sorted(measured - {*_LABELS, "control"})
+    kinds = kinds or ["loss"]
+    figure = Figure(figsize=(4.5 * len(kinds), 3.4), layout="constrained")
     figure.suptitle(title)
-    for axes, kind in zip(
-        figure.subplots(1, max(1, len(kinds)), squeeze=False)[0], kinds, strict=False
-    ):
-        for name, label, style in (
-            (kind, "training", {"linewidth": 0.9, "alpha": 0.6}),
-            (f"dev_{kind}", "development", {"marker": "o", "markersize": 3}),
-            ("dev_control", "development, shuffled", {"marker": "x", "markersize": 4}),
-        ):
-            points = [(row["step"], row[name]) for row in rows if name in row]
-            if points and (kind == "loss" or name != "dev_control"):
-                axes.plot(*zip(*points, strict=True), label=label, **style)
+    for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+        lines: dict[str, dict[str, Any]] = {
+            kind: {"label": "training", "linewidth": 0.9, "alpha": 0.6},
+            f"dev_{kind}": {"label": "development", "marker": "o", "markersize": 3},
+        }
+        if kind == "loss":
+            lines["dev_control"] = {"label": "development, shuffled", "marker": "x"}
+        for name, style in lines.items():
+            if points := [(row["step"], row[name]) for row in rows if name in row]:
+                axes.plot(*zip(*points, strict=True), **style)
         if best is not None:
             axes.axvline(best, color="grey", linewidth=0.8, linestyle=":", label="kept")
         axes.set_xlabel("step")

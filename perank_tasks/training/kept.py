@@ -5,7 +5,7 @@ run asks for it, be it a DAG or a cell of an experiment; one that was killed is 
 last point, in a folder below the cache. The artifact holds
 
     model/     the checkpoint
-    run/       curves.csv, curves.jsonl, curves.png, report.json
+    run/       curves.jsonl, curves.png, report.json
 
 Neither the code nor the machine is in the key: results of a night are recomputed to notice either,
 hours of training are not. Provenance says what they were; another seed trains again.
@@ -26,7 +26,7 @@ FORMAT = 2
 """Raise it when the same recipe and data train something else."""
 
 RUN = "run"
-_FILES = ("curves.csv", "curves.jsonl", "curves.png", "report.json")
+_FILES = ("curves.jsonl", "curves.png", "report.json")
 
 
 def keep_training(

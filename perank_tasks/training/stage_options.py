@@ -14,7 +14,7 @@ class StageOptions(Options):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     data: tuple[str, ...] = Field(min_length=1)
-    """Reference or folder of training data (perank train data)."""
+    """Reference of training data, as perank train data prints it."""
     out: Path
     """Folder of the training, new or to be resumed."""
     development: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 run.json        what is trained: stage, recipe, data, start; another training is refused here
 start/          the checkpoint that it began with, where it was given none
 steps/          points to resume from, removed once it is done
-curves.*        losses and measures by step: csv, jsonl, png
+curves.*        losses and measures by step: jsonl, png
 checkpoint/     the result
 report.json     how it went; written last
 """

@@ -19,7 +19,7 @@ from perank_tasks.night.site import Site
 from perank_tasks.perank import PERank
 from perank_tasks.regression.statistics import Band, randomisation_test
 from perank_tasks.settings import Settings
-from perank_tasks.training.data.readers import open_ranking
+from perank_tasks.training.data.readers import RankingExamples
 from perank_tasks.training.evaluation import MAIN, Evaluation
 from perank_tasks.training.night import CHAMPION, FIRST_STAGE, NEW, OFF
 from perank_tasks.training.run_options import (
@@ -328,7 +328,7 @@ def test_every_query_is_left_out_of_one_fold_and_trained_on_in_the_others(
             if stage == "rank":
                 break
         texts = queries_left_out(training, done["data"], store)
-        lists = open_ranking(store, done["data"]["ranking"])
+        lists = RankingExamples(store, done["data"]["ranking"])
         trained_on = store.open(done["rank"]).manifest.config["queries"]
         everything = {text for _, text in lists.queries}
         assert {text for query, text in lists.queries if query in trained_on} == everything - texts

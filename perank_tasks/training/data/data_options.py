@@ -7,25 +7,29 @@ teacher is a weighted sum of scorers, written as a person would: `cosine + 0.03*
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
-from difflib import get_close_matches
 from typing import Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from perank_tasks.config import DEFAULT_EMBEDDER, Options
 from perank_tasks.errors import ConfigError
-from perank_tasks.models.find import LLM
+from perank_tasks.support.text import did_you_mean
 
 FIRST_STAGE = ("cosine", "bm25", "run")
 """Scorers that score every passage, so that hard candidates can come from them."""
 
-SCORERS = (*FIRST_STAGE, "cross-encoder", "query-likelihood")
+CROSS_ENCODER = "cross-encoder"
+"""A scorer that reads a list's texts."""
+
+SCORERS = (*FIRST_STAGE, CROSS_ENCODER)
 """What a teacher may be made of; see `DataOptions.teacher`."""
 
 FUSION = "cosine + 0.03*bm25"
 """What was best of six weights on DL 2021."""
 
 Weights = dict[str, float]
+
+_TERM = re.compile(r"(?:(\d+\.?\d*|\.\d+)\s*\*?\s*)?([a-z][a-z0-9-]*)")
 
 
 def parse_scorers(formula: str) -> Weights:
@@ -37,31 +41,23 @@ def parse_scorers(formula: str) -> Weights:
     if formula.strip() == "none":
         return {}
     weights: Weights = {}
-    for term in formula.split("+"):
-        match = re.fullmatch(r"(?:([\d.]+)\s*\*?\s*)?([a-z][a-z0-9-]*)", term.strip())
-        if not match or not _is_weight(match[1] or "1"):
+    for term in map(str.strip, formula.split("+")):
+        match = _TERM.fullmatch(term)
+        weight = float(match[1] or 1) if match else 0.0
+        if not match or not weight:
             raise ConfigError(
-                f"{formula!r}: expected scorers with weights, as in {FUSION!r}; found "
-                f"{term.strip()!r}"
+                f"{formula!r}: expected scorers with weights, as in {FUSION!r}; found {term!r}"
             )
-        weight, name = float(match[1] or 1), match[2]
+        name = match[2]
         if name not in SCORERS:
-            close = get_close_matches(name, SCORERS)
-            hint = f" Did you mean {' or '.join(close)}?" if close else ""
             raise ConfigError(
-                f"{formula!r}: there is no scorer {name!r}; there are {', '.join(SCORERS)}.{hint}"
+                f"{formula!r}: there is no scorer {name!r}; there are {', '.join(SCORERS)}"
+                f"{did_you_mean(name, SCORERS)}"
             )
         if name in weights:
             raise ConfigError(f"{formula!r}: {name} is there twice")
         weights[name] = weight
     return weights
-
-
-def _is_weight(text: str) -> bool:
-    try:
-        return float(text) > 0
-    except ValueError:
-        return False
 
 
 class DataOptions(Options):
@@ -125,9 +121,7 @@ class DataOptions(Options):
     teacher: str = FUSION
     """ranking: weighted sum of scorers, or none. cosine: of query and passage embeddings; bm25:
     over all passages; run: scores of the TREC run in run_file; cross-encoder: the
-    sentence-transformers CrossEncoder named by cross_encoder; query-likelihood: mean
-    log-probability of the query's tokens given the passage, by the LLM named by likelihood_llm
-    (UPR)."""
+    sentence-transformers CrossEncoder named by cross_encoder."""
     feedback: float = Field(0.0, ge=0)
     """ranking: pseudo-relevance feedback in the teacher: so many times the mean cosine to the
     list's passages that it scores best is added to its scores. This is what reading a list at once
@@ -138,8 +132,6 @@ class DataOptions(Options):
     """ranking: the TREC run of the scorer run."""
     cross_encoder: str = "cross-encoder/ms-marco-MiniLM-L6-v2"
     """ranking: folder or hub id of the scorer cross-encoder."""
-    likelihood_llm: str = LLM
-    """ranking: name, folder or hub id of the scorer query-likelihood's LLM."""
     hard_from: str = "auto"
     """ranking: where hard candidates come from: a weighted sum of cosine, bm25 and run; judged, the
     query's judged passages; or auto: judged with judgements of the collection's queries, else the
@@ -155,8 +147,6 @@ class DataOptions(Options):
     are passages judged relevant."""
     lists_per_query: int = Field(1, ge=1)
     """ranking: lists a query."""
-    order: Literal["shuffled", "first-stage"] = "shuffled"
-    """ranking: order of the prompt: shuffled, or by BM25, as a night hands them in."""
     k1: float = Field(0.9, ge=0, le=10)
     """ranking: BM25's term saturation."""
     b: float = Field(0.4, ge=0, le=1)
@@ -186,15 +176,15 @@ class DataOptions(Options):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         try:
-            wrong = [*self._wrong_of_all(), *self._wrong_of_lists()]
+            wrong = list(self._contradictions())
         except ConfigError as error:
             raise ValueError(str(error)) from None
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
 
-    def _wrong_of_all(self) -> Iterator[str]:
-        """What does not fit together, whichever stage it is for."""
+    def _contradictions(self) -> Iterator[str]:
+        """What does not fit together."""
         if bool(self.collections) == bool(self.reference_jsonl):
             yield "give collections, or reference_jsonl; one of the two"
         if self.reference_jsonl and self.stage == "alignment":
@@ -202,14 +192,13 @@ class DataOptions(Options):
                 "reference_jsonl holds lists for ranking and no passages for alignment: give "
                 "collections, or leave alignment out (align=false in a run)"
             )
+        if self.reference_jsonl and self.queries != "collection":
+            yield "reference_jsonl brings its queries; leave out queries"
         for term in self.terms:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*=.+", term, re.DOTALL):
                 yield f"terms: expected NAME=NOTE, as in dl21=MS MARCO; found {term!r}"
         if self.max_words < self.min_words:
             yield f"max_words {self.max_words} is below min_words {self.min_words}"
-
-    def _wrong_of_lists(self) -> Iterator[str]:
-        """What does not fit together in lists for stage 2."""
         teacher, hard = self.teacher_weights, self.hard_weights
         if hard is not None and not set(hard) <= {*FIRST_STAGE}:
             yield (

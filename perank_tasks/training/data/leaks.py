@@ -5,10 +5,10 @@ aside), or where they have the same stems equally often in any order, BM25's sto
 aside: `What is the cost of flooring?` is `flooring costs: what`.
 """
 
+import logging
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import date
 from typing import TypeVar
 
@@ -18,6 +18,8 @@ from perank_tasks.collections.records import Query
 from perank_tasks.collections.spec import open_collection
 from perank_tasks.errors import TrainingDataError
 from perank_tasks.support.analysis import analyze
+
+log = logging.getLogger(__name__)
 
 Q = TypeVar("Q", bound=Query)
 
@@ -36,21 +38,6 @@ def bag_of_stems(text: str) -> str:
     """The stems of a text, sorted, each as often as it is there; of stopwords alone, those."""
     stems = analyze(_folded(text).replace("_", " "))
     return " ".join(sorted(stems)) or normal_form(text)
-
-
-@dataclass(frozen=True, slots=True)
-class Coincidence:
-    """A training query that is a query of an evaluation collection."""
-
-    query: Query
-    collection: str
-    evaluation_query: Query
-
-    def __str__(self) -> str:
-        return (
-            f"{self.query.query_id} {self.query.text!r} is {self.collection}'s "
-            f"{self.evaluation_query.query_id} {self.evaluation_query.text!r}"
-        )
 
 
 class EvaluationQueries:
@@ -80,12 +67,9 @@ class EvaluationQueries:
                 named.append((data.name, data.queries))
         return cls(named)
 
-    def find(self, query: Query) -> Coincidence | None:
-        """Whose query this is, if any."""
-        for form in _forms(query.text):
-            if form in self._known:
-                return Coincidence(query, *self._known[form])
-        return None
+    def find(self, query: Query) -> tuple[str, Query] | None:
+        """Whose query this is, if any: a collection's name and its query."""
+        return next((self._known[f] for f in _forms(query.text) if f in self._known), None)
 
     @property
     def forms(self) -> list[str]:
@@ -95,26 +79,35 @@ class EvaluationQueries:
 
 def without_evaluation_queries(
     queries: Sequence[Q], evaluation: EvaluationQueries, *, drop: bool
-) -> tuple[list[Q], list[Coincidence]]:
-    """The queries that may be trained on, and what was left out.
+) -> list[Q]:
+    """The queries that may be trained on.
 
     Args:
-        drop: leave coincidences out instead of refusing them.
+        drop: leave evaluation queries out instead of refusing them.
 
     Raises:
-        TrainingDataError: some coincide; lists them.
+        TrainingDataError: there are some; lists them.
     """
-    coincidences = [each for each in map(evaluation.find, queries) if each]
+    allowed: list[Q] = []
+    coincidences: list[str] = []
+    for query in queries:
+        if match := evaluation.find(query):
+            collection, other = match
+            coincidences.append(
+                f"{query.query_id} {query.text!r} is {collection}'s {other.query_id} {other.text!r}"
+            )
+        else:
+            allowed.append(query)
     if coincidences and not drop:
-        shown = "\n  ".join(map(str, coincidences[:SHOWN]))
-        more = f"\n  and {len(coincidences) - SHOWN} more" if len(coincidences) > SHOWN else ""
+        shown = "\n  ".join(coincidences[:SHOWN])
         raise TrainingDataError(
             f"{len(coincidences)} of {len(queries)} training queries are queries of an evaluation "
-            f"collection:\n  {shown}{more}\nTrain on other queries, or leave these out with "
-            "--drop-evaluation-queries."
+            f"collection. The first {SHOWN} at most:\n  {shown}\nTrain on other queries, or leave "
+            "these out with --drop-evaluation-queries."
         )
-    left_out = {id(each.query) for each in coincidences}
-    return [query for query in queries if id(query) not in left_out], coincidences
+    for coincidence in coincidences:
+        log.info("left out: %s", coincidence)
+    return allowed
 
 
 def _folded(text: str) -> str:

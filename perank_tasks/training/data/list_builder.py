@@ -12,20 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from perank_tasks.training.data.data_options import FIRST_STAGE, DataOptions, Weights
-from perank_tasks.training.data.lists import (
-    draw,
-    generator,
-    golden_ranking,
-    prompt_order,
-    top,
-    with_feedback,
+from perank_tasks.settings import Settings
+from perank_tasks.training.data.data_options import (
+    CROSS_ENCODER,
+    FIRST_STAGE,
+    DataOptions,
+    Weights,
 )
-from perank_tasks.training.data.queries import QuerySet, TrainingQuery
-from perank_tasks.training.data.scorers import FirstStage, Teacher, load_teachers
+from perank_tasks.training.data.lists import draw, generator, golden_ranking, top, with_feedback
+from perank_tasks.training.data.queries import QuerySet
+from perank_tasks.training.data.scorers import CrossEncoder, FirstStage
 
 Grades = Mapping[str, Mapping[int, int]]
 """{query id: {row of the pool: grade}}"""
+
+Scores = dict[str, np.ndarray]
+"""(passages,) of every passage of the pool, by scorer."""
 
 
 @dataclass(frozen=True)
@@ -45,28 +47,28 @@ class ListBuilder:
     grades: Grades | None
 
     @cached_property
-    def teachers(self) -> dict[str, Teacher]:
-        """Those that read texts, loaded when the first list needs them."""
-        return load_teachers(self.options)
+    def cross_encoder(self) -> CrossEncoder | None:
+        """The teacher that reads texts, loaded when the first list needs it."""
+        if CROSS_ENCODER not in self.options.teacher_weights:
+            return None
+        return CrossEncoder(self.options.cross_encoder, Settings.from_environment())
 
     @property
     def device(self) -> str:
-        """Where the teachers compute."""
-        return ", ".join(sorted({teacher.device for teacher in self.teachers.values()})) or "cpu"
+        """Where the teacher computes."""
+        return str(self.cross_encoder.model.device) if self.cross_encoder else "cpu"
 
     def lists(self, row: int) -> list[dict[str, Any]]:
         """The lists of a query; none where it has no hard candidate."""
         options, query = self.options, self.queries[row]
-        dense = self._dense(query, self.queries.embedding(row))
+        scorers = {"bm25", *(options.hard_weights or {}), *options.teacher_weights}
+        dense = self.first_stage.scores(
+            query.query_id, query.text, self.queries.embedding(row), scorers & {*FIRST_STAGE}
+        )
         judged = (self.grades or {}).get(query.query_id, {})
         relevant = np.array(sorted(r for r, grade in judged.items() if grade > 0), np.int64)
-        weights, certain = options.hard_weights, options.relevant
-        if weights is None:
-            hard, certain = np.array(sorted(judged), np.int64), 0
-        else:
-            # A passage without a term of the query was not found, nor one that a run lacks.
-            above = 0.0 if set(weights) == {"bm25"} else -np.inf
-            hard = top(_weighted_sum(weights, dense), options.depth, above=above)
+        certain = options.relevant if options.hard_weights is not None else 0
+        hard = self._hard_rows(dense, judged)
         if not len(hard) and not (certain and len(relevant)):
             return []
         draws = []
@@ -81,10 +83,9 @@ class ListBuilder:
                 hard_count=options.hard,
                 random_count=options.random,
             )
-            by_bm25 = dense["bm25"][rows] if options.order == "first-stage" else None
-            order = prompt_order(rng, rows, by_bm25)
+            order = rng.permutation(len(rows))
             draws.append((rows[order], is_hard[order]))
-        scores = self._teach(query, np.unique(np.concatenate([rows for rows, _ in draws])), dense)
+        teacher = self._teacher(query.text, np.unique([rows for rows, _ in draws]), dense)
         return [
             {
                 "query_row": row,
@@ -93,10 +94,19 @@ class ListBuilder:
                 "passage_rows": rows.tolist(),
                 "bm25": dense["bm25"][rows].tolist(),
                 "hard": is_hard.tolist(),
-                **self._golden(rows, judged, scores),
+                **self._golden(rows, judged, teacher),
             }
             for number, (rows, is_hard) in enumerate(draws)
         ]
+
+    def _hard_rows(self, dense: Scores, judged: Mapping[int, int]) -> np.ndarray:
+        """The rows that hard candidates are drawn from."""
+        weights = self.options.hard_weights
+        if weights is None:
+            return np.array(sorted(judged), np.int64)
+        # A passage without a term of the query was not found, nor one that a run lacks.
+        above = 0.0 if set(weights) == {"bm25"} else -np.inf
+        return top(_weighted_sum(weights, dense), self.options.depth, above=above)
 
     def _golden(
         self, rows: np.ndarray, judged: Mapping[int, int], scores: dict[int, float] | None
@@ -117,22 +127,15 @@ class ListBuilder:
             "grades": None if grades is None else grades.tolist(),
         }
 
-    def _dense(self, query: TrainingQuery, vector: np.ndarray) -> dict[str, np.ndarray]:
-        scorers = {"bm25", *(self.options.hard_weights or {}), *self.options.teacher_weights}
-        wanted = sorted(scorers & {*FIRST_STAGE})
-        return self.first_stage.scores(query.query_id, query.text, vector, wanted)
-
-    def _teach(
-        self, query: TrainingQuery, rows: np.ndarray, dense: dict[str, np.ndarray]
-    ) -> dict[int, float] | None:
+    def _teacher(self, query: str, rows: np.ndarray, dense: Scores) -> dict[int, float] | None:
         """The teacher's score of each row; every passage is read once a query."""
         weights = self.options.teacher_weights
         if not weights:
             return None
         scores = {name: dense[name][rows] for name in weights if name in dense}
-        if self.teachers:
+        if self.cross_encoder:
             texts = self.first_stage.pool.texts(rows)
-            scores |= {name: t.score(query.text, texts) for name, t in self.teachers.items()}
+            scores[CROSS_ENCODER] = self.cross_encoder.score(query, texts)
         return dict(zip(rows.tolist(), _weighted_sum(weights, scores).tolist(), strict=True))
 
 

@@ -55,8 +55,8 @@ def draw(
     certain = _sample(rng, relevant, min(relevant_count, hard_count))
     others = np.setdiff1d(hard, certain)
     chosen = np.concatenate([certain, _sample(rng, others, hard_count - len(certain))])
-    known = np.union1d(relevant, hard)
-    fillers = _outside(rng, known, passages, count - len(chosen))
+    excluded = np.union1d(relevant, hard)
+    fillers = _outside(rng, excluded, passages, count - len(chosen))
     if len(chosen) + len(fillers) < count:
         left = np.setdiff1d(np.arange(passages), np.union1d(chosen, fillers))
         fillers = np.concatenate([fillers, _sample(rng, left, count - len(chosen) - len(fillers))])
@@ -102,34 +102,23 @@ def with_feedback(
     return (scores + weight * (embeddings @ embeddings[best].mean(0))).astype(np.float32)
 
 
-def prompt_order(
-    rng: np.random.Generator, rows: np.ndarray, first_stage: np.ndarray | None
-) -> np.ndarray:
-    """Indices that put a list into the order of the prompt.
-
-    Args:
-        first_stage: (n,) scores to order by, ties to the lower row; None: shuffled.
-    """
-    if first_stage is None:
-        return rng.permutation(len(rows))
-    return np.lexsort([rows, -first_stage.astype(np.float64)])
-
-
 def _sample(rng: np.random.Generator, rows: np.ndarray, count: int) -> np.ndarray:
     return rng.choice(rows, size=min(count, len(rows)), replace=False)
 
 
-def _outside(rng: np.random.Generator, known: np.ndarray, passages: int, count: int) -> np.ndarray:
-    """Up to `count` different rows that are not known."""
-    free = passages - len(known)
+def _outside(
+    rng: np.random.Generator, excluded: np.ndarray, passages: int, count: int
+) -> np.ndarray:
+    """Up to `count` different rows that are not excluded."""
+    free = passages - len(excluded)
     if free <= 8 * count:
-        return _sample(rng, np.setdiff1d(np.arange(passages), known), count)
+        return _sample(rng, np.setdiff1d(np.arange(passages), excluded), count)
     # Listing every row of a large corpus for a handful of them would take longer than all else.
-    found: list[int] = []
-    taken = {int(row) for row in known}
-    while len(found) < count:
+    drawn: list[int] = []
+    taken = {int(row) for row in excluded}
+    while len(drawn) < count:
         row = int(rng.integers(passages))
         if row not in taken:
             taken.add(row)
-            found.append(row)
-    return np.array(found, dtype=np.int64)
+            drawn.append(row)
+    return np.array(drawn, dtype=np.int64)

@@ -10,10 +10,9 @@ manifest's inputs name the pool and the queries, its counts say what was left ou
 provenance the terms of use of every source.
 """
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +24,7 @@ from perank_tasks.errors import TrainingDataError
 from perank_tasks.night.provenance import fingerprint
 from perank_tasks.schemas import ALIGNMENT_DATA, RANKING_DATA, rows_to_table
 from perank_tasks.settings import Settings
+from perank_tasks.support.analysis import ANALYZER
 from perank_tasks.support.files import file_sha256
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
@@ -35,13 +35,18 @@ from perank_tasks.training.data.pool import Pool, Source, build_pool, prepare
 from perank_tasks.training.data.queries import CLOZE, QuerySet, make_queries, qualified_id
 from perank_tasks.training.data.readers import KIND, terms_of
 from perank_tasks.training.data.reference_jsonl import make_from_reference
-from perank_tasks.training.data.scorers import FirstStage, build_pool_index, identify_teachers
+from perank_tasks.training.data.scorers import FirstStage, cross_encoder_content
 from perank_tasks.training.data.vectors import Making
 from perank_tasks.warehouse.registry import open_store
 
-log = logging.getLogger(__name__)
-
 QUERIES_A_SHARD = 256
+
+ALIGNMENT_CONFIG = {"stage", "passages", "min_words", "max_words", "seed"}
+RANKING_CONFIG = {"stage", "judgements", "depth", "hard", "random", "relevant", "lists_per_query"}
+RANKING_CONFIG |= {"feedback", "feedback_passages", "k1", "b", "seed"}
+"""Options that data depend on as they are."""
+
+Number = TypeVar("Number", int, float)
 
 
 def make_training_data(options: DataOptions) -> str:
@@ -63,15 +68,14 @@ def make_training_data(options: DataOptions) -> str:
 
 def _make_alignment(making: Making, pool: str, sources: Sequence[Source]) -> str:
     store, options = making.store, making.options
-    config = _config(options, "stage", "passages", "min_words", "max_words", "seed")
+    config = options.model_dump(include=ALIGNMENT_CONFIG)
     terms = terms_of([source.name for source in sources], options)
     key = artifact_key(pool=pool, terms=terms, **config)
     artifact = store.artifact(KIND, pool.split("/")[1], key)
     if artifact.use():
         return artifact.reference
-    batches = store.open(pool).dataset("passages").to_batches(columns=["text"])
-    counts = [[len(text.split()) for text in batch["text"].to_pylist()] for batch in batches]
-    words = np.concatenate([np.array(of_batch, np.int64) for of_batch in counts])
+    texts = store.open(pool).read("passages", ["text"])["text"]
+    words = np.array([len(text.as_py().split()) for text in texts])
     fit = np.flatnonzero((words >= options.min_words) & (words <= options.max_words))
     if not len(fit):
         raise TrainingDataError(
@@ -105,24 +109,21 @@ def _make_ranking(making: Making, pool: str, sources: Sequence[Source]) -> str:
             f"There are {len(passages)} passages, and a list takes {options.hard} hard and "
             f"{options.random} random ones; ask for fewer, or add collections."
         )
-    index = build_pool_index(making, pool)
     grades = _grades(passages, queries, sources, options)
     run = Path(options.run_file) if options.run_file else None
     config = {
         "teacher": options.teacher_weights,
-        "models": identify_teachers(options),
+        "cross_encoder": cross_encoder_content(options),
         "hard_from": options.hard_weights or "judged",
-        **_config(options, "stage", "judgements", "depth", "hard", "random", "relevant"),
-        **_config(options, "lists_per_query", "order", "k1", "b", "seed"),
-        **(_config(options, "feedback", "feedback_passages") if options.feedback else {}),
+        "analyzer": ANALYZER,
+        **options.model_dump(include=RANKING_CONFIG),
     }
-    used = sorted({queries[row].source for row in range(len(queries))})
-    terms = terms_of(list(dict.fromkeys([*(s.name for s in sources), *used])), options)
+    used = queries.artifact.read("queries", ["source"])["source"].unique().to_pylist()
+    terms = terms_of(list(dict.fromkeys([*(s.name for s in sources), *sorted(used)])), options)
     key = artifact_key(
         pool=pool,
         queries=reference,
         terms=terms,
-        index=index,
         grades=stable_hash(grades),
         run=file_sha256(run) if run else None,
         **config,
@@ -131,11 +132,11 @@ def _make_ranking(making: Making, pool: str, sources: Sequence[Source]) -> str:
     if artifact.use():
         return artifact.reference
     scores = _read_run(run, passages) if run else None
-    first_stage = FirstStage(passages, store.open(index), scores)
+    first_stage = FirstStage(passages, options, scores)
     shards = _write_lists(artifact, ListBuilder(options, queries, first_stage, grades))
     return artifact.publish(
         expected={"lists": shards},
-        inputs={"passages": pool, "queries": reference, "index": index},
+        inputs={"passages": pool, "queries": reference},
         config=config,
         counts=_counts(artifact, queries, shards),
         provenance=making.provenance | terms,
@@ -159,14 +160,14 @@ def _write_shard(artifact: Artifact, shard: int, rows: range, builder: ListBuild
     meter = Meter(builder.device)
     meter.items = len(rows)
     lists = [line for row in rows for line in builder.lists(row)]
-    counts = {
-        "skipped": len(rows) - len({line["query_row"] for line in lists}),
-        "hard": sum(sum(line["hard"]) for line in lists),
-        "relevant": sum(grade > 0 for line in lists for grade in line["grades"] or ()),
-    }
+    skipped = len(rows) - len({line["query_row"] for line in lists})
     table = pa.Table.from_pylist(lists, RANKING_DATA)
     artifact.write_part(
-        "lists", table, RANKING_DATA, shard=shard, stats=lambda: meter.stats() | counts
+        "lists",
+        table,
+        RANKING_DATA,
+        shard=shard,
+        stats=lambda: {**meter.stats(), "skipped": skipped},
     )
 
 
@@ -186,8 +187,6 @@ def _counts(artifact: Artifact, queries: QuerySet, shards: int) -> dict[str, Any
         "queries_without_candidates": skipped,
         "queries_repeated": of_queries["repeated"],
         "queries_of_evaluation_collections": of_queries["of_evaluation_collections"],
-        "hard_candidates": sum(s["hard"] for s in stats),
-        "relevant_candidates": sum(s["relevant"] for s in stats),
         "stats": total(stats),
     }
 
@@ -205,11 +204,11 @@ def _grades(
     for source in sources:
         lines = source.snapshot.read("qrels").to_pylist()
         rows = pool.rows_of({line["passage_id"] for line in lines}, source.name)
-        for line in lines:
-            row, grade = rows.get(line["passage_id"]), line["relevance"]
-            if row is not None:
-                mine = grades.setdefault(qualified_id(source, line["query_id"], sources), {})
-                mine[row] = max(grade, mine.get(row, grade))
+        judged = (
+            (qualified_id(source, q["query_id"], sources), q["passage_id"], q["relevance"])
+            for q in lines
+        )
+        grades |= _best_by_row(judged, rows)
     if not grades:
         raise TrainingDataError(
             f"No judgement of {', '.join(source.name for source in sources)} is of a passage that "
@@ -219,24 +218,24 @@ def _grades(
 
 
 def _read_run(path: Path, pool: Pool) -> dict[str, dict[int, float]]:
-    """A run's scores by row; of passages with one text, the best."""
+    """A run's scores by row."""
     lines = trec.read_run(path)
-    named = {line.passage_id for line in lines}
-    rows = pool.rows_of(named)
-    run: dict[str, dict[int, float]] = {}
-    for line in lines:
-        if line.passage_id in rows:
-            scores = run.setdefault(line.query_id, {})
-            row = rows[line.passage_id]
-            scores[row] = max(line.score, scores.get(row, line.score))
+    rows = pool.rows_of({line.passage_id for line in lines})
+    run = _best_by_row(((x.query_id, x.passage_id, x.score) for x in lines), rows)
     if not run:
         raise TrainingDataError(
             f"{path} names no passage that is here; give the run of these collections."
         )
-    if absent := named - set(rows):
-        log.warning("%s: %d of its passages are not here", path, len(absent))
     return run
 
 
-def _config(options: DataOptions, *names: str) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in names}
+def _best_by_row(
+    lines: Iterable[tuple[str, str, Number]], rows: Mapping[str, int]
+) -> dict[str, dict[int, Number]]:
+    """What queries' passages got, by query and row; of passages with one text, the best."""
+    best: dict[str, dict[int, Number]] = {}
+    for query_id, passage_id, value in lines:
+        if passage_id in rows:
+            row, of_query = rows[passage_id], best.setdefault(query_id, {})
+            of_query[row] = max(value, of_query.get(row, value))
+    return best

@@ -13,17 +13,6 @@ SERIES = "training"
 """What the results of these nights belong to: what they computed is reused on any date."""
 
 
-def night_to_embed(spec: str, data: DataOptions, site: Site) -> Night:
-    """A night that embeds a collection by the data's embedder.
-
-    Raises:
-        ConfigError, CollectionError: as `plan_night`.
-    """
-    return plan_arms(
-        spec, data.read_as_of, data, site, {"kind": "bm25"}, {"cosine": cosine_arm(data)}
-    )
-
-
 def cosine_arm(data: DataOptions) -> dict[str, Any]:
     """An arm that reads the data's embeddings."""
     return {

@@ -6,38 +6,35 @@ passage of each collection is in the pool, and the file `vectors/embeddings.npy`
 dimension), rows in the same order, copied from the embeddings. A Parquet file cannot be read at
 random row by row; this one can, by several processes that share one copy.
 
-Notes: memory is some 40 bytes a passage while a pool is built, and one batch of texts.
+Notes: memory holds the passages' texts, but not their vectors.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, artifact_key
-from perank_tasks.errors import ArtifactError, TrainingDataError
+from perank_tasks.config import stable_hash
+from perank_tasks.errors import TrainingDataError
 from perank_tasks.night.embed import to_matrix
 from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.site import Site
 from perank_tasks.schemas import TRAINING_PASSAGES, TRAINING_SOURCES, rows_to_table
-from perank_tasks.support.text import contents
-from perank_tasks.training.data.nights import night_to_embed
+from perank_tasks.support.text import contents, text_hash
+from perank_tasks.training.data.nights import cosine_arm, plan_arms
 from perank_tasks.training.data.vectors import (
     Making,
-    copy_vectors,
     embed_texts,
     filling_matrix,
-    hashes_of,
     open_matrix,
 )
 
 KIND = "training_passages"
-Row = dict[str, Any]
-FORMAT = 2
+FORMAT = 3
 """Raise it when the same collections give other tables."""
 
 
@@ -58,7 +55,9 @@ def prepare(making: Making, spec: str) -> Source:
         ConfigError, CollectionError: as a night.
     """
     site = Site.from_environment()
-    night = night_to_embed(spec, making.options, site)
+    data = making.options
+    arms = {"cosine": cosine_arm(data)}
+    night = plan_arms(spec, data.read_as_of, data, site, {"kind": "bm25"}, arms)
     done = run_night(night, site, until="embed")
     (embeddings,) = done["embed"].values()
     return Source(
@@ -69,12 +68,16 @@ def prepare(making: Making, spec: str) -> Source:
     )
 
 
-def build_pool(making: Making, sources: Sequence[Source]) -> str:
+def build_pool(
+    making: Making, sources: Sequence[Source], changed: Mapping[int, str] | None = None
+) -> str:
     """Join the sources' passages; returns the reference.
+
+    Args:
+        changed: texts that some rows have instead, by row.
 
     Raises:
         TrainingDataError: two collections have one name.
-        ArtifactError: embeddings do not belong to their snapshot.
     """
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
@@ -85,163 +88,88 @@ def build_pool(making: Making, sources: Sequence[Source]) -> str:
     inputs = {f"snapshot.{source.name}": source.snapshot.reference for source in sources}
     inputs |= {f"embeddings.{source.name}": source.embeddings.reference for source in sources}
     store, name = making.store, making.options.name or "-".join(names)
-    artifact = store.artifact(KIND, name, artifact_key(version=FORMAT, inputs=inputs))
+    changed = dict(sorted((changed or {}).items()))
+    key = artifact_key(version=FORMAT, inputs=inputs, changed=stable_hash(list(changed.items())))
+    artifact = store.artifact(KIND, name, key)
     if artifact.use():
         return artifact.reference
-    texts = _Texts(sources)
+    passages = _Passages(sources)
     with store.draft(KIND, name) as draft:
-        draft.write_part("passages", _passages(sources, texts), TRAINING_PASSAGES)
-        draft.write_part("sources", _sources(sources, texts), TRAINING_SOURCES)
-        with filling_matrix(draft, texts.distinct, sources[0].embeddings, "passages") as matrix:
-            _copy_vectors(sources, texts, matrix)
+        draft.write_part("passages", passages.with_each_text_once(changed), TRAINING_PASSAGES)
+        draft.write_part("sources", passages.where_they_are(), TRAINING_SOURCES)
+        vectors = sources[0].embeddings.dataset("passages").schema.field("embedding").type
+        shape = (passages.texts, vectors.list_size)
+        with filling_matrix(draft, shape, making.options.embedding_precision) as matrix:
+            passages.copy_vectors(matrix)
+            if changed:
+                matrix[list(changed)] = embed_texts(making, list(changed.values()))
         return draft.publish(
-            key=artifact.reference.rpartition("/")[2],
+            key=key,
             expected={"passages": 1, "sources": 1},
             inputs=inputs,
             config={"collections": {source.name: source.spec for source in sources}},
-            counts={"passages": texts.distinct, "duplicates": len(texts.rows) - texts.distinct},
+            counts={
+                "passages": passages.texts,
+                "duplicates": len(passages.rows) - passages.texts,
+                "changed": len(changed),
+            },
             provenance=making.provenance,
         )
 
 
-class _Texts:
-    """The m passages of all sources, one after another: which texts they have.
+class _Passages:
+    """The m passages of all sources, one after another.
 
     Attributes:
-        hashes: (m,) uint64 of their texts.
         rows: (m,) of their texts in the pool, in the order in which texts appear.
         is_first: (m,) whether a passage is the first with its text.
-        distinct: how many texts there are.
+        texts: how many different ones there are.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        batches = _batches(sources, "snapshot", ["text_hash"])
-        self.hashes = np.concatenate([_numbers(b["text_hash"]) for _, b, _ in batches])
-        _, first, inverse = np.unique(self.hashes, return_index=True, return_inverse=True)
-        self.distinct = len(first)
-        row_of = np.empty(len(first), np.int64)
-        row_of[np.argsort(first)] = np.arange(len(first))
-        self.rows = row_of[inverse]
-        self.is_first = np.zeros(len(self.hashes), bool)
-        self.is_first[first] = True
+        self.sources = sources
+        columns = ["passage_id", "title", "text", "text_hash"]
+        tables = [source.snapshot.read("passages", columns) for source in sources]
+        self._table = pa.concat_tables(tables)
+        names = [source.name for source in sources]
+        self._collections = np.repeat(names, [table.num_rows for table in tables])
+        encoded = self._table["text_hash"].combine_chunks().dictionary_encode()
+        self.rows, self.texts = encoded.indices.to_numpy(), len(encoded.dictionary)
+        self.is_first = np.zeros(len(self.rows), bool)
+        self.is_first[np.unique(self.rows, return_index=True)[1]] = True
 
+    def with_each_text_once(self, changed: Mapping[int, str]) -> Iterator[pa.RecordBatch]:
+        """The rows of the pool. An id that another collection has taken gets the name of its own
+        before it."""
+        taken: dict[str, str] = {}
+        collections = enumerate(self._collections[self.is_first].tolist())
+        for batch in self._table.filter(pa.array(self.is_first)).to_batches():
+            rows = []
+            for line, (row, collection) in zip(batch.to_pylist(), collections, strict=False):
+                name = line["passage_id"]
+                if taken.setdefault(name, collection) != collection:
+                    name = f"{collection}/{name}"
+                if row in changed:
+                    rows.append((name, changed[row], text_hash(None, changed[row])))
+                else:
+                    rows.append((name, contents(line["title"], line["text"]), line["text_hash"]))
+            yield from rows_to_table(rows, TRAINING_PASSAGES).to_batches()
 
-def _batches(
-    sources: Sequence[Source], artifact: str, columns: list[str]
-) -> Iterator[tuple[Source, pa.RecordBatch, slice]]:
-    """The passages of all sources, and which places a batch has among them."""
-    first = 0
-    for source in sources:
-        opened: Artifact = getattr(source, artifact)
-        for batch in opened.dataset("passages").to_batches(columns=columns):
-            yield source, batch, slice(first, first + batch.num_rows)
-            first += batch.num_rows
+    def where_they_are(self) -> pa.Table:
+        """Where each passage of each collection is in the pool."""
+        columns = [pa.array(self._collections), self._table["passage_id"], pa.array(self.rows)]
+        return pa.table(columns, names=TRAINING_SOURCES.names)
 
-
-def _numbers(column: pa.Array) -> np.ndarray:
-    return np.array([int(hexadecimal, 16) for hexadecimal in column.to_pylist()], np.uint64)
-
-
-def _passages(sources: Sequence[Source], texts: _Texts) -> Iterator[pa.RecordBatch]:
-    """The rows of the pool. An id that another collection has taken gets the name of its own
-    before it."""
-    taken: dict[str, str] = {}
-    columns = ["passage_id", "title", "text", "text_hash"]
-    for source, batch, here in _batches(sources, "snapshot", columns):
-        rows = []
-        for row in batch.filter(pa.array(texts.is_first[here])).to_pylist():
-            name = row["passage_id"]
-            if taken.setdefault(name, source.name) != source.name:
-                name = f"{source.name}/{name}"
-            rows.append((name, contents(row["title"], row["text"]), row["text_hash"]))
-        yield from rows_to_table(rows, TRAINING_PASSAGES).to_batches()
-
-
-def _sources(sources: Sequence[Source], texts: _Texts) -> Iterator[pa.RecordBatch]:
-    for source, batch, here in _batches(sources, "snapshot", ["passage_id"]):
-        names, rows = pa.array([source.name] * batch.num_rows), pa.array(texts.rows[here])
-        columns = [names, batch["passage_id"], rows]
-        yield pa.RecordBatch.from_arrays(columns, schema=TRAINING_SOURCES)
-
-
-def _copy_vectors(sources: Sequence[Source], texts: _Texts, matrix: np.ndarray) -> None:
-    there = 0
-    for source, batch, here in _batches(sources, "embeddings", ["text_hash", "embedding"]):
-        there = here.stop
-        if not np.array_equal(_numbers(batch["text_hash"]), texts.hashes[here]):
-            raise _strange(source)
-        first = texts.is_first[here]
-        matrix[texts.rows[here][first]] = to_matrix(batch["embedding"])[first]
-    if there != len(texts.hashes):
-        raise _strange(sources[-1])
-
-
-def _strange(source: Source) -> ArtifactError:
-    return ArtifactError(
-        f"{source.embeddings.reference} does not have the texts of {source.snapshot.reference} in "
-        "their order. Remove its folder and run the same command again."
-    )
-
-
-def pool_of_texts(making: Making, name: str, texts: Mapping[str, str], config: Row) -> str:
-    """A pool of texts that are of no collection; returns the reference.
-
-    Args:
-        texts: {text hash: text}
-        config: where they are from.
-    """
-    store, config = making.store, {**config, **making.embedder}
-    key = artifact_key(version=FORMAT, **config)
-    artifact = store.artifact(KIND, name, key)
-    if artifact.use():
-        return artifact.reference
-    vectors = embed_texts(making, name, list(texts.values()))
-    with store.draft(KIND, name) as draft:
-        rows = [(text_hash, text, text_hash) for text_hash, text in texts.items()]
-        draft.write_part("passages", rows_to_table(rows, TRAINING_PASSAGES), TRAINING_PASSAGES)
-        embeddings = store.open(vectors)
-        with filling_matrix(draft, len(rows), embeddings, "texts") as matrix:
-            copy_vectors(embeddings, matrix)
-        return draft.publish(
-            key=key,
-            expected={"passages": 1},
-            inputs={"embeddings": vectors},
-            config=config,
-            counts={"passages": len(rows)},
-            provenance=making.provenance,
-        )
-
-
-def with_texts(making: Making, pool: str, texts: dict[int, str]) -> str:
-    """The pool with other texts, and their vectors, in some rows; returns the reference."""
-    store, name, rows = making.store, pool.split("/")[1], sorted(texts)
-    changed = [texts[row] for row in rows]
-    hashes = hashes_of(changed)
-    vectors = embed_texts(making, name, changed)
-    key = artifact_key(pool=pool, rows=rows, vectors=vectors, hashes=hashes)
-    artifact = store.artifact(KIND, name, key)
-    if artifact.use():
-        return artifact.reference
-    original, embeddings = store.open(pool), store.open(vectors)
-    passages = original.read("passages").to_pydict()
-    for row, text, text_hash in zip(rows, changed, hashes, strict=True):
-        passages["text"][row], passages["text_hash"][row] = text, text_hash
-    count = len(passages["text"])
-    with store.draft(KIND, name) as draft:
-        table = pa.table(passages, schema=TRAINING_PASSAGES)
-        draft.write_part("passages", table, TRAINING_PASSAGES)
-        draft.write_part("sources", original.read("sources"), TRAINING_SOURCES)
-        with filling_matrix(draft, count, embeddings, "texts") as matrix:
-            matrix[:] = open_matrix(original)
-            matrix[rows] = to_matrix(embeddings.read("texts", ["embedding"])["embedding"])
-        return draft.publish(
-            key=key,
-            expected={"passages": 1, "sources": 1},
-            inputs={"passages": pool, "embeddings": vectors},
-            config=original.manifest.config,
-            counts={"passages": count, "changed": len(rows)},
-            provenance=making.provenance,
-        )
+    def copy_vectors(self, matrix: np.ndarray) -> None:
+        """Fill the pool's vectors."""
+        first = 0
+        for source in self.sources:
+            read = source.embeddings.dataset("passages").to_batches(columns=["embedding"])
+            for batch in read:
+                here = slice(first, first + batch.num_rows)
+                new = self.is_first[here]
+                matrix[self.rows[here][new]] = to_matrix(batch["embedding"])[new]
+                first = here.stop
 
 
 class Pool:

@@ -5,7 +5,6 @@ Out: the artifact `training_queries/<name>/<key>`: the table `queries` and the f
 normal form are one, and none is a query of an evaluation collection.
 """
 
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,17 +25,14 @@ from perank_tasks.training.data.leaks import (
     without_evaluation_queries,
 )
 from perank_tasks.training.data.lists import generator
-from perank_tasks.training.data.pool import Pool, Source, with_texts
+from perank_tasks.training.data.pool import Pool, Source, build_pool
 from perank_tasks.training.data.vectors import (
     Making,
-    copy_vectors,
     embed_texts,
     filling_matrix,
     open_matrix,
     vectors_by_hash,
 )
-
-log = logging.getLogger(__name__)
 
 KIND = "training_queries"
 CLOZE = "cloze"
@@ -68,55 +64,47 @@ def make_queries(making: Making, pool: str, sources: Sequence[Source]) -> tuple[
     """
     options, name = making.options, pool.split("/")[1]
     if options.queries == CLOZE:
-        read = cloze_queries(Pool(making.store.open(pool)), options)
+        passages = Pool(making.store.open(pool))
+        read = cloze_queries(passages, options)
     elif options.queries == "collection":
-        read = [query for source in sources for query in _collection_queries(source, sources)]
+        read = [
+            TrainingQuery(qualified_id(source, row["query_id"], sources), row["text"], source.name)
+            for source in sources
+            for row in source.snapshot.read("queries").to_pylist()
+        ]
     else:
         read = file_queries(Path(options.queries).expanduser())
     different: dict[str, TrainingQuery] = {}
     for query in read:
         different.setdefault(normal_form(query.text), query)
-    queries, evaluation, dropped = check(list(different.values()), options)
-    queries = _limited(queries, options)
+    evaluation = EvaluationQueries.of(options.evaluation, options.read_as_of)
+    allowed = without_evaluation_queries(
+        list(different.values()), evaluation, drop=options.drop_evaluation_queries
+    )
     counts = {
         "read": len(read),
         "repeated": len(read) - len(different),
-        "of_evaluation_collections": dropped,
+        "of_evaluation_collections": len(different) - len(allowed),
     }
-    if not queries:
+    if not allowed:
         raise TrainingDataError(
-            f"No query is left of {len(read)}: {counts['repeated']} repeated, {dropped} of "
+            f"No query is left of {len(read)}: {counts['repeated']} repeated, {len(different)} of "
             "evaluation collections. Give other queries with --queries."
         )
-    known: dict[str, np.ndarray] = {}
+    queries = _limited(allowed, options)
+    vectors: dict[str, np.ndarray] = {}
     if options.queries == CLOZE:
-        pool = _drop_sentences(making, pool, queries)
+        pool = build_pool(making, sources, _without_sentences(passages, queries, options))
     elif options.queries == "collection":
         for source in sources:
-            known |= vectors_by_hash(source.embeddings.read("queries", ["text_hash", "embedding"]))
-    return publish_queries(making, name, queries, evaluation, counts, known), pool
+            table = source.embeddings.read("queries", ["text_hash", "embedding"])
+            vectors |= vectors_by_hash(table)
+    return _publish(making, name, queries, evaluation, counts, vectors), pool
 
 
 def qualified_id(source: Source, query_id: str, sources: Sequence[Source]) -> str:
     """A collection's query identifier, with the collection's name before it if there are others."""
     return query_id if len(sources) == 1 else f"{source.name}/{query_id}"
-
-
-def check(
-    queries: Sequence[TrainingQuery], options: DataOptions
-) -> tuple[list[TrainingQuery], EvaluationQueries, int]:
-    """The queries that are of no evaluation collection, these, and how many were left out.
-
-    Raises:
-        TrainingDataError: see `leaks.without_evaluation_queries`.
-    """
-    evaluation = EvaluationQueries.of(options.evaluation, options.read_as_of)
-    allowed, coincidences = without_evaluation_queries(
-        queries, evaluation, drop=options.drop_evaluation_queries
-    )
-    for coincidence in coincidences:
-        log.info("left out: %s", coincidence)
-    return allowed, evaluation, len(coincidences)
 
 
 def file_queries(path: Path) -> list[TrainingQuery]:
@@ -157,13 +145,13 @@ def split_sentences(text: str) -> list[str]:
     return [sentence.strip() for sentence in _SENTENCE_END.split(text) if sentence.strip()]
 
 
-def publish_queries(
+def _publish(
     making: Making,
     name: str,
     queries: Sequence[TrainingQuery],
     evaluation: EvaluationQueries,
     counts: dict[str, int],
-    known: dict[str, np.ndarray] | None = None,
+    known: dict[str, np.ndarray],
 ) -> str:
     """Embed and publish queries that were checked; returns the reference.
 
@@ -172,25 +160,23 @@ def publish_queries(
         counts: of what was read and left out.
         known: vectors that are there already, by text hash.
     """
-    store = making.store
-    vectors = embed_texts(making, name, [query.text for query in queries], known)
     rows = [(q.query_id, q.text, q.source, q.passage_row) for q in queries]
-    key = artifact_key(
-        queries=stable_hash(rows), vectors=vectors, forms=evaluation.forms, counts=counts
-    )
-    artifact = store.artifact(KIND, name, key)
+    config = {"compared_with": evaluation.counts, **making.embedder}
+    key = artifact_key(queries=stable_hash(rows), forms=evaluation.forms, counts=counts, **config)
+    artifact = making.store.artifact(KIND, name, key)
     if artifact.use():
         return artifact.reference
-    embeddings = store.open(vectors)
-    with store.draft(KIND, name) as draft:
+    vectors = embed_texts(making, [query.text for query in queries], known)
+    with making.store.draft(KIND, name) as draft:
         draft.write_part("queries", rows_to_table(rows, TRAINING_QUERIES), TRAINING_QUERIES)
-        with filling_matrix(draft, len(rows), embeddings, "texts") as matrix:
-            copy_vectors(embeddings, matrix)
+        precision = making.options.embedding_precision
+        with filling_matrix(draft, vectors.shape, precision) as matrix:
+            matrix[:] = vectors
         return draft.publish(
             key=key,
             expected={"queries": 1},
-            inputs={"embeddings": vectors},
-            config={"compared_with": evaluation.counts},
+            inputs={},
+            config=config,
             counts={**counts, "queries": len(rows)},
             provenance=making.provenance,
         )
@@ -219,28 +205,20 @@ class QuerySet:
 
 def _limited(queries: list[TrainingQuery], options: DataOptions) -> list[TrainingQuery]:
     """At most `query_limit`, drawn at random, in their order."""
-    if options.query_limit is None or options.query_limit >= len(queries):
-        return queries
-    rng = generator(options.seed, "queries")
-    places = rng.choice(len(queries), size=options.query_limit, replace=False)
+    rng, count = generator(options.seed, "queries"), len(queries)
+    places = rng.choice(count, size=min(options.query_limit or count, count), replace=False)
     return [queries[place] for place in sorted(places)]
 
 
-def _collection_queries(source: Source, sources: Sequence[Source]) -> list[TrainingQuery]:
-    return [
-        TrainingQuery(qualified_id(source, row["query_id"], sources), row["text"], source.name)
-        for row in source.snapshot.read("queries").to_pylist()
-    ]
-
-
-def _drop_sentences(making: Making, pool: str, queries: list[TrainingQuery]) -> str:
-    """The pool in which most queries' sentences are gone from their passages."""
+def _without_sentences(
+    pool: Pool, queries: list[TrainingQuery], options: DataOptions
+) -> dict[int, str]:
+    """The texts, by row, that most queries' passages have without their sentences."""
     texts: dict[int, str] = {}
-    opened, options = Pool(making.store.open(pool)), making.options
     for query in queries:
         row = query.passage_row
         assert row is not None
         if generator(options.seed, "cloze drop", row).random() < options.cloze_drop:
-            (text,) = opened.texts([row])
+            (text,) = pool.texts([row])
             texts[row] = " ".join(text.replace(query.text, " ", 1).split())
-    return with_texts(making, pool, texts) if texts else pool
+    return texts

@@ -1,11 +1,11 @@
 """Readers: in, the reference of training data; out, a sequence of examples, made one by one.
 
-Embeddings are mapped into memory, not read; texts and lists are held as Arrow columns. A
-reader survives pickling and forking: it is opened again by its reference.
+Embeddings are mapped into memory, not read; texts and lists are held as Arrow columns.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Self, TypeVar, overload
+from collections.abc import Sequence
+from copy import copy
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -28,62 +28,50 @@ Example = TypeVar("Example", AlignmentExample, RankingExample)
 
 
 class _Examples(Sequence[Example]):
-    """`len()`, `[i]` and slices, which are readers themselves."""
+    """The examples of one artifact, or some of them.
+
+    Raises:
+        ArtifactError: it is not there.
+        TrainingDataError: it is data for the other stage.
+    """
 
     stage: str
 
-    def __init__(self, store: Store, reference: str, places: np.ndarray | None = None):
+    def __init__(self, store: Store, reference: str):
         self.artifact = store.open(reference)
-        _check_stage(self.artifact, self.stage)
+        made_for = self.artifact.manifest.config.get("stage", "something else")
+        if made_for != self.stage:
+            raise TrainingDataError(
+                f"{reference} is data for {made_for}, and {self.stage} is asked for; make it with "
+                f"perank train data --stage {self.stage}"
+            )
         self.pool = Pool(store.open(self.artifact.manifest.inputs["passages"]))
-        self.places = np.arange(self._count()) if places is None else places
+        self.places = np.arange(self.artifact.manifest.counts["examples"])
         """Which examples of the artifact are in this reader, in its order."""
-
-    def _count(self) -> int:
-        return int(self.artifact.manifest.counts["examples"])
 
     def __len__(self) -> int:
         return len(self.places)
 
-    @overload
-    def __getitem__(self, place: int) -> Example: ...
-    @overload
-    def __getitem__(self, place: slice) -> Self: ...
-    def __getitem__(self, place: int | slice) -> Example | Self:
-        if isinstance(place, slice):
-            return self.select(np.arange(len(self))[place])
+    def __getitem__(self, place: Any) -> Any:
         return self._example(int(self.places[place]))
-
-    def __iter__(self) -> Iterator[Example]:
-        return (self[place] for place in range(len(self)))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        store = self.artifact.store
-        return type(self), (store, self.artifact.reference, self.places)
 
     def select(self, places: Sequence[int] | np.ndarray) -> Self:
         """A reader of some of these examples, in the order given."""
-        chosen = object.__new__(type(self))
-        chosen.__dict__ |= self.__dict__  # the same columns and maps, held once
+        chosen = copy(self)  # the same columns and maps, held once
         chosen.places = self.places[np.asarray(places, dtype=np.int64)]
         return chosen
-
-    @property
-    def queries(self) -> list[tuple[str, str]]:
-        """(identifier, text) of each example's query."""
-        raise NotImplementedError
 
     def _example(self, place: int) -> Example:
         raise NotImplementedError
 
 
 class AlignmentExamples(_Examples[AlignmentExample]):
-    """Passages with their embeddings."""
+    """Passages with their embeddings, for stage 1."""
 
     stage = "alignment"
 
-    def __init__(self, store: Store, reference: str, places: np.ndarray | None = None):
-        super().__init__(store, reference, places)
+    def __init__(self, store: Store, reference: str):
+        super().__init__(store, reference)
         self._rows = self.artifact.read("passages")["passage_row"].to_numpy()
 
     def _example(self, place: int) -> AlignmentExample:
@@ -93,12 +81,12 @@ class AlignmentExamples(_Examples[AlignmentExample]):
 
 
 class RankingExamples(_Examples[RankingExample]):
-    """Lists of candidates with their golden rankings."""
+    """Lists of candidates with their golden rankings, for stage 2."""
 
     stage = "ranking"
 
-    def __init__(self, store: Store, reference: str, places: np.ndarray | None = None):
-        super().__init__(store, reference, places)
+    def __init__(self, store: Store, reference: str):
+        super().__init__(store, reference)
         self._queries = QuerySet(store.open(self.artifact.manifest.inputs["queries"]))
         self._lists = self.artifact.read(
             "lists", ["query_row", "passage_rows", "ranking", "bm25"]
@@ -130,19 +118,13 @@ class RankingExamples(_Examples[RankingExample]):
 class Joined(Sequence[Example]):
     """Examples of several readers, one after another, as one."""
 
-    def __init__(self, parts: Sequence[_Examples[Example]]):
-        self.parts: Sequence[_Examples[Example]] = parts
+    def __init__(self, parts: Sequence[Any]):
+        self.parts = parts
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
-    @overload
-    def __getitem__(self, place: int) -> Example: ...
-    @overload
-    def __getitem__(self, place: slice) -> "Joined[Example]": ...
-    def __getitem__(self, place: int | slice) -> "Example | Joined[Example]":
-        if isinstance(place, slice):
-            return self.select(range(len(self))[place])
+    def __getitem__(self, place: Any) -> Any:
         for part in self.parts:
             if place < len(part):
                 return part[place]
@@ -151,33 +133,18 @@ class Joined(Sequence[Example]):
 
     @property
     def queries(self) -> list[tuple[str, str]]:
-        """(identifier, text) of each example's query."""
+        """(identifier, text) of each ranking example's query."""
         return [query for part in self.parts for query in part.queries]
 
     def select(self, places: Sequence[int] | np.ndarray) -> "Joined[Example]":
         """Those at these places, part by part."""
         first = 0
-        chosen: list[_Examples[Example]] = []
+        chosen = []
         for part in self.parts:
             here = np.asarray(places, np.int64) - first
             chosen.append(part.select(here[(here >= 0) & (here < len(part))]))
             first += len(part)
         return Joined(chosen)
-
-
-def open_alignment(store: Store, reference: str) -> AlignmentExamples:
-    """The examples of stage 1.
-
-    Raises:
-        ArtifactError: it is not there.
-        TrainingDataError: it is for stage 2.
-    """
-    return AlignmentExamples(store, reference)
-
-
-def open_ranking(store: Store, reference: str) -> RankingExamples:
-    """The examples of stage 2; errors as `open_alignment`."""
-    return RankingExamples(store, reference)
 
 
 def terms(artifact: Artifact) -> dict[str, str]:
@@ -199,12 +166,3 @@ def terms_of(sources: list[str], options: DataOptions) -> dict[str, str]:
             f"{', '.join(sources)}."
         )
     return {f"terms.{name}": given.get(name) or TERMS.get(name, NO_TERMS) for name in sources}
-
-
-def _check_stage(artifact: Artifact, stage: str) -> None:
-    made_for = artifact.manifest.config.get("stage")
-    if made_for != stage:
-        raise TrainingDataError(
-            f"{artifact.reference} is data for {made_for or 'something else'}, and {stage} is "
-            f"asked for; make it with perank train data --stage {stage}"
-        )

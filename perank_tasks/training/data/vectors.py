@@ -1,9 +1,4 @@
-"""Vectors of texts that no collection's embedding artifact has, and vectors mapped into memory.
-
-In: texts. Out: the artifact `training_embeddings/<name>/<key>`, table `texts`, rows as in an
-embedding artifact, in shards from which a killed run is resumed. A text that an earlier artifact
-has, by the same embedder, is not embedded again.
-"""
+"""Vectors of texts that no collection's embedding artifact has, and vectors mapped into memory."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,23 +7,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from perank_tasks.artifacts.store import Artifact, Store, artifact_key
-from perank_tasks.config import stable_hash
+from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.models.embedders import check_unit_vectors
 from perank_tasks.night.embed import to_matrix
 from perank_tasks.perank.embedders import identify, load
-from perank_tasks.schemas import embeddings as embeddings_schema
 from perank_tasks.settings import Settings
-from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
 from perank_tasks.support.text import text_hash
 from perank_tasks.training.data.data_options import DataOptions
 from perank_tasks.warehouse.registry import local
 
-KIND = "training_embeddings"
-TEXTS_A_SHARD = 4096
 TEXTS_A_CALL = 512
 FOLDER, FILE = "vectors", "embeddings.npy"
 
@@ -53,81 +42,32 @@ class Making:
 
 
 def embed_texts(
-    making: Making, name: str, texts: Sequence[str], known: Mapping[str, np.ndarray] | None = None
-) -> str:
-    """Embed texts in shards; returns the reference.
+    making: Making, texts: Sequence[str], known: Mapping[str, np.ndarray] | None = None
+) -> np.ndarray:
+    """Embed texts, (n, dimension) float32.
 
     Args:
         known: vectors that are there already, by text hash, by the same embedder.
+
+    Raises:
+        EmbeddingError: the embedder returned something that is no unit vector.
     """
-    config, hashes = making.embedder, hashes_of(texts)
-    artifact = making.store.artifact(KIND, name, artifact_key(texts=stable_hash(hashes), **config))
-    if artifact.use():
-        return artifact.reference
-    shards = range(-(-len(hashes) // TEXTS_A_SHARD))
-    with progress("embedding texts", len(hashes), "texts") as advance:
-        for shard in shards:
-            here = slice(shard * TEXTS_A_SHARD, (shard + 1) * TEXTS_A_SHARD)
-            if not artifact.has_part("texts", shard):
-                _embed_shard(making, artifact, shard, hashes[here], texts[here], known or {})
-            advance(len(hashes[here]))
-    stats = [artifact.part_stats("texts", shard) for shard in shards]
-    return artifact.publish(
-        expected={"texts": len(shards)},
-        inputs={},
-        config=config,
-        counts={"embedded": sum(s["embedded"] for s in stats), "stats": total(stats)},
-        provenance=making.provenance,
-    )
-
-
-def _embed_shard(
-    making: Making,
-    artifact: Artifact,
-    shard: int,
-    hashes: list[str],
-    texts: Sequence[str],
-    known: Mapping[str, np.ndarray],
-) -> None:
-    options, meter = making.options, Meter()
-    meter.items = len(hashes)
-    vectors = {name: known[name] for name in hashes if name in known}
-    unknown = [name for name in hashes if name not in known]
-    vectors |= _earlier_vectors(making, artifact, unknown)
+    hashes, vectors = hashes_of(texts), dict(known or {})
     new = {n: text for n, text in zip(hashes, texts, strict=True) if n not in vectors}
     if new:
         embedder = load(
-            local(options.embedder, making.store),
+            local(making.options.embedder, making.store),
             Settings.from_environment(),
-            trust_remote_code=options.trust_remote_code,
+            trust_remote_code=making.options.trust_remote_code,
         )
-        meter.device = embedder.device
-    for start in range(0, len(new), TEXTS_A_CALL):
-        names = list(new)[start : start + TEXTS_A_CALL]
-        encoded = embedder.encode([new[name] for name in names])
-        check_unit_vectors(encoded, [repr(new[name][:60]) for name in names])
-        vectors.update(zip(names, encoded, strict=True))
-    schema = embeddings_schema(len(vectors[hashes[0]]), options.embedding_precision)
-    column = schema.field("embedding").type
-    flat = np.array([vectors[h] for h in hashes], column.value_type.to_pandas_dtype()).ravel()
-    ids = pa.array(hashes, pa.string())
-    values = pa.FixedSizeListArray.from_arrays(pa.array(flat), type=column)
-    rows = pa.table([ids, ids, values], schema=schema)
-    artifact.write_part(
-        "texts", rows, schema, shard=shard, stats=lambda: meter.stats() | {"embedded": len(new)}
-    )
-
-
-def _earlier_vectors(
-    making: Making, artifact: Artifact, hashes: list[str]
-) -> dict[str, np.ndarray]:
-    """Vectors of the newest published texts of that name by the same embedder, by hash."""
-    kind, name, _ = artifact.reference.split("/")
-    for earlier in making.store.published(kind, name) if hashes else ():
-        if earlier.manifest.config == making.embedder:
-            wanted = pc.field("text_hash").isin(pa.array(hashes, pa.string()))
-            return vectors_by_hash(earlier.read("texts", ["text_hash", "embedding"], wanted))
-    return {}
+    with progress("embedding texts", len(new), "texts") as advance:
+        for first in range(0, len(new), TEXTS_A_CALL):
+            names = list(new)[first : first + TEXTS_A_CALL]
+            encoded = embedder.encode([new[name] for name in names])
+            check_unit_vectors(encoded, [repr(new[name][:60]) for name in names])
+            vectors.update(zip(names, encoded, strict=True))
+            advance(len(names))
+    return np.array([vectors[name] for name in hashes], np.float32)
 
 
 def hashes_of(texts: Sequence[str]) -> list[str]:
@@ -142,29 +82,12 @@ def vectors_by_hash(table: pa.Table) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def filling_matrix(
-    draft: Artifact, rows: int, embeddings: Artifact, table: str
-) -> Iterator[np.ndarray]:
-    """A draft's file of vectors, (rows, dimension), to fill: as wide and precise as those of
-    another artifact's table."""
-    column = embeddings.dataset(table).schema.field("embedding").type
+def filling_matrix(draft: Artifact, shape: tuple[int, ...], precision: str) -> Iterator[Any]:
+    """A draft's file of vectors, an array to fill."""
     with draft.writing(FOLDER) as folder:
-        matrix = np.lib.format.open_memmap(
-            folder / FILE,
-            mode="w+",
-            dtype=column.value_type.to_pandas_dtype(),
-            shape=(rows, column.list_size),
-        )
+        matrix = np.lib.format.open_memmap(folder / FILE, mode="w+", dtype=precision, shape=shape)
         yield matrix
         matrix.flush()
-
-
-def copy_vectors(embeddings: Artifact, matrix: np.ndarray) -> None:
-    """Fill a matrix with the vectors of a `training_embeddings` artifact, batch by batch."""
-    first = 0
-    for batch in embeddings.dataset("texts").to_batches(columns=["embedding"]):
-        matrix[first : first + batch.num_rows] = to_matrix(batch["embedding"])
-        first += batch.num_rows
 
 
 def open_matrix(artifact: Artifact) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from perank_tasks.night.site import Site
 from perank_tasks.training.alignment import align
-from perank_tasks.training.data.readers import open_alignment
+from perank_tasks.training.data.readers import AlignmentExamples
 from perank_tasks.training.kept import keep_training
 from perank_tasks.training.run_options import Training
 from perank_tasks.training.training_folder import Run
@@ -28,7 +28,7 @@ def align_projector(training: Training, site: Site, data: dict[str, str]) -> str
     reference, recipe = data["alignment"], training.align
 
     def train(run: Run) -> dict[str, Any]:
-        passages = open_alignment(site.store, reference)
+        passages = AlignmentExamples(site.store, reference)
         order = np.random.default_rng(recipe.seed).permutation(len(passages))
         held_out = min(recipe.eval_examples, len(order) // 5)
         trained_on = passages.select(np.sort(order[held_out:]))

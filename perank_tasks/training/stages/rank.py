@@ -9,7 +9,7 @@ from typing import Any
 from perank_tasks.artifacts.store import Store
 from perank_tasks.night.site import Site
 from perank_tasks.training.data import splits
-from perank_tasks.training.data.readers import RankingExamples, open_ranking
+from perank_tasks.training.data.readers import RankingExamples
 from perank_tasks.training.kept import keep_training
 from perank_tasks.training.ranking import learn_to_rank as train_to_rank
 from perank_tasks.training.run_options import Training
@@ -25,7 +25,7 @@ def learn_to_rank(training: Training, site: Site, data: dict[str, str], aligned:
         TrainingDataError: fewer queries than folds.
     """
     reference, recipe, share = data["ranking"], training.rank, training.options.stop_share
-    lists, left_out = _without_fold(training, open_ranking(site.store, reference))
+    lists, left_out = _without_fold(training, RankingExamples(site.store, reference))
 
     def train(run: Run) -> dict[str, Any]:
         trained_on, held_out = lists, lists.select([])
@@ -48,7 +48,7 @@ def learn_to_rank(training: Training, site: Site, data: dict[str, str], aligned:
 
 def queries_left_out(training: Training, data: dict[str, str], store: Store) -> frozenset[str]:
     """The texts of the queries that the run's fold leaves out, to be measured on."""
-    _, left_out = _without_fold(training, open_ranking(store, data["ranking"]))
+    _, left_out = _without_fold(training, RankingExamples(store, data["ranking"]))
     return frozenset(text for _, text in left_out.queries) if left_out else frozenset()
 
 

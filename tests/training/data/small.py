@@ -6,7 +6,7 @@ from perank_tasks.artifacts.store import Store
 from perank_tasks.settings import Settings
 from perank_tasks.training.data.data_options import DataOptions
 from perank_tasks.training.data.make import make_training_data
-from perank_tasks.training.data.readers import RankingExamples, open_ranking
+from perank_tasks.training.data.readers import RankingExamples
 from tests.small import GOLDEN, NIGHT
 
 EMBEDDER = f"checkpoint:{GOLDEN}"
@@ -33,7 +33,7 @@ def the_store() -> Store:
 
 
 def small_lists(*specs: str, **options: Any) -> RankingExamples:
-    return open_ranking(the_store(), make_training_data(small_options(*specs, **options)))
+    return RankingExamples(the_store(), make_training_data(small_options(*specs, **options)))
 
 
 def columns(examples: RankingExamples) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ def test_lists_are_made_and_named_for_the_next_command(tmp_path: Path) -> None:
 
 def test_help_teaches_and_mistakes_are_explained() -> None:
     text = perank("train", "data", "--help").stdout
-    for word in ("--teacher", "--drop-evaluation-queries", "--reference-jsonl", "query-likelihood"):
+    for word in ("--teacher", "--drop-evaluation-queries", "--reference-jsonl", "cross-encoder"):
         assert word in text
     done = perank("train", "data", "--collections", "pydocs", "--teacher", "cosin")
     assert done.returncode == 1

@@ -12,7 +12,6 @@ from perank_tasks.training.data.lists import (
     draw,
     generator,
     golden_ranking,
-    prompt_order,
     top,
     with_feedback,
 )
@@ -113,23 +112,6 @@ def test_a_golden_ranking_goes_by_grade_then_score_then_row(
 def test_what_a_teacher_does_not_know_is_last() -> None:
     scores = np.array([-np.inf, 2.0, -np.inf, -7.0], np.float32)
     assert golden_ranking(np.array([4, 3, 2, 1]), None, scores).tolist() == [1, 3, 2, 0]
-
-
-@given(st.integers(2, 30), st.integers(0, 2**40))
-@settings(max_examples=50, deadline=None)
-def test_a_prompts_order_is_a_permutation_made_by_the_seed(n: int, seed: int) -> None:
-    rows = np.arange(n)
-    order = prompt_order(generator(seed, "q", 0), rows, None)
-    assert sorted(order.tolist()) == list(range(n))
-    assert order.tolist() == prompt_order(generator(seed, "q", 0), rows, None).tolist()
-
-
-def test_prompts_by_first_stage_fall_in_score_and_shuffled_ones_differ() -> None:
-    scores = np.array([1.0, 3.0, 1.0, 2.0])
-    order = prompt_order(generator(0), np.array([9, 8, 7, 6]), scores)
-    assert order.tolist() == [1, 3, 2, 0]
-    orders = {tuple(prompt_order(generator(seed), np.arange(20), None)) for seed in range(20)}
-    assert len(orders) == 20
 
 
 def test_generators_differ_by_every_name_and_are_the_same_in_every_process() -> None:

@@ -1,6 +1,6 @@
 """Training data of small collections, end to end: real stages, a real encoder, real files."""
 
-import pickle
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from perank_tasks.settings import Settings
 from perank_tasks.training.data import make
 from perank_tasks.training.data.make import make_training_data
 from perank_tasks.training.data.pool import Pool
-from perank_tasks.training.data.readers import open_alignment, open_ranking, terms
+from perank_tasks.training.data.readers import AlignmentExamples, terms
 from perank_tasks.training.data.scorers import FirstStage
 from tests.small import TOPICS, some_passages, some_qrels, write_collection
 from tests.training.data.small import EMBEDDER, columns, small_lists, small_options, the_store
@@ -39,7 +39,7 @@ def test_alignment_takes_distinct_passages_of_the_right_length(tmp_path: Path) -
     spec = write_collection(tmp_path / "c", passages=passages, qrels=[("q-flea", "p0", 1)])
     options = small_options(spec, stage="alignment", passages=20, min_words=3, max_words=40)
     reference = make_training_data(options)
-    examples = open_alignment(the_store(), reference)
+    examples = AlignmentExamples(the_store(), reference)
     ids = [example.passage_id for example in examples]
     assert len(ids) == len(set(ids)) == len(examples) == 20
     assert not {"again", "short", "long"} & set(ids)
@@ -49,7 +49,7 @@ def test_alignment_takes_distinct_passages_of_the_right_length(tmp_path: Path) -
     assert (counts["too_short"], counts["too_long"]) == (1, 1)
 
     encoder = load(EMBEDDER, Settings.from_environment())
-    for example in examples[:3]:
+    for example in islice(examples, 3):
         np.testing.assert_allclose(
             example.embedding, encoder.encode([example.text])[0], rtol=0, atol=1e-6
         )
@@ -57,7 +57,7 @@ def test_alignment_takes_distinct_passages_of_the_right_length(tmp_path: Path) -
 
     assert make_training_data(options) == reference
     other = make_training_data(options.model_copy(update={"seed": 1}))
-    assert [example.passage_id for example in open_alignment(the_store(), other)] != ids
+    assert [example.passage_id for example in AlignmentExamples(the_store(), other)] != ids
     nothing = options.model_copy(update={"min_words": 41, "max_words": 45})
     with pytest.raises(TrainingDataError, match="None of 32 passages has 41 to 45 words"):
         make_training_data(nothing)
@@ -66,10 +66,8 @@ def test_alignment_takes_distinct_passages_of_the_right_length(tmp_path: Path) -
 def test_lists_hold_hard_and_random_candidates_ranked_by_the_teacher(topics: str) -> None:
     examples = small_lists(topics, lists_per_query=3)
     assert len(examples) == 3 * len(TOPICS)
-    store = the_store()
     pool = examples.pool
-    index = store.open(examples.artifact.manifest.inputs["index"])
-    first_stage = FirstStage(pool, index, None)
+    first_stage = FirstStage(pool, small_options(topics), None)
     encoder = load(EMBEDDER, Settings.from_environment())
     matrix = encoder.encode(pool.texts(range(len(pool))))
     for example, line in zip(examples, columns(examples), strict=True):
@@ -93,7 +91,7 @@ def test_lists_hold_hard_and_random_candidates_ranked_by_the_teacher(topics: str
         assert hard.sum() == 4
         assert (teacher[rows[hard]] >= eighth - 1e-6).all()
         assert (teacher[rows[~hard]] <= eighth + 1e-6).all()
-    lists = {tuple(sorted(example.passage_ids)) for example in examples[:3]}
+    lists = {tuple(sorted(example.passage_ids)) for example in islice(examples, 3)}
     assert len(lists) == 3
 
 
@@ -130,9 +128,6 @@ def test_the_same_options_make_the_same_lists_and_other_seeds_others(
     other = small_lists(topics, seed=1)
     assert other.artifact.reference != second.artifact.reference
     assert columns(other) != columns(second)
-    by_bm25 = small_lists(topics, order="first-stage")
-    for example in by_bm25:
-        assert (np.diff(example.scores) <= 0).all()
 
 
 def test_a_list_does_not_change_with_other_queries(topics: str, tmp_path: Path) -> None:
@@ -191,7 +186,7 @@ def test_collections_join_with_each_text_once_and_every_judgement(tmp_path: Path
     assert len({*pool.ids(range(len(pool)))}) == len(pool)
     assert pool.ids([len(pool) - 1]) == ["two/flea-0"]
     manifest = pool.artifact.manifest
-    assert manifest.counts == {"passages": 41, "duplicates": 10}
+    assert manifest.counts == {"passages": 41, "duplicates": 10, "changed": 0}
     lines = {line["query_id"]: line for line in columns(examples)}
     assert len(lines) == len(TOPICS) + 2
     # x3 is a name of flea-3's text.
@@ -316,7 +311,7 @@ def test_a_killed_run_goes_on_from_whole_shards(
     assert written == [0, 1, 2]
 
 
-def test_readers_slice_select_and_survive_pickling(topics: str) -> None:
+def test_readers_select(topics: str) -> None:
     examples = small_lists(topics, lists_per_query=2)
     chosen = examples.select([7, 2])
     assert [example.query_id for example in chosen] == [
@@ -324,7 +319,7 @@ def test_readers_slice_select_and_survive_pickling(topics: str) -> None:
         examples[2].query_id,
     ]
     assert chosen.queries == [examples.queries[7], examples.queries[2]]
-    again = pickle.loads(pickle.dumps(chosen[1:]))
+    again = chosen.select([1])
     assert len(again) == 1
     assert again[0].passage_ids == examples[2].passage_ids
     assert examples[-1].query_id == examples[9].query_id
@@ -332,7 +327,7 @@ def test_readers_slice_select_and_survive_pickling(topics: str) -> None:
         examples[10]
     assert isinstance(Pool(examples.pool.artifact).vectors, np.memmap)
     with pytest.raises(TrainingDataError, match="data for ranking, and alignment is asked for"):
-        open_alignment(the_store(), examples.artifact.reference)
+        AlignmentExamples(the_store(), examples.artifact.reference)
 
 
 def test_half_precision_halves_the_vectors_and_gives_float32(topics: str) -> None:
@@ -383,8 +378,3 @@ def test_vectors_of_a_night_are_taken_over(topics: str, monkeypatch: pytest.Monk
     second = small_lists(topics, seed=5, lists_per_query=2)
     assert second.artifact.manifest.inputs["queries"] == first.artifact.manifest.inputs["queries"]
     assert len(second) == 2 * len(first)
-
-
-def test_open_ranking_reads_by_reference_alone(topics: str) -> None:
-    reference = make_training_data(small_options(topics))
-    assert len(open_ranking(the_store(), reference)) == len(TOPICS)

@@ -15,7 +15,7 @@ from perank_tasks.perank.prompt import RELEASED_V1
 from perank_tasks.settings import Settings
 from perank_tasks.training.data.data_options import DataOptions
 from perank_tasks.training.data.make import make_training_data
-from perank_tasks.training.data.readers import RankingExamples, open_ranking, terms
+from perank_tasks.training.data.readers import RankingExamples, terms
 from perank_tasks.training.data.reference_jsonl import read_reference
 from tests.small import TOPICS
 from tests.training.data.small import EMBEDDER, the_store
@@ -52,7 +52,7 @@ def write(folder: Path, records: list[dict[str, Any]]) -> Path:
 
 def read(path: Path, **options: Any) -> RankingExamples:
     values = {"reference_jsonl": str(path), "embedder": EMBEDDER, **options}
-    return open_ranking(the_store(), make_training_data(DataOptions.parse(values)))
+    return RankingExamples(the_store(), make_training_data(DataOptions.parse(values)))
 
 
 def test_lists_are_read_as_they_are(tmp_path: Path) -> None:
@@ -74,12 +74,6 @@ def test_lists_are_read_as_they_are(tmp_path: Path) -> None:
     assert terms(examples.artifact) == {"listwise": terms(examples.artifact)["listwise"]}
     again = read(tmp_path / "listwise.jsonl")
     assert again.artifact.reference == examples.artifact.reference
-
-
-def test_a_query_of_its_own_key_wins(tmp_path: Path) -> None:
-    path = write(tmp_path, [RECORDS[0] | {"query": "fleas", "query_id": 17}])
-    (found,) = read_reference(path)
-    assert (found.query_id, found.query) == ("17", "fleas")
 
 
 def test_the_query_is_found_in_the_prompt_with_texts_too(tmp_path: Path) -> None:
@@ -105,12 +99,12 @@ def test_queries_of_evaluation_collections_are_refused_or_left_out(tmp_path: Pat
     [
         ({"ranking": [0, 1, 2, 3, 3]}, "each of 0 … n-1, or of 1 … n, once"),
         ({"ranking": [2, 3, 4, 5, 6]}, "each of 0 … n-1"),
-        ({"ranking": [True, False]}, "a list of whole numbers"),
-        ({"ranking": None}, "a list of whole numbers"),
-        ({"ranking": [0]}, "each of 0 … n-1"),
+        ({"ranking": [True, False]}, "ranking: 0: Input should be a valid integer"),
+        ({"ranking": None}, "ranking: Input should be a valid list"),
+        ({"ranking": [0]}, "ranking: List should have at least 2 items"),
         ({"extra_texts": TEXTS}, "10 texts in 'extra_texts'.* found 5 texts"),
         ({"extra_texts": [*TEXTS, *TEXTS]}, "not the first in the order of 'ranking'"),
-        ({"extra_texts": [""] * 10}, "10 texts"),
+        ({"extra_texts": [""] * 10}, "extra_texts: 0: "),
         ({"messages_wo_content": [], "messages_w_content": None}, "names its query"),
         ({"messages_wo_content": [{"role": "user", "content": "Rank"}]}, None),
     ],
