@@ -33,7 +33,7 @@ class BenchOptions(Options):
     checkpoint: str | None = None
     """One with the reference's prompt. Empty: SmolLM2-135M, untrained."""
     compact_checkpoint: str | None = None
-    """One with a compact prompt. Empty: as above."""
+    """One with a compact prompt and the same encoder. Empty: as above."""
     device: str = "auto"
     """auto, cpu or cuda."""
 

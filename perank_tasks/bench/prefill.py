@@ -4,19 +4,17 @@ Both read token ids of real prompts' number and length, without padding. The eng
 between the prompts here, so the two do the same work.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 
-from perank_tasks.bench.contenders import Arena, load_arena
+from perank_tasks.bench.contenders import Arena
 from perank_tasks.bench.hardware import seconds_of
-from perank_tasks.bench.workload import cut, load_queries
+from perank_tasks.bench.workload import cut
 from perank_tasks.perank.decode import PREFILL_TOKENS
-from perank_tasks.perank.engine import device_named
 from perank_tasks.perank.llm import Cache, Llm
-from perank_tasks.settings import Settings
 from perank_tasks.support.lists import CandidateList
 
 
@@ -35,7 +33,7 @@ class PrefillRates:
 
 
 def measure_prefill(
-    arena: Arena, lists: Sequence[CandidateList], *, repeats: int = 3
+    arena: Arena, lists: Sequence[CandidateList], *, repeats: int = 2
 ) -> PrefillRates:
     """Measure both in turn over one window of each query.
 
@@ -44,16 +42,15 @@ def measure_prefill(
     windows = [cut(each, arena.window) for each in lists]
     prompts = arena.plain.prompts
     built = [prompts.build(prompts.prepare(each.query), len(each)) for each in windows]
-    length = max(len(prompt.input_ids) for prompt in built)
-    body = arena.plain.model.get_decoder()
+    batch, length = len(windows), max(len(prompt.input_ids) for prompt in built)
+    llm, body = arena.engines["released"].model.llm, arena.plain.model.get_decoder()
+    cache = Cache(llm, batch, length + 1)
     engine, stock = [], []
-    llm = arena.engines["released"].model.llm
-    cache = Cache(llm, len(windows), length + 1)
     for _ in range(repeats + 1):
-        engine.append(len(windows) * length / engine_prefill(llm, cache, len(windows), length))
-        stock.append(len(windows) * length / stock_prefill(body, len(windows), length))
+        engine.append(batch * length / engine_prefill(llm, cache, batch, length))
+        stock.append(batch * length / stock_prefill(body, batch, length))
     # The first turn warms up.
-    return PrefillRates(len(windows), length, max(engine[1:]), max(stock[1:]))
+    return PrefillRates(batch, length, max(engine[1:]), max(stock[1:]))
 
 
 @torch.inference_mode()
@@ -84,29 +81,3 @@ def engine_prefill(llm: Llm, cache: Cache, batch: int, length: int) -> float:
             )
 
     return seconds_of(read, llm.device)
-
-
-def run_prefill(
-    collection: str | None,
-    batches: Sequence[int],
-    *,
-    repeats: int,
-    window: int,
-    checkpoint: str | None,
-    device: str,
-) -> Iterator[PrefillRates]:
-    """Measure each batch size with real queries, as many as it holds; arguments: see the command.
-
-    Raises:
-        ConfigError, CollectionError, CheckpointError: something named is not there or unfit.
-    """
-    device_named(device)  # before models are made, which takes a minute
-    settings = Settings.from_environment()
-    torch.set_num_threads(settings.threads)
-    spec = collection or settings.collection
-    queries = load_queries(spec, queries=max(batches), depth=window)
-    arena = load_arena(
-        checkpoint, None, window=window, step=window, device=device, cache=settings.cache
-    )
-    for batch in batches:
-        yield measure_prefill(arena, queries[:batch], repeats=repeats)

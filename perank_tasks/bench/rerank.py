@@ -18,9 +18,9 @@ import torch
 from perank_tasks.bench.contenders import Arena, Contender, Measurement, contenders, load_arena
 from perank_tasks.bench.hardware import describe, matrix_rate
 from perank_tasks.bench.options import BenchOptions
-from perank_tasks.bench.plots import Series
+from perank_tasks.bench.output import Series
 from perank_tasks.bench.prefill import PrefillRates, measure_prefill
-from perank_tasks.bench.workload import cut, load_queries
+from perank_tasks.bench.workload import cut, load_queries, with_embeddings
 from perank_tasks.perank.engine import device_named
 from perank_tasks.settings import Settings
 from perank_tasks.support.lists import CandidateList
@@ -123,17 +123,9 @@ def run_benchmark(
     torch.set_num_threads(settings.threads)
     collection = options.collection or settings.collection
     options = options.model_copy(update={"collection": collection})
-    lists = load_queries(collection, queries=options.queries, depth=options.depth)
-    arena = load_arena(
-        options.checkpoint,
-        options.compact_checkpoint,
-        with_compact=options.checkpoint is None or options.compact_checkpoint is not None,
-        window=options.window,
-        step=options.step,
-        device=options.device,
-        cache=settings.cache,
-    )
-    arena.embed(lists)
+    queries = load_queries(collection, queries=options.queries, depth=options.depth)
+    arena = load_arena(options, settings.cache)
+    lists = with_embeddings(queries, arena.engines["released"])
     report = Report(
         options,
         describe(arena.device, arena.plain.model.dtype),
@@ -173,7 +165,7 @@ def _measure_block(
     """Each contender in turn over one block of queries."""
     llm = arena.plain.model.config
     report.matrix_rates.append(matrix_rate(llm, arena.device, arena.plain.model.dtype))
-    report.prefill.append(measure_prefill(arena, block, repeats=2))
+    report.prefill.append(measure_prefill(arena, block))
     for contender in taking_part:
         if contender.first_block_only and time.monotonic() > deadline:
             report.skipped.append(contender.name)
@@ -186,28 +178,22 @@ def _sweep_batch(
     arena: Arena, taking_part: Iterable[Contender], block: Sequence[CandidateList], report: Report
 ) -> None:
     """Queries a second by queries ranked together: 1, 2, 4, … up to the block."""
+    sizes = [2**i for i in range(len(block).bit_length()) if 2**i < len(block)]
     for contender in taking_part:
-        if contender.options is None:
-            continue
-        sizes = [2**i for i in range(len(block).bit_length()) if 2**i < len(block)]
-        points = [(size, arena.measure(contender, block[:size])) for size in sizes]
-        points.append((len(block), report.of(contender.name)[0]))
-        report.throughput[contender.name] = [(size, 1 / m.seconds_a_query) for size, m in points]
+        if contender.options is not None:
+            report.throughput[contender.name] = [
+                (size, 1 / arena.measure(contender, block[:size]).seconds_a_query)
+                for size in (*sizes, len(block))
+            ]
 
 
 def _sweep_depth(
     arena: Arena, taking_part: Iterable[Contender], candidates: CandidateList, report: Report
 ) -> None:
-    """Seconds of one query by itself, by the number of its candidates; all of them are known."""
+    """Seconds of one query by itself, by the number of its candidates."""
+    depths = [depth for depth in SWEEP_DEPTHS if depth < len(candidates)]
     for contender in taking_part:
-        if contender.options is None:
-            whole = report.of(contender.name)[0].seconds_a_query
-        else:
-            _, queries_a_second = report.throughput[contender.name][0]
-            whole = 1 / queries_a_second
-        points = [
+        report.latency[contender.name] = [
             (depth, arena.measure(contender, [cut(candidates, depth)]).seconds)
-            for depth in SWEEP_DEPTHS
-            if depth < len(candidates)
+            for depth in (*depths, len(candidates))
         ]
-        report.latency[contender.name] = [*points, (len(candidates), whole)]

@@ -15,11 +15,11 @@ from perank_tasks.errors import ConfigError
 app = command_group("Measure the reranking engine and the pipeline on this machine.")
 
 
-def _numbers(option: str, text: str) -> list[int]:
-    """Whole numbers of 1 or more, separated by commas."""
+def _numbers(text: str) -> list[int]:
+    """Whole numbers, separated by commas."""
     numbers = [number.strip().replace("_", "") for number in text.split(",")]
-    if not all(number.isdigit() and int(number) for number in numbers):
-        raise ConfigError(f"{option} is {text!r}; expected numbers of 1 or more, as in 1,4,16")
+    if not all(number.isdigit() for number in numbers):
+        raise ConfigError(f"--sizes is {text!r}; expected numbers of passages, as in 1000,10000")
     return [int(number) for number in numbers]
 
 
@@ -49,39 +49,14 @@ def rerank(
 
 
 @app.command()
-def prefill(
-    collection: Annotated[str | None, typer.Option(help="Collection spec.")] = None,
-    batches: Annotated[str, typer.Option(help="Prompts at once, separated by commas.")] = "1,4,16",
-    repeats: Annotated[int, typer.Option(min=1, help="Turns; the best of each counts.")] = 3,
-    window: Annotated[int, typer.Option(help="Passages a prompt.")] = 20,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(help="One with the reference's prompt. Empty: SmolLM2-135M, untrained."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-) -> None:
-    """Read prompts by the engine and by a stock Hugging Face forward pass of the same shapes."""
-    from perank_tasks.bench.prefill import run_prefill
-
-    sizes = _numbers("--batches", batches)
-    for rates in run_prefill(
-        collection, sizes, repeats=repeats, window=window, checkpoint=checkpoint, device=device
-    ):
-        print_line(
-            f"{rates.batch} prompts of up to {rates.length} tokens: engine {rates.engine:,.0f} "
-            f"tokens/s, stock {rates.stock:,.0f}, {rates.ratio:.2f}×"
-        )
-
-
-@app.command()
 def pipeline(
     sizes: Annotated[
         str, typer.Option(help="Passages of each corpus, ascending, separated by commas.")
     ] = "1000,10000,100000",
     queries: Annotated[int, typer.Option(min=1, help="Queries to retrieve and rank for.")] = 1000,
-    compare: Annotated[
-        bool, typer.Option(help="Also bm25s by hand, and sentence-transformers' plain call.")
-    ] = True,
+    source: Annotated[
+        str, typer.Option(help="Collection whose sentences, drawn anew, make the corpora.")
+    ] = "pydocs",
     folder: Annotated[
         Path | None,
         typer.Option(
@@ -93,15 +68,14 @@ def pipeline(
 ) -> None:
     """Run nights over corpora of growing size: seconds and peak memory of every stage.
 
-    Corpora are sentences of the standard library's documentation, and of the TREC collections in
-    the folder PERANK_TREC_DATA where it is set, drawn anew. Embedding is measured up to 10,000
-    passages, which take some minutes, and extrapolated; larger corpora take over those vectors.
+    Embedding is measured up to 10,000 passages, which take some minutes, and extrapolated; larger
+    corpora take over those vectors.
     """
     from perank_tasks.bench.pipeline import print_results, run_pipeline, write_results
     from perank_tasks.settings import Settings
 
     place = (folder or Settings.from_environment().benchmarks / "pipeline").absolute()
-    results = run_pipeline(_numbers("--sizes", sizes), queries, place, compare=compare)
+    results = run_pipeline(_numbers(sizes), queries, place, source)
     print_results(console, results)
     for path in write_results(place, results):
         print_line(f"written: {path}")

@@ -14,7 +14,6 @@ import numpy as np
 
 from perank_tasks.collections.spec import open_collection
 from perank_tasks.errors import PerankError
-from perank_tasks.experiments.cells import plan_sharing
 from perank_tasks.experiments.plan import Cell, ExperimentPlan
 from perank_tasks.night.site import Site
 from perank_tasks.perank.options import RankingOptions
@@ -59,32 +58,16 @@ class CellWork:
     """That the LLM reads and puts out for a query."""
 
 
-@dataclass(frozen=True)
-class PlannedWork:
-    """What there is to do for a plan."""
-
-    cells: list[CellWork]
-    candidate_lists: int
-    """Groups of cells that share candidates and embeddings."""
-    trainings: int
-
-    @property
-    def tokens(self) -> float:
-        """Of all cells and queries."""
-        return sum(work.queries * work.tokens for work in self.cells)
-
-
-def estimate(plan: ExperimentPlan, site: Site) -> PlannedWork:
+def estimate(plan: ExperimentPlan, site: Site) -> list[CellWork]:
     """Say how much there is to read for each cell."""
     queries = {}
     for spec in {cell.collection for cell in plan.cells}:
         asked = len(open_collection(spec).load(plan.run_date).queries)
         queries[spec] = min(asked, plan.experiment.query_limit or asked)
-    cells = [
+    return [
         CellWork(cell, queries[cell.collection], *_windows_and_tokens(plan, site, cell))
         for cell in plan.cells
     ]
-    return PlannedWork(cells, len(plan_sharing(plan)), len(plan.trainings()))
 
 
 def count_tokens(
