@@ -4,7 +4,6 @@ plain          the reference's way of running PE-Rank, which the engine is measu
 hardware       what the machine can do: its matrix rate
 workload       a collection's queries with candidates, texts and embeddings
 contenders     the ways to rank, each as one call over a block of queries
-prefill        the engine's prompts a second against a stock forward pass
 rerank         `perank bench rerank`: contenders in turn
 rerank_report  its table, ratios, JSON and plots
 corpus         corpora of any size from real text

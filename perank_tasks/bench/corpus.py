@@ -1,16 +1,16 @@
-"""Corpora of any size from real text: in, a collection, a size and a seed; out, a folder in TREC
+"""Corpora of any size from real text: in, a collection and a size; out, a folder in TREC
 layout.
 
 A passage is as many sentences of the collection as some passage of it has, each drawn at random
 from all of them. Words, sentences and lengths are real; that a passage is about one thing is not,
 and there are no words that are not in the collection, so the vocabulary stops growing where a real
-one goes on. Queries are beginnings of sentences. A corpus begins with the smaller ones of its seed.
+one goes on. Queries are beginnings of sentences. A corpus begins with the smaller ones.
 """
 
 import json
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,6 @@ from perank_tasks.errors import CollectionError
 from perank_tasks.support.files import storage_errors
 
 SEED = 1
-PASSAGES_A_BLOCK = 1000
-"""Passages drawn from one state of the random generator."""
 
 WORDS = range(3, 61)
 """Words of a sentence that is used: fewer are headings, more are tables and listings."""
@@ -34,12 +32,11 @@ WORDS_OF_A_QUERY = 6
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
-def write_corpus(
-    folder: Path, passages: int, queries: int, source: str = "pydocs", seed: int = SEED
-) -> None:
+def write_corpus(folder: Path, passages: int, queries: int, texts: int, source: str) -> None:
     """Write `passages.jsonl` and `queries.tsv`.
 
     Args:
+        texts: how many of the passages differ; those that follow repeat their texts.
         source: spec of the collection whose sentences are drawn.
 
     Raises:
@@ -52,18 +49,17 @@ def write_corpus(
             f"collection {source!r}: no passage has a sentence of {WORDS.start} to "
             f"{WORDS.stop - 1} words; give another --source"
         )
+    random = np.random.default_rng(SEED)
+    drawn = [_draw(sentences, random.choice(lengths), random) for _ in range(texts)]
+    asked = _draw(sentences, queries, np.random.default_rng(SEED))
     with storage_errors(folder, "Free space, or give another --out."):
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "queries.tsv").open("w", encoding="utf-8") as file:
-            for number, text in enumerate(_draw(sentences, queries, np.random.default_rng(seed))):
-                file.write(f"q{number}\t{' '.join(text.split()[:WORDS_OF_A_QUERY])}\n")
+            for number, sentence in enumerate(asked):
+                file.write(f"q{number}\t{' '.join(sentence.split()[:WORDS_OF_A_QUERY])}\n")
         with (folder / "passages.jsonl").open("w", encoding="utf-8") as file:
-            for block in range(0, passages, PASSAGES_A_BLOCK):
-                random = np.random.default_rng([seed, block])
-                drawn = random.choice(lengths, PASSAGES_A_BLOCK).tolist()
-                for number, length in enumerate(drawn[: passages - block], block):
-                    text = " ".join(_draw(sentences, length, random))
-                    file.write(json.dumps({"_id": f"r{number}", "text": text}) + "\n")
+            for number, text in zip(range(passages), cycle(map(" ".join, drawn)), strict=False):
+                file.write(json.dumps({"_id": f"r{number}", "text": text}) + "\n")
 
 
 def _sentences(source: str) -> tuple[list[str], list[int]]:
@@ -79,6 +75,5 @@ def _sentences(source: str) -> tuple[list[str], list[int]]:
     return list(sentences), lengths
 
 
-def _draw(sentences: list[str], count: int, random: np.random.Generator) -> Iterator[str]:
-    for place in random.integers(0, len(sentences), count).tolist():
-        yield sentences[place]
+def _draw(sentences: list[str], count: int, random: np.random.Generator) -> list[str]:
+    return [sentences[place] for place in random.integers(0, len(sentences), count).tolist()]

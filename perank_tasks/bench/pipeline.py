@@ -4,14 +4,14 @@ For each size a process of its own runs a night of the arm `cosine` over a gener
 Seconds and peak memory are those that the artifacts' manifests record; `evaluate` and `load`
 record none, and are timed here. Results are written after every size.
 
-Passages are embedded up to `EMBEDDED`. Larger corpora take over the vectors of the largest embedded
-one, over again; the seconds of embedding them are extrapolated, and marked so.
+Texts are embedded up to `EMBEDDED` passages. Larger corpora repeat the texts of the largest such
+corpus, whose vectors are reused; the seconds of embedding them are extrapolated, and marked so.
 """
 
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-import pyarrow as pa
 from rich.console import Console
 
-from perank_tasks.artifacts.store import Artifact, Store, artifact_key
+from perank_tasks.artifacts.store import Store
 from perank_tasks.bench import output
 from perank_tasks.bench.corpus import write_corpus
+from perank_tasks.bench.options import EMBEDDED, PipelineOptions
 from perank_tasks.config import NightOptions
-from perank_tasks.errors import ConfigError, StorageError
+from perank_tasks.errors import StorageError
 from perank_tasks.night.arms import BUILT_IN, ArmsFile
 from perank_tasks.night.pipeline import stages
 from perank_tasks.night.plan import plan_night
@@ -35,10 +35,6 @@ from perank_tasks.night.provenance import fingerprint
 from perank_tasks.night.site import Site
 from perank_tasks.settings import Settings
 from perank_tasks.support.meter import Meter, total
-from perank_tasks.support.streams import in_groups
-
-EMBEDDED = 10_000
-"""Passages of the largest corpus that is embedded."""
 
 FITTED = 10_000
 """Passages of the smallest corpus that a stage's growth is fitted to."""
@@ -98,84 +94,54 @@ def slope(points: Sequence[tuple[int, float]]) -> float | None:
     return float(np.polyfit(x, y, 1)[0])
 
 
-def check_sizes(sizes: Sequence[int]) -> None:
-    """Refuse, with ConfigError, sizes that cannot be measured."""
-    ascending = list(sizes) == sorted(set(sizes))
-    if not sizes or not ascending or not 100 <= sizes[0] <= EMBEDDED:
-        raise ConfigError(
-            f"--sizes is {','.join(map(str, sizes))!r}; expected numbers of passages, ascending, "
-            f"none twice, as in 1000,10000,100000: each 100 or more, and the first {EMBEDDED} or "
-            "less, since larger corpora take over the vectors of one that was embedded"
-        )
-
-
-def run_pipeline(sizes: Sequence[int], queries: int, folder: Path, source: str) -> Results:
+def run_pipeline(options: PipelineOptions, folder: Path) -> Results:
     """Measure every size, and write what there is after each.
 
-    Args:
-        source: spec of the collection whose sentences the corpora are made of.
-
     Raises:
-        ConfigError: see `check_sizes`.
         StorageError: a measuring process was killed.
         PerankError: of a stage.
     """
-    check_sizes(sizes)
     settings = Settings.from_environment()
     load_average = round(os.getloadavg()[0], 2)
-    results = Results(queries, {**fingerprint(settings.threads), "load_average": load_average})
-    embedded = max(size for size in sizes if size <= EMBEDDED)
+    machine = {**fingerprint(settings.threads), "load_average": load_average}
+    results = Results(options.queries, machine)
+    embedded = max(size for size in options.sizes if size <= EMBEDDED)
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
     try:
-        for size in sizes:
-            write_corpus(_corpus(work, size), size, queries, source)
-            vectors_of = _corpus(work, embedded) if size > EMBEDDED else None
-            results.sizes[size] = _in_a_process(_corpus(work, size), settings, vectors_of)
+        for size in options.sizes:
+            texts = min(size, embedded)
+            write_corpus(work / "corpus", size, options.queries, texts, options.source)
+            # Corpora of the same texts share a store, and so these texts' vectors.
+            home = work / f"home-{texts}"
+            places = {name: home / name for name in ("warehouse", "reports")}
+            own = replace(settings, root=str(home / "artifacts"), **places)
+            results.sizes[size] = _in_a_process(work / "corpus", own)
             write_results(folder, results)
-            if size != embedded:
-                shutil.rmtree(_corpus(work, size))
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return results
 
 
-def _corpus(work: Path, size: int) -> Path:
-    return work / f"corpus-{size}"
-
-
-def _site(corpus: Path, settings: Settings) -> Site:
-    """A corpus's own: its artifacts, tables and pages are beside it."""
-    home = corpus / "home"
-    places = {"warehouse": home / "warehouse", "reports": home / "reports"}
-    own = replace(settings, root=str(home / "artifacts"), **places)
-    return Site(Store(own.root), own)
-
-
-def _in_a_process(corpus: Path, settings: Settings, vectors_of: Path | None) -> dict[str, Measured]:
+def _in_a_process(corpus: Path, settings: Settings) -> dict[str, Measured]:
     """`measure_night` in a process of its own, whose peak memory is the night's."""
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(1, mp_context=context) as process:
-            return process.submit(measure_night, corpus, settings, vectors_of).result()
+            return process.submit(measure_night, corpus, settings).result()
     except BrokenProcessPool as error:
         raise StorageError(
-            f"The process that measured {corpus.name} was killed, maybe for want of memory. The "
-            "sizes before it are in results.json."
+            "The process that measured a night was killed, maybe for want of memory. The sizes "
+            "before it are in results.json."
         ) from error
 
 
-def measure_night(
-    corpus: Path, settings: Settings, vectors_of: Path | None = None
-) -> dict[str, Measured]:
+def measure_night(corpus: Path, settings: Settings) -> dict[str, Measured]:
     """Run a night over a corpus; returns what each stage took.
 
     The night is of the built-in arm that reads embeddings and needs no LLM, by BM25's candidates.
-
-    Args:
-        vectors_of: another corpus, whose vectors are taken over.
     """
-    site = _site(corpus, settings)
+    site = Site(Store(settings.root), settings)
     options = NightOptions.parse({"collection": f"files:{corpus}", "arms": ("cosine",)})
     night = plan_night(options, RUN_DATE, site, arms=ArmsFile.read(BUILT_IN))
     measured = {}
@@ -183,8 +149,7 @@ def measure_night(
     for stage, result in stages(night, site):
         stats = meter.stats()
         references = result.values() if isinstance(result, dict) else [result]
-        artifacts = [site.store.open(each) for each in references if isinstance(each, str)]
-        counts = [artifact.manifest.counts for artifact in artifacts]
+        counts = [site.store.open(r).manifest.counts for r in references if isinstance(r, str)]
         if recorded := [each["stats"] for each in counts if "stats" in each]:
             stats = total(recorded)
         measured[stage] = Measured(
@@ -192,40 +157,8 @@ def measure_night(
         )
         if stage == STAGES[-1]:
             break
-        if stage == "snapshot" and vectors_of:
-            (real,) = _site(vectors_of, settings).store.published("embeddings", vectors_of.name)
-            _take_over_vectors(site.store, artifacts[0], real)
         meter = Meter()
     return measured
-
-
-def _take_over_vectors(store: Store, snapshot: Artifact, real: Artifact) -> None:
-    """Publish embeddings of every passage of the snapshot, with the vectors of another corpus.
-
-    Passage i gets the vector of passage i mod n of the n that were embedded.
-    """
-    schema = real.dataset("passages").schema.remove_metadata()
-    vectors = real.read("passages", ["embedding"])["embedding"].combine_chunks()
-
-    def rows() -> Iterator[pa.RecordBatch]:
-        start = 0
-        for batch in snapshot.batches("passages", ["passage_id", "text_hash"]):
-            places = pa.array(np.arange(start, start + batch.num_rows) % len(vectors))
-            yield pa.record_batch([batch[0], batch[1], vectors.take(places)], schema=schema)
-            start += batch.num_rows
-
-    _, collection, _ = snapshot.reference.split("/")
-    key = artifact_key(benchmark="vectors", of=snapshot.reference)
-    earlier = store.artifact("embeddings", collection, key)
-    earlier.write_part("passages", in_groups(rows()), schema)
-    earlier.write_part("queries", real.read("queries").cast(schema), schema)
-    earlier.publish(
-        expected={"passages": 1, "queries": 1},
-        inputs={},
-        config=real.manifest.config,
-        counts={},
-        provenance={},
-    )
 
 
 def write_results(folder: Path, results: Results) -> list[Path]:
@@ -270,6 +203,6 @@ def print_results(out: Console, results: Results) -> None:
     out.print(table)
     out.print(
         f"[dim]Seconds, and peak memory of the night's process during the stage. ~: extrapolated "
-        f"from {EMBEDDED:,} passages; its memory is that of taking over vectors. Growth: of "
+        f"from {EMBEDDED:,} passages; its memory is that of reusing vectors. Growth: of "
         f"seconds, from {FITTED:,} passages on, but for embedding.[/]"
     )

@@ -19,7 +19,6 @@ from perank_tasks.bench.contenders import Arena, Contender, Measurement, contend
 from perank_tasks.bench.hardware import describe, matrix_rate
 from perank_tasks.bench.options import BenchOptions
 from perank_tasks.bench.output import Series
-from perank_tasks.bench.prefill import PrefillRates, measure_prefill
 from perank_tasks.bench.workload import cut, load_queries, with_embeddings
 from perank_tasks.perank.engine import device_named
 from perank_tasks.settings import Settings
@@ -37,7 +36,6 @@ class Report:
     machine: dict[str, Any]
     matrix_rates: list[float] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
-    prefill: list[PrefillRates] = field(default_factory=list)
     latency: Series = field(default_factory=dict)
     throughput: Series = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
@@ -165,7 +163,6 @@ def _measure_block(
     """Each contender in turn over one block of queries."""
     llm = arena.plain.model.config
     report.matrix_rates.append(matrix_rate(llm, arena.device, arena.plain.model.dtype))
-    report.prefill.append(measure_prefill(arena, block))
     for contender in taking_part:
         if contender.first_block_only and time.monotonic() > deadline:
             report.skipped.append(contender.name)

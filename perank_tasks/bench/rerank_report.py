@@ -1,6 +1,5 @@
 """The report of `perank bench rerank`: in, what was measured; out, a table, JSON and plots."""
 
-import statistics
 from dataclasses import asdict
 from pathlib import Path
 
@@ -64,7 +63,6 @@ def ratios(report: Report) -> dict[str, float | None]:
         f"{compact}, as many queries at once": report.ratio_alike(
             f"full text{top}", f"compact{top}"
         ),
-        "prefill / stock forward pass": statistics.median(r.ratio for r in report.prefill),
     }
 
 
@@ -82,7 +80,6 @@ def write_report(folder: Path, report: Report) -> list[Path]:
             m.contender: report.seconds(m.contender) for m in report.measurements
         },
         "ratios": ratios(report),
-        "prefill": [asdict(rates) for rates in report.prefill],
         "measurements": [asdict(m) for m in report.measurements],
         "latency_seconds_by_depth": report.latency,
         "queries_a_second_by_batch": report.throughput,

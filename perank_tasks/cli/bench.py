@@ -7,20 +7,11 @@ from typing import Annotated
 
 import typer
 
-from perank_tasks.bench.options import BenchOptions
+from perank_tasks.bench.options import BenchOptions, PipelineOptions
 from perank_tasks.cli import command_group, console, print_line
 from perank_tasks.cli.options import takes_options
-from perank_tasks.errors import ConfigError
 
 app = command_group("Measure the reranking engine and the pipeline on this machine.")
-
-
-def _numbers(text: str) -> list[int]:
-    """Whole numbers, separated by commas."""
-    numbers = [number.strip().replace("_", "") for number in text.split(",")]
-    if not all(number.isdigit() for number in numbers):
-        raise ConfigError(f"--sizes is {text!r}; expected numbers of passages, as in 1000,10000")
-    return [int(number) for number in numbers]
 
 
 @app.command()
@@ -49,14 +40,9 @@ def rerank(
 
 
 @app.command()
+@takes_options(PipelineOptions)
 def pipeline(
-    sizes: Annotated[
-        str, typer.Option(help="Passages of each corpus, ascending, separated by commas.")
-    ] = "1000,10000,100000",
-    queries: Annotated[int, typer.Option(min=1, help="Queries to retrieve and rank for.")] = 1000,
-    source: Annotated[
-        str, typer.Option(help="Collection whose sentences, drawn anew, make the corpora.")
-    ] = "pydocs",
+    options: PipelineOptions,
     folder: Annotated[
         Path | None,
         typer.Option(
@@ -69,13 +55,13 @@ def pipeline(
     """Run nights over corpora of growing size: seconds and peak memory of every stage.
 
     Embedding is measured up to 10,000 passages, which take some minutes, and extrapolated; larger
-    corpora take over those vectors.
+    corpora reuse those vectors.
     """
     from perank_tasks.bench.pipeline import print_results, run_pipeline, write_results
     from perank_tasks.settings import Settings
 
     place = (folder or Settings.from_environment().benchmarks / "pipeline").absolute()
-    results = run_pipeline(_numbers(sizes), queries, place, source)
+    results = run_pipeline(options, place)
     print_results(console, results)
     for path in write_results(place, results):
         print_line(f"written: {path}")

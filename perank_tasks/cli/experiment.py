@@ -30,8 +30,8 @@ def experiment(
         bool,
         typer.Option(
             "--page",
-            help="Run nothing: write the pages of results that are there again. Needs their name "
-            "alone, not the file.",
+            help="Run nothing: write the pages of results that are there again, by the "
+            "experiment's name instead of its file.",
         ),
     ] = False,
     docs: Annotated[
@@ -54,15 +54,10 @@ def experiment(
 
     options = RunOptions(experiment=file, **changes.model_dump())
     site, day = open_site(), options.run_date
-    if page and Path(file).suffix != ".toml" and not Path(file).is_file():
-        # Pages are made of the tables: a name that has results needs no file.
+    if page:  # made of the tables: its series needs no file
         _print_results(site, f"{file}-smoke" if options.smoke else file, day, docs)
         return
-    asked = options.file()
-    if page:
-        _print_results(site, asked.series, day, docs)
-        return
-    plan = plan_experiment(asked, day or today(), site)
+    plan = plan_experiment(options.file(), day or today(), site)
     if dry_run:
         _print_plan(plan, site)
         return

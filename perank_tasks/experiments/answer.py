@@ -167,7 +167,10 @@ def findings(answer: Answer) -> list[str]:
         alike=alike,
         unclear=[v for v in others if v not in certain and v not in alike],
         unjudged=[v for v in answer.variants if v.mean(JUDGED) < judged],
-        lengths=length_measures(answer.experiment.length_parts),
+        lengths={
+            measure: [v for v in answer.variants if measure in v.tests]
+            for measure in length_measures(answer.experiment.length_parts)
+        },
         costs={cost: COSTS[cost] for cost in answer.costs},
         amount=amount,
     )

@@ -76,9 +76,8 @@ def plan_sharing(plan: ExperimentPlan) -> list[str]:
     """A cell of each group that has candidates and embeddings in common, by its name."""
     groups: dict[str, str] = {}
     for cell in plan.cells:
-        arm = cell.tables["arms"][cell.label]
-        reads_vectors = arm["ranker"] != "first-stage"
-        needs = [arm.get(name) for name in SHARED]
+        reads_vectors = cell.arm["ranker"] != "first-stage"
+        needs = [cell.arm.get(name) for name in SHARED]
         group = [cell.collection, cell.training_hash, reads_vectors, *needs]
         groups.setdefault(json.dumps(group), cell.name)
     return list(groups.values())

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,18 +22,10 @@ from perank_tasks.rankers.perank import PERankOptions
 from perank_tasks.support.text import contents
 from perank_tasks.training.stages.plan_run import plan_training
 
+RELEASED = (127.0, 10.0)
+"""Tokens of a prompt with its query by SmolLM2's tokenizer, and of each passage: 327 for 20."""
 
-class PromptTokens(NamedTuple):
-    """Length of a prompt with its query, by SmolLM2's tokenizer."""
-
-    fixed: float
-    a_passage: float
-
-
-RELEASED = PromptTokens(127.0, 10.0)
-"""327 tokens for 20 passages."""
-
-COMPACT = PromptTokens(60.0, 1.0)
+COMPACT = (60.0, 1.0)
 """80 tokens for 20 passages."""
 
 TOKENS_A_NUMBER = 5.0
@@ -71,23 +62,20 @@ def estimate(plan: ExperimentPlan, site: Site) -> list[CellWork]:
 
 
 def count_tokens(
-    depth: int, ranking: RankingOptions, prompt: PromptTokens, words_a_passage: float
+    depth: int, ranking: RankingOptions, prompt: tuple[float, float], words_a_passage: float
 ) -> tuple[int, float]:
     """Windows of a list of `depth` candidates, and the tokens read and put out for them."""
-    a_passage = prompt.a_passage + words_a_passage * TOKENS_A_WORD
+    fixed, a_passage = prompt
+    a_passage += words_a_passage * TOKENS_A_WORD
     if ranking.answers_in_numbers:
         a_passage += TOKENS_A_NUMBER
-    tokens = 0.0
     windows = schedule(depth, ranking)
+    tokens = 0.0
     for start, end, outputs in windows:
         size = end - start
         # The last passage put out is not read again.
-        put_out = {
-            "constrained": outputs - 1,
-            "first-step": 0,
-            "free": TOKENS_A_NUMBER * size,
-        }[ranking.decoding]
-        tokens += prompt.fixed + size * a_passage + put_out
+        put_out = {"constrained": outputs - 1, "first-step": 0, "free": TOKENS_A_NUMBER * size}
+        tokens += fixed + size * a_passage + put_out[ranking.decoding]
     return len(windows), tokens
 
 

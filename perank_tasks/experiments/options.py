@@ -35,12 +35,12 @@ Without axes the arms are the cells. Keys may be written with hyphens or undersc
 import itertools
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from perank_tasks.config import Options
 from perank_tasks.errors import ConfigError
@@ -97,9 +97,10 @@ class Experiment(Options):
         return f"{self.name}-smoke" if self.is_smoke else self.name
 
 
-@dataclass(frozen=True)
-class GridCell:
+class GridCell(BaseModel):
     """One cell of the grid, on any collection."""
+
+    model_config = ConfigDict(frozen=True)
 
     label: str
     """What its arm is called."""

@@ -98,3 +98,10 @@ def test_time_is_not_negative() -> None:
     done = CliRunner().invoke(app, ["bench", "rerank", "--minutes", "-3"])
     assert isinstance(done.exception, ConfigError)
     assert "minutes: Input should be" in str(done.exception)
+
+
+def test_a_device_that_is_not_there_is_refused_before_models_are_made(tmp_path: Path) -> None:
+    done = perank("bench", "rerank", "--device", "gpu", "--out", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert "device 'gpu' cannot be used" in done.stderr
+    assert not (tmp_path / "out").exists()
