@@ -21,7 +21,7 @@ class BenchOptions(Options):
     """Queries at most, in blocks of --batch."""
     batch: int = Field(6, ge=1)
     """Queries ranked together."""
-    depth: int = 100
+    depth: int = Field(100, ge=2)
     """Candidates a query."""
     window: int = 20
     """Passages the LLM ranks at once."""
@@ -39,15 +39,6 @@ class BenchOptions(Options):
     """One with a compact prompt and the same encoder. Empty: as above."""
     device: str = "auto"
     """auto, cpu or cuda."""
-
-    @model_validator(mode="after")
-    def _latency_is_measured_from_one_window_on(self) -> Self:
-        if self.depth < self.window:
-            raise ValueError(
-                f"--depth is {self.depth} and --window {self.window}: expected a depth of a window "
-                "or more, since latency is measured from one window on"
-            )
-        return self
 
 
 class PipelineOptions(Options):

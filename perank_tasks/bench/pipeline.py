@@ -142,7 +142,7 @@ def measure_night(corpus: Path, settings: Settings) -> dict[str, Measured]:
     The night is of the built-in arm that reads embeddings and needs no LLM, by BM25's candidates.
     """
     site = Site(Store(settings.root), settings)
-    options = NightOptions.parse({"collection": f"files:{corpus}", "arms": ("cosine",)})
+    options = NightOptions(collection=f"files:{corpus}", arms=("cosine",))
     night = plan_night(options, RUN_DATE, site, arms=ArmsFile.read(BUILT_IN))
     measured = {}
     meter = Meter()

@@ -44,25 +44,25 @@ def print_report(out: Console, report: Report) -> None:
         "does. at once: queries ranked together.[/]"
     )
     for line, value in ratios(report).items():
-        out.print(f"{line}: {_times(value)}", highlight=False)
+        if value is not None:
+            out.print(f"{line}: {_times(value)}", highlight=False)
     if report.skipped:
         out.print(f"not measured, for want of time (--minutes): {', '.join(report.skipped)}")
 
 
 def ratios(report: Report) -> dict[str, float | None]:
     """What the benchmark is for, by what it says; None where a part was not measured."""
-    top, released = f", top {report.options.top_k}", "full text / released"
-    compact = f"full text{top} / compact{top}"
-    return {
-        "plain / released, same rankings": report.ratio("plain", "released"),
-        f"plain / compact{top}": report.ratio("plain", f"compact{top}"),
-        f"{released}, all steps": report.ratio("full text", "released"),
-        "full text / compact, all steps": report.ratio("full text", "compact"),
-        f"{released}, as many queries at once": report.ratio_alike("full text", "released"),
-        compact: report.ratio(f"full text{top}", f"compact{top}"),
-        f"{compact}, as many queries at once": report.ratio_alike(
-            f"full text{top}", f"compact{top}"
-        ),
+    top = f", top {report.options.top_k}"
+    pairs = [
+        ("plain", "released"),
+        ("plain", f"compact{top}"),
+        ("full text", "released"),
+        ("full text", "compact"),
+        (f"full text{top}", f"compact{top}"),
+    ]
+    return {f"{slow} / {fast}": report.ratio(slow, fast) for slow, fast in pairs} | {
+        f"{slow} / {fast}, as many queries at once": report.ratio_alike(slow, fast)
+        for slow, fast in pairs
     }
 
 

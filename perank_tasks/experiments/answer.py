@@ -125,10 +125,10 @@ def read_answers(
     runs = ask(connection, "experiment", series=series, run_date=run_date)
     if not runs:
         names = connection.execute("SELECT DISTINCT series FROM experiments ORDER BY 1")
-        known = ", ".join(name for (name,) in names.fetchall()) or "none at all"
+        others = ", ".join(name for (name,) in names.fetchall()) or "none at all"
         raise ConfigError(
             f"There are no results of an experiment {series!r}"
-            f"{f' of {run_date}' if run_date else ''}; there are {known}. Run it first: "
+            f"{f' of {run_date}' if run_date else ''}; there are {others}. Run it first: "
             f"perank experiment {series}"
         )
     key = {"series": series, "run_date": runs[0]["run_date"]}

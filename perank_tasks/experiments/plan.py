@@ -89,9 +89,7 @@ class ExperimentPlan(BaseModel):
     def options(self, cell: Cell) -> NightOptions:
         """What that night is run with."""
         limit = self.experiment.query_limit
-        return NightOptions.parse(
-            {"collection": cell.collection, "query_limit": limit, "shards": 1}
-        )
+        return NightOptions(collection=cell.collection, query_limit=limit, shards=1)
 
     def to_json(self) -> dict[str, Any]:
         """A small JSON object, fit for XCom; `ExperimentPlan.from_json` reads it."""
@@ -151,7 +149,7 @@ def plan_experiment(file: ExperimentFile, run_date: date, site: Site) -> Experim
         fingerprint=fingerprint(site.settings.threads),
     )
     for training in plan.trainings().values():
-        plan_training(training, run_date)  # a typo is said now
+        plan_training(training, run_date)  # refuses a typo before any work
     return plan
 
 
