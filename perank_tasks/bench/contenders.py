@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from perank_tasks.bench.hardware import seconds_of
 from perank_tasks.bench.options import BenchOptions
 from perank_tasks.bench.plain import PlainRanker
@@ -97,12 +95,6 @@ class Arena:
     engines: dict[str, PERank]
     """By prompt, `released` and perhaps `compact`."""
     plain: PlainRanker
-    window: int
-    step: int
-
-    @property
-    def device(self) -> torch.device:
-        return self.engines["released"].device
 
     def measure(self, contender: Contender, lists: Sequence[CandidateList]) -> Measurement:
         """Rank `lists` as `contender` does: all in one call, but plain one by one.
@@ -116,7 +108,9 @@ class Arena:
         if contender.options is None:
             return self._timed(contender, lambda: [self.plain.rerank(each) for each in lists])
         engine = self.engines[contender.prompt]
-        options = RankingOptions(window=self.window, step=self.step, **contender.options)
+        options = RankingOptions(
+            window=self.plain.window, step=self.plain.step, **contender.options
+        )
         before = replace(engine.counters)
         measurement = self._timed(
             contender,
@@ -129,7 +123,7 @@ class Arena:
 
     def _timed(self, contender: Contender, rank: Callable[[], list[RankedList]]) -> Measurement:
         results: list[RankedList] = []
-        seconds = seconds_of(lambda: results.extend(rank()), self.device)
+        seconds = seconds_of(lambda: results.extend(rank()), self.plain.engine.device)
         for result in results:
             if result.unranked_reason is not None:
                 raise QualityError(
@@ -162,17 +156,14 @@ def load_arena(options: BenchOptions, cache: Path) -> Arena:
         prompt: PERank.from_pretrained(name, cache=cache, device=options.device)
         for prompt, name in names.items()
     }
-    engine = engines["released"]
     plain = PlainRanker(
         names["released"],
-        engine.prompts(RankingOptions()),
+        engines["released"],
         cache=cache,
-        device=engine.device,
-        dtype=engine.model.dtype,
         window=options.window,
         step=options.step,
     )
-    return Arena(engines, plain, options.window, options.step)
+    return Arena(engines, plain)
 
 
 def untrained_checkpoint(prompt: str, cache: Path) -> str:

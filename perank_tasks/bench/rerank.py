@@ -126,7 +126,7 @@ def run_benchmark(
     lists = with_embeddings(queries, arena.engines["released"])
     report = Report(
         options,
-        describe(arena.device, arena.plain.model.dtype),
+        describe(arena.plain.model),
         texts={each.query_id: list(each.texts or ()) for each in lists},
     )
     everyone = [c for c in contenders(options.top_k) if c.prompt in arena.engines]
@@ -161,8 +161,7 @@ def _measure_block(
     advance: Callable[[int], None],
 ) -> None:
     """Each contender in turn over one block of queries."""
-    llm = arena.plain.model.config
-    report.matrix_rates.append(matrix_rate(llm, arena.device, arena.plain.model.dtype))
+    report.matrix_rates.append(matrix_rate(arena.plain.model))
     for contender in taking_part:
         if contender.first_block_only and time.monotonic() > deadline:
             report.skipped.append(contender.name)

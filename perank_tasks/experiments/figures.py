@@ -22,21 +22,13 @@ def plot_front(answer: Answer, cost: str) -> Markup:
         axes.step(*zip(*steps, strict=True), where="post", color=COLOURS["accent"], linewidth=1)
         prices = {v.number: price for v in answer.variants if (price := v.costs[cost]) is not None}
         for variant in (v for v in answer.variants if v.number in prices):
-            colour = COLOURS["accent" if variant in front else "soft"]
             point = (prices[variant.number], variant.mean(main))
-            axes.plot(
-                *point, "s" if variant is answer.baseline else "o", color=colour, markersize=4
-            )
-            weight = "bold" if variant in front else "normal"
-            axes.annotate(
-                str(variant.number),
-                point,
-                xytext=(3, 3),
-                textcoords="offset points",
-                fontsize=6.5,
-                color=colour,
-                fontweight=weight,
-            )
+            marker = "s" if variant is answer.baseline else "o"
+            colour, weight = ("accent", "bold") if variant in front else ("soft", "normal")
+            axes.plot(*point, marker, color=COLOURS[colour], markersize=4)
+            number = {"color": COLOURS[colour], "fontweight": weight, "fontsize": 6.5}
+            offset = {"xytext": (3, 3), "textcoords": "offset points"}
+            axes.annotate(str(variant.number), point, **offset, **number)
         # A cost of nothing at all has a place, too.
         least = min((price for price in prices.values() if price), default=1.0)
         axes.set_xscale("symlog", linthresh=least / 2, linscale=0.5)
