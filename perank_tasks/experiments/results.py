@@ -115,17 +115,15 @@ def conclude(plan: ExperimentPlan, site: Site, outcomes: Iterable[Outcome | None
 
 
 def load(plan: ExperimentPlan, site: Site, results: str) -> dict[str, int]:
-    """Load an experiment's results into the warehouse; returns {table: rows}, the nights' summed.
+    """Load an experiment's results into the warehouse; returns {table: rows} of its own tables.
 
     Raises:
         WarehouseError: another process holds the loader's file for over a minute.
     """
     artifact, warehouse = site.store.open(results), site.settings.warehouse
-    counts: dict[str, int] = defaultdict(int)
     for reference in artifact.manifest.inputs.values():
-        for table, rows in load_results(warehouse, site.store.open(reference)).items():
-            counts[table] += rows
-    return counts | load_experiment(warehouse, artifact)
+        load_results(warehouse, site.store.open(reference))
+    return load_experiment(warehouse, artifact)
 
 
 def check_complete(plan: ExperimentPlan, site: Site, results: str) -> None:

@@ -88,7 +88,10 @@ def test_a_choice_may_change_one_arm_and_the_training(tmp_path: Path) -> None:
         ({"axes": {"order": [{"label": "a", "variant": "a/b"}]}, "baseline": "a/b"}, "slash"),
         ({"axes": {"order": [{"label": "a"}, {"label": "a", "window": 4}]}}, "have one label"),
         (
-            {"axes": {"order": [{"label": "one"}, {"label": "other", "window": 6}]}},
+            {
+                "axes": {"order": [{"label": "one"}, {"label": "other", "window": 6}]},
+                "baseline": "one",
+            },
             "the cells 'one' and 'other' are the same",
         ),
     ],
