@@ -43,10 +43,6 @@ class Contender:
     in_sweeps: bool = False
     """Whether it is measured over depth and batch, too."""
 
-    @property
-    def reads_texts(self) -> bool:
-        return (self.options or {}).get("passages", "embeddings") != "embeddings"
-
 
 def contenders(top_k: int) -> tuple[Contender, ...]:
     """All of them, in the order they are run and shown in."""

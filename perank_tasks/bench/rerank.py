@@ -84,9 +84,10 @@ class Report:
         The whole order counts, or the top k where only that is exact. None where the prompt is
         another.
         """
-        if contender.prompt != "released" or contender.reads_texts or contender.options is None:
+        options = contender.options
+        if contender.prompt != "released" or options is None or "passages" in options:
             return None
-        top = contender.options.get("top_k")
+        top = options.get("top_k")
         plain = self._rankings("plain")
         both = {q: order for q, order in self._rankings(contender.name).items() if q in plain}
         return sum(order[:top] == plain[q][:top] for q, order in both.items()), len(both)
