@@ -33,12 +33,13 @@ def matrix_rate(model: PreTrainedModel, repeats: int = 5) -> float:
 
     The best of `repeats` after one to warm up: other work on the machine can only lower it.
     """
-    llm, where = model.config, {"device": model.device, "dtype": model.dtype}
+    llm = model.config
+    draw = partial(torch.randn, device=model.device, dtype=model.dtype)
     shapes = [(SQUARE, SQUARE, SQUARE), (MLP_TOKENS, llm.hidden_size, llm.intermediate_size)]
     best = 0.0
     for rows, inner, columns in shapes:
-        x = torch.randn(rows, inner, **where)
-        weight = Matrix(torch.randn(columns, inner, **where))
+        x = draw(rows, inner)
+        weight = Matrix(draw(columns, inner))
         multiply = partial(weight, x)
         multiply()
         fastest = min(seconds_of(multiply, model.device) for _ in range(repeats))

@@ -114,8 +114,12 @@ def run_pipeline(options: PipelineOptions, folder: Path) -> Results:
             write_corpus(work / "corpus", size, options.queries, texts, options.source)
             # Corpora of the same texts share a store, and so these texts' vectors.
             home = work / f"home-{texts}"
-            places = {name: home / name for name in ("warehouse", "reports")}
-            own = replace(settings, root=str(home / "artifacts"), **places)
+            own = replace(
+                settings,
+                root=str(home / "artifacts"),
+                warehouse=home / "warehouse",
+                reports=home / "reports",
+            )
             results.sizes[size] = _in_a_process(work / "corpus", own)
             write_results(folder, results)
     finally:
@@ -142,7 +146,7 @@ def measure_night(corpus: Path, settings: Settings) -> dict[str, Measured]:
     The night is of the built-in arm that reads embeddings and needs no LLM, by BM25's candidates.
     """
     site = Site(Store(settings.root), settings)
-    options = NightOptions(collection=f"files:{corpus}", arms=("cosine",))
+    options = NightOptions.parse({"collection": f"files:{corpus}", "arms": ("cosine",)})
     night = plan_night(options, RUN_DATE, site, arms=ArmsFile.read(BUILT_IN))
     measured = {}
     meter = Meter()

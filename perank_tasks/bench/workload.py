@@ -74,7 +74,7 @@ def _night(collection: str, depth: int, site: Site) -> Night:
             "arms": {"bench": {"ranker": "first-stage", "first-stage": "candidates"}},
         }
     )
-    options = NightOptions(collection=collection, shards=1)
+    options = NightOptions.parse({"collection": collection, "shards": 1})
     return plan_night(options, datetime.now(UTC).date(), site, arms=arms)
 
 

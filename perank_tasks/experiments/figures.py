@@ -1,5 +1,7 @@
 """Figures: in, a collection's variants; out, plots as SVG."""
 
+from typing import Any
+
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -26,9 +28,10 @@ def plot_front(answer: Answer, cost: str) -> Markup:
             marker = "s" if variant is answer.baseline else "o"
             colour, weight = ("accent", "bold") if variant in front else ("soft", "normal")
             axes.plot(*point, marker, color=COLOURS[colour], markersize=4)
-            number = {"color": COLOURS[colour], "fontweight": weight, "fontsize": 6.5}
-            offset = {"xytext": (3, 3), "textcoords": "offset points"}
-            axes.annotate(str(variant.number), point, **offset, **number)
+            look: dict[str, Any] = {"color": COLOURS[colour], "fontweight": weight, "fontsize": 6.5}
+            axes.annotate(
+                str(variant.number), point, xytext=(3, 3), textcoords="offset points", **look
+            )
         # A cost of nothing at all has a place, too.
         least = min((price for price in prices.values() if price), default=1.0)
         axes.set_xscale("symlog", linthresh=least / 2, linscale=0.5)

@@ -89,7 +89,9 @@ class ExperimentPlan(BaseModel):
     def options(self, cell: Cell) -> NightOptions:
         """What that night is run with."""
         limit = self.experiment.query_limit
-        return NightOptions(collection=cell.collection, query_limit=limit, shards=1)
+        return NightOptions.parse(
+            {"collection": cell.collection, "query_limit": limit, "shards": 1}
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A small JSON object, fit for XCom; `ExperimentPlan.from_json` reads it."""
