@@ -1,15 +1,12 @@
 """Benchmarks that anyone can run: how fast the engine and the pipeline are, and against what.
 
 plain          the reference's way of running PE-Rank, which the engine is measured against
-checkpoints    a full-size checkpoint in each prompt, made on the fly
 hardware       what the machine can do: its matrix rate
 workload       a collection's queries with candidates, texts and embeddings
 contenders     the ways to rank, each as one call over a block of queries
-prefill        `perank bench prefill`: the engine's prompts a second against a stock forward pass
 rerank         `perank bench rerank`: contenders in turn
 rerank_report  its table, ratios, JSON and plots
 corpus         corpora of any size from real text
 pipeline       `perank bench pipeline`: what every stage takes, and how it grows with the corpus
-compared       what its stages are compared with
-plots          results -> PNG
+output         JSON, tables and plots of both
 """

@@ -7,20 +7,22 @@ full text              listwise over the passages' texts by the same LLM and eng
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from perank_tasks.bench.checkpoints import benchmark_checkpoint
 from perank_tasks.bench.hardware import seconds_of
+from perank_tasks.bench.options import BenchOptions
 from perank_tasks.bench.plain import PlainRanker
-from perank_tasks.bench.workload import cut, with_embeddings
 from perank_tasks.errors import QualityError
 from perank_tasks.perank import PERank, RankingOptions
-from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1
+from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
 from perank_tasks.support.lists import CandidateList, RankedList
+from perank_tasks.training.recipe import RankRecipe
+from perank_tasks.training.start import make_start
+
+EMBEDDING_SIZE = 384
+"""Of all-MiniLM-L6-v2, a recipe's own encoder."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,6 @@ class Contender:
     first_block_only: bool = False
     in_sweeps: bool = False
     """Whether it is measured over depth and batch, too."""
-
-    @property
-    def reads_texts(self) -> bool:
-        return (self.options or {}).get("passages", "embeddings") != "embeddings"
 
 
 def contenders(top_k: int) -> tuple[Contender, ...]:
@@ -76,13 +74,9 @@ class Measurement:
     seconds: float
     tokens_in: int
     decode_steps: int
-    prefill_tokens: int | None = None
-    """Tokens of prompts that went through the LLM; None for the plain way, which is not counted.
-
-    Less than `tokens_in` where windows of a query share the beginning of their prompt.
-    """
     prefill_flops: int | None = None
-    """Of these tokens, in the LLM's matrices."""
+    """Of the tokens of prompts that went through the LLM, in its matrices; None for the plain way,
+    which is not counted. Windows of a query may share the beginning of their prompt."""
     prefill_seconds: float | None = None
 
     @property
@@ -90,32 +84,19 @@ class Measurement:
         return self.seconds / len(self.queries)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Arena:
-    """The loaded models, and what they rank."""
+    """The loaded models."""
 
     engines: dict[str, PERank]
     """By prompt, `released` and perhaps `compact`."""
     plain: PlainRanker
-    window: int
-    step: int
-    lists: dict[str, dict[str, CandidateList]] = field(default_factory=dict)
-    """{prompt: {query id: its list with embeddings}}. Prompts of one encoder share them."""
-
-    @property
-    def device(self) -> torch.device:
-        return self.engines["released"].device
-
-    def embed(self, lists: Sequence[CandidateList]) -> None:
-        """Embed all texts once, before anything is measured."""
-        by_encoder: dict[Any, dict[str, CandidateList]] = {}
-        for prompt, engine in self.engines.items():
-            if engine.encoder not in by_encoder:
-                by_encoder[engine.encoder] = with_embeddings(lists, engine)
-            self.lists[prompt] = by_encoder[engine.encoder]
 
     def measure(self, contender: Contender, lists: Sequence[CandidateList]) -> Measurement:
         """Rank `lists` as `contender` does: all in one call, but plain one by one.
+
+        Args:
+            lists: with texts and embeddings.
 
         Raises:
             QualityError: a query could not be ranked.
@@ -123,24 +104,22 @@ class Arena:
         if contender.options is None:
             return self._timed(contender, lambda: [self.plain.rerank(each) for each in lists])
         engine = self.engines[contender.prompt]
-        options = RankingOptions(window=self.window, step=self.step, **contender.options)
-        embedded = self.lists[contender.prompt]
-        given = [cut(embedded[each.query_id], len(each)) for each in lists]
+        options = RankingOptions(
+            window=self.plain.window, step=self.plain.step, **contender.options
+        )
         before = replace(engine.counters)
         measurement = self._timed(
             contender,
-            lambda: list(engine.rerank_many(given, options, batch_queries=len(given))),
+            lambda: list(engine.rerank_many(lists, options, batch_queries=len(lists))),
         )
-        after = engine.counters
-        tokens = after.prefill_tokens - before.prefill_tokens
-        measurement.prefill_tokens = tokens
+        tokens = engine.counters.prefill_tokens - before.prefill_tokens
         measurement.prefill_flops = 2 * tokens * engine.model.llm.parameters()
-        measurement.prefill_seconds = after.prefill_seconds - before.prefill_seconds
+        measurement.prefill_seconds = engine.counters.prefill_seconds - before.prefill_seconds
         return measurement
 
     def _timed(self, contender: Contender, rank: Callable[[], list[RankedList]]) -> Measurement:
         results: list[RankedList] = []
-        seconds = seconds_of(lambda: results.extend(rank()), self.device)
+        seconds = seconds_of(lambda: results.extend(rank()), self.plain.engine.device)
         for result in results:
             if result.unranked_reason is not None:
                 raise QualityError(
@@ -157,42 +136,52 @@ class Arena:
         )
 
 
-def load_arena(
-    released: str | None,
-    compact: str | None,
-    *,
-    with_compact: bool = False,
-    window: int,
-    step: int,
-    device: str,
-    cache: Path,
-) -> Arena:
-    """Load the models: the checkpoints given, or full-size untrained ones made on the fly.
+def load_arena(options: BenchOptions, cache: Path) -> Arena:
+    """Load the checkpoints that are named, or full-size untrained ones.
 
-    Args:
-        released: one with the reference's prompt, for an engine and the plain way.
-        compact: one with a compact prompt.
-        with_compact: whether there is a second engine at all.
-        window, step, device, cache: as for `PERank` and `PlainRanker`.
+    Of a named checkpoint with the reference's prompt alone, there is no compact one.
 
     Raises:
         ConfigError, CheckpointError: as for `PERank.from_pretrained` and `PlainRanker`.
     """
-    names = {"released": released or str(benchmark_checkpoint(RELEASED_V1.name, cache=cache))}
-    if with_compact:
-        names["compact"] = compact or str(benchmark_checkpoint(COMPACT_V1.name, cache=cache))
+    names = {"released": options.checkpoint or untrained_checkpoint(RELEASED_V1.name, cache)}
+    if options.compact_checkpoint or not options.checkpoint:
+        compact = options.compact_checkpoint or untrained_checkpoint(COMPACT_V1.name, cache)
+        names["compact"] = compact
     engines = {
-        prompt: PERank.from_pretrained(name, cache=cache, device=device)
+        prompt: PERank.from_pretrained(name, cache=cache, device=options.device)
         for prompt, name in names.items()
     }
-    engine = engines["released"]
     plain = PlainRanker(
         names["released"],
-        engine.prompts(RankingOptions()),
+        engines["released"],
         cache=cache,
-        device=engine.device,
-        dtype=engine.model.dtype,
-        window=window,
-        step=step,
+        window=options.window,
+        step=options.step,
     )
-    return Arena(engines, plain, window, step)
+    return Arena(engines, plain)
+
+
+def untrained_checkpoint(prompt: str, cache: Path) -> str:
+    """Make a full-size checkpoint for the prompt of that name below `cache`; returns its folder.
+
+    SmolLM2-135M-Instruct with all its layers and an untrained projector from all-MiniLM-L6-v2.
+    Its cost is that of a trained checkpoint; its rankings mean nothing.
+
+    Raises:
+        ConfigError: the LLM's or the embedder's package is not installed.
+        StorageError: the cache cannot be written.
+    """
+    # A query token and a residual are used where the prompt has a place for them.
+    has_query = TEMPLATES[prompt].has_query_slot
+    recipe = RankRecipe.parse(
+        {
+            "prompt": prompt,
+            "query_token": has_query,
+            "residual": has_query,
+            "projector_start": "orthonormal",
+        }
+    )
+    folder = cache / "bench" / f"smollm2-minilm-{prompt}"
+    make_start(folder, recipe, [], EMBEDDING_SIZE, cache=cache)
+    return str(folder)

@@ -1,4 +1,4 @@
-"""What the machine can do: in, a device, a dtype, shapes; out, seconds and FLOP/s.
+"""What the machine can do: in, a model on a device; out, seconds and FLOP/s.
 
 The matrix rate is the better of two products, a square one and one of the LLM's MLP: what
 no forward pass can exceed. FLOPs count a multiplication and an addition as two.
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from transformers import PretrainedConfig
+from transformers import PreTrainedModel
 
 from perank_tasks.models.products import Matrix
 from perank_tasks.night.provenance import fingerprint
@@ -27,32 +27,33 @@ def seconds_of(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def matrix_rate(
-    llm: PretrainedConfig, device: torch.device, dtype: torch.dtype, *, repeats: int = 5
-) -> float:
-    """FLOP/s of the engine's matrix products in `dtype`, with the threads that torch is set to.
+def matrix_rate(model: PreTrainedModel, repeats: int = 5) -> float:
+    """FLOP/s of the engine's matrix products in the model's dtype, with the threads that torch is
+    set to.
 
     The best of `repeats` after one to warm up: other work on the machine can only lower it.
     """
+    llm = model.config
+    draw = partial(torch.randn, device=model.device, dtype=model.dtype)
     shapes = [(SQUARE, SQUARE, SQUARE), (MLP_TOKENS, llm.hidden_size, llm.intermediate_size)]
     best = 0.0
     for rows, inner, columns in shapes:
-        x = torch.randn(rows, inner, device=device, dtype=dtype)
-        weight = Matrix(torch.randn(columns, inner, device=device, dtype=dtype))
+        x = draw(rows, inner)
+        weight = Matrix(draw(columns, inner))
         multiply = partial(weight, x)
         multiply()
-        fastest = min(seconds_of(multiply, device) for _ in range(repeats))
+        fastest = min(seconds_of(multiply, model.device) for _ in range(repeats))
         best = max(best, 2 * rows * inner * columns / fastest)
     return best
 
 
-def describe(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+def describe(model: PreTrainedModel) -> dict[str, str]:
     """The machine, its libraries and the threads that torch is set to."""
     machine = fingerprint(torch.get_num_threads())
-    on_gpu = device.type == "cuda"
+    on_gpu = model.device.type == "cuda"
     return machine | {
-        "device": torch.cuda.get_device_name(device) if on_gpu else machine["processor"],
-        "dtype": str(dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name(model.device) if on_gpu else machine["processor"],
+        "dtype": str(model.dtype).removeprefix("torch."),
     }
 
 

@@ -1,10 +1,13 @@
-"""What `perank bench rerank` may be asked for."""
+"""What `perank bench rerank` and `perank bench pipeline` may be asked for."""
 
 from typing import Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from perank_tasks.config import Options
+
+EMBEDDED = 10_000
+"""Passages of the largest corpus that `perank bench pipeline` embeds."""
 
 
 class BenchOptions(Options):
@@ -18,7 +21,7 @@ class BenchOptions(Options):
     """Queries at most, in blocks of --batch."""
     batch: int = Field(6, ge=1)
     """Queries ranked together."""
-    depth: int = 100
+    depth: int = Field(100, ge=2)
     """Candidates a query."""
     window: int = 20
     """Passages the LLM ranks at once."""
@@ -33,15 +36,30 @@ class BenchOptions(Options):
     checkpoint: str | None = None
     """One with the reference's prompt. Empty: SmolLM2-135M, untrained."""
     compact_checkpoint: str | None = None
-    """One with a compact prompt. Empty: as above."""
+    """One with a compact prompt and the same encoder. Empty: as above."""
     device: str = "auto"
     """auto, cpu or cuda."""
 
+
+class PipelineOptions(Options):
+    """Which corpora a night is run over."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    sizes: tuple[int, ...] = (1000, 10_000, 100_000)
+    """Passages of each corpus, ascending."""
+    queries: int = Field(1000, ge=1)
+    """Queries to retrieve and rank for."""
+    source: str = "pydocs"
+    """Collection whose sentences, drawn anew, make the corpora."""
+
     @model_validator(mode="after")
-    def _latency_is_measured_from_one_window_on(self) -> Self:
-        if self.depth < self.window:
+    def _are_sizes_that_can_be_measured(self) -> Self:
+        ascending = list(self.sizes) == sorted(set(self.sizes))
+        if not self.sizes or not ascending or not 100 <= self.sizes[0] <= EMBEDDED:
             raise ValueError(
-                f"--depth is {self.depth} and --window {self.window}: expected a depth of a window "
-                "or more, since latency is measured from one window on"
+                f"--sizes is {','.join(map(str, self.sizes))!r}; expected numbers of passages, "
+                f"ascending, none twice, as in 1000,10000,100000: the first from 100 to {EMBEDDED},"
+                " since larger corpora repeat the texts of one that was embedded"
             )
         return self

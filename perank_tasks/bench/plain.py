@@ -12,7 +12,7 @@ threads. The reference's way is
 
 Three things differ from it, and none costs time: the matrices keep their size from call to call, a
 list of exactly window - step passages, which its loop never ranks, is one window, and passages are
-embedded by our encoder, whose products are faster on some CPUs.
+embedded by the engine's encoder, whose products are faster on some CPUs.
 """
 
 import copy
@@ -24,10 +24,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from perank_tasks.errors import CheckpointError
-from perank_tasks.models.encoder import REFERENCE_MAX_LENGTH, Encoder
+from perank_tasks.models.encoder import REFERENCE_MAX_LENGTH
+from perank_tasks.perank import PERank, RankingOptions
 from perank_tasks.perank.checkpoint import Checkpoint, load_checkpoint, load_head
-from perank_tasks.perank.projector import build_projector
-from perank_tasks.perank.prompt import Prompt, PromptBuilder
+from perank_tasks.perank.prompt import Prompt
 from perank_tasks.support.lists import CandidateList, RankedList
 
 
@@ -36,9 +36,8 @@ class PlainRanker:
 
     Args:
         path_or_name: as for `PERank.from_pretrained`.
-        prompts: the checkpoint's prompt, from a `PERank` of the same checkpoint.
+        engine: of the same checkpoint: its prompt, encoder, projector, device and dtype are used.
         cache: where base models are unpacked.
-        device, dtype: where it runs, and in what.
         window, step: passages ranked together, and places the window moves.
 
     Attributes:
@@ -52,11 +51,9 @@ class PlainRanker:
     def __init__(
         self,
         path_or_name: str | Path,
-        prompts: PromptBuilder,
+        engine: PERank,
         *,
         cache: Path,
-        device: torch.device,
-        dtype: torch.dtype,
         window: int = 20,
         step: int = 10,
     ) -> None:
@@ -67,21 +64,9 @@ class PlainRanker:
                 f"way runs checkpoints of the reference only. Give one with the prompt released-v1 "
                 f"and without these two"
             )
-        self.prompts = prompts
+        self.engine, self.prompts = engine, engine.prompts(RankingOptions())
         self.window, self.step = window, step
-        self.model: Any = _causal_llm(checkpoint, window, device, dtype)
-        self.projector = build_projector(
-            checkpoint.projector_type, checkpoint.embedding_size, checkpoint.llm.hidden_size
-        )
-        self.projector.load_state_dict(checkpoint.projector)
-        self.projector.to(device, dtype).eval()
-        self.encoder = Encoder(
-            checkpoint.encoder,
-            checkpoint.encoder_weights,
-            owner=checkpoint.name,
-            cache=cache,
-            device=device,
-        )
+        self.model: Any = _causal_llm(checkpoint, window, engine.device, engine.model.dtype)
         self._vocabulary = checkpoint.llm.vocab_size
 
     def rerank(self, candidates: CandidateList) -> RankedList:
@@ -113,11 +98,10 @@ class PlainRanker:
     @torch.no_grad()
     def _rank(self, ids: Tensor, texts: list[str]) -> list[int]:
         """The order of one window's passages: one call of `generate`."""
-        embeddings = self.encoder.encode(
+        embeddings = self.engine.encode(
             texts, max_length=REFERENCE_MAX_LENGTH, batch_size=len(texts)
         )
-        device, dtype = self.model.device, self.model.dtype
-        projected = self.projector(torch.from_numpy(embeddings).to(device, dtype))
+        projected = self.engine.model.project(torch.from_numpy(embeddings))
         first, count = self._vocabulary, len(texts)
         for matrix in (self.model.get_input_embeddings(), self.model.get_output_embeddings()):
             matrix.weight[first : first + count] = projected

@@ -18,9 +18,8 @@ import torch
 from perank_tasks.bench.contenders import Arena, Contender, Measurement, contenders, load_arena
 from perank_tasks.bench.hardware import describe, matrix_rate
 from perank_tasks.bench.options import BenchOptions
-from perank_tasks.bench.plots import Series
-from perank_tasks.bench.prefill import PrefillRates, measure_prefill
-from perank_tasks.bench.workload import cut, load_queries
+from perank_tasks.bench.output import Series
+from perank_tasks.bench.workload import cut, load_queries, with_embeddings
 from perank_tasks.perank.engine import device_named
 from perank_tasks.settings import Settings
 from perank_tasks.support.lists import CandidateList
@@ -37,7 +36,6 @@ class Report:
     machine: dict[str, Any]
     matrix_rates: list[float] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
-    prefill: list[PrefillRates] = field(default_factory=list)
     latency: Series = field(default_factory=dict)
     throughput: Series = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
@@ -86,9 +84,10 @@ class Report:
         The whole order counts, or the top k where only that is exact. None where the prompt is
         another.
         """
-        if contender.prompt != "released" or contender.reads_texts or contender.options is None:
+        options = contender.options
+        if contender.prompt != "released" or options is None or "passages" in options:
             return None
-        top = contender.options.get("top_k")
+        top = options.get("top_k")
         plain = self._rankings("plain")
         both = {q: order for q, order in self._rankings(contender.name).items() if q in plain}
         return sum(order[:top] == plain[q][:top] for q, order in both.items()), len(both)
@@ -123,20 +122,12 @@ def run_benchmark(
     torch.set_num_threads(settings.threads)
     collection = options.collection or settings.collection
     options = options.model_copy(update={"collection": collection})
-    lists = load_queries(collection, queries=options.queries, depth=options.depth)
-    arena = load_arena(
-        options.checkpoint,
-        options.compact_checkpoint,
-        with_compact=options.checkpoint is None or options.compact_checkpoint is not None,
-        window=options.window,
-        step=options.step,
-        device=options.device,
-        cache=settings.cache,
-    )
-    arena.embed(lists)
+    queries = load_queries(collection, queries=options.queries, depth=options.depth)
+    arena = load_arena(options, settings.cache)
+    lists = with_embeddings(queries, arena.engines["released"])
     report = Report(
         options,
-        describe(arena.device, arena.plain.model.dtype),
+        describe(arena.plain.model),
         texts={each.query_id: list(each.texts or ()) for each in lists},
     )
     everyone = [c for c in contenders(options.top_k) if c.prompt in arena.engines]
@@ -171,9 +162,7 @@ def _measure_block(
     advance: Callable[[int], None],
 ) -> None:
     """Each contender in turn over one block of queries."""
-    llm = arena.plain.model.config
-    report.matrix_rates.append(matrix_rate(llm, arena.device, arena.plain.model.dtype))
-    report.prefill.append(measure_prefill(arena, block, repeats=2))
+    report.matrix_rates.append(matrix_rate(arena.plain.model))
     for contender in taking_part:
         if contender.first_block_only and time.monotonic() > deadline:
             report.skipped.append(contender.name)
@@ -186,28 +175,22 @@ def _sweep_batch(
     arena: Arena, taking_part: Iterable[Contender], block: Sequence[CandidateList], report: Report
 ) -> None:
     """Queries a second by queries ranked together: 1, 2, 4, … up to the block."""
+    sizes = [2**i for i in range(len(block).bit_length()) if 2**i < len(block)]
     for contender in taking_part:
-        if contender.options is None:
-            continue
-        sizes = [2**i for i in range(len(block).bit_length()) if 2**i < len(block)]
-        points = [(size, arena.measure(contender, block[:size])) for size in sizes]
-        points.append((len(block), report.of(contender.name)[0]))
-        report.throughput[contender.name] = [(size, 1 / m.seconds_a_query) for size, m in points]
+        if contender.options is not None:
+            report.throughput[contender.name] = [
+                (size, 1 / arena.measure(contender, block[:size]).seconds_a_query)
+                for size in (*sizes, len(block))
+            ]
 
 
 def _sweep_depth(
     arena: Arena, taking_part: Iterable[Contender], candidates: CandidateList, report: Report
 ) -> None:
-    """Seconds of one query by itself, by the number of its candidates; all of them are known."""
+    """Seconds of one query by itself, by the number of its candidates."""
+    depths = [depth for depth in SWEEP_DEPTHS if depth < len(candidates)]
     for contender in taking_part:
-        if contender.options is None:
-            whole = report.of(contender.name)[0].seconds_a_query
-        else:
-            _, queries_a_second = report.throughput[contender.name][0]
-            whole = 1 / queries_a_second
-        points = [
+        report.latency[contender.name] = [
             (depth, arena.measure(contender, [cut(candidates, depth)]).seconds)
-            for depth in SWEEP_DEPTHS
-            if depth < len(candidates)
+            for depth in (*depths, len(candidates))
         ]
-        report.latency[contender.name] = [*points, (len(candidates), whole)]

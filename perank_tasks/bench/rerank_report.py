@@ -1,18 +1,13 @@
 """The report of `perank bench rerank`: in, what was measured; out, a table, JSON and plots."""
 
-import json
-import statistics
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from perank_tasks.bench import plots
+from perank_tasks.bench import output
 from perank_tasks.bench.contenders import contenders
 from perank_tasks.bench.rerank import Report
-from perank_tasks.support.files import replacing
 
 
 def print_report(out: Console, report: Report) -> None:
@@ -24,10 +19,8 @@ def print_report(out: Console, report: Report) -> None:
         f"up to {options.depth} candidates a query, window {options.window}, step {options.step}",
         highlight=False,
     )
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("contender", no_wrap=True)
-    for heading in ("s/query", "× plain", "tokens", "steps", "prefill", "as plain", "at once"):
-        table.add_column(heading, justify="right")
+    headings = ("s/query", "× plain", "tokens", "steps", "prefill", "as plain", "at once")
+    table = output.new_table("contender", *headings)
     for contender in contenders(options.top_k):
         measurements = report.of(contender.name)
         if not measurements:
@@ -51,7 +44,8 @@ def print_report(out: Console, report: Report) -> None:
         "does. at once: queries ranked together.[/]"
     )
     for line, value in ratios(report).items():
-        out.print(f"{line}: {_times(value)}", highlight=False)
+        if value is not None:
+            out.print(f"{line}: {_times(value)}", highlight=False)
     if report.skipped:
         out.print(f"not measured, for want of time (--minutes): {', '.join(report.skipped)}")
 
@@ -59,19 +53,16 @@ def print_report(out: Console, report: Report) -> None:
 def ratios(report: Report) -> dict[str, float | None]:
     """What the benchmark is for, by what it says; None where a part was not measured."""
     top = f", top {report.options.top_k}"
-    return {
-        "plain / released, same rankings": report.ratio("plain", "released"),
-        f"plain / compact{top}": report.ratio("plain", f"compact{top}"),
-        "full text / released, all steps": report.ratio("full text", "released"),
-        "full text / compact, all steps": report.ratio("full text", "compact"),
-        "full text / released, as many queries at once": report.ratio_alike(
-            "full text", "released"
-        ),
-        f"full text{top} / compact{top}": report.ratio(f"full text{top}", f"compact{top}"),
-        f"full text{top} / compact{top}, as many queries at once": report.ratio_alike(
-            f"full text{top}", f"compact{top}"
-        ),
-        "prefill / stock forward pass": statistics.median(r.ratio for r in report.prefill),
+    pairs = [
+        ("plain", "released"),
+        ("plain", f"compact{top}"),
+        ("full text", "released"),
+        ("full text", "compact"),
+        (f"full text{top}", f"compact{top}"),
+    ]
+    return {f"{slow} / {fast}": report.ratio(slow, fast) for slow, fast in pairs} | {
+        f"{slow} / {fast}, as many queries at once": report.ratio_alike(slow, fast)
+        for slow, fast in pairs
     }
 
 
@@ -82,7 +73,6 @@ def write_report(folder: Path, report: Report) -> list[Path]:
         StorageError: the folder cannot be written.
     """
     results = {
-        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "options": report.options.model_dump(),
         "machine": report.machine,
         "matrix_flops_a_second": report.matrix_rates,
@@ -90,19 +80,16 @@ def write_report(folder: Path, report: Report) -> list[Path]:
             m.contender: report.seconds(m.contender) for m in report.measurements
         },
         "ratios": ratios(report),
-        "prefill": [asdict(rates) for rates in report.prefill],
         "measurements": [asdict(m) for m in report.measurements],
         "latency_seconds_by_depth": report.latency,
         "queries_a_second_by_batch": report.throughput,
         "skipped": report.skipped,
     }
-    paths = [folder / "results.json"]
-    with replacing(paths[0], "Free space, or give another --out.") as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    paths = [output.write_json(folder, results)]
     if report.latency:
         paths += [folder / "latency.png", folder / "throughput.png"]
-        plots.plot_latency(paths[1], report.latency)
-        plots.plot_throughput(paths[2], report.throughput)
+        output.plot_latency(paths[1], report.latency)
+        output.plot_throughput(paths[2], report.throughput)
     return paths
 
 

@@ -78,26 +78,25 @@ def _night(collection: str, depth: int, site: Site) -> Night:
     return plan_night(options, datetime.now(UTC).date(), site, arms=arms)
 
 
-def with_embeddings(lists: Sequence[CandidateList], engine: PERank) -> dict[str, CandidateList]:
-    """The same lists with the embeddings of the engine's own encoder, by query id."""
+def with_embeddings(lists: Sequence[CandidateList], engine: PERank) -> list[CandidateList]:
+    """The same lists with the embeddings of the engine's own encoder."""
     texts = list({text: None for each in lists for text in (each.query, *(each.texts or ()))})
+    row = {text: number for number, text in enumerate(texts)}
     vectors = np.empty((len(texts), engine.embedding_size), dtype=np.float32)
     with progress("embedding", len(texts), "texts") as advance:
         for start in range(0, len(texts), TEXTS_A_CALL):
-            chunk = texts[start : start + TEXTS_A_CALL]
-            encoded = engine.encode(chunk, max_length=REFERENCE_MAX_LENGTH)
-            vectors[start : start + len(chunk)] = encoded
-            advance(len(chunk))
-    row = {text: number for number, text in enumerate(texts)}
-    return {
-        each.query_id: replace(
+            chunk = slice(start, start + TEXTS_A_CALL)
+            vectors[chunk] = engine.encode(texts[chunk], max_length=REFERENCE_MAX_LENGTH)
+            advance(len(texts[chunk]))
+    return [
+        replace(
             each,
             vectors=vectors,
             rows=np.array([row[text] for text in each.texts or ()]),
             query_embedding=vectors[row[each.query]],
         )
         for each in lists
-    }
+    ]
 
 
 def cut(candidates: CandidateList, depth: int) -> CandidateList:

@@ -77,7 +77,7 @@ def _annotation(name: str, field: FieldInfo, *, commas: bool) -> Any:
         text += " Separated by commas." if commas else " May be repeated."
     default = None if field.is_required() else field.default
     if default not in (None, "", ()):
-        text += f" [default: {','.join(default) if is_list else default}]"
+        text += f" [default: {','.join(map(str, default)) if is_list else default}]"
     flags = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
     option = typer.Option(flags, help=text, show_default=False)
     return Annotated[(list[str] if is_list else kind) | None, option]

@@ -8,7 +8,7 @@
     lengths    rankings               -> measures over passages of a length
     answer     tables                 -> the answer in plain words
     figures    an answer              -> plots
-    page       tables                 -> a page of results with the answer; Markdown for the docs
+    page       tables                 -> a page of results with the answer
     pipeline   a plan                 -> all of it in one process
 
 `prepared/` holds the experiments that come with the package.

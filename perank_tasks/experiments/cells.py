@@ -15,6 +15,7 @@ from typing import TypedDict
 from perank_tasks.config import Night
 from perank_tasks.errors import (
     DeviceMemoryError,
+    ExperimentError,
     PerankError,
     StorageError,
     TrainingError,
@@ -24,6 +25,7 @@ from perank_tasks.experiments.plan import Cell, ExperimentPlan
 from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import take_snapshot
+from perank_tasks.rankers.interface import Models
 from perank_tasks.training.stages.align import align_projector
 from perank_tasks.training.stages.data import make_data
 from perank_tasks.training.stages.plan_run import plan_training
@@ -31,10 +33,18 @@ from perank_tasks.training.stages.rank import learn_to_rank
 
 log = logging.getLogger(__name__)
 
-OUT_OF_TIME = "not begun: the budget of {hours:g} hours was used up"
+OUT_OF_TIME = "not begun: the budget's hours were used up"
 
 SHARED = ("first_stage", "embedder", "checkpoint", "precision", "trust_remote_code")
 """Settings of an arm that say what it needs before it can rank."""
+
+
+class _LateSite(Site):
+    """A site without models, where what was embedded and ranked before is reused."""
+
+    @property
+    def models(self) -> Models:
+        raise ExperimentError(OUT_OF_TIME)
 
 
 class Outcome(TypedDict):
@@ -66,9 +76,8 @@ def plan_sharing(plan: ExperimentPlan) -> list[str]:
     """A cell of each group that has candidates and embeddings in common, by its name."""
     groups: dict[str, str] = {}
     for cell in plan.cells:
-        arm = cell.tables["arms"][cell.label]
-        reads_vectors = arm["ranker"] != "first-stage"
-        needs = [arm.get(name) for name in SHARED]
+        reads_vectors = cell.arm["ranker"] != "first-stage"
+        needs = [cell.arm.get(name) for name in SHARED]
         group = [cell.collection, cell.training_hash, reads_vectors, *needs]
         groups.setdefault(json.dumps(group), cell.name)
     return list(groups.values())
@@ -103,6 +112,8 @@ def try_cell(
 ) -> Outcome:
     """Rank a cell; where that fails, or there is no time left for it, say why.
 
+    After the budget's hours a cell that was ranked before is reused, and no other one is begun.
+
     Errors of the machine are raised: they say nothing of the cell, and are worth a retry.
 
     Args:
@@ -110,12 +121,14 @@ def try_cell(
         checkpoints: what was trained; None: train here what the cell needs.
         begun: when the run began, in seconds since 1970; None: there is time.
     """
-    hours = plan.experiment.budget.hours
-    if begun is not None and time.time() - begun > 3600 * hours:
-        return Outcome(cell=cell, rankings=None, reason=OUT_OF_TIME.format(hours=hours))
+    is_late = begun is not None and time.time() - begun > 3600 * plan.experiment.budget.hours
+    its = plan.cell(cell)
     try:
-        night = _night(plan, site, plan.cell(cell), checkpoints)
-        (rankings,) = run_night(night, site, "rerank", _snapshot(night, site))["rerank"].values()
+        if is_late and its.training and checkpoints is None:
+            raise ExperimentError(OUT_OF_TIME)
+        night = _night(plan, site, its, checkpoints)
+        place = _LateSite(site.store, site.settings) if is_late else site
+        (rankings,) = run_night(night, place, "rerank", _snapshot(night, site))["rerank"].values()
         return Outcome(cell=cell, rankings=rankings, reason=None)
     except (StorageError, WarehouseError, DeviceMemoryError, OSError, MemoryError):
         raise

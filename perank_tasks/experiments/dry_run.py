@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 
 from perank_tasks.collections.spec import open_collection
 from perank_tasks.errors import PerankError
-from perank_tasks.experiments.cells import plan_sharing
 from perank_tasks.experiments.plan import Cell, ExperimentPlan
 from perank_tasks.night.site import Site
 from perank_tasks.perank.options import RankingOptions
@@ -24,18 +22,10 @@ from perank_tasks.rankers.perank import PERankOptions
 from perank_tasks.support.text import contents
 from perank_tasks.training.stages.plan_run import plan_training
 
+RELEASED = (127.0, 10.0)
+"""Tokens of a prompt with its query by SmolLM2's tokenizer, and of each passage: 327 for 20."""
 
-class PromptTokens(NamedTuple):
-    """Length of a prompt with its query, by SmolLM2's tokenizer."""
-
-    fixed: float
-    a_passage: float
-
-
-RELEASED = PromptTokens(127.0, 10.0)
-"""327 tokens for 20 passages."""
-
-COMPACT = PromptTokens(60.0, 1.0)
+COMPACT = (60.0, 1.0)
 """80 tokens for 20 passages."""
 
 TOKENS_A_NUMBER = 5.0
@@ -59,52 +49,33 @@ class CellWork:
     """That the LLM reads and puts out for a query."""
 
 
-@dataclass(frozen=True)
-class PlannedWork:
-    """What there is to do for a plan."""
-
-    cells: list[CellWork]
-    candidate_lists: int
-    """Groups of cells that share candidates and embeddings."""
-    trainings: int
-
-    @property
-    def tokens(self) -> float:
-        """Of all cells and queries."""
-        return sum(work.queries * work.tokens for work in self.cells)
-
-
-def estimate(plan: ExperimentPlan, site: Site) -> PlannedWork:
+def estimate(plan: ExperimentPlan, site: Site) -> list[CellWork]:
     """Say how much there is to read for each cell."""
     queries = {}
     for spec in {cell.collection for cell in plan.cells}:
         asked = len(open_collection(spec).load(plan.run_date).queries)
         queries[spec] = min(asked, plan.experiment.query_limit or asked)
-    cells = [
+    return [
         CellWork(cell, queries[cell.collection], *_windows_and_tokens(plan, site, cell))
         for cell in plan.cells
     ]
-    return PlannedWork(cells, len(plan_sharing(plan)), len(plan.trainings()))
 
 
 def count_tokens(
-    depth: int, ranking: RankingOptions, prompt: PromptTokens, words_a_passage: float
+    depth: int, ranking: RankingOptions, prompt: tuple[float, float], words_a_passage: float
 ) -> tuple[int, float]:
     """Windows of a list of `depth` candidates, and the tokens read and put out for them."""
-    a_passage = prompt.a_passage + words_a_passage * TOKENS_A_WORD
+    fixed, a_passage = prompt
+    a_passage += words_a_passage * TOKENS_A_WORD
     if ranking.answers_in_numbers:
         a_passage += TOKENS_A_NUMBER
-    tokens = 0.0
     windows = schedule(depth, ranking)
+    tokens = 0.0
     for start, end, outputs in windows:
         size = end - start
         # The last passage put out is not read again.
-        put_out = {
-            "constrained": outputs - 1,
-            "first-step": 0,
-            "free": TOKENS_A_NUMBER * size,
-        }[ranking.decoding]
-        tokens += prompt.fixed + size * a_passage + put_out
+        put_out = {"constrained": outputs - 1, "first-step": 0, "free": TOKENS_A_NUMBER * size}
+        tokens += fixed + size * a_passage + put_out[ranking.decoding]
     return len(windows), tokens
 
 

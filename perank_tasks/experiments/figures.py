@@ -1,44 +1,36 @@
-"""Figures: in, a collection's variants; out, plots as SVG, for the page and for the docs."""
+"""Figures: in, a collection's variants; out, plots as SVG."""
 
-import re
-from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from perank_tasks.experiments.answer import COSTS, Answer, OnCollection, amount
+from perank_tasks.experiments.answer import COSTS, Answer, amount
 from perank_tasks.report import plots
-from perank_tasks.report.page import TEMPLATES
-from perank_tasks.report.plots import COLOURS, Interval, plot_intervals
+from perank_tasks.report.plots import COLOURS
 
 
-def plot_front(answer: Answer, on: OnCollection, cost: str) -> Markup:
+def plot_front(answer: Answer, cost: str) -> Markup:
     """Quality against cost, and the front of those that none beats in both.
 
-    Points have numbers, those of the table's lines; those of the front are bold.
+    Points have the variants' numbers; those of the front are bold.
     """
-    main, front = answer.main, on.front(cost, answer.main)
+    main, front = answer.main, answer.front(cost)
     with mpl.rc_context(plots.STYLE):
         figure = Figure(figsize=(3.6, 2.7), layout="constrained")
         axes = figure.subplots()
         steps = [(variant.costs[cost], variant.mean(main)) for variant in front]
         axes.step(*zip(*steps, strict=True), where="post", color=COLOURS["accent"], linewidth=1)
-        prices = {v.number: price for v in on.variants if (price := v.costs[cost]) is not None}
-        for variant in (v for v in on.variants if v.number in prices):
-            colour = COLOURS["accent" if variant in front else "soft"]
+        prices = {v.number: price for v in answer.variants if (price := v.costs[cost]) is not None}
+        for variant in (v for v in answer.variants if v.number in prices):
             point = (prices[variant.number], variant.mean(main))
-            axes.plot(*point, "s" if variant is on.baseline else "o", color=colour, markersize=4)
-            weight = "bold" if variant in front else "normal"
+            marker = "s" if variant is answer.baseline else "o"
+            colour, weight = ("accent", "bold") if variant in front else ("soft", "normal")
+            axes.plot(*point, marker, color=COLOURS[colour], markersize=4)
+            look: dict[str, Any] = {"color": COLOURS[colour], "fontweight": weight, "fontsize": 6.5}
             axes.annotate(
-                str(variant.number),
-                point,
-                xytext=(3, 3),
-                textcoords="offset points",
-                fontsize=6.5,
-                color=colour,
-                fontweight=weight,
+                str(variant.number), point, xytext=(3, 3), textcoords="offset points", **look
             )
         # A cost of nothing at all has a place, too.
         least = min((price for price in prices.values() if price), default=1.0)
@@ -51,36 +43,11 @@ def plot_front(answer: Answer, on: OnCollection, cost: str) -> Markup:
         return plots.svg(figure, f"front {cost}")
 
 
-def fronts_of(answer: Answer, on: OnCollection) -> dict[str, tuple[str, Markup]]:
-    """Quality against each of the experiment's costs: {name: (caption, figure)}."""
-    caption = "{} against {}; numbers: lines of the table, bold: not beaten in both"
-    return {
-        f"front-{cost}": (caption.format(answer.main, COSTS[cost]), plot_front(answer, on, cost))
-        for cost in answer.priced(on)
-    }
-
-
-def figures_of(answer: Answer, on: OnCollection) -> dict[str, tuple[str, Markup]]:
-    """The same, and means and changes, which a page of results has in any case."""
-    main = answer.main
-    means = [Interval(v.name, v.mean(main), **asdict(v.interval(main))) for v in on.variants]
-    tests = {v.name: v.tests[main] for v in on.variants if main in v.tests}
-    changes = [Interval(n, t["delta"], t["ci_low"], t["ci_high"]) for n, t in tests.items()]
-    figures = {"means": (f"{main}, with 95% intervals", plot_intervals(means, main, "means"))}
-    if changes:
-        plot = plot_intervals(changes, f"change of {main}", "changes")
-        figures["changes"] = (f"{main} against {answer.experiment.baseline}", plot)
-    return figures | fronts_of(answer, on)
-
-
-def write_svg(figure: Markup, path: Path) -> None:
-    """A figure of a page as a file of its own, in the colours that the page has by day."""
-    style = (TEMPLATES / "style.css").read_text()
-    text = str(figure)
-    for name in COLOURS:
-        colour = re.search(rf"--{name}:\s*([^;]+);", style)
-        text = text.replace(f"var(--{name})", colour[1] if colour else "black")
-    root = (
-        '<svg xmlns="http://www.w3.org/2000/svg" style="background: white; font: 8.5px sans-serif"'
-    )
-    path.write_text(text.replace("<svg", root, 1), encoding="utf-8")
+def fronts_of(answer: Answer) -> list[tuple[str, Markup]]:
+    """Quality against each of the experiment's costs: captions and figures."""
+    names = ", ".join(f"{variant.number} {variant.name}" for variant in answer.variants)
+    caption = "{} against {}; bold: not beaten in both. {}"
+    return [
+        (caption.format(answer.main, COSTS[cost], names), plot_front(answer, cost))
+        for cost in answer.costs
+    ]

@@ -33,16 +33,14 @@ Without axes the arms are the cells. Keys may be written with hyphens or undersc
 """
 
 import itertools
-import re
-import shlex
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from perank_tasks.config import Options
 from perank_tasks.errors import ConfigError
@@ -50,9 +48,6 @@ from perank_tasks.night.arms import ArmsFile
 from perank_tasks.regression.measures import MEASURES
 
 PREPARED = Path(__file__).parent / "prepared"
-
-SEEDS = {"order_seed", "training.data_seed", "training.rank_seed", "training.fold"}
-"""What cells of one variant may differ in."""
 
 KEPT_OF_AN_ARM = {"first_stage", "depth"}
 """Settings that stay when a choice names another ranker."""
@@ -69,7 +64,7 @@ class Budget(Options):
     """What a run may take at most."""
 
     cells: int = Field(ge=1)
-    """Cells over all collections; more are refused."""
+    """Cells of each collection; more are refused."""
     hours: float = Field(gt=0)
     """After so many, no further cell is begun."""
 
@@ -95,37 +90,26 @@ class Experiment(Options):
     query_limit: int | None = Field(None, ge=1)
     """Only the first so many queries; None: all."""
     is_smoke: bool = False
-    command: str = ""
-    """What was typed to run it."""
 
     @property
     def series(self) -> str:
         """The series of its results: a smoke run has one of its own."""
         return f"{self.name}-smoke" if self.is_smoke else self.name
 
-    @field_validator("cost", mode="before")
-    @classmethod
-    def _of_one(cls, cost: Any) -> Any:
-        return (cost,) if isinstance(cost, str) else cost
 
-
-@dataclass(frozen=True)
-class GridCell:
+class GridCell(BaseModel):
     """One cell of the grid, on any collection."""
+
+    model_config = ConfigDict(frozen=True)
 
     label: str
     """What its arm is called."""
     variant: str
-    """What it is one of: cells that differ in a seed alone share it."""
+    """What it is one of: cells that share it are averaged query by query."""
     arm: Table
     """As a file of arms has it."""
     training: Table | None
     """The training whose checkpoint ranks; None: the arm needs none, or names its checkpoint."""
-
-    @property
-    def settings(self) -> Table:
-        """Of the arm and of the training, flat."""
-        return self.arm | {f"training.{k}": v for k, v in (self.training or {}).items()}
 
 
 class ExperimentFile(Experiment):
@@ -157,24 +141,17 @@ class ExperimentFile(Experiment):
             ) from None
         except (OSError, ValueError) as error:
             raise ConfigError(f"The experiment {path} cannot be read: {error}.") from None
-        values = {key.replace("-", "_"): value for key, value in tables.items()}
-        return cls.parse(values, f"{path}: these options")
+        return cls.parse(tables, f"{path}: these options")
 
     def change(self, run: "RunOptions") -> "ExperimentFile":
         """The same as a person's options change it.
 
-        A budget of cells grows with the number of collections.
-
         Raises:
             ConfigError: an option does not fit it.
         """
-        changed = ArmsFile.of(self.tables(self.arms), self.name).change(run.set).tables
-        values = self.model_dump() | {key.replace("-", "_"): v for key, v in changed.items()}
-        values["command"] = run.command
-        if run.collections:
-            each = -(-self.budget.cells // len(self.collections))
-            values["collections"] = run.collections
-            values["budget"]["cells"] = max(self.budget.cells, each * len(run.collections))
+        values = self.model_dump()
+        values |= ArmsFile.of(self.tables(self.arms), self.name).change(run.set).tables
+        values["collections"] = run.collections or self.collections
         if run.smoke:
             values |= {"is_smoke": True, "query_limit": self.smoke.get("query_limit")}
             values["budget"]["hours"] = SMOKE_HOURS
@@ -192,37 +169,36 @@ class ExperimentFile(Experiment):
         return [self._cell(choices, name) for choices in chosen for name in self.arms]
 
     def _cell(self, choices: tuple[Table, ...], name: str) -> GridCell:
-        arm, training = _underscored(self.arms[name]), dict(self.training or {})
+        arm, training = dict(self.arms[name]), dict(self.training or {})
         for choice in (*choices, self.smoke if self.is_smoke else {}):
             settings = {k: v for k, v in choice.items() if k not in NO_SETTINGS | self.arms.keys()}
-            settings |= _underscored(choice.get(name, {}))
+            settings |= choice.get(name, {})
             if settings.get("ranker", arm.get("ranker")) != arm.get("ranker"):
                 arm = {key: value for key, value in arm.items() if key in KEPT_OF_AN_ARM}
             arm |= settings
             training |= choice.get("training", {})
         own = [name] if len(self.arms) > 1 or not choices else []
-        is_trained = self.training is not None and arm.get("ranker") == "perank"
+        variants = [choice.get("variant", choice["label"]) for choice in choices]
+        is_trained = arm.get("ranker") == "perank" and "checkpoint" not in arm
         return GridCell(
             label=", ".join([*(choice["label"] for choice in choices), *own]),
-            variant=", ".join(
-                filter(None, [*(c.get("variant", c["label"]) for c in choices), *own])
-            ),
+            variant=", ".join(filter(None, [*variants, *own])),
             arm=arm,
-            training=training if is_trained and "checkpoint" not in arm else None,
+            training=training if self.training is not None and is_trained else None,
         )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_underscores(cls, values: Any) -> Any:
+        return {key.replace("-", "_"): _underscored(value) for key, value in values.items()}
 
     @field_validator("axes", mode="before")
     @classmethod
     def _with_labels(cls, axes: Any) -> Any:
         return {
-            axis: [_underscored(c) if isinstance(c, dict) else _single(axis, c) for c in choices]
+            axis: [c if isinstance(c, dict) else _single(axis, c) for c in choices]
             for axis, choices in axes.items()
         }
-
-    @field_validator("smoke", mode="before")
-    @classmethod
-    def _with_underscores(cls, smoke: Any) -> Any:
-        return _underscored(smoke)
 
     @model_validator(mode="after")
     def _is_a_grid(self) -> Self:
@@ -231,49 +207,33 @@ class ExperimentFile(Experiment):
                 raise ValueError(f"axes.{axis}: a value, or a choice with a label, is missing")
             if self.training is None and any("training" in choice for choice in choices):
                 raise ValueError(f"axes.{axis}: there is no table [training] that it would change")
-        cells = {cell.label: cell for cell in self.grid()}
-        count = len(self.grid())
-        if len(cells) < count:
+        cells = self.grid()
+        variants = dict.fromkeys(cell.variant for cell in cells)
+        if len({cell.label for cell in cells}) < len(cells):
             raise ValueError("axes: two cells have one label: give each its own")
-        if slashes := [c.label for c in cells.values() if "/" in c.label + c.variant]:
+        if slashes := [c.label for c in cells if "/" in c.label + c.variant]:
             raise ValueError(f"axes: {slashes[0]!r} or its variant has a slash in it")
-        if count * len(self.collections) > self.budget.cells:
+        if len(cells) > self.budget.cells:
             raise ValueError(
-                f"budget: the grid has {count * len(self.collections)} cells, and the budget is "
-                f"{self.budget.cells}"
+                f"budget: the grid has {len(cells)} cells, and the budget is {self.budget.cells}"
+            )
+        if self.baseline not in variants:
+            raise ValueError(
+                f"baseline: no variant is called {self.baseline!r}; there are {'; '.join(variants)}"
             )
         return self
 
     @model_validator(mode="after")
     def _has_arms(self) -> Self:
-        cells = {cell.label: cell for cell in self.grid()}
-        file = ArmsFile.of(self.tables({n: c.arm for n, c in cells.items()}), self.name)
+        cells = self.grid()
         try:
-            declared = [(arm, cells[arm.name].training) for arm in file.select()]
+            arms = ArmsFile.of(self.tables({c.label: c.arm for c in cells}), self.name).select()
         except ConfigError as error:
             raise ValueError(str(error)) from None
-        for one, other in itertools.combinations(declared, 2):
-            if (replace(one[0], name=""), one[1]) == (replace(other[0], name=""), other[1]):
-                raise ValueError(
-                    f"axes: the cells {one[0].name!r} and {other[0].name!r} are the same"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _has_variants(self) -> Self:
-        variants: dict[str, list[GridCell]] = {}
-        for cell in self.grid():
-            variants.setdefault(cell.variant, []).append(cell)
-        if self.baseline not in variants:
-            raise ValueError(
-                f"baseline: no variant is called {self.baseline!r}; there are {'; '.join(variants)}"
-            )
-        for variant, cells in variants.items():
-            if differ := _differences(cell.settings for cell in cells) - SEEDS:
-                raise ValueError(
-                    f"axes: cells of the variant {variant!r} differ in {min(differ)}, and "
-                    f"would be averaged: they may differ in {', '.join(sorted(SEEDS))} alone"
-                )
+        alike = [(replace(arm, name=""), c.training) for arm, c in zip(arms, cells, strict=True)]
+        for cell, arm in zip(cells, alike, strict=True):
+            if (first := cells[alike.index(arm)]) is not cell:
+                raise ValueError(f"axes: the cells {first.label!r} and {cell.label!r} are the same")
         return self
 
 
@@ -303,16 +263,6 @@ class RunOptions(Changes):
     Prepared: ablation, compression, crossvalidation, decoding, embedders, order, precision,
     window."""
 
-    @property
-    def command(self) -> str:
-        """What to type for it; where a folder lies is this machine's business."""
-        specs = [re.sub(r"^files:[^?]*", "files:FOLDER", spec) for spec in self.collections]
-        words = ["perank", "experiment", Path(self.experiment).name]
-        words += [word for spec in specs for word in ("--collections", spec)]
-        words += [word for change in self.set for word in ("--set", change)]
-        words += ["--query-limit", str(self.query_limit)] if self.query_limit else []
-        return shlex.join([*words, *(["--smoke"] if self.smoke else [])])
-
     def file(self) -> ExperimentFile:
         """The experiment as these options change it.
 
@@ -327,18 +277,18 @@ def prepared() -> list[str]:
     return sorted(path.stem for path in PREPARED.glob("*.toml"))
 
 
-def _underscored(table: Mapping[str, Any]) -> Table:
-    """The same with underscores in its keys, but for those of tables, which are names of arms."""
-    return {k if isinstance(v, Mapping) else k.replace("-", "_"): v for k, v in table.items()}
+def _underscored(value: Any) -> Any:
+    """The same with underscores in the keys of its tables, but for those of further tables, which
+    are names of arms."""
+    if isinstance(value, Mapping):
+        return {
+            k if isinstance(v, Mapping) else k.replace("-", "_"): _underscored(v)
+            for k, v in value.items()
+        }
+    return [_underscored(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _single(axis: str, value: Any) -> Table:
     # Of a path or a hub id the last part: a slash in `SERIES/ARM` means something.
     shown = str(value).rstrip("/").rpartition("/")[2]
-    return _underscored({axis: value, "label": f"{re.sub('[-_]', ' ', axis)} {shown}"})
-
-
-def _differences(settings: Iterable[Table]) -> set[str]:
-    """The keys whose values are not the same in all."""
-    first, *others = settings
-    return {k for other in others for k in first | other if first.get(k) != other.get(k)}
+    return {axis: value, "label": f"{axis.replace('_', ' ')} {shown}"}

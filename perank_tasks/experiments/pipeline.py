@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def run_experiment(
-    plan: ExperimentPlan, site: Site, tell: Callable[[str], None] = log.info
+    plan: ExperimentPlan, site: Site, show: Callable[[str], None] = log.info
 ) -> tuple[str, list[Outcome]]:
     """Rank every cell that is not there, conclude, load and write the page.
 
@@ -23,7 +23,7 @@ def run_experiment(
     time for. The same call resumes from what is done.
 
     Args:
-        tell: is told of each cell as it ends.
+        show: is called with a line about each cell as it ends.
 
     Returns:
         The reference of the results, and what became of the cells.
@@ -39,7 +39,7 @@ def run_experiment(
                 outcome = failed(cell.name, error)
         outcomes.append(outcome)
         seconds = time.monotonic() - started
-        tell(f"{number}/{len(plan.cells)} {cell.name}: {outcome['reason'] or f'{seconds:.1f} s'}")
+        show(f"{number}/{len(plan.cells)} {cell.name}: {outcome['reason'] or f'{seconds:.1f} s'}")
     with stage_context(plan, "conclude"):
         reference = results.conclude(plan, site, outcomes)
     with stage_context(plan, "load"):

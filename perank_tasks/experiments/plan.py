@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from perank_tasks.collections.spec import absolute_spec, open_collection
 from perank_tasks.config import Night, NightOptions, stable_hash
 from perank_tasks.errors import CollectionError, ConfigError
-from perank_tasks.experiments.options import Experiment, ExperimentFile, Table
+from perank_tasks.experiments.options import Experiment, ExperimentFile, GridCell, Table
 from perank_tasks.night.arms import ArmsFile
 from perank_tasks.night.plan import plan_night
 from perank_tasks.night.provenance import fingerprint
@@ -19,22 +19,14 @@ from perank_tasks.night.site import Site
 from perank_tasks.training.stages.plan_run import plan_training
 
 
-class Cell(BaseModel):
+class Cell(GridCell):
     """One arm on one collection."""
 
-    model_config = ConfigDict(frozen=True)
-
-    label: str
-    """What its arm is called in every table."""
-    variant: str
-    """Cells of one variant are averaged query by query."""
     collection: str
     """Spec, resolved."""
     collection_name: str
-    tables: Table
-    """Its arm and the first stages, as a file of arms has them."""
-    training: Table | None
-    """The training whose checkpoint ranks; None: the arm names its own, or needs none."""
+    first_stages: Table
+    """The first stages, as a file of arms has them."""
 
     @property
     def name(self) -> str:
@@ -52,8 +44,8 @@ class Cell(BaseModel):
         Args:
             checkpoint: what its training made.
         """
-        arm = self.tables["arms"][self.label] | ({"checkpoint": checkpoint} if checkpoint else {})
-        return ArmsFile.of(self.tables | {"arms": {self.label: arm}}, "the experiment")
+        arm = self.arm | ({"checkpoint": checkpoint} if checkpoint else {})
+        return ArmsFile.of(self.first_stages | {"arms": {self.label: arm}}, "the experiment")
 
 
 class ExperimentPlan(BaseModel):
@@ -136,20 +128,19 @@ def plan_experiment(file: ExperimentFile, run_date: date, site: Site) -> Experim
                 f"Two collections are called {name}, {spec} the second: give one a name of its "
                 "own, as in files:/folder?name=dl19."
             )
-        stages = {
-            stage: {"kind": "given", **{k: v for k, v in table.items() if k == "depth"}}
-            if collection.run and table.get("kind") == "bm25"
-            else table
-            for stage, table in file.first_stages.items()
-        }
+        first_stages = file.tables({})
+        if collection.run:
+            first_stages["first-stages"] = {
+                stage: _given(table) if table.get("kind") == "bm25" else table
+                for stage, table in file.first_stages.items()
+            }
         cells[name] = [
             Cell(
-                label=cell.label,
-                variant=cell.variant,
+                **cell.model_dump(exclude={"training"}),
+                training=_training(file, cell.training),
                 collection=spec,
                 collection_name=name,
-                tables=file.tables({cell.label: cell.arm}) | {"first-stages": stages},
-                training=_training(file, cell.training),
+                first_stages=first_stages,
             )
             for cell in file.grid()
         ]
@@ -160,8 +151,13 @@ def plan_experiment(file: ExperimentFile, run_date: date, site: Site) -> Experim
         fingerprint=fingerprint(site.settings.threads),
     )
     for training in plan.trainings().values():
-        plan_training(training, run_date, site)  # a typo is said now
+        plan_training(training, run_date, site)  # refuses a typo before any work
     return plan
+
+
+def _given(bm25: Table) -> Table:
+    """The first stage of a collection's own run, as deep as BM25 was to search."""
+    return {"kind": "given"} | {k: v for k, v in bm25.items() if k == "depth"}
 
 
 def _training(file: ExperimentFile, options: Table | None) -> Table | None:

@@ -25,7 +25,7 @@ from perank_tasks.experiments.plan import Cell, ExperimentPlan
 from perank_tasks.night.evaluate import evaluate
 from perank_tasks.night.site import Site
 from perank_tasks.regression.paired import Pair, compare_family
-from perank_tasks.schemas import EXPERIMENT_TABLES, dicts_to_table
+from perank_tasks.schemas import EXPERIMENT_TABLES, keyed_table
 from perank_tasks.training.stages.data import make_data
 from perank_tasks.training.stages.plan_run import plan_training
 from perank_tasks.training.stages.rank import queries_left_out
@@ -50,6 +50,12 @@ class Ranked:
     cell: Cell
     rankings: Artifact
     arm: Arm
+
+    @classmethod
+    def of(cls, cell: Cell, rankings: Artifact) -> "Ranked":
+        # Who asked for the same before may have called it otherwise.
+        arm = Arm.model_validate(rankings.manifest.config).model_copy(update={"name": cell.label})
+        return cls(cell, rankings, arm)
 
     def queries_left_out(self, plan: ExperimentPlan, site: Site) -> list[str] | None:
         """Of a cell whose training left a fold out, the ids of the fold's queries: it is measured
@@ -79,26 +85,27 @@ def conclude(plan: ExperimentPlan, site: Site, outcomes: Iterable[Outcome | None
     artifact = site.store.artifact(KIND, plan.series, key)
     if artifact.is_published:
         return artifact.reference
-    ranked = [
-        _ranked(site, cell, rankings)
+    ranked = {
+        cell.name: Ranked.of(cell, site.store.open(rankings))
         for cell in plan.cells
         if cell.name in by_cell and (rankings := by_cell[cell.name]["rankings"])
-    ]
+    }
     results, comparisons = {}, []
-    for collection in dict.fromkeys(r.cell.collection_name for r in ranked):
-        here = [r for r in ranked if r.cell.collection_name == collection]
+    for collection in dict.fromkeys(r.cell.collection_name for r in ranked.values()):
+        here = [r for r in ranked.values() if r.cell.collection_name == collection]
         results[collection] = _evaluate(plan, site, here)
         comparisons += _pairs(plan, here, _values(plan, site, results[collection], here))
     compared = compare_family([pair for _, pair in comparisons])
     rows: dict[str, list[Row]] = {
         "experiments": [_experiment_row(plan)],
-        "experiment_cells": _cell_rows(plan, by_cell, {r.cell.name: r for r in ranked}),
+        "experiment_cells": _cell_rows(plan, by_cell, ranked),
         "comparisons": [
             row | asdict(its) for (row, _), its in zip(comparisons, compared, strict=True) if its
         ],
     }
+    run = {"series": plan.series, "run_date": plan.run_date}
     for table, schema in EXPERIMENT_TABLES.items():
-        artifact.write_part(table, dicts_to_table(rows[table], schema), schema)
+        artifact.write_part(table, keyed_table(run, rows[table], schema), schema)
     return artifact.publish(
         expected=dict.fromkeys(EXPERIMENT_TABLES, 1),
         inputs=results,
@@ -109,17 +116,15 @@ def conclude(plan: ExperimentPlan, site: Site, outcomes: Iterable[Outcome | None
 
 
 def load(plan: ExperimentPlan, site: Site, results: str) -> dict[str, int]:
-    """Load an experiment's results into the warehouse; returns {table: rows}, the nights' summed.
+    """Load an experiment's results into the warehouse; returns {table: rows} of its own tables.
 
     Raises:
         WarehouseError: another process holds the loader's file for over a minute.
     """
     artifact, warehouse = site.store.open(results), site.settings.warehouse
-    counts: dict[str, int] = defaultdict(int)
     for reference in artifact.manifest.inputs.values():
-        for table, rows in load_results(warehouse, site.store.open(reference)).items():
-            counts[table] += rows
-    return counts | load_experiment(warehouse, artifact)
+        load_results(warehouse, site.store.open(reference))
+    return load_experiment(warehouse, artifact)
 
 
 def check_complete(plan: ExperimentPlan, site: Site, results: str) -> None:
@@ -134,13 +139,6 @@ def check_complete(plan: ExperimentPlan, site: Site, results: str) -> None:
             f"{missing} of {len(plan.cells)} cells have no results; the page says why, and has all "
             "others. Run again, the experiment computes these alone."
         )
-
-
-def _ranked(site: Site, cell: Cell, rankings: str) -> Ranked:
-    artifact = site.store.open(rankings)
-    # Who asked for the same before may have called it otherwise.
-    arm = Arm.model_validate(artifact.manifest.config).model_copy(update={"name": cell.label})
-    return Ranked(cell, artifact, arm)
 
 
 def _evaluate(plan: ExperimentPlan, site: Site, ranked: Sequence[Ranked]) -> str:
@@ -177,8 +175,8 @@ def _values(
 def _pairs(
     plan: ExperimentPlan, ranked: Sequence[Ranked], values: dict[str, Values]
 ) -> list[tuple[Row, Pair]]:
-    """Every variant of a collection against the baseline, measure by measure: what names its row
-    of `comparisons`, and the values. Cells of a variant that has several follow it, untested.
+    """Every variant of a collection against the baseline, measure by measure: its row of
+    `comparisons`, and the values. Cells of a variant that has several follow it, untested.
     """
     variants: dict[str, list[Ranked]] = defaultdict(list)
     for r in ranked:
@@ -186,58 +184,49 @@ def _pairs(
     if plan.experiment.baseline not in variants:
         log.warning("the baseline is missing, so nothing can be compared")
         return []
-    baseline = _hash(variants.pop(plan.experiment.baseline), values)
+    baseline_hash, baseline = _mean(variants.pop(plan.experiment.baseline), values)
     sides = []
     for variant, its in variants.items():
-        sides.append((variant, _hash(its, values), BASELINE))
-        sides += [(r.arm.name, r.arm.hash, ONE_CELL) for r in its if len(its) > 1]
+        sides.append((variant, *_mean(its, values), BASELINE))
+        sides += [
+            (r.arm.name, r.arm.hash, values[r.arm.hash], ONE_CELL) for r in its if len(its) > 1
+        ]
     tested = {*plan.experiment.measures, *length_measures(plan.experiment.length_parts)}
-    key = {"series": plan.series, "run_date": plan.run_date, "family": plan.series}
-    against = {
+    shared = {
+        "collection": ranked[0].cell.collection_name,
         "against_date": plan.run_date,
         "against_arm": plan.experiment.baseline,
-        "against_arm_hash": baseline,
+        "against_arm_hash": baseline_hash,
+        "family": plan.series,
     }
     pairs = []
-    for name, arm_hash, kind in sides:
+    for name, arm_hash, of_arm, kind in sides:
         arm = {"arm": name, "arm_hash": arm_hash, "against_kind": kind}
-        for measure in values[arm_hash].keys() & values[baseline].keys():
-            collection = {"collection": ranked[0].cell.collection_name, "measure": measure}
-            pair = Pair.by_query(
-                values[arm_hash][measure],
-                values[baseline][measure],
-                is_tested=kind == BASELINE and measure in tested,
-            )
-            pairs.append((key | against | arm | collection, pair))
+        for measure in of_arm.keys() & baseline.keys():
+            is_tested = kind == BASELINE and measure in tested
+            pair = Pair.by_query(of_arm[measure], baseline[measure], is_tested=is_tested)
+            pairs.append((shared | arm | {"measure": measure}, pair))
     return pairs
 
 
-def _hash(cells: Sequence[Ranked], values: dict[str, Values]) -> str:
-    """What names a variant in `comparisons`; the mean over several cells is added to the values."""
+def _mean(cells: Sequence[Ranked], values: dict[str, Values]) -> tuple[str, Values]:
+    """What names a variant in `comparisons`, and its values: a query's is the mean over the cells
+    that have the query."""
     hashes = [r.arm.hash for r in cells]
     if len(cells) == 1:
-        return hashes[0]
-    name = stable_hash(sorted(hashes))[:10]
-    values[name] = mean_over([values[arm_hash] for arm_hash in hashes])
-    return name
-
-
-def mean_over(cells: Sequence[Values]) -> Values:
-    """The mean of several cells, query by query, over those of them that have the query."""
+        return hashes[0], values[hashes[0]]
     mean: Values = {}
-    for measure in cells[0]:
-        by_query = [cell[measure] for cell in cells if measure in cell]
-        mean[measure] = {
-            query: float(np.mean([values[query] for values in by_query if query in values]))
-            for query in sorted(set().union(*by_query))
-        }
-    return mean
+    for measure in values[hashes[0]]:
+        by_query: dict[str, list[float]] = defaultdict(list)
+        for arm_hash in hashes:
+            for query, value in values[arm_hash].get(measure, {}).items():
+                by_query[query].append(value)
+        mean[measure] = {query: float(np.mean(its)) for query, its in sorted(by_query.items())}
+    return stable_hash(sorted(hashes))[:10], mean
 
 
 def _experiment_row(plan: ExperimentPlan) -> Row:
     return {
-        "series": plan.series,
-        "run_date": plan.run_date,
         "question": plan.experiment.question,
         "baseline": plan.experiment.baseline,
         "fingerprint": fingerprint_hash(plan.fingerprint),
@@ -255,8 +244,6 @@ def _cell_rows(
         moment = datetime.fromisoformat(its.rankings.manifest.created_at) if its else None
         rows.append(
             {
-                "series": plan.series,
-                "run_date": plan.run_date,
                 "collection": cell.collection_name,
                 "arm": cell.label,
                 "arm_hash": its and its.arm.hash,

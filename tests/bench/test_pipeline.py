@@ -8,38 +8,44 @@ import pytest
 from rich.console import Console
 
 from perank_tasks.bench import pipeline
-from perank_tasks.bench.compared import BY_HAND, Measured
 from perank_tasks.bench.corpus import write_corpus
+from perank_tasks.bench.options import PipelineOptions
 from perank_tasks.bench.pipeline import (
     STAGES,
+    Measured,
     Results,
-    check_sizes,
     print_results,
     run_pipeline,
     slope,
     write_results,
 )
-from perank_tasks.errors import ConfigError, StorageError
-
-
-@pytest.fixture(autouse=True)
-def no_trec(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PERANK_TREC_DATA", raising=False)
+from perank_tasks.errors import CollectionError, ConfigError
+from perank_tasks.settings import Settings
+from tests.small import write_collection
 
 
 def test_a_corpus_is_real_sentences_and_begins_with_the_smaller_one(tmp_path: Path) -> None:
-    write_corpus(tmp_path / "small", 30, 5)
-    write_corpus(tmp_path / "large", 1500, 5)
+    write_corpus(tmp_path / "small", 30, 5, 30, "pydocs")
+    write_corpus(tmp_path / "large", 1500, 5, 1400, "pydocs")
     small, large = (
         (tmp_path / name / "passages.jsonl").read_text().splitlines() for name in ("small", "large")
     )
     assert large[:30] == small
     rows = [json.loads(line) for line in large]
     assert [row["_id"] for row in rows] == [f"r{i}" for i in range(1500)]
-    assert len({row["text"] for row in rows}) > 1400
-    assert all(len(row["text"].split()) >= 3 for row in rows)
+    texts = [row["text"] for row in rows]
+    assert texts[1400:] == texts[:100]
+    assert len(set(texts)) > 1300
+    assert all(len(text.split()) >= 3 for text in texts)
     queries = (tmp_path / "large" / "queries.tsv").read_text().splitlines()
     assert all(re.fullmatch(r"q\d\t\S+( \S+){2,5}", line) for line in queries)
+
+
+def test_a_collection_without_sentences_makes_no_corpus(tmp_path: Path) -> None:
+    spec = write_collection(tmp_path / "words", passages=[{"_id": "a", "text": "word"}], qrels=[])
+    with pytest.raises(CollectionError, match="no passage has a sentence of 3 to 60 words"):
+        write_corpus(tmp_path / "corpus", 10, 1, 10, spec)
+    assert not (tmp_path / "corpus").exists()
 
 
 def test_growth_is_the_slope_of_the_logarithms() -> None:
@@ -49,14 +55,14 @@ def test_growth_is_the_slope_of_the_logarithms() -> None:
 
 
 def test_embedding_is_extrapolated_and_nothing_else(tmp_path: Path) -> None:
-    results = Results(10, {"processor": "p", "threads": "2", "load_average": [0.0]})
+    results = Results(10, {"processor": "p", "threads": "2", "load_average": 0.0})
     for size in (1000, 10_000, 100_000):
         results.sizes[size] = {
             stage: Measured(seconds=size / 1000, peak_memory_bytes=2**20) for stage in STAGES
         }
     results.sizes[100_000]["embed"] = Measured(
         seconds=3.0, peak_memory_bytes=2**20
-    )  # vectors taken over
+    )  # vectors reused
     assert results.exponent("embed") == pytest.approx(1)
     assert results.exponent("index") == pytest.approx(1)
     assert results.extrapolated() == {100_000: pytest.approx(100)}
@@ -67,7 +73,6 @@ def test_embedding_is_extrapolated_and_nothing_else(tmp_path: Path) -> None:
         print_results(Console(file=file, width=200), results)
     printed = (tmp_path / "printed").read_text()
     assert re.search(r"embed +1.0 s 0.00 GiB +10.0 s 0.00 GiB +~100 s 0.00 GiB +n\^1.00", printed)
-    assert "by hand" not in printed
 
 
 def test_one_size_that_was_embedded_gives_others_in_proportion() -> None:
@@ -81,7 +86,7 @@ def test_one_size_that_was_embedded_gives_others_in_proportion() -> None:
 @pytest.mark.parametrize("sizes", [(), (10,), (1000, 500), (1000, 1000), (20_000,)])
 def test_sizes_that_cannot_be_measured_are_refused(sizes: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="sizes"):
-        check_sizes(sizes)
+        PipelineOptions.parse({"sizes": sizes})
 
 
 @pytest.mark.long
@@ -90,20 +95,20 @@ def test_nights_of_two_sizes_are_measured_stage_by_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "EMBEDDED", 150)
-    results = run_pipeline((100, 300), 20, tmp_path / "out")
+    results = run_pipeline(PipelineOptions(sizes=(100, 300), queries=20), tmp_path / "out")
     for size in (100, 300):
         stages = results.sizes[size]
-        assert list(stages) == [*STAGES, *BY_HAND.values()]
+        assert list(stages) == list(STAGES)
         assert all(m["seconds"] > 0 for m in stages.values())
         assert all(m["peak_memory_bytes"] > 50 * 2**20 for m in stages.values())
     assert list(results.extrapolated()) == [300]
-    assert results.embedding["largest_difference"] < 1e-4
-    assert len(results.ratios()) == 5
+    # The texts of 300 passages are those of 100, whose vectors are reused.
+    assert results.sizes[300]["embed"]["seconds"] < results.sizes[100]["embed"]["seconds"]
     assert not (tmp_path / "out" / "work").exists()
     written = json.loads((tmp_path / "out" / "results.json").read_text())
     assert written["sizes"]["300"]["rerank"] == results.sizes[300]["rerank"]
 
 
-def test_a_night_that_fails_is_named_with_its_last_words(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"night of corpus-7 failed, .*CollectionError"):
-        pipeline._run("night", tmp_path / "corpus-7")
+def test_the_error_of_a_nights_process_is_passed_on(tmp_path: Path) -> None:
+    with pytest.raises(CollectionError, match="corpus-7"):
+        pipeline._in_a_process(tmp_path / "corpus-7", Settings.from_environment())

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from perank_tasks.bench.plain import PlainRanker
 from perank_tasks.errors import CheckpointError
-from perank_tasks.perank import PERank, RankingOptions
+from perank_tasks.perank import PERank
 from perank_tasks.support.lists import CandidateList
 from tests.perank.tiny import write_own
 from tests.small import GOLDEN
@@ -31,13 +31,7 @@ def texts_only(query: str, texts: list[str]) -> CandidateList:
 
 def plain(folder: Path, cache: Path) -> tuple[PERank, PlainRanker]:
     engine = PERank.from_pretrained(folder, cache=cache, device="cpu")
-    ranker = PlainRanker(
-        folder,
-        engine.prompts(RankingOptions()),
-        cache=cache,
-        device=engine.device,
-        dtype=torch.float32,
-    )
+    ranker = PlainRanker(folder, engine, cache=cache)
     return engine, ranker
 
 
@@ -92,10 +86,4 @@ def test_a_checkpoint_beyond_the_reference_is_refused(tmp_path: Path) -> None:
     own = tmp_path / "own"
     write_own(own)
     with pytest.raises(CheckpointError, match="released-v1"):
-        PlainRanker(
-            own,
-            engine.prompts(RankingOptions()),
-            cache=tmp_path,
-            device=torch.device("cpu"),
-            dtype=torch.float32,
-        )
+        PlainRanker(own, engine, cache=tmp_path)

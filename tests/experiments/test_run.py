@@ -212,11 +212,16 @@ def test_a_cell_that_fails_is_reported_and_the_others_go_on(tmp_path: Path) -> N
     assert "has no results" not in page(plan)
 
 
-def test_a_budget_that_is_used_up_begins_no_cell(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path, budget={"cells": 4, "hours": 1e-9})
+def test_a_budget_that_is_used_up_begins_no_cell_and_leaves_finished_ones(tmp_path: Path) -> None:
+    used_up = {"budget": {"cells": 5, "hours": 1e-9}}
+    plan = small_plan(tmp_path, **used_up)
     assert all("budget" in (reason or "") for reason in run(plan))
     assert rows("FROM comparisons") == []
     assert rows("SELECT count(*) AS n FROM experiment_cells") == [{"n": 4}]
+    run(small_plan(tmp_path, axes={"order": ORDERS[1:]}, baseline="cosine"))
+    new = {"label": "inverted", "initial-order": "inverted"}
+    reasons = run(small_plan(tmp_path, axes={"order": [*ORDERS, new]}, **used_up))
+    assert [reason is None for reason in reasons] == [False, True, True, True, False]
 
 
 def test_lengths_are_measured_among_themselves(tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ from perank_tasks.cli.main import app
 from perank_tasks.config import RetentionOptions
 from perank_tasks.errors import ConfigError, ExperimentError
 from perank_tasks.experiments import results
-from perank_tasks.experiments.answer import Answer, Variant, findings, read_answer
-from perank_tasks.experiments.page import END, START, write_docs
+from perank_tasks.experiments.answer import Answer, Variant, findings, read_answers
 from perank_tasks.experiments.pipeline import run_experiment
 from perank_tasks.experiments.plan import ExperimentPlan
 from perank_tasks.night.retention import plan_removals
@@ -61,7 +60,8 @@ def everything(site: Site) -> dict[str, list[tuple]]:
 
 def answer_of(site: Site, day: date | None = None) -> Answer:
     with reading(site.settings.warehouse) as connection:
-        return read_answer(connection, "orders", day)
+        (answer,) = read_answers(connection, "orders", day)
+        return answer
 
 
 def test_every_table_has_rows_and_the_columns_of_its_schema(
@@ -98,12 +98,14 @@ def test_another_date_is_another_run_and_the_newest_is_shown(
 ) -> None:
     later = plan.model_copy(update={"run_date": date(2026, 2, 7)})
     results.load(later, site, results.conclude(later, site, None))
-    assert answer_of(site).run_date == later.run_date
+    with reading(site.settings.warehouse) as connection:
+        assert read_answers(connection, "orders") == []  # the newest has no results
     first = answer_of(site, plan.run_date)
-    assert [variant.name for variant in first.collections[0].variants] == [
+    assert [variant.name for variant in first.variants] == [
         *("as given", "shuffled", "cosine"),
     ]
     run_experiment(later, site)
+    assert answer_of(site).run_date == later.run_date
 
 
 def test_cells_are_compared_by_name(plan: ExperimentPlan, site: Site) -> None:
@@ -128,51 +130,22 @@ def test_the_page_has_question_and_answer_and_no_verdict(plan: ExperimentPlan, s
     assert "verdict" not in text
 
 
-def test_docs_show_every_test_and_keep_the_answer_that_somebody_wrote(
-    plan: ExperimentPlan, site: Site, tmp_path: Path
-) -> None:
-    *images, page = write_docs(site.settings, "orders", tmp_path, plan.run_date)
-    text = page.read_text()
-    assert all(image.read_text().startswith("<svg xmlns=") for image in images)
-    assert all("var(" not in image.read_text() for image in images)
-    assert all(f"]({image.name})" in text for image in images)
-    assert len(images) == 4
-    (on,) = answer_of(site, plan.run_date).collections
-    for measure in (MAIN, "MAP"):
-        for variant in on.variants:
-            mean = f"| {variant.number} | {variant.name} | {variant.mean(measure):.4f} |"
-            (line,) = [line for line in text.splitlines() if line.startswith(mean)]
-            if test := variant.tests.get(measure):
-                low, high = (f"{test[end]:+.4f}".replace("-", "−") for end in ("ci_low", "ci_high"))
-                assert f"[{low}, {high}]" in line
-    tables = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(tables) == 3 * 2 + 3 * 3
-    assert {line.count("|") for line in tables} == {16, 8, 5}
-    first = [path.read_bytes() for path in (*images, page)]
-    page.write_text(text.replace(f"{START}\n", f"{START}\nNot at this scale.\n"))
-    list(write_docs(site.settings, "orders", tmp_path, plan.run_date))
-    assert f"{START}\nNot at this scale.\n{END}" in page.read_text()
-    page.write_text(text)
-    list(write_docs(site.settings, "orders", tmp_path, plan.run_date))
-    assert [path.read_bytes() for path in (*images, page)] == first
-
-
 def test_findings_claim_no_more_than_the_tests_say(plan: ExperimentPlan, site: Site) -> None:
     answer = answer_of(site, plan.run_date)
-    (on,) = answer.collections
-    text = " ".join(findings(answer, on))
-    certain = [v for v in on.variants if v.tests and v.tests[MAIN]["p_holm"] < 0.05]
+    text = " ".join(findings(answer))
+    certain = [v for v in answer.variants if v.tests and v.tests[MAIN]["p_holm"] < 0.05]
     better = [v for v in certain if v.tests[MAIN]["delta"] > 0]
     assert ("Better than it beyond chance" in text) == bool(better)
     assert ("cannot be answered at this scale" in text) == (not better)
     assert "shuffled: 2 cells, whose means of nDCG@10 go from" in text
     assert "The 4 cells were ranked from 20" in text
     assert "ever judged" not in text
-    other = next(v for v in on.variants if v is not on.baseline)
-    assert on.baseline is not None
-    on.baseline.values["judged@10"][:] = [0.9] * len(on.baseline.values[MAIN])
+    base = answer.baseline
+    other = next(v for v in answer.variants if v is not base)
+    assert base is not None
+    base.values["judged@10"][:] = [0.9] * len(base.values[MAIN])
     other.values["judged@10"][:] = [0.5] * len(other.values[MAIN])
-    (sentence,) = [s for s in findings(answer, on) if "ever judged" in s]
+    (sentence,) = [s for s in findings(answer) if "ever judged" in s]
     assert f"{other.name} (50%)" in sentence
     assert "(90%)" in sentence
 
@@ -195,12 +168,11 @@ def test_the_front_is_what_none_beats_in_both(
     front: list[int],
 ) -> None:
     answer = answer_of(site, plan.run_date)
-    (on,) = answer.collections
-    on.variants[:] = [
+    answer.variants[:] = [
         Variant("topics", n, f"variant {n}", 1, mean, mean, {"bits": price}, {MAIN: [mean]}, {})
         for n, (price, mean) in enumerate(zip(prices, means, strict=True))
     ]
-    assert [variant.number for variant in on.front("bits", MAIN)] == front
+    assert [variant.number for variant in answer.front("bits")] == front
 
 
 def test_retention_leaves_results_and_takes_rankings_that_nobody_used(
@@ -220,7 +192,7 @@ def test_the_command_plans_without_ranking_runs_and_writes_pages_again(
     done = CliRunner().invoke(app, [*command, "--dry-run"])
     assert done.exit_code == 0, done.output
     assert "4 cells; 2 lists" in done.output
-    assert "tokens to read and put out; budget: 20 cells, 1 hours" in done.output
+    assert "tokens to read and put out; budget: 20 cells a collection, 1 hours" in done.output
     site = Site.from_environment()
     assert not site.settings.published_warehouse.exists()
     assert not list(site.store.collections("embeddings"))
@@ -231,13 +203,14 @@ def test_the_command_plans_without_ranking_runs_and_writes_pages_again(
     written = page.read_bytes()
     page.unlink()
     file.unlink()
-    done = CliRunner().invoke(app, ["experiment", "orders", "--page"])
+    docs = tmp_path / "docs"
+    done = CliRunner().invoke(app, ["experiment", "orders", "--page", "--docs", str(docs)])
     assert done.exit_code == 0, done.output
-    assert page.read_bytes() == written
+    assert page.read_bytes() == written == (docs / "orders" / page.name).read_bytes()
     done = CliRunner().invoke(app, ["experiment", "ordres", "--page"])
     assert isinstance(done.exception, ConfigError)
     assert "no results of an experiment 'ordres'; there are orders" in str(done.exception)
-    done = CliRunner().invoke(app, [*command, "--page"])
+    done = CliRunner().invoke(app, command)
     assert f"There is no file {file}" in str(done.exception)
 
 

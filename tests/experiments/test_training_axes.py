@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from perank_tasks.errors import ConfigError
-from perank_tasks.experiments.answer import Variant, read_answer
+from perank_tasks.experiments.answer import Variant, read_answers
 from perank_tasks.experiments.options import ExperimentFile
 from perank_tasks.experiments.pipeline import run_experiment
 from perank_tasks.experiments.plan import ExperimentPlan, plan_experiment
@@ -43,8 +43,8 @@ def run(name: str, world: World, collection: str, **training: Any) -> Experiment
 
 def variants(plan: ExperimentPlan) -> list[Variant]:
     with reading(Site.from_environment().settings.warehouse) as connection:
-        (on,) = read_answer(connection, plan.series, plan.run_date).collections
-    return on.variants
+        (answer,) = read_answers(connection, plan.series, plan.run_date)
+    return answer.variants
 
 
 @pytest.mark.long
@@ -91,8 +91,3 @@ def test_an_axis_of_the_training_needs_a_training(tmp_path: Path) -> None:
     recipes = [{"label": "as given"}, {"label": "x", "training": {"rank_num_layers": 1}}]
     with pytest.raises(ConfigError, match=r"axes\.recipe: there is no table \[training\]"):
         ExperimentFile.parse(values(tmp_path, axes={"recipe": recipes}))
-    for choice in recipes:
-        choice["variant"] = "as given"
-    given = {"arms": {"perank": {"ranker": "perank"}}, "training": {"preset": "tiny"}}
-    with pytest.raises(ConfigError, match=r"differ in training\.rank_num_layers"):
-        ExperimentFile.parse(values(tmp_path, axes={"recipe": recipes}, **given))

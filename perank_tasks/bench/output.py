@@ -1,15 +1,43 @@
-"""Plots: in, measured series; out, PNG files.
+"""What benchmarks put out: results.json, tables for a terminal, and PNG plots.
 
-A series is a name and its points (x, y). Drawn without pyplot, so no display is needed.
+A plot's series is a name and its points (x, y). Drawn without pyplot, so no display is needed.
 """
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+from rich.table import Table
+
+from perank_tasks.support.files import replacing
 
 Series = dict[str, list[tuple[int, float]]]
+
+
+def write_json(folder: Path, results: dict[str, Any]) -> Path:
+    """Write results.json, with the time; returns its path.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    path = folder / "results.json"
+    values = {"written_at": datetime.now(UTC).isoformat(timespec="seconds"), **results}
+    with replacing(path, "Free space, or give another --out.") as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def new_table(name: str, *numbers: str) -> Table:
+    """A table of these headings: what each line is about, and columns of numbers."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column(name, no_wrap=True)
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    return table
 
 
 def plot_latency(path: Path, series: Series) -> None:
