@@ -21,6 +21,9 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from perank_tasks.airflow.local.logs import tail
 from perank_tasks.errors import ConfigError, PerankError
@@ -76,6 +79,28 @@ class Home:
     def running(self) -> Path:
         return self.airflow / "running.json"
 
+    def start(
+        self, name: str, command: list[str], env: dict[str, str], **options: Any
+    ) -> psutil.Popen:
+        """Start a command of Airflow's, whose output goes into the log of that name."""
+        with (self.logs / f"{name}.log").open("w") as log:
+            return psutil.Popen(
+                [*AIRFLOW, *command],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                **options,
+            )
+
+    def ended(self, name: str, status: int) -> str:
+        """How what was started under that name ended, with the last lines of its log."""
+        log = self.logs / f"{name}.log"
+        return (
+            f"Airflow's {name} ended with exit status {status}. "
+            f"Its log is {log} and ends in:\n{tail(log)}"
+        )
+
 
 def setup(home: Home) -> None:
     """Make the database, or migrate it to the installed Airflow; quick when that is done.
@@ -96,20 +121,9 @@ def setup(home: Home) -> None:
         # Airflow's own is of 24 bytes, and every component warns of it.
         home.jwt_secret.touch(mode=0o600)
         home.jwt_secret.write_text(secrets.token_urlsafe(64))
-        log = home.logs / "setup.log"
-        with log.open("w") as output:
-            done = subprocess.run(
-                [*AIRFLOW, "db", "migrate"],
-                env=environment(home, port=0),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
-        if done.returncode:
+        if status := home.start("setup", ["db", "migrate"], environment(home, port=0)).wait():
             raise PerankError(
-                f"`airflow db migrate` failed with exit status {done.returncode}. Its log is {log} "
-                f"and ends in:\n{tail(log)}\n"
+                f"{home.ended('setup', status)}\n"
                 f"If {home.airflow} is damaged, move it away: results are not in it."
             )
         migrated.write_text(installed)
