@@ -48,13 +48,11 @@ def note(judged: "NightVerdict", means: Figures, address: str) -> str:
         values = means.get(arm["arm_hash"], {})
         cells = [f"{values[m]:.4f}" if m in values else "" for m in MEASURES]
         lines.append(f"| {arm['arm']} | {' | '.join(cells)} | {arm['verdict']} |")
-    text = f"**{judged['text']}**\n\n[Report]({address})\n\n" + "\n".join(lines)
-    for arm in judged["arms"]:
-        line = f"\n\n{arm['arm']}: {arm['text']}"
-        if len(text) + len(line) > LONGEST:
-            break
-        text += line
-    return text[:LONGEST]
+    reasons = [f"{arm['arm']}: {arm['text']}" for arm in judged["arms"]]
+    text = "\n\n".join(
+        [f"**{judged['text']}**", f"[Report]({address})", "\n".join(lines), *reasons]
+    )
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def report_address(night: Night) -> str:
