@@ -73,7 +73,7 @@ def _shell() -> None:
         print(f"{Settings.from_environment().published_warehouse}, read-only\n{HELP}")
     statement = ""
     while True:
-        prompt = "   ...> " if statement else "perank> "
+        prompt = "   ...> " if statement.strip() else "perank> "
         try:
             statement += input(prompt if interactive else "") + "\n"
         except EOFError:
@@ -86,6 +86,8 @@ def _shell() -> None:
         if statement.rstrip().endswith(";"):
             _try(statement)
             statement = ""
+    if interactive:
+        print()
     _try(statement)
 
 
