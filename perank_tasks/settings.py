@@ -80,6 +80,13 @@ class Settings:
         )
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _root(default: Path) -> str:
     value = os.environ.get("PERANK_ROOT") or ""
     if value.startswith("s3://"):
@@ -100,9 +107,7 @@ def _folder(variable: str, default: Path, expected: str = "a folder on this mach
 def _threads() -> int:
     value = os.environ.get("PERANK_THREADS")
     if not value:
-        if hasattr(os, "sched_getaffinity"):  # not on macOS
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        return cores()
     if not value.isdigit() or int(value) < 1:
         raise ConfigError(
             f"PERANK_THREADS is {value!r}; expected a whole number of 1 or more. "

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
 
-from perank_tasks.airflow.run_pages import REPORTS_PREFIX, page
+from perank_tasks.airflow.run_pages import REPORTS_PREFIX
 
 DAG = "perank_nightly"
 OURS = "**"
@@ -38,7 +38,8 @@ def _pages() -> Any:
     from airflow.configuration import conf
     from fastapi import Depends, FastAPI, HTTPException, Request
     from fastapi.exception_handlers import http_exception_handler
-    from fastapi.responses import FileResponse, RedirectResponse, Response
+    from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+    from fastapi.staticfiles import StaticFiles
 
     from perank_tasks.settings import Settings
 
@@ -55,12 +56,18 @@ def _pages() -> Any:
         query = urlencode({"next": str(request.url)})
         return RedirectResponse(f"{base}/api/v2/auth/login?{query}", 303)
 
+    @app.exception_handler(404)
+    async def say_so(request: Request, error: HTTPException) -> Response:
+        return PlainTextResponse("There is no report here yet.", 404)
+
     @app.get("/{path:path}", dependencies=[Depends(may_read)])
-    def read(path: str) -> FileResponse:
-        file = page(Settings.from_environment().reports, path)
-        if file is None:
-            raise HTTPException(404, "There is no report here yet.")
-        return FileResponse(file, media_type="text/html", headers=HEADERS)
+    async def read(path: str, request: Request) -> Response:
+        # Follows no link out of the folder; a folder's page is its index.html.
+        folder = Settings.from_environment().reports
+        files = StaticFiles(directory=folder, html=True, check_dir=False)
+        answer = await files.get_response(path or ".", request.scope)
+        answer.headers.update(HEADERS)
+        return answer
 
     return app
 

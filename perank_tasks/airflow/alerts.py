@@ -12,10 +12,11 @@ address may itself be a secret, as a Slack webhook's is: it is in no log and in 
 import html
 import logging
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 import httpx
 
@@ -40,21 +41,20 @@ ALERTING = (Verdict.SUSPECT, Verdict.INCOMPLETE, Verdict.REGRESSION)
 """Verdicts that people are alerted of. `suspect` is one: the docs' simulation has it on 7 of 2,000
 unchanged nights, too few to be noise and early enough to look before it is a regression."""
 
-SLACK = "https://hooks.slack.com/services"
-SLACK_TYPES = ("slackwebhook", "slack")
+SLACK = "https://hooks.slack.com/services/"
 TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
 class Alert:
-    """One message about one night."""
+    """One message about one night; a webhook gets it as JSON."""
 
-    run_date: date
+    run_date: str
     collection: str
     verdict: str
     text: str
     """One line: what the verdict rests on."""
-    arms: tuple[str, ...] = ()
+    arms: list[str] = field(default_factory=list)
     """A line for each arm."""
     link: str | None = None
     """Address of the night's report."""
@@ -68,52 +68,28 @@ class Alert:
         """The whole message as plain text."""
         return "\n".join(filter(None, [self.subject, self.text, *self.arms, self.link]))
 
-    def to_json(self) -> dict[str, Any]:
-        """What a webhook gets."""
-        return {
-            "run_date": self.run_date.isoformat(),
-            "collection": self.collection,
-            "verdict": self.verdict,
-            "text": self.text,
-            "arms": list(self.arms),
-            "link": self.link,
-        }
 
-    def to_html(self) -> str:
-        """What an e-mail says."""
-        arms = "".join(f"<li>{html.escape(arm)}</li>" for arm in self.arms)
-        link = f'<p><a href="{html.escape(self.link)}">Report</a></p>' if self.link else ""
-        return f"<p><b>{html.escape(self.text)}</b></p><ul>{arms}</ul>{link}"
-
-
-def deliver(
-    store: Store, alert: Alert, receivers: Mapping[str, Callable[[Alert], None]]
-) -> list[str]:
+def deliver(store: Store, alert: Alert, receivers: Iterable[str]) -> list[str]:
     """Send an alert to every receiver that has not had it; returns those it was sent to.
-
-    Args:
-        receivers: {name: how to send it there}.
 
     Raises:
         AlertError: some did not take it, after all others got theirs.
     """
     delivered, errors = [], []
-    for name, send in receivers.items():
+    for name in receivers:
         delivery = _delivery(store, alert, name)
         if delivery.is_published:
             log.info("%s was alerted of this already: %s", name, alert.subject)
             continue
         try:
-            send(alert)
-        except AlertError as error:
-            errors.append(str(error))
-            continue
+            send(alert, name)
         except Exception as error:
             # Another library's words may hold an address or a password.
-            errors.append(str(_undelivered(name, type(error).__name__)))
+            ours = isinstance(error, AlertError)
+            errors.append(str(error if ours else _undelivered(name, type(error).__name__)))
             continue
         sent_at = datetime.now(UTC).isoformat(timespec="seconds")
-        config = {**alert.to_json(), "receiver": name, "sent_at": sent_at}
+        config = {**asdict(alert), "receiver": name, "sent_at": sent_at}
         delivery.publish(expected={}, inputs={}, config=config, counts={}, provenance={})
         delivered.append(name)
     if errors:
@@ -121,9 +97,32 @@ def deliver(
     return delivered
 
 
-def to_log(alert: Alert) -> None:
-    """Write an alert into the log."""
-    log.warning("%s", alert.body)
+def send(alert: Alert, name: str) -> None:
+    """Send an alert to `log`, or by the Airflow connection of that id."""
+    if name == LOG:
+        log.warning("%s", alert.body)
+        return
+    from airflow.sdk import Connection
+
+    connection = Connection.get(name)
+    if connection.conn_type == "smtp":
+        _mail(alert, connection)
+    else:
+        post(alert, connection)
+
+
+def _mail(alert: Alert, connection: "Connection") -> None:
+    from airflow.providers.smtp.hooks.smtp import SmtpHook
+
+    to = connection.extra_dejson.get("to")
+    if not to:
+        raise AlertError(
+            f"Connection {connection.conn_id} does not say whom to write to: its extra fields "
+            'need "to", an address or a list of them, beside "from_email".'
+        )
+    content = f"<pre>{html.escape(alert.body)}</pre>"
+    with SmtpHook(smtp_conn_id=connection.conn_id) as hook:
+        hook.send_email_smtp(to=to, subject=alert.subject, html_content=content)
 
 
 def post(alert: Alert, connection: "Connection") -> None:
@@ -136,11 +135,11 @@ def post(alert: Alert, connection: "Connection") -> None:
         AlertError: it was not taken; names the connection and the status, not the address.
     """
     url = webhook(connection)
-    if connection.conn_type in SLACK_TYPES:
+    if connection.conn_type == "slackwebhook":
         # As Slack wants &, < and >.
         request: dict[str, Any] = {"json": {"text": html.escape(alert.body, quote=False)}}
     else:
-        request = {"json": alert.to_json(), "headers": connection.extra_dejson.get("headers")}
+        request = {"json": asdict(alert), "headers": connection.extra_dejson.get("headers")}
         if connection.login:
             request["auth"] = (connection.login, connection.password or "")
     try:
@@ -154,38 +153,27 @@ def post(alert: Alert, connection: "Connection") -> None:
 def webhook(connection: "Connection") -> str:
     """The address that a connection of type `slackwebhook` or `http` describes.
 
-    Slack's is the host (its own by default) and the password, as Airflow's Slack connections have
-    it, or a password that is the whole address. Another one is schema, host, port and, in the
-    extra fields, `endpoint`.
+    Slack's is the password, or what follows it on Slack's host (or the connection's); another one
+    is the host.
 
     Raises:
         AlertError: the connection has another type, or no address.
     """
-    host = connection.host or ""
-    if host and "://" not in host:
-        port = f":{connection.port}" if connection.port else ""
-        host = f"{connection.schema or 'https'}://{host}{port}"
-    if connection.conn_type in SLACK_TYPES:
-        secret = connection.password or ""
-        if not secret:
-            raise AlertError(
-                f"Connection {connection.conn_id} has no password: Slack's webhook address, or "
-                "its last three parts, belongs there."
-            )
-        return secret if "://" in secret else _join(host or SLACK, secret)
-    if connection.conn_type != "http":
+    address = connection.host or ""
+    if connection.conn_type == "slackwebhook":
+        secret = connection.password
+        address = urljoin(f"{address.rstrip('/')}/" if address else SLACK, secret) if secret else ""
+    elif connection.conn_type != "http":
         raise AlertError(
             f"Connection {connection.conn_id} has the type {connection.conn_type!r}; alerts go to "
             "slackwebhook, http and smtp."
         )
-    if not host:
-        raise AlertError(f"Connection {connection.conn_id} has no host to send alerts to.")
-    endpoint = connection.extra_dejson.get("endpoint")
-    return _join(host, endpoint) if endpoint else host
-
-
-def _join(base: str, path: str) -> str:
-    return f"{base.rstrip('/')}/{path.lstrip('/')}"
+    if "://" not in address:
+        raise AlertError(
+            f"Connection {connection.conn_id} has no address: that of a Slack webhook belongs into "
+            "its password, that of another one into its host, whole, as https://example.org/hook."
+        )
+    return address
 
 
 def _delivery(store: Store, alert: Alert, receiver: str) -> Artifact:

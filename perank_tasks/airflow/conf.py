@@ -20,7 +20,7 @@ class AlertOptions(Options):
         title="On a regression",
         description="alert: the run succeeds. fail: the verdict task fails, without a retry and "
         "after the night's data is loaded.",
-        json_schema_extra={"section": "Alerts"},
+        json_schema_extra={"section": "Verdict"},
     )
     alert_to: tuple[Annotated[str, StringConstraints(pattern=r"^[\w.\-]+$")], ...] = Field(
         ("log",),
@@ -28,7 +28,7 @@ class AlertOptions(Options):
         description="Who is alerted, once, of a night that is suspect, incomplete or a regression: "
         "log, or ids of Airflow connections of the types slackwebhook, smtp and http. Empty: "
         "nobody.",
-        json_schema_extra={"section": "Alerts"},
+        json_schema_extra={"section": "Verdict"},
     )
 
     @classmethod

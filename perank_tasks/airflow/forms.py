@@ -1,11 +1,9 @@
 """Forms: option classes as the Params that Airflow's trigger form asks for.
 
 In: pydantic options. Out: a Param for each field, with its type, range, default, description,
-title and section. A field names its section by `json_schema_extra={"section": "Data"}`; one
-without stands at the top of the form.
+title and section, which a field names by `json_schema_extra={"section": "Data"}`.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow.sdk import Param
@@ -14,20 +12,17 @@ from pydantic import BaseModel
 from perank_tasks.airflow.conf import AlertOptions
 from perank_tasks.config import NightOptions, RetentionOptions
 
-SECTIONS = ("Data", "Arms", "Verdict", "Alerts", "Advanced")
-"""Of a night's form, from its top to its bottom."""
-
 
 def night_params() -> dict[str, Param]:
     """The form of a night."""
-    return params(NightOptions, AlertOptions, sections=SECTIONS)
+    return params(NightOptions, AlertOptions)
 
 
 def training_params() -> dict[str, Param]:
     """The form of a training run: its own options, its data's, and both stages'."""
     from perank_tasks.training.run_options import form
 
-    return params_of(form())
+    return {name: _param(schema) for name, schema in form().items()}
 
 
 def experiment_params() -> dict[str, Param]:
@@ -43,28 +38,13 @@ def retention_params() -> dict[str, Param]:
     return {**params(RetentionOptions), "delete": Param(True, type="boolean", description=about)}
 
 
-def params(*options: type[BaseModel], sections: Sequence[str] = ()) -> dict[str, Param]:
-    """The Params of option classes.
-
-    Args:
-        sections: from the top of the form to its bottom; fields of other sections, and of none,
-            stand before them.
-    """
-    schemas = {
-        name: schema
+def params(*options: type[BaseModel]) -> dict[str, Param]:
+    """The Params of option classes."""
+    return {
+        name: _param(schema)
         for options_class in options
         for name, schema in options_class.model_json_schema()["properties"].items()
     }
-    return params_of(schemas, sections)
-
-
-def params_of(
-    schemas: Mapping[str, dict[str, Any]], sections: Sequence[str] = ()
-) -> dict[str, Param]:
-    """The Params of fields, given as {name: JSON schema}, as `params` groups them."""
-    place = {section: number for number, section in enumerate(sections)}
-    names = sorted(schemas, key=lambda name: place.get(schemas[name].get("section", ""), -1))
-    return {name: _param(schemas[name]) for name in names}
 
 
 def _param(schema: dict[str, Any]) -> Param:

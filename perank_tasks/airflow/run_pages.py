@@ -1,15 +1,15 @@
 """Pages: what Airflow's UI shows of a night.
 
-In: a night's verdict; the reports folder. Out: a few lines of Markdown for the run, the address of
-the night's page, and the file behind an address. The plugin in `dags/plugins` puts them there.
+In: a night and its verdict. Out: a few lines of Markdown for the run, and the address of the
+night's page. The plugin in `dags/plugins` writes the one and serves the other.
 """
 
 from collections import defaultdict
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from perank_tasks.config import Night
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.sql_files import sql_folder
 
@@ -48,32 +48,17 @@ def note(judged: "NightVerdict", means: Figures, address: str) -> str:
         values = means.get(arm["arm_hash"], {})
         cells = [f"{values[m]:.4f}" if m in values else "" for m in MEASURES]
         lines.append(f"| {arm['arm']} | {' | '.join(cells)} | {arm['verdict']} |")
-    text = f"**{judged['text']}**\n\n[Report]({address})\n\n" + "\n".join(lines)
-    for arm in judged["arms"]:
-        line = f"\n\n{arm['arm']}: {arm['text']}"
-        if len(text) + len(line) > LONGEST:
-            break
-        text += line
-    return text[:LONGEST]
+    reasons = [f"{arm['arm']}: {arm['text']}" for arm in judged["arms"]]
+    text = "\n\n".join(
+        [f"**{judged['text']}**", f"[Report]({address})", "\n".join(lines), *reasons]
+    )
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
-def report_path(collection: str, run_date: str) -> str:
-    """The path of a night's page on the API server."""
-    return f"{REPORTS_PREFIX}/{quote(collection, safe='')}/{run_date}.html"
+def report_address(night: Night) -> str:
+    """The address of a night's page on Airflow's API server."""
+    from airflow.sdk.configuration import conf
 
-
-def page(folder: Path, path: str) -> Path | None:
-    """The file of a page below the reports folder; None where there is no such page.
-
-    Links are followed first, so that none leads out; only HTML files are pages, and a folder's
-    is its `index.html`.
-    """
-    try:
-        root = folder.resolve()
-        file = (root / path.lstrip("/")).resolve()
-        if file.is_dir():
-            file = (file / "index.html").resolve()
-        inside = file.is_relative_to(root) and file.suffix == ".html"
-        return file if inside and file.is_file() else None
-    except (OSError, ValueError):  # too long a name, a null byte
-        return None
+    base = (conf.get("api", "base_url", fallback=None) or "").rstrip("/")
+    collection = quote(night.collection_name, safe="")
+    return f"{base}{REPORTS_PREFIX}/{collection}/{night.run_date}.html"

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.observability import stats
 
 from perank_tasks.airflow.conf import AlertOptions
-from perank_tasks.airflow.run_pages import Figures, figures, note, report_path
+from perank_tasks.airflow.run_pages import Figures, figures, note, report_address
 from perank_tasks.airflow.tasks import NIGHT, call_stage, errors_for_airflow
 from perank_tasks.config import Night
 from perank_tasks.settings import Settings
@@ -46,7 +46,6 @@ def verdict(**task_options: Any) -> Any:
         with errors_for_airflow():
             means = figures(Settings.from_environment(), night.run_date, night.collection_name)
         send_metrics(night, judged, means)
-        result = {**judged, "figures": means}
         context["outlet_events"][VERDICTS].extra = {
             "run_date": night.run_date.isoformat(),
             "collection": night.collection_name,
@@ -55,9 +54,9 @@ def verdict(**task_options: Any) -> Any:
         context["ti"].xcom_push(NOTE, note(judged, means, report_address(night)))
         if judged["verdict"] == "regression" and alerts.on_regression == "fail":
             # A task that fails returns nothing, and the alert reads what this one returned.
-            context["ti"].xcom_push("return_value", result)
+            context["ti"].xcom_push("return_value", judged)
             raise AirflowFailException(judged["text"])
-        return result
+        return judged
 
     def with_link() -> Any:
         result: Any = judge_night()
@@ -92,11 +91,3 @@ class ReportLink(BaseOperatorLink):
         """The report's address; Airflow calls this when the task ends, with its instance."""
         plan = ti_key.xcom_pull(task_ids=NIGHT.planning.__name__)
         return report_address(Night.from_json(plan)) if plan else ""
-
-
-def report_address(night: Night) -> str:
-    """The address of a night's page on Airflow's API server."""
-    from airflow.sdk.configuration import conf
-
-    base = (conf.get("api", "base_url", fallback=None) or "").rstrip("/")
-    return base + report_path(night.collection_name, night.run_date.isoformat())

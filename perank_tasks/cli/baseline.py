@@ -1,4 +1,7 @@
-"""`perank baseline`: accept a night as what later ones are judged by, and list what was."""
+"""`perank baseline`: accept a night as what later ones are judged by.
+
+Acceptances are rows: `perank sql "FROM baselines ORDER BY as_of DESC"` lists them.
+"""
 
 from datetime import timedelta
 from typing import Annotated
@@ -49,22 +52,3 @@ def accept(
     if pages := write_pages_after(site.settings, row["collection"], eve):
         print_line(f"pages written again: {pages}, and {site.settings.reports / 'index.html'}")
     print_next("perank report shows what the newest night is called now")
-
-
-@app.command("list")
-def list_baselines() -> None:
-    """List every acceptance, the newest first."""
-    from perank_tasks.settings import Settings
-    from perank_tasks.warehouse.database import dicts, reading
-
-    with reading(Settings.from_environment().warehouse) as warehouse:
-        rows = dicts(warehouse.execute("FROM baselines ORDER BY as_of DESC, accepted_at DESC"))
-    if not rows:
-        print_line(
-            "Nothing has been accepted: each arm is judged against its first complete night."
-        )
-    for row in rows:
-        print_line(
-            f"{row['as_of']}  {row['collection']}/{row['arm'] or 'every arm'}  night of "
-            f"{row['run_date']}  {row['name']}: {row['reason']}"
-        )

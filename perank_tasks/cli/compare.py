@@ -34,7 +34,6 @@ def compare(
     ] = 1,
     measure: Annotated[str, typer.Option(help="The measure shown by query.")] = "nDCG@10",
     queries: Annotated[int, typer.Option(min=0, help="How many queries of either end.")] = 10,
-    png: Annotated[Path | None, typer.Option(help="Draw every query's change here.")] = None,
 ) -> None:
     """Compare two runs: means, a test, and every query's gain or loss.
 
@@ -44,7 +43,7 @@ def compare(
     with --qrels.
     """
     from perank_tasks.warehouse.comparison import compare as compare_sides
-    from perank_tasks.warehouse.comparison import plot_queries, side_of_file, sides_of
+    from perank_tasks.warehouse.comparison import side_of_file, sides_of
     from perank_tasks.warehouse.database import reading
 
     if qrels:
@@ -69,13 +68,6 @@ def compare(
         "interval: 95% of the difference, Student's t",
         "dim",
     )
-    if png is None:
-        return
-    for comparison in comparisons:
-        arm = comparison.b.run.arm if comparison.b.run and len(comparisons) > 1 else ""
-        path = png.with_stem(f"{png.stem}-{arm}") if arm else png
-        plot_queries(comparison, measure, path)
-        print_line(path)
 
 
 def _print_measures(comparison: "Comparison") -> None:

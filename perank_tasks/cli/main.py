@@ -1,7 +1,7 @@
 """PE-Rank as an offline pipeline: embed, retrieve, rerank, evaluate, compare.
 
 `perank nightly` runs a whole night here and now, without Airflow. Each stage is a command
-too: it first does the stages before it, finding what is done already, so that
+too: it first does the stages before it, reusing what is done already, so that
 `perank rerank` after `perank embed` only ranks. Results land below PERANK_HOME (`var` in
 the current folder).
 """
@@ -56,15 +56,13 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        try:
-            app()
-        except OSError as error:
-            if storage_error := in_words(error):
-                raise storage_error from error
+        app()
+    except (PerankError, OSError) as error:
+        ours = error if isinstance(error, PerankError) else in_words(error)
+        if ours is None:
             raise
-    except PerankError as error:
-        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        print(error, file=sys.stderr)
+        Console(stderr=True).print(f"[bold red]{type(ours).__name__}[/]: ", end="")
+        print(ours, file=sys.stderr)
         raise SystemExit(1) from None
 
 

@@ -113,28 +113,21 @@ def _words(settings: dict[str, Any]) -> str:
 
 
 def _print_stage(site: "Site", stage: str, result: Any) -> None:
+    """Print a stage's result, references as folders, and which stage is next."""
     from perank_tasks.night.pipeline import STAGES
 
-    for line in _lines(site, result):
+    if stage == "verdict":
+        lines = [*(f"{arm['arm']}: {arm['text']}" for arm in result["arms"]), result["text"]]
+    elif isinstance(result, str):
+        lines = [str(site.store.root / result)]
+    else:
+        lines = [
+            f"{name}: {site.store.root / value if isinstance(value, str) else value}"
+            for name, value in (result or {}).items()
+        ]
+    for line in lines or ["nothing to do"]:
         print_line(line)
     print_next(f"perank {STAGES[STAGES.index(stage) + 1]}, with the same options")
-
-
-def _lines(site: "Site", result: Any) -> list[str]:
-    """A stage's result in lines: references are shown as folders."""
-    root = site.store.root
-    if not result:
-        return ["nothing to do"]
-    if isinstance(result, str):
-        return [str(root / result)]
-    if isinstance(result, dict) and "arms" in result:
-        return [*(f"{arm['arm']}: {arm['text']}" for arm in result["arms"]), result["text"]]
-    if isinstance(result, dict):
-        return [
-            f"{name}: {root / value if isinstance(value, str) else value}"
-            for name, value in result.items()
-        ]
-    return [str(result)]
 
 
 COMMANDS = {

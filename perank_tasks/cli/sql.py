@@ -18,7 +18,7 @@ from perank_tasks.settings import Settings
 
 HELP = """\
 End a statement with a semicolon. Tables and views: SHOW TABLES;  columns: DESCRIBE runs;
-.help this text, .quit or Ctrl-D to leave."""
+exit, quit or Ctrl-D leave."""
 
 
 def sql(
@@ -71,33 +71,29 @@ def _shell() -> None:
         import readline  # noqa: F401  (importing it gives input() history and editing)
 
         print(f"{Settings.from_environment().published_warehouse}, read-only\n{HELP}")
-    lines: list[str] = []
+    statement = ""
     while True:
+        prompt = "   ...> " if statement.strip() else "perank> "
         try:
-            line = input(("perank> " if not lines else "   ...> ") if interactive else "")
+            statement += input(prompt if interactive else "") + "\n"
         except EOFError:
             break
         except KeyboardInterrupt:
             print()
-            lines = []
-            continue
-        if not lines and line.strip() in (".quit", ".exit"):
+            statement = ""
+        if statement.strip() in ("exit", "quit"):
             return
-        if not lines and line.strip() == ".help":
-            print(HELP)
-        elif line.strip() or lines:
-            lines.append(line)
-            if line.rstrip().endswith(";"):
-                _try("\n".join(lines))
-                lines = []
-    if lines:
-        _try("\n".join(lines))
-    elif interactive:
+        if statement.rstrip().endswith(";"):
+            _try(statement)
+            statement = ""
+    if interactive:
         print()
+    _try(statement)
 
 
 def _try(text: str) -> None:
     try:
-        _answer(text)
+        if text.strip():
+            _answer(text)
     except PerankError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

@@ -5,11 +5,6 @@ from perank_tasks.cli import command_group, open_site, print_line
 app = command_group("Keep the DuckDB files.")
 
 
-@app.callback()
-def _commands() -> None:
-    """Keep the DuckDB files."""
-
-
 @app.command()
 def rebuild() -> None:
     """Make the warehouse again from Parquet: the same rows in every table."""

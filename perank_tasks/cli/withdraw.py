@@ -1,7 +1,6 @@
 """`perank withdraw`: declare a snapshot bad, and take its results out of the tables."""
 
-from datetime import date
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -44,11 +43,11 @@ def withdraw(
     snapshot = snapshot.strip()
     before = _results(settings)
     done = take_back(store, snapshot) if undo else record_withdrawal(store, snapshot, name, reason)
-    if before is not None:
+    if settings.published_warehouse.is_file():
         rebuild(settings.warehouse, store, allow_empty=True)
     print_line(f"{'taken back: ' * undo}{_line(done)}")
-    changed = (before or set()) ^ (_results(settings) or set())
-    for run_date in sorted({day for day, _ in changed}):
+    changed = before ^ _results(settings)
+    for run_date in sorted({row[0] for row in changed}):
         settings.page(snapshot.split("/")[1], run_date).unlink(missing_ok=True)
         print_line(f"{run_date}: {'back in' if undo else 'out of'} the tables")
     if changed and undo:
@@ -57,16 +56,14 @@ def withdraw(
         print_next("put the collection right, then run these nights again")
 
 
-def _results(settings: "Settings") -> set[tuple[date, str]] | None:
-    """(date, arm) of every result in the tables; None where there are none yet."""
+def _results(settings: "Settings") -> set[tuple[Any, ...]]:
+    """Date, series, collection and arm of every result in the tables."""
     from perank_tasks.warehouse.database import reading
 
     if not settings.published_warehouse.is_file():
-        return None
+        return set()
     with reading(settings.warehouse) as warehouse:
-        rows = warehouse.execute(
-            "SELECT run_date, concat_ws(' ', series, collection, arm_hash) FROM runs"
-        )
+        rows = warehouse.execute("SELECT run_date, series, collection, arm_hash FROM runs")
         return set(rows.fetchall())
 
 

@@ -29,8 +29,8 @@ from perank_tasks.artifacts.storage.s3_path import to_path
 from perank_tasks.collections.records import CollectionData, Judgement, Passage, Query, RunLine
 from perank_tasks.collections.rows import Row, to_passage, to_queries
 from perank_tasks.collections.trec import read_run
+from perank_tasks.config import did_you_mean
 from perank_tasks.errors import CollectionError, PerankError
-from perank_tasks.support.text import did_you_mean
 
 SCOREDDOCS = "scoreddocs"
 

@@ -16,9 +16,9 @@ from urllib.parse import quote, unquote
 
 from perank_tasks.artifacts.storage.s3_path import S3Path, to_path
 from perank_tasks.collections.records import Collection
+from perank_tasks.config import did_you_mean
 from perank_tasks.errors import ConfigError
 from perank_tasks.support.s3_uri import SCHEME
-from perank_tasks.support.text import did_you_mean
 
 OPTIONS = {
     "pydocs": [],

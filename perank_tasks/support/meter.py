@@ -50,19 +50,8 @@ class Meter:
         }
 
 
-_highest = 0
-"""The highest peak that was forgotten, in bytes."""
-
-
-def peak_memory() -> int:
-    """The most bytes that this process has ever had in memory, mapped files included."""
-    return max(_highest, _peak())
-
-
 def _forget_peak() -> None:
     """Have the kernel count from here: else every stage of a process would have the first's."""
-    global _highest
-    _highest = peak_memory()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

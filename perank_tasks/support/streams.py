@@ -34,9 +34,21 @@ def rows_between(
     dataset: ds.Dataset, columns: Sequence[str], first: int, last: int
 ) -> Iterator[pa.RecordBatch]:
     """The rows numbered `first` to `last - 1`."""
-    for batch, numbers in _batches(dataset, columns, np.arange(first, last)):
-        if len(numbers):
-            yield batch.slice(int(numbers[0]), len(numbers))
+    return rows_at(dataset, columns, np.arange(first, last))
+
+
+def rows_with(
+    dataset: ds.Dataset, columns: Sequence[str], column: str, values: Iterable[str]
+) -> Iterator[pa.RecordBatch]:
+    """The rows whose `column` is one of `values`; a value that is not there is passed over."""
+    wanted = pa.array(sorted(values), pa.string())
+    cells = dataset.to_batches(columns=[column], batch_readahead=4, fragment_readahead=1)
+    numbers, start = [np.empty(0, np.int64)], 0
+    for block in in_groups(cells, ROWS_A_LOOKUP):
+        is_wanted = pc.is_in(block.column(0), value_set=wanted).to_numpy(zero_copy_only=False)
+        numbers.append(np.flatnonzero(is_wanted) + start)
+        start += block.num_rows
+    return rows_at(dataset, columns, np.concatenate(numbers))
 
 
 def rows_at(
@@ -47,23 +59,33 @@ def rows_at(
     Args:
         numbers: (n,) int64, ascending, none twice.
     """
-    for batch, local in _batches(dataset, columns, numbers):
-        if len(local):
-            yield batch.take(pa.array(local))
+    start = 0
+    for fragment in dataset.get_fragments():
+        groups, kept, skipped = [], [np.empty(0, np.int64)], start
+        for group in fragment.row_groups:
+            end = start + group.num_rows
+            low, high = np.searchsorted(numbers, (start, end))
+            if low < high:
+                groups.append(group.id)
+                kept.append(numbers[low:high] - skipped)
+            else:
+                skipped += group.num_rows
+            start = end
+        yield from _take(fragment, groups, columns, np.concatenate(kept))
 
 
-def rows_with(
-    dataset: ds.Dataset, columns: Sequence[str], column: str, values: Iterable[str]
+def _take(
+    fragment: ds.ParquetFileFragment, groups: list[int], columns: Sequence[str], places: np.ndarray
 ) -> Iterator[pa.RecordBatch]:
-    """The rows whose `column` is one of `values`; a value that is not there is passed over."""
-    wanted = pa.array(sorted(values), pa.string())
-    numbers, start = [], 0
-    for block in _blocks(dataset, column):
-        here = pc.is_in(block, value_set=wanted).to_numpy(zero_copy_only=False)
-        numbers.append(np.flatnonzero(here) + start)
-        start += len(block)
-    found = np.concatenate(numbers) if numbers else np.empty(0, np.int64)
-    yield from rows_at(dataset, columns, found)
+    """The rows at these places of a file's row groups, counted from the first of them."""
+    begin = 0
+    for i in range(0, len(groups), GROUPS_A_READ):
+        part = fragment.subset(row_group_ids=groups[i : i + GROUPS_A_READ])
+        for batch in part.to_batches(columns=list(columns), batch_readahead=2):
+            low, high = np.searchsorted(places, (begin, begin + batch.num_rows))
+            if low < high:
+                yield batch.take(pa.array(places[low:high] - begin))
+            begin += batch.num_rows
 
 
 def in_groups(
@@ -82,43 +104,3 @@ def in_groups(
             waiting, count = whole.slice(full).to_batches(), count - full
     if count:
         yield from pa.Table.from_batches(waiting).combine_chunks().to_batches()
-
-
-def _batches(
-    dataset: ds.Dataset, columns: Sequence[str], numbers: np.ndarray
-) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
-    """Batches of the row groups that hold these rows, and where in each batch they are."""
-    start = 0
-    for fragment in dataset.get_fragments():
-        groups, kept, skipped = [], [], start
-        for group in fragment.row_groups:
-            end = start + group.num_rows
-            low, high = np.searchsorted(numbers, (start, end))
-            if low < high:
-                groups.append(group.id)
-                kept.append(numbers[low:high] - skipped)
-            else:
-                skipped += group.num_rows
-            start = end
-        local = np.concatenate(kept) if kept else np.empty(0, np.int64)
-        begin = 0
-        for i in range(0, len(groups), GROUPS_A_READ):
-            part = fragment.subset(row_group_ids=groups[i : i + GROUPS_A_READ])
-            for batch in part.to_batches(columns=list(columns), batch_readahead=2):
-                low, high = np.searchsorted(local, (begin, begin + batch.num_rows))
-                yield batch, local[low:high] - begin
-                begin += batch.num_rows
-
-
-def _blocks(dataset: ds.Dataset, column: str) -> Iterator[pa.ChunkedArray]:
-    """One column, in order, in blocks of many rows."""
-    waiting: list[pa.Array] = []
-    rows = 0
-    for batch in dataset.to_batches(columns=[column], batch_readahead=4, fragment_readahead=1):
-        waiting.append(batch.column(0))
-        rows += batch.num_rows
-        if rows >= ROWS_A_LOOKUP:
-            yield pa.chunked_array(waiting)
-            waiting, rows = [], 0
-    if rows:
-        yield pa.chunked_array(waiting)

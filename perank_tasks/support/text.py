@@ -1,8 +1,6 @@
 """Text rules that every stage shares: cleaning, hashing, and what a passage's contents are."""
 
 import hashlib
-from collections.abc import Iterable
-from difflib import get_close_matches
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -24,12 +22,6 @@ def clean_text(text: str) -> str:
 def text_hash(title: str | None, text: str) -> str:
     """Sixteen hex digits that name a passage's title and text, whatever its id."""
     return hashlib.sha256(f"{title or ''}\n{text}".encode()).hexdigest()[:16]
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: `. Did you mean a or b?`, or nothing."""
-    close = get_close_matches(name.lower(), list(known), n=3)
-    return f". Did you mean {' or '.join(close)}?" if close else ""
 
 
 def contents(title: str | None, text: str) -> str:

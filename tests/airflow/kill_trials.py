@@ -187,11 +187,10 @@ def _started_from(airflow: RealAirflow) -> list[str]:
 
 
 def _scheduler(airflow: RealAirflow) -> int | None:
-    """Its process id: the first of the components, in the order in which they are started; None
-    where they have been stopped."""
+    """Its process id; None where it has been stopped."""
     with suppress(FileNotFoundError):
         running = json.loads((airflow.home / "airflow" / "running.json").read_text())
-        pid: int = running["processes"][0][0]
+        pid: int = running["processes"]["scheduler"][0]
         return pid
     return None
 

@@ -18,7 +18,7 @@ import pytest
 from perank_tasks.airflow.local.__main__ import main
 from perank_tasks.airflow.local.components import members, stop
 from perank_tasks.airflow.local.home import Home, environment
-from perank_tasks.airflow.local.runs import Printer, Progress
+from perank_tasks.airflow.local.runs import Printer
 from perank_tasks.errors import ConfigError
 from tests.airflow.harness import RealAirflow, interrupt, read_until
 
@@ -34,7 +34,7 @@ def {dag_id}():
     def shards() -> list[int]:
         return [1, 2, 3]
 
-    @task(pool={pool!r})
+    @task(pool="gpu")
     def work(shard: int) -> int:
         time.sleep({seconds})
         return shard
@@ -51,16 +51,14 @@ def {dag_id}():
 """
 
 
-def write_probe(
-    folder: Path, dag_id: str, pool: str = "gpu", seconds: float = 0, missed: bool = False
-) -> None:
+def write_probe(folder: Path, dag_id: str, seconds: float = 0, missed: bool = False) -> None:
     """Write a DAG; `missed` says whether last night's run starts as soon as it is unpaused."""
     start_date = "datetime(2026, 1, 1)" if missed else None
     folder.mkdir(exist_ok=True)
     # Half a day away: for a tenth of the time to the next run, Airflow takes the last one as due
     # without a start date, too.
     hour = (datetime.now(UTC).hour + 12) % 24
-    text = PROBE.format(dag_id=dag_id, pool=pool, seconds=seconds, start_date=start_date, hour=hour)
+    text = PROBE.format(dag_id=dag_id, seconds=seconds, start_date=start_date, hour=hour)
     (folder / f"{dag_id}.py").write_text(text)
 
 
@@ -71,7 +69,7 @@ def test_a_run_of_its_own_starts_nothing_else_and_stops_whole(
     write_probe(tmp_path / "dags", "endless", seconds=600, missed=True)
     airflow = real_airflow(tmp_path / "dags")
     process = airflow.start("run", "endless")
-    read_until(process, "work: running")
+    read_until(process, "work[0]: running")
 
     outcome = interrupt(process)
 
@@ -87,7 +85,6 @@ def test_runs_join_a_running_ui(real_airflow: Callable[..., RealAirflow], tmp_pa
     dags = tmp_path / "dags"
     write_probe(dags, "probe")
     write_probe(dags, "overdue", missed=True)
-    write_probe(dags, "poolless", pool="no_such_pool")
     (dags / "broken.py").write_text("from airflow.sdk import dag\nimport no_such_module\n")
     airflow = real_airflow(dags)
     ui = airflow.start("ui")
@@ -107,7 +104,7 @@ def test_runs_join_a_running_ui(real_airflow: Callable[..., RealAirflow], tmp_pa
 
     again = airflow.run("probe")
     assert again.status == 0, again.output
-    assert "work: success 3/3" in again.output
+    assert all(f"work[{shard}]: success" in again.output for shard in range(3))
     tasks = ["finish", "shards", "work[0]", "work[1]", "work[2]"]
     assert airflow.states("probe") == dict.fromkeys(tasks, "success")
     assert list(airflow.runs("probe").values()) == ["failed", "success"]
@@ -115,7 +112,6 @@ def test_runs_join_a_running_ui(real_airflow: Callable[..., RealAirflow], tmp_pa
 
     for dag_id, reason in {
         "overdue": "is paused and its scheduled run of",
-        "poolless": "Task work of poolless wants the pool 'no_such_pool'",
         "broken": "No module named 'no_such_module'",
     }.items():
         refused = airflow.run(dag_id)
@@ -234,22 +230,22 @@ def test_options_of_a_night_are_checked_before_airflow_starts(
 def test_a_long_task_says_that_it_is_still_at_it(capsys: pytest.CaptureFixture[str]) -> None:
     printer, begin = Printer(), time.monotonic()
 
-    def at(seconds: float, done: int) -> str:
-        tasks = [
-            Progress("embed", "running", done, 4, seconds),
-            Progress("index", "success", 1, 1, 2.0),
-            Progress("rerank", "waiting", 0, 0, None),
+    def at(seconds: float, *states: str | None) -> str:
+        index = {"task_id": "index", "map_index": -1, "state": "success", "duration": 2.0}
+        shards = [
+            {"task_id": "embed", "map_index": i, "state": state, "duration": None}
+            for i, state in enumerate(states)
         ]
-        printer.show(tasks, begin + seconds)
+        printer.show("running", [*shards, index], begin + seconds)
         return capsys.readouterr().out
 
-    assert at(1, 0) == "  embed: running 0/4 (1.0 s)\n  index: success (2.0 s)\n"
-    assert at(29, 0) == ""
-    assert at(32, 0) == "  still running: embed: running 0/4 (32.0 s)\n"
-    assert at(33, 0) == ""
-    assert at(50, 1) == "  embed: running 1/4 (50.0 s)\n"
-    assert at(79, 1) == ""
-    assert at(81, 1) == "  still running: embed: running 1/4 (81.0 s)\n"
+    assert at(1, "running", None) == "  embed[0]: running\n  index: success (2.0 s)\n"
+    assert at(29, "running", "queued") == ""
+    assert at(32, "running", "scheduled") == "  still running: embed[0]\n"
+    assert at(33, "running", None) == ""
+    assert at(50, "success", "running") == "  embed[0]: success\n  embed[1]: running\n"
+    assert at(79, "success", "running") == ""
+    assert at(81, "success", "running") == "  still running: embed[1]\n"
 
 
 @pytest.mark.parametrize(

@@ -1,67 +1,90 @@
-"""What Airflow's UI shows of a night: the run's note, and which files are pages."""
+"""What Airflow's UI shows of a night: the run's note, and its page."""
 
+import json
+import os
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from perank_tasks.airflow.run_pages import LONGEST, figures, note, page, report_path
+from perank_tasks.airflow.run_pages import LONGEST, figures, note
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.database import load_results
 from tests.results import BASE, publish_results
 
+PLUGIN = Path(__file__).parents[2] / "dags" / "plugins"
+SERVE = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import perank_reports
+from fastapi.testclient import TestClient
+app = perank_reports._pages()
+(route,) = (r for r in app.routes if r.path == "/{path:path}")
+app.dependency_overrides[route.dependencies[0].dependency] = lambda: None
+client = TestClient(app, raise_server_exceptions=False)
+answers = [client.get(f"/{path}") for path in sys.argv[2:]]
+print(json.dumps([(answer.status_code, answer.text) for answer in answers]))
+"""
 
-@pytest.fixture
-def reports(tmp_path: Path) -> Path:
-    """A reports folder with a page, an index, a file that is none, and secrets beside it."""
+
+def served(reports: Path, paths: list[str]) -> dict[str, tuple[int, str]]:
+    """Status and text of each path, for somebody who may see the runs."""
+    environment = {
+        **os.environ,
+        "AIRFLOW_HOME": str(reports.parent / "airflow"),
+        "PERANK_REPORTS": str(reports),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SERVE, str(PLUGIN), *paths],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(zip(paths, json.loads(done.stdout.splitlines()[-1]), strict=True))
+
+
+def test_pages_are_served_and_nothing_beside_their_folder(tmp_path: Path) -> None:
     folder = tmp_path / "reports"
     (folder / "topics").mkdir(parents=True)
-    for name in ("index.html", "topics/2026-01-31.html", "topics/notes.txt"):
+    for name in ("index.html", "topics/2026-01-31.html"):
         (folder / name).write_text(name)
     (tmp_path / "secret.html").write_text("secret")
     (tmp_path / "reports-of-others").mkdir()
     (tmp_path / "reports-of-others" / "x.html").write_text("secret")
     (folder / "out.html").symlink_to(tmp_path / "secret.html")
     (folder / "away").symlink_to(tmp_path / "reports-of-others")
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("path", "file"),
-    [
-        ("topics/2026-01-31.html", "topics/2026-01-31.html"),
-        ("/topics/2026-01-31.html", "topics/2026-01-31.html"),
-        ("", "index.html"),
-        ("topics/../index.html", "index.html"),
-    ],
-)
-def test_pages_are_found(reports: Path, path: str, file: str) -> None:
-    assert page(reports, path) == reports / file
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
+    pages = {
+        "": "index.html",
+        "index.html": "index.html",
+        "topics/2026-01-31.html": "topics/2026-01-31.html",
+        "topics/%2e%2e/index.html": "index.html",
+    }
+    none = [
         "topics",
-        "topics/notes.txt",
         "topics/2026-02-01.html",
-        "../secret.html",
-        "topics/../../secret.html",
-        "//etc/passwd",
-        "../reports-of-others/x.html",
+        "%2e%2e/secret.html",
+        "topics%2f..%2f..%2fsecret.html",
+        "%2fetc/passwd",
+        "..%2freports-of-others/x.html",
         "out.html",
         "away/x.html",
-        "a\0b.html",
+        "a%00b.html",
         "x" * 5000,
-    ],
-)
-def test_nothing_else_is(reports: Path, path: str) -> None:
-    assert page(reports, path) is None
+    ]
+    answers = served(folder, [*pages, *none])
+    assert {path: answers[path] for path in pages} == {
+        path: [200, text] for path, text in pages.items()
+    }
+    missing = [404, "There is no report here yet."]
+    assert {path: answers[path] for path in none} == dict.fromkeys(none, missing)
 
 
 def test_before_the_first_night_there_is_none(tmp_path: Path) -> None:
-    assert page(tmp_path / "nothing", "") is None
+    assert served(tmp_path / "nothing", [""])[""][0] == 404
 
 
 def test_a_note_says_the_word_the_figures_and_where_to_read_on() -> None:
@@ -74,8 +97,9 @@ def test_a_note_says_the_word_the_figures_and_where_to_read_on() -> None:
     text = note(found, means, "http://here/perank/a%20b/2026-01-31.html")
     assert text.startswith("**incomplete (perank)**\n\n[Report](http://here/perank/a%20b/")
     assert "| bm25 | 0.5054 | 0.5000 | identical |\n| perank |  |  | incomplete |" in text
-    assert text.endswith("bm25: xxxxxxxxxx")
-    assert len(text) <= LONGEST
+    assert "\n\nbm25: xxxxxxxxxx\n\nperank: xxx" in text
+    assert text.endswith("x…")
+    assert len(text) == LONGEST
 
 
 def test_figures_are_those_of_the_night(tmp_path: Path) -> None:
@@ -88,5 +112,18 @@ def test_figures_are_those_of_the_night(tmp_path: Path) -> None:
     assert figures(settings, date(2026, 2, 1), "c") == {}
 
 
-def test_a_collections_name_is_one_step_of_the_path() -> None:
-    assert report_path("a/../b c", "2026-01-31") == "/perank/a%2F..%2Fb%20c/2026-01-31.html"
+def test_a_collections_name_is_one_step_of_the_path(tmp_path: Path) -> None:
+    code = (
+        "from types import SimpleNamespace as Night; "
+        "from perank_tasks.airflow.run_pages import report_address; "
+        "print(report_address(Night(collection_name='a/../b c', run_date='2026-01-31')))"
+    )
+    environment = {
+        **os.environ,
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__API__BASE_URL": "http://here/",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "http://here/perank/a%2F..%2Fb%20c/2026-01-31.html\n", done.stderr

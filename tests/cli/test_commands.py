@@ -46,7 +46,6 @@ def test_pages_are_written_by_command_and_named_in_the_report(nights: Settings) 
 
 def test_accepting_a_night_turns_the_next_ones_green(nights: Settings) -> None:
     assert "Verdict: regression (perank)" in perank("report", "--run-date", "2026-01-03").stdout
-    assert "Nothing has been accepted" in perank("baseline", "list").stdout
     page = Path(perank("report", "--html", "--run-date", "2026-01-03").stdout.strip())
     badge = re.compile(r'<th>perank</th><td><span class="badge \w+">(.*?)</span>')
     assert badge.search(page.read_text())[1] == "▼ regression"
@@ -56,7 +55,8 @@ def test_accepting_a_night_turns_the_next_ones_green(nights: Settings) -> None:
     assert f"pages written again: 1, and {nights.reports / 'index.html'}" in done.stdout
     assert badge.search(page.read_text())[1] == "• identical"
     assert "c, perank: the night of 2026-01-02 is the baseline as of 2026-01-02" in done.stdout
-    assert "2026-01-02  c/perank" in perank("baseline", "list").stdout
+    baselines = perank("sql", "SELECT run_date, arm, name, reason FROM baselines").stdout
+    assert baselines.splitlines()[1:] == ["2026-01-02,perank,Ada,cheaper model"]
     words = perank("sql", "SELECT verdict FROM arm_verdicts WHERE arm = 'perank' ORDER BY run_date")
     assert words.stdout.split() == ["verdict", "first", "acknowledged", "identical"]
 
@@ -81,15 +81,13 @@ def test_what_cannot_be_done_is_said(nights: Settings, arguments: list[str], mes
     assert "Traceback" not in done.stderr
 
 
-def test_two_nights_are_compared_arm_by_arm(nights: Settings, tmp_path: Path) -> None:
-    done = perank("compare", "2026-01-01", "2026-01-02", "--png", str(tmp_path / "d.png"))
+def test_two_nights_are_compared_arm_by_arm(nights: Settings) -> None:
+    done = perank("compare", "2026-01-01", "2026-01-02")
     assert done.returncode == 0, done.stderr
     assert "2026-01-02/perank against 2026-01-01/perank" in done.stdout
     assert "-0.1000" in done.stdout
     assert "nDCG@10 lost most:" in done.stdout
     assert "correction over 1 tests" in done.stdout  # bm25 is unchanged
-    for arm in ("perank", "bm25"):
-        assert (tmp_path / f"d-{arm}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_two_arms_are_compared(nights: Settings) -> None:
@@ -121,18 +119,14 @@ def test_run_files_from_anywhere_are_compared(tmp_path: Path) -> None:
 
 
 def test_the_shell_answers_and_outlives_mistakes(nights: Settings) -> None:
-    typed = "SELECT count(*) AS n\nFROM runs;\n.help\nFROM nowhere;\nDELETE FROM runs;\n" + (
+    typed = "SELECT count(*) AS n\nFROM runs;\n\nFROM nowhere;\nDELETE FROM runs;\n" + (
         "SELECT 40 + 2 AS answer"
     )
     done = perank("sql", "--shell", typed=typed)
     assert done.returncode == 0
-    assert done.stdout.split("\n")[:2] == ["n\r", "6\r"] or "n\n6\n" in done.stdout.replace(
-        "\r", ""
-    )
-    assert "answer\n42" in done.stdout.replace("\r", "")
-    assert "End a statement with a semicolon" in done.stdout
+    assert done.stdout.replace("\r", "") == "n\n6\nanswer\n42\n"
     assert done.stderr.count("WarehouseError") == 2
-    assert perank("sql", "--shell", typed=".quit\nFROM nowhere;\n").stderr == ""
+    assert perank("sql", "--shell", typed="exit\nFROM nowhere;\n").stderr == ""
 
 
 def test_the_warehouse_is_made_again(nights: Settings) -> None:

@@ -113,7 +113,7 @@ def test_the_form_describes_every_option(dag: dict[str, Any]) -> None:
     assert params["run_date"]["format"] == "date"
     assert params["on_regression"]["enum"] == ["alert", "fail"]
     assert params["alert_to"]["value"] == ["log"]
-    assert (params["alert_to"]["section"], params["alert_to"]["title"]) == ("Alerts", "Alert")
+    assert (params["alert_to"]["section"], params["alert_to"]["title"]) == ("Verdict", "Alert")
     # Lists that may be left empty: all arms, and nothing changed.
     for name in ("arms", "set"):
         assert (params[name]["type"], params[name]["value"]) == ("array", [])
@@ -123,7 +123,7 @@ def test_the_form_is_short_and_has_its_sections(dag: dict[str, Any]) -> None:
     sections: dict[str, list[str]] = {}
     for name, param in dag["params"].items():
         sections.setdefault(param["section"], []).append(name)
-    assert list(sections) == ["Data", "Arms", "Verdict", "Alerts", "Advanced"]
+    assert list(sections) == ["Data", "Arms", "Verdict", "Advanced"]
     assert sections["Arms"] == ["arms_file", "arms", "set"]
     assert max(map(len, sections.values())) <= 5
     assert len(dag["params"]) <= 14

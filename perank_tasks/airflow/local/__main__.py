@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -80,9 +81,9 @@ def main(arguments: list[str]) -> int:
         if command == "ui":
             ui(home)
         elif command == "nightly":
-            return nightly(home, _conf(options.conf))
+            return nightly(home, options.conf)
         else:
-            run_dag(options.dag_id, _conf(options.conf), home)
+            run_dag(options.dag_id, options.conf, home)
         return 0
     except PerankError as error:
         print(f"\n{error}", file=sys.stderr)
@@ -103,21 +104,19 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run any DAG once")
     run.add_argument("dag_id")
     for command in (night, run):
-        command.add_argument("--conf", default="{}", help="the run's parameters, as JSON")
+        command.add_argument("--conf", type=_conf, default={}, help="the run's parameters, as JSON")
     commands.add_parser("airflow", help="run Airflow's own command on this Airflow")
     return parser
 
 
 def _conf(text: str) -> dict[str, Any]:
-    try:
+    with suppress(ValueError):
         conf = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"--conf is not JSON: {error}. It was {text!r}.") from error
-    if not isinstance(conf, dict):
-        raise ConfigError(
-            f'--conf is {text!r}; expected an object, such as {{"run_date": "2026-01-31"}}.'
-        )
-    return conf
+        if isinstance(conf, dict):
+            return conf
+    raise ConfigError(
+        f'--conf is {text!r}; expected a JSON object, such as {{"run_date": "2026-01-31"}}.'
+    )
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:

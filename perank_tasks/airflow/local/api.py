@@ -42,8 +42,8 @@ class Api:
     def healthy(self) -> bool:
         """Whether API server, scheduler and DAG processor are all up."""
         try:
-            health = self.call("GET", "/monitor/health") or {}
-        except (PerankError, ValueError):
+            health = self.call("GET", "/monitor/health")
+            parts = ("metadatabase", "scheduler", "dag_processor")
+            return all(health[part]["status"] == "healthy" for part in parts)
+        except (PerankError, ValueError, KeyError, TypeError):
             return False
-        parts = ("metadatabase", "scheduler", "dag_processor")
-        return all(health.get(part, {}).get("status") == "healthy" for part in parts)

@@ -6,14 +6,14 @@ LocalExecutor, DAG processor, each a process and a session of its own. All liste
 and there is no login.
 
 Notes: one owner a home, held by a file lock; others join what it started. An owner `ui`
-follows the DAGs' schedules, an owner `run` has them switched off.
+follows the DAGs' schedules, an owner `run` has them switched off. Airflow's own `standalone` serves
+task logs to the network and leaves its components running where it is terminated.
 """
 
 import fcntl
 import json
 import os
 import socket
-import subprocess
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -24,8 +24,7 @@ from typing import Any
 import psutil
 
 from perank_tasks.airflow.local.api import Api
-from perank_tasks.airflow.local.home import AIRFLOW, Home, environment, setup
-from perank_tasks.airflow.local.logs import tail
+from perank_tasks.airflow.local.home import Home, environment, setup
 from perank_tasks.errors import ConfigError, PerankError
 
 START_SECONDS = 180
@@ -59,11 +58,7 @@ class Running:
         """Raise PerankError if one of our components has ended."""
         for name, process in self.components.items():
             if process.poll() is not None:
-                log = self.home.logs / f"{name}.log"
-                raise PerankError(
-                    f"Airflow's {name} ended with exit status {process.returncode}. "
-                    f"Its log is {log} and ends in:\n{tail(log)}"
-                )
+                raise PerankError(self.home.ended(name, process.returncode))
 
 
 @contextmanager
@@ -102,33 +97,17 @@ def _own(home: Home, owner: str) -> Iterator[Running]:
     port = free_port()
     env = environment(home, port, schedule=owner == "ui")
     running = Running(home, Api(port), owner, {}, datetime.now(UTC))
+    components = running.components
     try:
         for name, command in COMPONENTS.items():
-            with (home.logs / f"{name}.log").open("w") as log:
-                # A session of its own: Ctrl-C reaches us alone, and we find all that it starts.
-                running.components[name] = psutil.Popen(
-                    [*AIRFLOW, *command],
-                    env=env,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            processes = [[p.pid, p.create_time()] for p in running.components.values()]
-            state = {"owner": owner, "port": port, "processes": processes}
-            home.running.write_text(json.dumps(state))
+            # A session of its own: Ctrl-C reaches us alone, and we find all that it starts.
+            components[name] = home.start(name, command, env, start_new_session=True)
+        processes = {name: [p.pid, p.create_time()] for name, p in components.items()}
+        home.running.write_text(json.dumps({"owner": owner, "port": port, "processes": processes}))
         _wait_until_up(running, port)
         yield running
     finally:
-        leaders = {name: process.pid for name, process in running.components.items()}
-        server = leaders.pop(SERVER, None)
-        try:
-            stop(members(leaders.values()))
-        finally:
-            # Ending tasks talk to it to the last. It keeps nothing of its own, and ending in
-            # good order would take it seconds to clear its memory.
-            stop(members([server]) if server else [], seconds=0)
-            home.running.unlink(missing_ok=True)
+        _stop_components(home, {name: process.pid for name, process in components.items()})
 
 
 def _wait_until_up(running: Running, port: int) -> None:
@@ -150,23 +129,32 @@ def _wait_until_up(running: Running, port: int) -> None:
 
 def _listens(leader: int, port: int) -> bool:
     """Whether the port is that component's."""
-    listening = set()
-    for process in members([leader]):
-        with suppress(psutil.Error):
-            sockets = process.net_connections("tcp")
-            listening |= {s.laddr.port for s in sockets if s.status == psutil.CONN_LISTEN}
-    return port in listening
+    with suppress(psutil.Error):
+        sockets = [s for process in members([leader]) for s in process.net_connections("tcp")]
+        return port in {s.laddr.port for s in sockets if s.status == psutil.CONN_LISTEN}
+    return False
 
 
 def _stop_leftovers(home: Home) -> None:
     """Stop what a process that was killed outright left behind."""
-    leaders = []
-    for pid, created in running_state(home).get("processes", []):
+    leaders = {}
+    for name, (pid, created) in running_state(home).get("processes", {}).items():
         with suppress(psutil.NoSuchProcess):
             if psutil.Process(pid).create_time() == created:
-                leaders.append(pid)
-    stop(members(leaders))
-    home.running.unlink(missing_ok=True)
+                leaders[name] = pid
+    _stop_components(home, leaders)
+
+
+def _stop_components(home: Home, leaders: dict[str, int]) -> None:
+    """Stop components, given by name and process id, and all that they started."""
+    server = [leaders.pop(SERVER)] if SERVER in leaders else []
+    try:
+        stop(members(leaders.values()))
+    finally:
+        # Ending tasks talk to it to the last. It keeps nothing of its own, and ending in
+        # good order would take it seconds to clear its memory.
+        stop(members(server), seconds=0)
+        home.running.unlink(missing_ok=True)
 
 
 def members(leaders: Collection[int]) -> list[psutil.Process]:
@@ -218,15 +206,15 @@ def free_port() -> int:
     """The first free port from `PERANK_PORT` on.
 
     Raises:
-        ConfigError: it is no port, or none of the next 100 is free.
+        ConfigError: it is no port, or none after it is free.
     """
     wanted = os.environ.get("PERANK_PORT") or "8080"
-    if not wanted.isdigit() or not 1 <= int(wanted) <= 65535:
-        raise ConfigError(f"PERANK_PORT is {wanted!r}; expected a port number, 1 to 65535.")
-    ports = range(int(wanted), min(int(wanted) + 100, 65536))
-    for port in ports:
-        with socket.socket() as probe, suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise ConfigError(f"No free port from {wanted} to {ports[-1]}; set PERANK_PORT to another one.")
+    if wanted.isdigit() and 1 <= int(wanted) <= 65535:
+        for port in range(int(wanted), 65536):
+            with socket.socket() as probe, suppress(OSError):
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise ConfigError(
+        f"PERANK_PORT is {wanted!r}; expected 1 to 65535, and a port free from there on."
+    )

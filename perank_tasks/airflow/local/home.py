@@ -21,15 +21,20 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from perank_tasks.airflow.local.logs import tail
 from perank_tasks.errors import ConfigError, PerankError
-from perank_tasks.settings import Settings
+from perank_tasks.settings import Settings, cores
 
 PROJECT = Path(__file__).resolve().parents[3]
 LOCK_SECONDS = 120
 """SQLite has one writer at a time, and who waits longer than this for it gives up. Its default is
 5 s, which commands given while a busy machine runs the nights have exceeded."""
+JWT_SECRET = "jwt_secret"
+"""File of what signs the messages of tasks and components; readable by the owner only."""
 # -P: the current folder stays out of the import path.
 AIRFLOW = [sys.executable, "-P", "-m", "airflow"]
 
@@ -68,13 +73,30 @@ class Home:
         return self.airflow / "logs"
 
     @property
-    def jwt_secret(self) -> Path:
-        """Signs what tasks and components say to each other; readable by the owner only."""
-        return self.airflow / "jwt_secret"
-
-    @property
     def running(self) -> Path:
         return self.airflow / "running.json"
+
+    def start(
+        self, name: str, command: list[str], env: dict[str, str], **options: Any
+    ) -> psutil.Popen:
+        """Start a command of Airflow's, whose output goes into the log of that name."""
+        with (self.logs / f"{name}.log").open("w") as log:
+            return psutil.Popen(
+                [*AIRFLOW, *command],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                **options,
+            )
+
+    def ended(self, name: str, status: int) -> str:
+        """How what was started under that name ended, with the last lines of its log."""
+        log = self.logs / f"{name}.log"
+        return (
+            f"Airflow's {name} ended with exit status {status}. "
+            f"Its log is {log} and ends in:\n{tail(log)}"
+        )
 
 
 def setup(home: Home) -> None:
@@ -94,22 +116,11 @@ def setup(home: Home) -> None:
             return
         print("Setting up Airflow's database …", flush=True)
         # Airflow's own is of 24 bytes, and every component warns of it.
-        home.jwt_secret.touch(mode=0o600)
-        home.jwt_secret.write_text(secrets.token_urlsafe(64))
-        log = home.logs / "setup.log"
-        with log.open("w") as output:
-            done = subprocess.run(
-                [*AIRFLOW, "db", "migrate"],
-                env=environment(home, port=0),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
-        if done.returncode:
+        (home.airflow / JWT_SECRET).touch(mode=0o600)
+        (home.airflow / JWT_SECRET).write_text(secrets.token_urlsafe(64))
+        if status := home.start("setup", ["db", "migrate"], environment(home, port=0)).wait():
             raise PerankError(
-                f"`airflow db migrate` failed with exit status {done.returncode}. Its log is {log} "
-                f"and ends in:\n{tail(log)}\n"
+                f"{home.ended('setup', status)}\n"
                 f"If {home.airflow} is damaged, move it away: results are not in it."
             )
         migrated.write_text(installed)
@@ -160,7 +171,7 @@ def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, st
             f"sqlite:///{home.airflow}/airflow.db?timeout={LOCK_SECONDS}"
         ),
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home.logs),
-        "AIRFLOW__API_AUTH__JWT_SECRET_CMD": f"cat {shlex.quote(str(home.jwt_secret))}",
+        "AIRFLOW__API_AUTH__JWT_SECRET_CMD": f"cat {shlex.quote(str(home.airflow / JWT_SECRET))}",
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__BASE_URL": url,
@@ -175,6 +186,4 @@ def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, st
 
 def _tasks_side_by_side() -> int:
     """Cores / threads of a task: tasks that fight for cores are ten times slower, not equal."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, cores // Settings.from_environment().threads)
+    return max(1, cores() // Settings.from_environment().threads)
