@@ -17,7 +17,6 @@ from perank_tasks.errors import ConfigError
 from perank_tasks.regression import paired
 from perank_tasks.regression.drift import Drift, compare_rankings
 from perank_tasks.regression.paired import Pair, compare_family
-from perank_tasks.regression.statistics import Band
 from perank_tasks.warehouse.attribution import explain
 from perank_tasks.warehouse.derive import NO_QUALITY
 from perank_tasks.warehouse.nights import Run, read_rankings
@@ -40,45 +39,6 @@ class Side:
 
 
 @dataclass(frozen=True)
-class MeasureComparison:
-    """One measure over the queries that both runs have."""
-
-    measure: str
-    queries: int
-    a: float
-    b: float
-    interval: Band
-    """Of the difference b - a."""
-    better: int
-    worse: int
-    p: float | None
-    """None for measures that say nothing of quality."""
-    p_holm: float | None
-    tests: int = 0
-    """How many tests Holm's correction was over; 0 where nothing differs."""
-
-    @classmethod
-    def of(cls, measure: str, compared: paired.Comparison) -> "MeasureComparison":
-        """From what `compare_family` found."""
-        return cls(
-            measure,
-            queries=compared.queries,
-            a=compared.against_value,
-            b=compared.value,
-            interval=Band(compared.ci_low, compared.ci_high),
-            better=compared.better,
-            worse=compared.worse,
-            p=compared.p,
-            p_holm=compared.p_holm,
-            tests=compared.tests,
-        )
-
-    @property
-    def delta(self) -> float:
-        return self.b - self.a
-
-
-@dataclass(frozen=True)
 class QueryComparison:
     """One query: its values by the measure that is plotted, and how far its ranking moved."""
 
@@ -98,7 +58,8 @@ class Comparison:
 
     a: Side
     b: Side
-    measures: list[MeasureComparison]
+    measures: dict[str, paired.Comparison]
+    """What b is against a, by measure."""
     queries: list[QueryComparison]
     """The one that lost most first."""
     different: list[str]
@@ -178,15 +139,11 @@ def compare(
     compared = iter(compare_family(family))
     comparisons = []
     for (a, b), names in zip(pairs, measures, strict=True):
-        rows = [
-            MeasureComparison.of(name, row)
-            for name, row in ((name, next(compared)) for name in names)
-            if row
-        ]
-        if measure not in [row.measure for row in rows]:
+        rows = {name: row for name in names if (row := next(compared))}
+        if measure not in rows:
             raise ConfigError(
                 f"{a.name} and {b.name} have no {measure} of any query in common; they have "
-                f"{', '.join(row.measure for row in rows) or 'no measure at all'}."
+                f"{', '.join(rows) or 'no measure at all'}."
             )
         different = []
         if connection and store and a.run and b.run:

@@ -8,11 +8,11 @@ promoted stays registered, and a person may promote it by hand.
 import logging
 from typing import TypedDict
 
+from perank_tasks.regression.paired import Comparison
 from perank_tasks.training.evaluation import MAIN, Evaluation, in_words
 from perank_tasks.training.night import CHAMPION
 from perank_tasks.training.run_options import Training, TrainingOptions
 from perank_tasks.warehouse import registry
-from perank_tasks.warehouse.comparison import MeasureComparison
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def promote_checkpoint(training: Training, registered: str, evaluation: str) -> 
     )
 
 
-def decide(test: MeasureComparison, options: TrainingOptions) -> tuple[bool, str]:
+def decide(test: Comparison, options: TrainingOptions) -> tuple[bool, str]:
     """Whether to promote, and why, in a phrase.
 
     Args:
