@@ -20,7 +20,7 @@ from perank_tasks.warehouse.database import (
 )
 from perank_tasks.warehouse.decisions import all_acceptances
 from perank_tasks.warehouse.derive import derive_all
-from perank_tasks.warehouse.load_log import needed_experiments, needed_results
+from perank_tasks.warehouse.load_log import needed_experiments, needed_loads
 
 
 def rebuild(
@@ -35,7 +35,7 @@ def rebuild(
         WarehouseError: there is nothing to make it of, or another process is loading.
         ArtifactError: results whose rows hold are gone; names them.
     """
-    needed = [store.open(reference) for reference in needed_results(store)]
+    needed = [store.open(load.results) for load in needed_loads(store)]
     experiments = [store.open(reference) for reference in needed_experiments(store)]
     if not needed and not experiments and not allow_empty:
         raise WarehouseError(

@@ -60,7 +60,7 @@ def promoted_champion(store: Store, world: World, name: str, b: float) -> str:
 def weights_of(name: str, store: Store) -> bytes:
     found = registry.find(name, store)
     assert found
-    return (registry.model_folder(found) / "model.safetensors").read_bytes()
+    return (found.local(registry.MODEL) / "model.safetensors").read_bytes()
 
 
 def plan(world: World, **changes: Any) -> Training:
