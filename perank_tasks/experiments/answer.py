@@ -22,8 +22,7 @@ from perank_tasks.experiments.options import Experiment
 from perank_tasks.regression.statistics import Band, effect_size, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.report.page import template
-from perank_tasks.warehouse.database import dicts
-from perank_tasks.warehouse.sql_files import sql_folder
+from perank_tasks.warehouse.database import ask
 
 COSTS = {
     "seconds": "seconds a query",
@@ -142,12 +141,7 @@ def read_answer(
     Raises:
         ConfigError: there is none.
     """
-
-    def ask(name: str, **bound: Any) -> list[Row]:
-        statement = (sql_folder() / "report" / f"{name}.sql").read_text()
-        return dicts(connection.execute(statement, {"series": series, **bound}))
-
-    runs = ask("experiment", run_date=run_date)
+    runs = ask(connection, "experiment", series=series, run_date=run_date)
     if not runs:
         names = connection.execute("SELECT DISTINCT series FROM experiments ORDER BY 1")
         known = ", ".join(name for (name,) in names.fetchall()) or "none at all"
@@ -158,8 +152,9 @@ def read_answer(
         )
     (about,) = runs
     experiment = Experiment.parse(json.loads(about["config"]))
-    cells = ask("experiment_cells", run_date=about["run_date"])
-    variants = [Variant(**row) for row in ask("experiment_variants", run_date=about["run_date"])]
+    key = {"series": series, "run_date": about["run_date"]}
+    cells = ask(connection, "experiment_cells", **key)
+    variants = [Variant(**row) for row in ask(connection, "experiment_variants", **key)]
     collections = []
     for name, its in groupby(variants, attrgetter("collection")):
         here = list(its)

@@ -20,10 +20,9 @@ from perank_tasks.config import NIGHTLY
 from perank_tasks.errors import ConfigError
 from perank_tasks.regression.statistics import Band, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
-from perank_tasks.report.statements import ask
 from perank_tasks.report.worst_queries import WorstQuery, losses, worst_queries
 from perank_tasks.warehouse.attribution import facts_of
-from perank_tasks.warehouse.database import dicts
+from perank_tasks.warehouse.database import ask, dicts
 from perank_tasks.warehouse.derive import OVERLAP
 from perank_tasks.warehouse.night_verdict import ArmVerdict, NightVerdict, judge
 from perank_tasks.warehouse.nights import Nights, Run
@@ -140,16 +139,6 @@ def read_summary(
         f"{f' in {series}' if series != NIGHTLY else ''}. See what there is: "
         'perank sql "SELECT DISTINCT series, run_date, collection FROM runs"'
     )
-
-
-def read_champions(
-    connection: duckdb.DuckDBPyConnection, run_date: date, collection: str, series: str = NIGHTLY
-) -> list[str]:
-    """The promoted checkpoints that ranked, each with who promoted it and why."""
-    rows = ask(connection, "champions", series=series, run_date=run_date, collection=collection)
-    return [
-        "{checkpoint}, promoted as of {as_of} by {name}: {reason}".format(**row) for row in rows
-    ]
 
 
 def read_page(

@@ -11,9 +11,8 @@ import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.errors import ArtifactError
-from perank_tasks.report.statements import ask
 from perank_tasks.warehouse.attribution import snapshot_of
-from perank_tasks.warehouse.database import dicts
+from perank_tasks.warehouse.database import ask, dicts
 from perank_tasks.warehouse.nights import Run
 
 WORST_QUERIES = 5

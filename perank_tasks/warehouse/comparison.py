@@ -20,7 +20,7 @@ from perank_tasks.regression.paired import Pair, compare_family
 from perank_tasks.warehouse.attribution import explain
 from perank_tasks.warehouse.derive import NO_QUALITY
 from perank_tasks.warehouse.nights import Run, read_rankings
-from perank_tasks.warehouse.run_names import RunName
+from perank_tasks.warehouse.run_names import find_runs
 
 Scores = Mapping[str, Mapping[str, float]]
 """{query id: {passage id: score}}, best first."""
@@ -75,9 +75,8 @@ def sides_of(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> list[tupl
     Raises:
         ConfigError: a name means nothing, or no arm is in both.
     """
-    name_a, name_b = RunName.parse(a), RunName.parse(b)
-    runs_a, runs_b = name_a.find(connection), name_b.find(connection)
-    both_named = name_a.arm and name_b.arm
+    runs_a, runs_b = find_runs(connection, a), find_runs(connection, b)
+    both_named = "/" in a and "/" in b
     pairs = []
     for run in runs_a:
         others = [other for other in runs_b if both_named or other.arm == run.arm]

@@ -187,6 +187,14 @@ def dicts(result: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
 
 
+def ask(
+    connection: duckdb.DuckDBPyConnection, statement: str, **parameters: Any
+) -> list[dict[str, Any]]:
+    """The rows of a statement of `sql/report/`."""
+    text = (sql_folder() / "report" / f"{statement}.sql").read_text()
+    return dicts(connection.execute(text, parameters))
+
+
 @contextmanager
 def writing(folder: Path, patience_s: float) -> Iterator[duckdb.DuckDBPyConnection]:
     """The writer's connection, migrated, in a transaction; publishes the copy when it succeeds."""

@@ -19,7 +19,6 @@ import numpy as np
 from perank_tasks.config import NIGHTLY, stable_hash
 from perank_tasks.regression.drift import compare_rankings
 from perank_tasks.regression.ladder import Evidence, Judgement, judge_night
-from perank_tasks.regression.paired import Comparison
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.schemas import DERIVED_TABLES, dicts_to_table
 from perank_tasks.warehouse.cost_verdicts import cost_rows
@@ -33,7 +32,7 @@ from perank_tasks.warehouse.nights import (
     read_rankings,
 )
 
-VERSION = stable_hash({"rules": 2, **DEFAULT.as_dict()})
+VERSION = stable_hash({"rules": 2, **asdict(DEFAULT)})
 """Of what derives the rows: raise the number of the rules when the same tables give others."""
 
 OVERLAP = "overlap@10"
@@ -47,27 +46,6 @@ FAMILY = "night"
 
 Choice = Callable[[Run], Baseline]
 """Which night a run is judged by."""
-
-
-def comparison_row(
-    run: Run, against: Run, kind: str, measure: str, comparison: Comparison, family: str
-) -> TableRow:
-    """A row of `comparisons`: one result held against another by one measure.
-
-    Args:
-        kind: what the other one is to it, such as `accepted`.
-        family: which tests were corrected together.
-    """
-    return {
-        **run.key,
-        "measure": measure,
-        "against_kind": kind,
-        "against_date": against.run_date,
-        "against_arm": against.arm,
-        "against_arm_hash": against.arm_hash,
-        **asdict(comparison),
-        "family": family,
-    }
 
 
 @dataclass(frozen=True)
@@ -103,8 +81,16 @@ class Judged:
         before, comparison = self.baseline.run, self.judgement.comparison
         if before is None or comparison is None:
             return None
-        kind = self.baseline.kind
-        return comparison_row(self.run, before, kind, self.measure, comparison, FAMILY)
+        return {
+            **self.run.key,
+            "measure": self.measure,
+            "against_kind": self.baseline.kind,
+            "against_date": before.run_date,
+            "against_arm": before.arm,
+            "against_arm_hash": before.arm_hash,
+            **asdict(comparison),
+            "family": FAMILY,
+        }
 
     @property
     def joined(self) -> TableRow:
