@@ -34,7 +34,7 @@ def compare(
     ] = 1,
     measure: Annotated[str, typer.Option(help="The measure shown by query.")] = "nDCG@10",
     queries: Annotated[int, typer.Option(min=0, help="How many queries of either end.")] = 10,
-    png: Annotated[Path | None, typer.Option(help="Draw every query's change here.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw every query's change here.")] = None,
 ) -> None:
     """Compare two runs: means, a test, and every query's gain or loss.
 
@@ -44,7 +44,7 @@ def compare(
     with --qrels.
     """
     from perank_tasks.warehouse.comparison import compare as compare_sides
-    from perank_tasks.warehouse.comparison import plot_queries, side_of_file, sides_of
+    from perank_tasks.warehouse.comparison import side_of_file, sides_of
     from perank_tasks.warehouse.database import reading
 
     if qrels:
@@ -69,12 +69,16 @@ def compare(
         "interval: 95% of the difference, Student's t",
         "dim",
     )
-    if png is None:
+    if svg is None:
         return
+    from perank_tasks.experiments.figures import write_svg
+    from perank_tasks.report.plots import plot_gains
+
     for comparison in comparisons:
         arm = comparison.b.run.arm if comparison.b.run and len(comparisons) > 1 else ""
-        path = png.with_stem(f"{png.stem}-{arm}") if arm else png
-        plot_queries(comparison, measure, path)
+        path = svg.with_stem(f"{svg.stem}-{arm}") if arm else svg
+        deltas = [query.delta for query in comparison.queries]
+        write_svg(plot_gains(deltas, f"change of {measure}", "gains"), path)
         print_line(path)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from perank_tasks.artifacts.store import Store
 from perank_tasks.config import NIGHTLY
 from perank_tasks.errors import ConfigError
+from perank_tasks.regression.measures import MEASURES
 from perank_tasks.regression.statistics import Band, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.report.worst_queries import WorstQuery, losses, worst_queries
@@ -27,7 +28,6 @@ from perank_tasks.warehouse.derive import OVERLAP
 from perank_tasks.warehouse.night_verdict import ArmVerdict, NightVerdict, judge
 from perank_tasks.warehouse.nights import Nights, Run
 
-MEASURES = ("nDCG@10", "MRR@10", "recall@100", "MAP", "judged@10")
 MAIN = "nDCG@10"
 """The measure that queries are compared by."""
 
@@ -261,28 +261,19 @@ def remarks(rows: list[dict[str, Any]]) -> list[str]:
         rows: the night's rows of `run_summary`.
     """
     first = rows[0]
-    said = []
-    if first["judged_queries"] < first["queries"]:
-        said.append(
-            f"{first['queries'] - first['judged_queries']} queries have no judgements and do not "
-            "count in the measures"
-        )
-    if first["stale_judgements"]:
-        said.append(
-            f"{first['stale_judgements']} judgements are of texts that this collection does not "
-            "have (another version); they were left out"
-        )
-    if first["unknown_judgements"]:
-        said.append(
-            f"{first['unknown_judgements']} judgements name passages outside the collection"
-        )
-    for row in rows:
-        if row["unranked_queries"]:
-            said.append(
-                f"{row['arm']}: {row['unranked_queries']} queries could not be ranked and kept "
-                "their first-stage order"
-            )
-    return said
+    counts = {
+        "queries have no judgements and do not count in the measures": first["queries"]
+        - first["judged_queries"],
+        "judgements are of texts that this collection does not have (another version); they were "
+        "left out": first["stale_judgements"],
+        "judgements name passages outside the collection": first["unknown_judgements"],
+    }
+    return [f"{n} {what}" for what, n in counts.items() if n > 0] + [
+        f"{row['arm']}: {row['unranked_queries']} queries could not be ranked and kept their "
+        "first-stage order"
+        for row in rows
+        if row["unranked_queries"]
+    ]
 
 
 def _rows_of(

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import numpy as np
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.errors import ConfigError
@@ -150,25 +149,6 @@ def compare(
         queries = _compare_queries(a, b, measure)
         comparisons.append(Comparison(a, b, rows, queries, different))
     return comparisons
-
-
-def plot_queries(comparison: Comparison, measure: str, path: Path) -> None:
-    """Draw what every query gained or lost, the largest loss on the left, as an image file."""
-    from matplotlib.figure import Figure
-
-    deltas = np.array([query.delta for query in comparison.queries])
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    axes = figure.subplots()
-    colours = np.where(deltas < 0, "#c0392b", "#2471a3")
-    axes.bar(np.arange(len(deltas)), deltas, width=1.0, color=colours)
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.axhline(deltas.mean(), color="#555555", linewidth=0.8, linestyle="--", label="mean")
-    axes.set_title(f"{comparison.b.name} against {comparison.a.name}, {len(deltas)} queries")
-    axes.set_xlabel("queries, largest loss first")
-    axes.set_ylabel(f"difference of {measure}")
-    axes.margins(x=0.01)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
 
 
 def _side(connection: duckdb.DuckDBPyConnection, run: Run) -> Side:

@@ -23,7 +23,7 @@ def find_runs(connection: duckdb.DuckDBPyConnection, name: str) -> list[Run]:
     ).fetchall()
     if not groups:
         raise ConfigError(
-            f"There are no results of {name!r}. Write DATE, DATE/arm or DATE/arm/collection, as in "
+            f"There are no results of {name}. Write DATE, DATE/arm or DATE/arm/collection, as in "
             "2026-01-31/perank/pydocs, or SERIES/arm or SERIES@DATE/arm for an experiment. See "
             'what there is: perank sql "SELECT series, run_date, arm, collection FROM runs '
             'ORDER BY ALL"'

@@ -64,7 +64,7 @@ def test_accepting_a_night_turns_the_next_ones_green(nights: Settings) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["baseline", "accept", "yesterday", "--name", "A", "--reason", "b"], "names no run"),
+        (["baseline", "accept", "yesterday", "--name", "A", "--reason", "b"], "are no results of"),
         (["baseline", "accept", "2026-05-05", "--name", "A", "--reason", "b"], "are no results of"),
         (["baseline", "accept", "2026-01-02", "--name", "", "--reason", "b"], "a name and a reas"),
         (["compare", "2026-01-01/perank", "2026-01-02/fusion"], "are no results of 2026-01-02/fus"),
@@ -82,14 +82,14 @@ def test_what_cannot_be_done_is_said(nights: Settings, arguments: list[str], mes
 
 
 def test_two_nights_are_compared_arm_by_arm(nights: Settings, tmp_path: Path) -> None:
-    done = perank("compare", "2026-01-01", "2026-01-02", "--png", str(tmp_path / "d.png"))
+    done = perank("compare", "2026-01-01", "2026-01-02", "--svg", str(tmp_path / "d.svg"))
     assert done.returncode == 0, done.stderr
     assert "2026-01-02/perank against 2026-01-01/perank" in done.stdout
     assert "-0.1000" in done.stdout
     assert "nDCG@10 lost most:" in done.stdout
     assert "correction over 1 tests" in done.stdout  # bm25 is unchanged
     for arm in ("perank", "bm25"):
-        assert (tmp_path / f"d-{arm}.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / f"d-{arm}.svg").read_text().startswith("<svg xmlns")
 
 
 def test_two_arms_are_compared(nights: Settings) -> None:

@@ -59,7 +59,7 @@ def test_a_name_says_series_date_arm_and_collection(
 def test_what_names_nothing_is_said(folder: Path, name: str) -> None:
     with (
         reading(folder) as warehouse,
-        pytest.raises(ConfigError, match="There are no results of .* Write DATE"),
+        pytest.raises(ConfigError, match=r"There are no results of .* Write DATE"),
     ):
         find_runs(warehouse, name)
 
