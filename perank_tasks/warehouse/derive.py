@@ -148,11 +148,14 @@ def derive_all(connection: duckdb.DuckDBPyConnection) -> None:
 
 def judge_against(
     connection: duckdb.DuckDBPyConnection, collection: str, run_date: date, choose: str
-) -> list[Judged]:
+) -> tuple[list[TableRow], list[TableRow]]:
     """One night judged against another baseline; nothing is written.
 
     Args:
         choose: `previous`, or a date as YYYY-MM-DD.
+
+    Returns:
+        Rows as of the view `judged`, and of `drift`.
     """
     nights = Nights(connection, collection)
     runs = nights.of(run_date)
@@ -162,17 +165,15 @@ def judge_against(
             return nights.previous(run)
         return nights.pinned(run, date.fromisoformat(choose))
 
-    overlaps = {
-        run.id: {row["query_id"]: row["overlap_10"] for row in drift_rows(connection, run, before)}
-        for run in runs
-        if (before := choice(run).run)
-    }
-    return _judge(nights, runs, choice, _values(nights, runs, choice), overlaps, _Words())
-
-
-def drift_rows(connection: duckdb.DuckDBPyConnection, run: Run, baseline: Run) -> list[TableRow]:
-    """Rows of `drift`, one for each query that either run has candidates for."""
-    return _drift_rows(run, baseline, lambda r: read_rankings(connection, r))
+    drift: list[TableRow] = []
+    overlaps: _Overlaps = {}
+    for run in runs:
+        if before := choice(run).run:
+            rows = _drift_rows(run, before, lambda r: read_rankings(connection, r))
+            overlaps[run.id] = {row["query_id"]: row["overlap_10"] for row in rows}
+            drift += rows
+    judged = _judge(nights, runs, choice, _values(nights, runs, choice), overlaps, _Words())
+    return [row.joined for row in judged], drift
 
 
 _Words = dict[tuple[date, str, str], tuple[RunId | None, str]]
@@ -295,6 +296,7 @@ def _derive_drift(
 def _drift_rows(
     run: Run, baseline: Run, rankings: Callable[[Run], dict[str, dict[str, float]]]
 ) -> list[TableRow]:
+    """Rows of `drift`, one for each query that either run has candidates for."""
     before, now = rankings(baseline), rankings(run)
     return [
         {

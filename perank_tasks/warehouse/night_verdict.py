@@ -15,7 +15,7 @@ from perank_tasks.artifacts.store import Store
 from perank_tasks.regression.ladder import Verdict, worst
 from perank_tasks.warehouse.attribution import ArmWord, explain, which_stage
 from perank_tasks.warehouse.database import dicts
-from perank_tasks.warehouse.derive import OVERLAP, drift_rows, judge_against
+from perank_tasks.warehouse.derive import OVERLAP, judge_against
 from perank_tasks.warehouse.nights import Nights, Run
 
 
@@ -104,15 +104,12 @@ def _rows(
     warehouse: duckdb.DuckDBPyConnection, nights: Nights, run_date: date, baseline: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of the view `judged` and of `drift` for one night, kept or worked out."""
-    if baseline == "accepted":
-        where = "WHERE run_date = ? AND collection = ?"
-        parameters = [run_date, nights.collection]
-        verdicts = dicts(warehouse.execute(f"FROM judged {where}", parameters))
-        return verdicts, dicts(warehouse.execute(f"FROM drift {where}", parameters))
-    judged = judge_against(warehouse, nights.collection, run_date, baseline)
-    pairs = {row.run: row.baseline.run for row in judged if row.baseline.run}
-    moved = [row for run, before in pairs.items() for row in drift_rows(warehouse, run, before)]
-    return [row.joined for row in judged], moved
+    if baseline != "accepted":
+        return judge_against(warehouse, nights.collection, run_date, baseline)
+    where = "WHERE run_date = ? AND collection = ?"
+    parameters = [run_date, nights.collection]
+    verdicts = dicts(warehouse.execute(f"FROM judged {where}", parameters))
+    return verdicts, dicts(warehouse.execute(f"FROM drift {where}", parameters))
 
 
 def _describe(word: Verdict, rows: list[dict[str, Any]], drift: list[dict[str, Any]]) -> str:
