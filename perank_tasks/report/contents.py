@@ -23,7 +23,7 @@ from perank_tasks.regression.statistics import Band, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.report.worst_queries import WorstQuery, losses, worst_queries
 from perank_tasks.warehouse.attribution import facts_of
-from perank_tasks.warehouse.database import ask, dicts
+from perank_tasks.warehouse.database import ask, dicts, rows_where
 from perank_tasks.warehouse.derive import OVERLAP
 from perank_tasks.warehouse.night_verdict import ArmVerdict, NightVerdict, judge
 from perank_tasks.warehouse.nights import Nights, Run
@@ -192,9 +192,9 @@ def _read_arms(
     by_query: dict[str, dict[str, list[float]]] = defaultdict(dict)
     for row in ask(connection, "means_by_query", **key):
         by_query[row["arm_hash"]][row["measure"]] = row["by_query"]
-    lines = _rows_of(connection, "arm_verdicts", key)
-    comparisons = _rows_of(connection, "judged" if said else "comparisons", key)
-    changes = _rows_of(connection, "changes", key)
+    lines = rows_where(connection, "arm_verdicts", **key)
+    comparisons = rows_where(connection, "judged" if said else "comparisons", **key)
+    changes = rows_where(connection, "changes", **key)
     costs = ask(connection, "costs", **key)
     arms = []
     for i, row in enumerate(rows):
@@ -274,14 +274,6 @@ def remarks(rows: list[dict[str, Any]]) -> list[str]:
         for row in rows
         if row["unranked_queries"]
     ]
-
-
-def _rows_of(
-    connection: duckdb.DuckDBPyConnection, table: str, key: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """The rows of one page."""
-    where = "series = $series AND run_date = $run_date AND collection = $collection"
-    return dicts(connection.execute(f"FROM {table} WHERE {where}", key))
 
 
 def _its(rows: Iterable[dict[str, Any]], run: Run) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.regression.ladder import Verdict
+from perank_tasks.warehouse.database import rows_where
 from perank_tasks.warehouse.nights import LLM_OFF, Run
 
 Facts = Mapping[str, str]
@@ -38,24 +39,14 @@ _MACHINE = {
 
 def facts_of(connection: duckdb.DuckDBPyConnection, run: Run) -> dict[str, str]:
     """Everything recorded of how a run came about."""
-    return dict(_rows_of(connection, "key, value", "run_facts", run))
+    return {row["key"]: row["value"] for row in rows_where(connection, "run_facts", **run.key)}
 
 
 def snapshot_of(connection: duckdb.DuckDBPyConnection, store: Store, run: Run) -> Artifact | None:
     """The run's snapshot; None where it has been removed."""
-    ((reference,),) = _rows_of(connection, "snapshot", "runs", run)
-    snapshot = Artifact(store, reference)
+    (row,) = rows_where(connection, "runs", **run.key)
+    snapshot = Artifact(store, row["snapshot"])
     return snapshot if snapshot.is_published else None
-
-
-def _rows_of(
-    connection: duckdb.DuckDBPyConnection, columns: str, table: str, run: Run
-) -> list[tuple]:
-    return connection.execute(
-        f"SELECT {columns} FROM {table} "
-        "WHERE series = ? AND run_date = ? AND collection = ? AND arm_hash = ?",
-        [run.series, run.run_date, run.collection, run.arm_hash],
-    ).fetchall()
 
 
 def explain(

@@ -7,6 +7,7 @@ correction over all that is compared at once, and what every query gained or los
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import duckdb
@@ -17,6 +18,7 @@ from perank_tasks.regression import paired
 from perank_tasks.regression.drift import Drift, compare_rankings
 from perank_tasks.regression.paired import Pair, compare_family
 from perank_tasks.warehouse.attribution import explain
+from perank_tasks.warehouse.database import rows_where
 from perank_tasks.warehouse.derive import NO_QUALITY
 from perank_tasks.warehouse.nights import Run, read_rankings
 from perank_tasks.warehouse.run_names import find_runs
@@ -153,12 +155,9 @@ def compare(
 
 def _side(connection: duckdb.DuckDBPyConnection, run: Run) -> Side:
     values: dict[str, dict[str, float]] = {}
-    for measure, query_id, value in connection.execute(
-        "SELECT measure, query_id, value FROM query_measures WHERE series = ? AND run_date = ? "
-        "AND collection = ? AND arm_hash = ? ORDER BY ALL",
-        [run.series, run.run_date, run.collection, run.arm_hash],
-    ).fetchall():
-        values.setdefault(measure, {})[query_id] = value
+    rows = rows_where(connection, "query_measures", **run.key)
+    for row in sorted(rows, key=itemgetter("measure", "query_id")):
+        values.setdefault(row["measure"], {})[row["query_id"]] = row["value"]
     return Side(run.name, values, read_rankings(connection, run), run)
 
 

@@ -187,6 +187,14 @@ def dicts(result: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
 
 
+def rows_where(
+    connection: duckdb.DuckDBPyConnection, table: str, **values: Any
+) -> list[dict[str, Any]]:
+    """The rows of a table or view that have these values, by column."""
+    where = " AND ".join(f"{column} = ${column}" for column in values)
+    return dicts(connection.execute(f"FROM {table} WHERE {where}", values))
+
+
 def ask(
     connection: duckdb.DuckDBPyConnection, statement: str, **parameters: Any
 ) -> list[dict[str, Any]]:

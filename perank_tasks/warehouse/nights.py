@@ -119,6 +119,10 @@ class Nights:
         """The results of one date."""
         return [run for run in self.runs if run.run_date == run_date]
 
+    def named(self, run_date: date | None, arm_hash: str | None) -> Run | None:
+        """The result of that name, if there is one."""
+        return next((run for run in self.runs if run.id == (run_date, arm_hash)), None)
+
     def like(self, run: Run, run_date: date) -> Run | None:
         """The complete result of the run's history on another date.
 
