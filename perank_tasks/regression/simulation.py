@@ -141,13 +141,7 @@ class Report:
     trials: int
     curve: list[dict[str, float]]
     """Power on the first night by drop and number of queries."""
-
-    @property
-    def false_regression_rate(self) -> float:
-        return self.false_regressions / self.unchanged_nights
-
-    def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "false_regression_rate": self.false_regression_rate}
+    false_regression_rate: float
 
 
 def simulate(
@@ -196,6 +190,7 @@ def simulate(
         five_drops_called=five,
         trials=trials,
         curve=curve,
+        false_regression_rate=words[Verdict.REGRESSION] / unchanged_nights,
     )
     yield "done", report
 

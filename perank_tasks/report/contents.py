@@ -232,11 +232,6 @@ def _read_arms(
     return arms
 
 
-def read_nights(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    """Every night of every collection, the newest first, for the index."""
-    return ask(connection, "nights")
-
-
 def read_means(
     connection: duckdb.DuckDBPyConnection, collection: str
 ) -> list[tuple[str, list[tuple[date, float]]]]:

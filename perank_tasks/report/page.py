@@ -29,13 +29,12 @@ from perank_tasks.report.contents import (
     PageContents,
     Point,
     read_means,
-    read_nights,
     read_page,
     read_summary,
 )
 from perank_tasks.settings import Settings
 from perank_tasks.support.files import replacing, storage_errors
-from perank_tasks.warehouse.database import reading
+from perank_tasks.warehouse.database import ask, reading
 
 TEMPLATES = Path(__file__).parent / "templates"
 _REMEDY = (
@@ -94,7 +93,7 @@ def write_all_pages(settings: Settings, collection: str | None = None) -> Iterat
     """
     with _writing(settings) as warehouse:
         read_summary(warehouse, None, collection)
-        for night in reversed(read_nights(warehouse)):
+        for night in reversed(ask(warehouse, "nights")):
             if collection in (None, night["collection"]):
                 yield _write_night(settings, warehouse, night["run_date"], night["collection"])
     yield settings.reports / "index.html"
@@ -134,7 +133,7 @@ def render(
 def render_index(connection: duckdb.DuckDBPyConnection, settings: Settings) -> str:
     """The index: every night of the warehouse, with a link where its page has been written."""
     collections: dict[str, list[dict[str, Any]]] = {}
-    for night in read_nights(connection):
+    for night in ask(connection, "nights"):
         page = _page(settings, night)
         link = page and quote(page.relative_to(settings.reports).as_posix())
         collections.setdefault(night["collection"], []).append({**night, "link": link})
@@ -167,7 +166,7 @@ def _write_again(
     """Write every page there is of a later night; returns how many there are."""
     nights = [
         night["run_date"]
-        for night in read_nights(warehouse)
+        for night in ask(warehouse, "nights")
         if night["collection"] == collection and night["run_date"] > after
         if _page(settings, night)
     ]
