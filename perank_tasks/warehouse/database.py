@@ -22,7 +22,7 @@ from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.config import NIGHTLY
 from perank_tasks.errors import ConfigError, WarehouseError
 from perank_tasks.schemas import EXPERIMENT_TABLES, RESULT_TABLES
-from perank_tasks.support.files import replacing, storage_errors
+from perank_tasks.support.files import storage_errors
 from perank_tasks.warehouse.decisions import publish_acceptance
 from perank_tasks.warehouse.derive import VERSION, derive, derive_all
 from perank_tasks.warehouse.load_log import collection_of, keys_of, record_experiment, record_load
@@ -300,6 +300,13 @@ def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
 
 def publish(writer: Path) -> None:
     """Replace the readers' copy by the writer's file, in one step."""
+    published = writer.with_name("perank.duckdb")
+    # Always of one name: what a killed loader leaves is overwritten by the next.
+    temporary = published.with_name(f".{published.name}.tmp")
     remedy = "It is the copy for readers; the rows are loaded. Free space and load again."
-    with replacing(writer.with_name("perank.duckdb"), remedy) as temporary:
-        shutil.copyfile(writer, temporary)
+    try:
+        with storage_errors(published, remedy):
+            shutil.copyfile(writer, temporary)
+            temporary.replace(published)
+    finally:
+        temporary.unlink(missing_ok=True)
