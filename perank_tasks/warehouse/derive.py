@@ -44,8 +44,8 @@ NO_QUALITY = ("judged@10",)
 FAMILY = "night"
 """Tests of all arms and measures of one night are corrected together."""
 
-Choice = Callable[[Run], Baseline]
-"""Which night a run is judged by."""
+Baselines = dict[Run, Baseline]
+"""By which night each run is judged."""
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,13 @@ def derive(
     baselines = {run: nights.baseline(run) for run in runs}
     _derive_drift(connection, nights, since, baselines, None if loaded is None else set(loaded))
     words = _earlier_words(nights, since)
-    values = _values(nights, runs, baselines.__getitem__)
+    values = _values(nights, baselines)
     overlaps = _overlaps(nights, since)
 
     rows: list[Judged] = []
     for day in sorted({run.run_date for run in runs}):
-        judged = _judge(nights, nights.of(day), baselines.__getitem__, values, overlaps, words)
+        of_day = {run: baselines[run] for run in nights.of(day)}
+        judged = _judge(nights, of_day, values, overlaps, words)
         rows += judged
         for row in judged:
             before = row.baseline.run
@@ -158,21 +159,20 @@ def judge_against(
         Rows as of the view `judged`, and of `drift`.
     """
     nights = Nights(connection, collection)
-    runs = nights.of(run_date)
-
-    def choice(run: Run) -> Baseline:
-        if choose == "previous":
-            return nights.previous(run)
-        return nights.pinned(run, date.fromisoformat(choose))
-
+    baselines = {
+        run: nights.previous(run)
+        if choose == "previous"
+        else nights.pinned(run, date.fromisoformat(choose))
+        for run in nights.of(run_date)
+    }
     drift: list[TableRow] = []
     overlaps: _Overlaps = {}
-    for run in runs:
-        if before := choice(run).run:
+    for run, baseline in baselines.items():
+        if before := baseline.run:
             rows = _drift_rows(run, before, lambda r: read_rankings(connection, r))
             overlaps[run.id] = {row["query_id"]: row["overlap_10"] for row in rows}
             drift += rows
-    judged = _judge(nights, runs, choice, _values(nights, runs, choice), overlaps, _Words())
+    judged = _judge(nights, baselines, _values(nights, baselines), overlaps, {})
     return [row.joined for row in judged], drift
 
 
@@ -184,16 +184,14 @@ _Overlaps = dict[RunId, dict[str, float]]
 
 def _judge(
     nights: Nights,
-    runs: list[Run],
-    choose: Choice,
+    baselines: Baselines,
     values: Values,
     overlaps: _Overlaps,
     words: _Words,
 ) -> list[Judged]:
     """Judge one night: all arms and measures together."""
     cases: list[tuple[Run, str, Baseline, Evidence]] = []
-    for run in runs:
-        baseline = choose(run)
+    for run, baseline in baselines.items():
         before = baseline.run
         state: dict[str, Any] = {
             "same_rankings": before is not None and run.ranking_hash == before.ranking_hash,
@@ -236,11 +234,11 @@ def _changes(
     return changes
 
 
-def _values(nights: Nights, runs: list[Run], choose: Choice) -> Values:
+def _values(nights: Nights, baselines: Baselines) -> Values:
     """Values of all dates that judging these runs looks at."""
-    dates = {run.run_date for run in runs}
-    for run in runs:
-        if before := choose(run).run:
+    dates = {run.run_date for run in baselines}
+    for run, baseline in baselines.items():
+        if before := baseline.run:
             dates.add(before.run_date)
             dates |= {r.run_date for r in nights.since(run, before, DEFAULT.band_nights - 1)}
     return Values(nights, dates)
@@ -262,7 +260,7 @@ def _derive_drift(
     connection: duckdb.DuckDBPyConnection,
     nights: Nights,
     since: date,
-    baselines: dict[Run, Baseline],
+    baselines: Baselines,
     loaded: set[date] | None,
 ) -> None:
     """Bring `drift` up to date, computing only pairs of runs that are new."""
