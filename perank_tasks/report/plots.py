@@ -207,7 +207,7 @@ def plot_arms(series: Sequence[tuple[str, Sequence[tuple[date, float]]]], salt: 
         return svg(figure, salt)
 
 
-def _arm_style(i: int) -> dict[str, str]:
+def _arm_style(i: int) -> dict[str, Any]:
     """The marker and colour of the i-th arm of a figure."""
     colour = COLOURS[_ARM_COLOURS[i % len(_ARM_COLOURS)]]
     return {"marker": _ARM_MARKERS[i % len(_ARM_MARKERS)], "color": colour}
