@@ -28,17 +28,16 @@ def accept(
     from perank_tasks.report.page import write_pages_after
     from perank_tasks.warehouse.database import load_acceptance, reading
     from perank_tasks.warehouse.decisions import acceptance
-    from perank_tasks.warehouse.run_names import RunName
+    from perank_tasks.warehouse.run_names import find_runs
 
     site = open_site()
-    wanted = RunName.parse(run)
-    if wanted.series != NIGHTLY:
+    with reading(site.settings.warehouse) as warehouse:
+        night = find_runs(warehouse, run)[0]
+    if night.series != NIGHTLY:
         raise ConfigError(
             f"{run} is no night: only nights are accepted, since only they are judged."
         )
-    with reading(site.settings.warehouse) as warehouse:
-        night = wanted.find(warehouse)[0]
-    arm = night.arm if wanted.arm else None
+    arm = night.arm if "/" in run else None
     act = acceptance(
         night.collection, night.run_date, name, reason, arm=arm, as_of=parse_date(as_of)
     )

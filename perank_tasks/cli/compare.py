@@ -62,7 +62,7 @@ def compare(
         if comparison.different:
             print_line(f"Different: {', '.join(comparison.different)}")
         _print_queries(comparison, measure, queries)
-    tests = max(row.tests for comparison in comparisons for row in comparison.measures)
+    tests = max(row.tests for comparison in comparisons for row in comparison.measures.values())
     print_line(
         f"p: paired randomisation test; Holm's correction over {tests} tests; "
         "interval: 95% of the difference, Student's t",
@@ -76,13 +76,13 @@ def _print_measures(comparison: "Comparison") -> None:
     table.add_column("measure", no_wrap=True)
     for heading in ("A", "B", "B - A", "interval", "p", "Holm", "better", "worse"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in comparison.measures:
+    for name, row in comparison.measures.items():
         table.add_row(
-            row.measure,
-            f"{row.a:.4f}",
-            f"{row.b:.4f}",
+            name,
+            f"{row.against_value:.4f}",
+            f"{row.value:.4f}",
             f"{row.delta:+.4f}",
-            f"{row.interval.low:+.3f} {row.interval.high:+.3f}",
+            f"{row.ci_low:+.3f} {row.ci_high:+.3f}",
             "–" if row.p is None else f"{row.p:.4f}",
             "–" if row.p_holm is None else f"{row.p_holm:.4f}",
             str(row.better),

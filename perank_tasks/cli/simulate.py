@@ -1,6 +1,7 @@
 """`perank simulate`: how far a verdict can be trusted, measured on simulated nights."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +47,6 @@ def simulate(
         print_line(f"{n:7.0f}   " + "".join(f"{p:8.2f}" for p in powers))
     if out:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "simulation.json").write_text(json.dumps(report.to_json(), indent=1) + "\n")
+        (out / "simulation.json").write_text(json.dumps(asdict(report), indent=1) + "\n")
         simulation.plot_curve(report, out / "power.png")
         print_line(f"\n{out / 'simulation.json'}\n{out / 'power.png'}")

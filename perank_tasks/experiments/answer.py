@@ -21,7 +21,7 @@ from perank_tasks.experiments.options import Experiment
 from perank_tasks.regression.statistics import Band, effect_size, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.report.page import template
-from perank_tasks.report.statements import ask
+from perank_tasks.warehouse.database import ask
 
 COSTS = {
     "seconds": "seconds a query",

@@ -17,9 +17,6 @@ SPEED = "queries/s"
 TOKENS = "tokens/query"
 MEMORY = "peak memory"
 
-_WORDS = {SPEED: ("slower", "faster")}
-"""Of a value below the band and above it; for the others, less is cheaper."""
-
 
 @dataclass(frozen=True)
 class CostJudgement:
@@ -48,13 +45,12 @@ def judge_cost(
     usual = [v for v, word in earlier if word in ("first", "usual") and v > 0]
     if not usual:
         return CostJudgement("first", None, 0)
-    floors = {
-        SPEED: thresholds.speed_floor,
-        TOKENS: thresholds.tokens_floor,
-        MEMORY: thresholds.memory_floor,
-    }
-    logs = noise_band(np.log(usual), float(np.log1p(floors[quantity])), thresholds)
-    below, above = _WORDS.get(quantity, ("cheaper", "costlier"))
+    floor, below, above = {
+        SPEED: (thresholds.speed_floor, "slower", "faster"),
+        TOKENS: (thresholds.tokens_floor, "cheaper", "costlier"),
+        MEMORY: (thresholds.memory_floor, "cheaper", "costlier"),
+    }[quantity]
+    logs = noise_band(np.log(usual), float(np.log1p(floor)), thresholds)
     at = float(np.log(value))
     word = "usual" if logs.holds(at) else below if at < logs.low else above
     return CostJudgement(word, Band(float(np.exp(logs.low)), float(np.exp(logs.high))), len(usual))

@@ -67,16 +67,9 @@ def rank_biased_overlap(a: Sequence[str], b: Sequence[str], p: float = RBO_P) ->
     if not s:
         return float(n == 0)
     # overlap[d - 1]: passages common to the first d of both; the shorter one ends at s.
-    seen_short, seen_long = set[str](), set[str]()
-    overlap = np.empty(n)
-    common = 0
-    for i, passage in enumerate(long):
-        seen_long.add(passage)
-        common += passage in seen_short
-        if i < s:
-            seen_short.add(short[i])
-            common += short[i] in seen_long
-        overlap[i] = common
+    places = {passage: i for i, passage in enumerate(short)}
+    common_from = [max(i, places[p]) for i, p in enumerate(long) if p in places]
+    overlap = np.cumsum(np.bincount(np.array(common_from, dtype=int), minlength=n))
     depth = np.arange(1, n + 1)
     weight = p**depth
     at_s, at_n = overlap[s - 1], overlap[n - 1]

@@ -15,13 +15,14 @@ Every change is as likely up as down and no larger than the value has room for o
 side, so that an unchanged night has the mean it had: what is called then is a false alarm.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from perank_tasks.regression.ladder import Evidence, Verdict, judge_night
+from perank_tasks.regression.ladder import Evidence, Verdict, judge_night, worst
 from perank_tasks.regression.thresholds import DEFAULT, Thresholds
 
 ARMS = 4
@@ -140,13 +141,7 @@ class Report:
     trials: int
     curve: list[dict[str, float]]
     """Power on the first night by drop and number of queries."""
-
-    @property
-    def false_regression_rate(self) -> float:
-        return self.false_regressions / self.unchanged_nights
-
-    def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "false_regression_rate": self.false_regression_rate}
+    false_regression_rate: float
 
 
 def simulate(
@@ -165,21 +160,22 @@ def simulate(
         curve_trials: of each point of the power curve; its tests flip 2,000 times.
     """
     random = np.random.default_rng(seed)
+
+    def rate(times: int, queries: int, drop: float, **how: Any) -> float:
+        return float(np.mean([is_called(random, queries, drop, **how) for _ in range(times)]))
+
     yield f"{unchanged_nights:,} unchanged nights", None
     words = _unchanged(random, unchanged_nights)
     yield f"{trials} drops of .05 over 80 queries", None
-    power = np.mean([first_night(random, 80, 0.05) for _ in range(trials)])
+    power = rate(trials, 80, 0.05)
     yield f"{trials} times five drops of .01 in a row", None
-    five = np.mean([drops_in_a_row(random, 80, 0.01, 5) for _ in range(trials)])
+    five = rate(trials, 80, 0.05, nights=5)
     yield f"the power curve, {len(drops) * len(sizes)} points", None
-    fewer_flips = replace(DEFAULT, flips=2000)
     curve = [
         {
             "queries": n,
             "drop": drop,
-            "power": float(
-                np.mean([first_night(random, n, drop, fewer_flips) for _ in range(curve_trials)])
-            ),
+            "power": rate(curve_trials, n, drop, thresholds=replace(DEFAULT, flips=2000)),
         }
         for n in sizes
         for drop in drops
@@ -188,36 +184,33 @@ def simulate(
         seed=seed,
         tests=TESTS,
         unchanged_nights=unchanged_nights,
-        false_regressions=words.get(Verdict.REGRESSION, 0),
+        false_regressions=words[Verdict.REGRESSION],
         words={str(word): count for word, count in words.items()},
-        first_night_power=float(power),
-        five_drops_called=float(five),
+        first_night_power=power,
+        five_drops_called=five,
         trials=trials,
         curve=curve,
+        false_regression_rate=words[Verdict.REGRESSION] / unchanged_nights,
     )
     yield "done", report
 
 
-def first_night(
-    random: np.random.Generator, queries: int, drop: float, thresholds: Thresholds = DEFAULT
+def is_called(
+    random: np.random.Generator,
+    queries: int,
+    drop: float,
+    nights: int = 1,
+    thresholds: Thresholds = DEFAULT,
 ) -> bool:
-    """Whether a true drop of one arm is called on its first night.
+    """Whether a true drop of one arm, reached in so many equal steps, is called by the last.
 
     It comes some unchanged nights after the acceptance.
     """
     world = World(random, queries, thresholds=thresholds)
     world.settle(NIGHTS_BEFORE)
-    return Verdict.REGRESSION in world.night(_true_drop(world, drop))[-MEASURES:]
-
-
-def drops_in_a_row(random: np.random.Generator, queries: int, step: float, times: int) -> bool:
-    """Whether drops that add up are called by the last of them."""
-    world = World(random, queries)
-    world.settle(NIGHTS_BEFORE)
-    whole = _true_drop(world, step * times)
-    verdicts: list[Verdict] = []
-    for night in range(1, times + 1):
-        verdicts = world.night(whole * night / times)[-MEASURES:]
+    whole = _true_drop(world, drop)
+    for night in range(1, nights + 1):
+        verdicts = world.night(whole * night / nights)[-MEASURES:]
     return Verdict.REGRESSION in verdicts
 
 
@@ -245,14 +238,11 @@ def plot_curve(report: Report, path: Any) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _unchanged(random: np.random.Generator, nights: int) -> dict[Verdict, int]:
-    words: dict[Verdict, int] = {}
-    ladder = list(Verdict)
+def _unchanged(random: np.random.Generator, nights: int) -> Counter[Verdict]:
+    words: Counter[Verdict] = Counter()
     for start in range(0, nights, NIGHTS_A_WORLD):
         world = World(random, 80)
-        for _ in range(min(NIGHTS_A_WORLD, nights - start)):
-            word = max(world.night(), key=ladder.index)
-            words[word] = words.get(word, 0) + 1
+        words.update(worst(world.night()) for _ in range(min(NIGHTS_A_WORLD, nights - start)))
     return words
 
 

@@ -4,8 +4,7 @@
 regression, and how large a drop has to be to be called one.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,6 @@ class Thresholds:
 
     min_seconds: float = 5.0
     """A stage shorter than this is not judged by its speed: it measures start-up."""
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 DEFAULT = Thresholds()

@@ -2,7 +2,6 @@
 
     contents       what there is to say of a night, read from the published warehouse
     worst_queries  the queries that lost most, with their texts
-    statements     the statements of `sql/report/`
     plots          its figures, as SVG that follows the page's colours
     page           one self-contained HTML file a night, and the index
     terminal       the table that `perank report` prints

@@ -18,17 +18,16 @@ import numpy as np
 from perank_tasks.artifacts.store import Store
 from perank_tasks.config import NIGHTLY
 from perank_tasks.errors import ConfigError
+from perank_tasks.regression.measures import MEASURES
 from perank_tasks.regression.statistics import Band, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
-from perank_tasks.report.statements import ask
 from perank_tasks.report.worst_queries import WorstQuery, losses, worst_queries
 from perank_tasks.warehouse.attribution import facts_of
-from perank_tasks.warehouse.database import dicts
+from perank_tasks.warehouse.database import ask, dicts, rows_where
 from perank_tasks.warehouse.derive import OVERLAP
 from perank_tasks.warehouse.night_verdict import ArmVerdict, NightVerdict, judge
 from perank_tasks.warehouse.nights import Nights, Run
 
-MEASURES = ("nDCG@10", "MRR@10", "recall@100", "MAP", "judged@10")
 MAIN = "nDCG@10"
 """The measure that queries are compared by."""
 
@@ -142,16 +141,6 @@ def read_summary(
     )
 
 
-def read_champions(
-    connection: duckdb.DuckDBPyConnection, run_date: date, collection: str, series: str = NIGHTLY
-) -> list[str]:
-    """The promoted checkpoints that ranked, each with who promoted it and why."""
-    rows = ask(connection, "champions", series=series, run_date=run_date, collection=collection)
-    return [
-        "{checkpoint}, promoted as of {as_of} by {name}: {reason}".format(**row) for row in rows
-    ]
-
-
 def read_page(
     connection: duckdb.DuckDBPyConnection,
     store: Store,
@@ -203,9 +192,9 @@ def _read_arms(
     by_query: dict[str, dict[str, list[float]]] = defaultdict(dict)
     for row in ask(connection, "means_by_query", **key):
         by_query[row["arm_hash"]][row["measure"]] = row["by_query"]
-    lines = _rows_of(connection, "arm_verdicts", key)
-    comparisons = _rows_of(connection, "judged" if said else "comparisons", key)
-    changes = _rows_of(connection, "changes", key)
+    lines = rows_where(connection, "arm_verdicts", **key)
+    comparisons = rows_where(connection, "judged" if said else "comparisons", **key)
+    changes = rows_where(connection, "changes", **key)
     costs = ask(connection, "costs", **key)
     arms = []
     for i, row in enumerate(rows):
@@ -243,11 +232,6 @@ def _read_arms(
     return arms
 
 
-def read_nights(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    """Every night of every collection, the newest first, for the index."""
-    return ask(connection, "nights")
-
-
 def read_means(
     connection: duckdb.DuckDBPyConnection, collection: str
 ) -> list[tuple[str, list[tuple[date, float]]]]:
@@ -272,36 +256,19 @@ def remarks(rows: list[dict[str, Any]]) -> list[str]:
         rows: the night's rows of `run_summary`.
     """
     first = rows[0]
-    said = []
-    if first["judged_queries"] < first["queries"]:
-        said.append(
-            f"{first['queries'] - first['judged_queries']} queries have no judgements and do not "
-            "count in the measures"
-        )
-    if first["stale_judgements"]:
-        said.append(
-            f"{first['stale_judgements']} judgements are of texts that this collection does not "
-            "have (another version); they were left out"
-        )
-    if first["unknown_judgements"]:
-        said.append(
-            f"{first['unknown_judgements']} judgements name passages outside the collection"
-        )
-    for row in rows:
-        if row["unranked_queries"]:
-            said.append(
-                f"{row['arm']}: {row['unranked_queries']} queries could not be ranked and kept "
-                "their first-stage order"
-            )
-    return said
-
-
-def _rows_of(
-    connection: duckdb.DuckDBPyConnection, table: str, key: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """The rows of one page."""
-    where = "series = $series AND run_date = $run_date AND collection = $collection"
-    return dicts(connection.execute(f"FROM {table} WHERE {where}", key))
+    counts = {
+        "queries have no judgements and do not count in the measures": first["queries"]
+        - first["judged_queries"],
+        "judgements are of texts that this collection does not have (another version); they were "
+        "left out": first["stale_judgements"],
+        "judgements name passages outside the collection": first["unknown_judgements"],
+    }
+    return [f"{n} {what}" for what, n in counts.items() if n > 0] + [
+        f"{row['arm']}: {row['unranked_queries']} queries could not be ranked and kept their "
+        "first-stage order"
+        for row in rows
+        if row["unranked_queries"]
+    ]
 
 
 def _its(rows: Iterable[dict[str, Any]], run: Run) -> list[dict[str, Any]]:

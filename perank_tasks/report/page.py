@@ -29,13 +29,12 @@ from perank_tasks.report.contents import (
     PageContents,
     Point,
     read_means,
-    read_nights,
     read_page,
     read_summary,
 )
 from perank_tasks.settings import Settings
 from perank_tasks.support.files import replacing, storage_errors
-from perank_tasks.warehouse.database import reading
+from perank_tasks.warehouse.database import ask, reading
 
 TEMPLATES = Path(__file__).parent / "templates"
 _REMEDY = (
@@ -62,11 +61,10 @@ def write_pages(
         ConfigError: there are no results of that night.
         StorageError: the folder cannot be written.
     """
-    with _alone(settings.reports), reading(settings.warehouse) as warehouse:
+    with _writing(settings) as warehouse:
         first = read_summary(warehouse, run_date, collection)[0]
         path = _write_night(settings, warehouse, first["run_date"], first["collection"])
         _write_again(settings, warehouse, first["collection"], after=first["run_date"])
-        _write(settings.reports / "index.html", render_index(warehouse, settings))
     return path
 
 
@@ -81,11 +79,8 @@ def write_pages_after(settings: Settings, collection: str, day: date) -> int:
     Raises:
         StorageError: the folder cannot be written.
     """
-    with _alone(settings.reports), reading(settings.warehouse) as warehouse:
-        pages = _write_again(settings, warehouse, collection, after=day)
-        if pages:
-            _write(settings.reports / "index.html", render_index(warehouse, settings))
-    return pages
+    with _writing(settings) as warehouse:
+        return _write_again(settings, warehouse, collection, after=day)
 
 
 def write_all_pages(settings: Settings, collection: str | None = None) -> Iterator[Path]:
@@ -96,14 +91,12 @@ def write_all_pages(settings: Settings, collection: str | None = None) -> Iterat
         ConfigError: there are no results of that collection.
         StorageError: the folder cannot be written.
     """
-    with _alone(settings.reports), reading(settings.warehouse) as warehouse:
+    with _writing(settings) as warehouse:
         read_summary(warehouse, None, collection)
-        for night in reversed(read_nights(warehouse)):
+        for night in reversed(ask(warehouse, "nights")):
             if collection in (None, night["collection"]):
                 yield _write_night(settings, warehouse, night["run_date"], night["collection"])
-        index = settings.reports / "index.html"
-        _write(index, render_index(warehouse, settings))
-        yield index
+    yield settings.reports / "index.html"
 
 
 def render(
@@ -140,7 +133,7 @@ def render(
 def render_index(connection: duckdb.DuckDBPyConnection, settings: Settings) -> str:
     """The index: every night of the warehouse, with a link where its page has been written."""
     collections: dict[str, list[dict[str, Any]]] = {}
-    for night in read_nights(connection):
+    for night in ask(connection, "nights"):
         page = _page(settings, night)
         link = page and quote(page.relative_to(settings.reports).as_posix())
         collections.setdefault(night["collection"], []).append({**night, "link": link})
@@ -173,7 +166,7 @@ def _write_again(
     """Write every page there is of a later night; returns how many there are."""
     nights = [
         night["run_date"]
-        for night in read_nights(warehouse)
+        for night in ask(warehouse, "nights")
         if night["collection"] == collection and night["run_date"] > after
         if _page(settings, night)
     ]
@@ -275,14 +268,17 @@ def _p(value: float | None) -> str:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Be the only one who writes pages, so that what is written last was read last."""
-    with storage_errors(folder, _REMEDY):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+def _writing(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Be the only one who writes pages, so that what is written last was read last; the index is
+    written after the pages."""
+    with storage_errors(settings.reports, _REMEDY):
+        settings.reports.mkdir(parents=True, exist_ok=True)
+        lock = (settings.reports / ".lock").open("w")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        with reading(settings.warehouse) as warehouse:
+            yield warehouse
+            _write(settings.reports / "index.html", render_index(warehouse, settings))
 
 
 def _write(path: Path, text: str) -> None:

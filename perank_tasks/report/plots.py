@@ -20,17 +20,8 @@ from matplotlib.figure import Figure
 
 from perank_tasks.report.contents import Point
 
-COLOURS = {
-    "ink": "#000009",
-    "soft": "#000001",
-    "rule": "#000002",
-    "band": "#000003",
-    "bad": "#000004",
-    "good": "#000005",
-    "warn": "#000006",
-    "accent": "#000007",
-    "paper": "#000008",
-}
+_NAMES = ("soft", "rule", "band", "bad", "good", "warn", "accent", "paper", "ink")
+COLOURS = {name: f"#{i:06x}" for i, name in enumerate(_NAMES, 1)}
 """{CSS variable: the colour that stands for it while matplotlib draws}. Not black, which
 matplotlib leaves out where it is what SVG takes by itself."""
 
@@ -180,11 +171,10 @@ def plot_costs(costs: Sequence[Cost], label: str, salt: str) -> Markup:
     with mpl.rc_context(STYLE):
         figure, axes = _figure(2.7)
         for i, cost in enumerate(costs):
-            colour = COLOURS[_ARM_COLOURS[i % len(_ARM_COLOURS)]]
+            style = _arm_style(i)
             interval = [cost.quality.low, cost.quality.high]
-            axes.plot([cost.seconds] * 2, interval, "-", color=colour, linewidth=1)
-            marker = _ARM_MARKERS[i % len(_ARM_MARKERS)]
-            axes.plot(cost.seconds, cost.quality.value, marker, color=colour, label=cost.name)
+            axes.plot([cost.seconds] * 2, interval, "-", color=style["color"], linewidth=1)
+            axes.plot(cost.seconds, cost.quality.value, linestyle="", label=cost.name, **style)
         axes.set_xscale("log")
         seconds = [cost.seconds for cost in costs]
         axes.set_xlim(min(seconds) / 3, max(seconds) * 3)
@@ -205,17 +195,22 @@ def plot_arms(series: Sequence[tuple[str, Sequence[tuple[date, float]]]], salt: 
                 date2num([day for day, _ in points]),
                 [value for _, value in points],
                 linestyle=_ARM_LINES[i % len(_ARM_LINES)],
-                marker=_ARM_MARKERS[i % len(_ARM_MARKERS)],
-                color=COLOURS[_ARM_COLOURS[i % len(_ARM_COLOURS)]],
                 markersize=4,
                 linewidth=1,
                 label=name,
+                **_arm_style(i),
             )
         values = [value for _, points in series for _, value in points]
         _limit(axes, min(values), max(values))
         _date_ticks(axes, sorted({day for _, points in series for day, _ in points}))
         _legend(figure, len(series))
         return svg(figure, salt)
+
+
+def _arm_style(i: int) -> dict[str, Any]:
+    """The marker and colour of the i-th arm of a figure."""
+    colour = COLOURS[_ARM_COLOURS[i % len(_ARM_COLOURS)]]
+    return {"marker": _ARM_MARKERS[i % len(_ARM_MARKERS)], "color": colour}
 
 
 def _figure(

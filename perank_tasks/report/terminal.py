@@ -17,9 +17,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from perank_tasks.artifacts.store import Store
-from perank_tasks.report.contents import read_champions, read_summary, remarks
+from perank_tasks.config import NIGHTLY
+from perank_tasks.report.contents import read_summary, remarks
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse.database import reading
+from perank_tasks.warehouse.database import ask, reading
 from perank_tasks.warehouse.night_verdict import judge
 
 
@@ -40,14 +41,15 @@ def print_report(
         rows = read_summary(warehouse, run_date, collection)
         first = rows[0]
         arms = {row["arm_hash"]: row["arm"] for row in rows}
-        night = (first["run_date"], first["collection"])
-        verdict = judge(warehouse, store, *night, arms)
-        champions = read_champions(warehouse, *night)
+        night = {name: first[name] for name in ("run_date", "collection")}
+        verdict = judge(warehouse, store, arms=arms, **night)
+        champions = ask(warehouse, "champions", series=NIGHTLY, **night)
     console.print(_table(rows))
     for arm in verdict["arms"]:
         console.print(f"[bold]{arm['arm']}[/]: {escape(arm['text'])}", highlight=False)
     console.print(f"\n[bold]Verdict[/]: {escape(verdict['text'])}", highlight=False)
-    for line in champions:
+    for champion in champions:
+        line = "{checkpoint}, promoted as of {as_of} by {name}: {reason}".format(**champion)
         console.print(f"[bold]Champion[/]: {escape(line)}", highlight=False)
     for remark in remarks(rows):
         console.print(f"[yellow]note[/]: {remark}", highlight=False)

@@ -2,7 +2,7 @@
 most, with what was first before and after, and the texts where the snapshots still have them."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
@@ -11,9 +11,8 @@ import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.errors import ArtifactError
-from perank_tasks.report.statements import ask
 from perank_tasks.warehouse.attribution import snapshot_of
-from perank_tasks.warehouse.database import dicts
+from perank_tasks.warehouse.database import ask, dicts
 from perank_tasks.warehouse.nights import Run
 
 WORST_QUERIES = 5
@@ -27,22 +26,16 @@ _EVERY_QUERY = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Text:
-    """A passage as it is shown; `text` is None where its snapshot is no longer kept."""
+class Ranked:
+    """A passage in a ranking; title and text are None where its snapshot is no longer kept."""
 
+    rank: int
+    other_rank: int | None
+    """Its rank in the other ranking; None: it is not there."""
     passage_id: str
     title: str | None = None
     text: str | None = None
     relevance: int | None = None
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """A passage in a ranking, and its rank in the other one; None: it is not there."""
-
-    rank: int
-    other_rank: int | None
-    passage: Text
 
 
 @dataclass(frozen=True)
@@ -54,6 +47,26 @@ class WorstQuery:
     values: dict[str, Any]
     before: list[Ranked]
     after: list[Ranked]
+
+
+_Ranks = dict[str, dict[str, int]]
+"""{query id: {passage id: rank}}, best first."""
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """What a snapshot says of some queries and of the passages first in their rankings."""
+
+    queries: dict[str, str] = field(default_factory=dict)
+    passages: dict[str, dict[str, str]] = field(default_factory=dict)
+    grades: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def of(self, query_id: str, passage_id: str) -> dict[str, Any]:
+        """Title, text and relevance of a passage."""
+        if not (row := self.passages.get(passage_id)):
+            return {}
+        relevance = self.grades.get((query_id, passage_id))
+        return {"title": row["title"], "text": _cut(row["text"]), "relevance": relevance}
 
 
 def losses(connection: duckdb.DuckDBPyConnection, run: Run) -> list[dict[str, Any]]:
@@ -78,77 +91,59 @@ def worst_queries(
     queries = [query["query_id"] for query in chosen]
     ranks = [_ranks(connection, side, queries) for side in (before, run)]
     texts = [
-        _Texts(snapshot_of(connection, store, side), queries, its)
+        _read_texts(snapshot_of(connection, store, side), queries, its)
         for side, its in zip((before, run), ranks, strict=True)
     ]
-    worst = []
-    for query in chosen:
-        name = query["query_id"]
-        sides = []
-        for i in (0, 1):
-            its, others = ranks[i].get(name, {}), ranks[1 - i].get(name, {})
-            top = [
-                Ranked(rank, others.get(passage), texts[i].passage(name, passage))
-                for passage, rank in its.items()
-                if rank <= RELEVANT_TOP
-            ]
-            sides.append([p for p in top if p.rank <= TOP or p.passage.relevance])
-        text = texts[1].queries.get(name) or texts[0].queries.get(name)
-        worst.append(WorstQuery(name, text, query, *sides))
-    return worst
+    return [
+        WorstQuery(
+            query_id := query["query_id"],
+            texts[1].queries.get(query_id) or texts[0].queries.get(query_id),
+            query,
+            *(_top(query_id, ranks[i], ranks[1 - i], texts[i]) for i in (0, 1)),
+        )
+        for query in chosen
+    ]
 
 
-def _ranks(
-    connection: duckdb.DuckDBPyConnection, run: Run, queries: list[str]
-) -> dict[str, dict[str, int]]:
-    """{query id: {passage id: rank}}, best first."""
-    ranks: dict[str, dict[str, int]] = defaultdict(dict)
-    for row in ask(
-        connection,
-        "ranks",
-        series=run.series,
-        run_date=run.run_date,
-        collection=run.collection,
-        arm_hash=run.arm_hash,
-        queries=queries,
-    ):
+def _top(query_id: str, ranks: _Ranks, other_ranks: _Ranks, texts: _Texts) -> list[Ranked]:
+    """The first passages of a query, and the relevant ones some way below."""
+    others = other_ranks.get(query_id, {})
+    top = [
+        Ranked(rank, others.get(passage), passage, **texts.of(query_id, passage))
+        for passage, rank in ranks.get(query_id, {}).items()
+        if rank <= RELEVANT_TOP
+    ]
+    return [entry for entry in top if entry.rank <= TOP or entry.relevance]
+
+
+def _ranks(connection: duckdb.DuckDBPyConnection, run: Run, queries: list[str]) -> _Ranks:
+    ranks: _Ranks = defaultdict(dict)
+    key = {name: value for name, value in run.key.items() if name != "arm"}
+    for row in ask(connection, "ranks", **key, queries=queries):
         ranks[row["query_id"]][row["passage_id"]] = row["rank"]
     return ranks
 
 
-class _Texts:
-    """What a snapshot says of some queries and the passages first in their rankings."""
-
-    def __init__(
-        self, snapshot: Artifact | None, queries: list[str], ranks: dict[str, dict[str, int]]
-    ):
-        self.queries: dict[str, str] = {}
-        self._passages: dict[str, dict[str, Any]] = {}
-        self._relevance: dict[tuple[str, str], int] = {}
-        wanted = sorted(
-            {p for its in ranks.values() for p, rank in its.items() if rank <= RELEVANT_TOP}
-        )
-        if snapshot is None or not queries:
-            return
-        # Typed, since a night may have no candidates at all.
-        of_queries = pc.field("query_id").isin(pa.array(queries, pa.string()))
-        of_passages = pc.field("passage_id").isin(pa.array(wanted, pa.string()))
-        try:
-            asked = snapshot.read("queries", where=of_queries).to_pylist()
-            passages = snapshot.read("passages", ["passage_id", "title", "text"], of_passages)
-            grades = snapshot.read("qrels", where=of_queries & of_passages).to_pylist()
-        except (ArtifactError, OSError):
-            return  # Removed meanwhile: the page goes without texts.
-        self.queries = {row["query_id"]: row["text"] for row in asked}
-        self._passages = {row["passage_id"]: row for row in passages.to_pylist()}
-        self._relevance = {(g["query_id"], g["passage_id"]): g["relevance"] for g in grades}
-
-    def passage(self, query_id: str, passage_id: str) -> Text:
-        row = self._passages.get(passage_id)
-        if row is None:
-            return Text(passage_id)
-        relevance = self._relevance.get((query_id, passage_id))
-        return Text(passage_id, row["title"], _cut(row["text"]), relevance)
+def _read_texts(snapshot: Artifact | None, queries: list[str], ranks: _Ranks) -> _Texts:
+    """Texts and grades of queries and the passages first in their rankings; none where the
+    snapshot is gone."""
+    if snapshot is None or not queries:
+        return _Texts()
+    wanted = {p for its in ranks.values() for p, rank in its.items() if rank <= RELEVANT_TOP}
+    # Typed, since a night may have no candidates at all.
+    of_queries = pc.field("query_id").isin(pa.array(queries, pa.string()))
+    of_passages = pc.field("passage_id").isin(pa.array(sorted(wanted), pa.string()))
+    try:
+        asked = snapshot.read("queries", where=of_queries).to_pylist()
+        passages = snapshot.read("passages", ["passage_id", "title", "text"], of_passages)
+        grades = snapshot.read("qrels", where=of_queries & of_passages).to_pylist()
+    except (ArtifactError, OSError):
+        return _Texts()  # Removed meanwhile: the page goes without texts.
+    return _Texts(
+        {row["query_id"]: row["text"] for row in asked},
+        {row["passage_id"]: row for row in passages.to_pylist()},
+        {(g["query_id"], g["passage_id"]): g["relevance"] for g in grades},
+    )
 
 
 def _cut(text: str) -> str:

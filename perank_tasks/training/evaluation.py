@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from perank_tasks.artifacts.store import Artifact, Store
+from perank_tasks.regression.paired import Comparison
 from perank_tasks.regression.statistics import mean_interval
 from perank_tasks.training.night import CHAMPION, FIRST_STAGE, NEW, OFF
-from perank_tasks.warehouse.comparison import MeasureComparison, Side, compare
+from perank_tasks.warehouse.comparison import Side, compare
 
 MAIN = "nDCG@10"
 """The measure that decides."""
@@ -36,7 +37,7 @@ class Evaluation:
 
     collection: str
     values: dict[str, Values]
-    tests: dict[str, MeasureComparison]
+    tests: dict[str, Comparison]
 
     @classmethod
     def read(cls, store: Store, reference: str) -> "Evaluation":
@@ -63,7 +64,7 @@ class Evaluation:
         others = [name for name in (CHAMPION, NEW + OFF, FIRST_STAGE) if name in sides]
         compared = compare([(sides[other], sides[NEW]) for other in others], MAIN)
         tests = {
-            other: next(row for row in comparison.measures if row.measure == MAIN)
+            other: comparison.measures[MAIN]
             for other, comparison in zip(others, compared, strict=True)
         }
         return cls(collection, dict(values), tests)
@@ -84,10 +85,10 @@ def score(values: Values, measure: str) -> str:
     return f"{of_queries.mean():.4f} [{interval.low:.4f}, {interval.high:.4f}]"
 
 
-def in_words(test: MeasureComparison) -> str:
+def in_words(test: Comparison) -> str:
     """A comparison in one phrase: `+0.0123 [+0.0010, +0.0236], p .03, 12 better, 5 worse`."""
     p = "" if test.p is None else f", p {test.p:.2g}"
     return (
-        f"{test.delta:+.4f} [{test.interval.low:+.4f}, {test.interval.high:+.4f}]{p}, "
+        f"{test.delta:+.4f} [{test.ci_low:+.4f}, {test.ci_high:+.4f}]{p}, "
         f"{test.better} better, {test.worse} worse of {test.queries}"
     )

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.regression.ladder import Verdict
+from perank_tasks.warehouse.database import rows_where
 from perank_tasks.warehouse.nights import LLM_OFF, Run
 
 Facts = Mapping[str, str]
@@ -36,41 +37,16 @@ _MACHINE = {
 }
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How one table of a snapshot differs from an earlier one's."""
-
-    table: str
-    added: int
-    removed: int
-    changed: int
-
-    def __str__(self) -> str:
-        counts = (("added", self.added), ("removed", self.removed), ("changed", self.changed))
-        parts = ", ".join(f"{n:,} {what}" for what, n in counts if n)
-        return f"{_CONTENTS[self.table]}: {parts or 'in another order'}"
-
-
 def facts_of(connection: duckdb.DuckDBPyConnection, run: Run) -> dict[str, str]:
     """Everything recorded of how a run came about."""
-    return dict(_rows_of(connection, "key, value", "run_facts", run))
+    return {row["key"]: row["value"] for row in rows_where(connection, "run_facts", **run.key)}
 
 
 def snapshot_of(connection: duckdb.DuckDBPyConnection, store: Store, run: Run) -> Artifact | None:
     """The run's snapshot; None where it has been removed."""
-    ((reference,),) = _rows_of(connection, "snapshot", "runs", run)
-    snapshot = Artifact(store, reference)
+    (row,) = rows_where(connection, "runs", **run.key)
+    snapshot = Artifact(store, row["snapshot"])
     return snapshot if snapshot.is_published else None
-
-
-def _rows_of(
-    connection: duckdb.DuckDBPyConnection, columns: str, table: str, run: Run
-) -> list[tuple]:
-    return connection.execute(
-        f"SELECT {columns} FROM {table} "
-        "WHERE series = ? AND run_date = ? AND collection = ? AND arm_hash = ?",
-        [run.series, run.run_date, run.collection, run.arm_hash],
-    ).fetchall()
 
 
 def explain(
@@ -78,26 +54,21 @@ def explain(
 ) -> list[str]:
     """What was different between two runs, in words; empty where nothing was."""
     old, new = facts_of(connection, before), facts_of(connection, now)
-    was, is_now = (snapshot_of(connection, store, run) for run in (before, now))
-    differences = {}
-    if was and is_now:
-        for table in _CONTENTS:
-            if _differs(old, new, f"collection.{table}_hash"):
-                differences[table] = compare_snapshots(was, is_now, table)
-    return in_words(old, new, differences)
-
-
-def in_words(
-    before: Facts, now: Facts, differences: Mapping[str, Difference] | None = None
-) -> list[str]:
-    """The same from the facts alone, with counts of what changed where they are known."""
+    changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    snapshots = [snapshot_of(connection, store, run) for run in (before, now)]
     phrases = []
     for table, name in _CONTENTS.items():
-        if _differs(before, now, f"collection.{table}_hash"):
-            counts = _arrow(before, now, f"collection.{table}")
-            known = (differences or {}).get(table)
-            phrases.append(str(known) if known else f"{name} changed ({counts})")
-    changed = {key for key in before.keys() | now.keys() if _differs(before, now, key)}
+        if f"collection.{table}_hash" in changed:
+            counts = _arrow(old, new, f"collection.{table}")
+            was, is_now = snapshots
+            known = compare_snapshots(was, is_now, table) if was and is_now else ""
+            phrases.append(f"{name}: {known}" if known else f"{name} changed ({counts})")
+    return phrases + _in_words(old, new, changed)
+
+
+def _in_words(before: Facts, now: Facts, changed: set[str]) -> list[str]:
+    """What else was different, from the facts alone."""
+    phrases = []
     if "collection.relevance_level" in changed:
         arrow = _arrow(before, now, "collection.relevance_level")
         phrases.append(f"relevance level {arrow}")
@@ -123,7 +94,7 @@ def in_words(
     return phrases
 
 
-def compare_snapshots(before: Artifact, now: Artifact, table: str) -> Difference:
+def compare_snapshots(before: Artifact, now: Artifact, table: str) -> str:
     """Count what was added, removed and changed in one table of a snapshot."""
     keys, value = {
         "passages": (["passage_id"], "text_hash"),
@@ -132,12 +103,12 @@ def compare_snapshots(before: Artifact, now: Artifact, table: str) -> Difference
     }[table]
     old, new = (_named(snapshot.read(table, [*keys, value])) for snapshot in (before, now))
     common = old.keys() & new.keys()
-    return Difference(
-        table,
-        added=len(new.keys() - common),
-        removed=len(old.keys() - common),
-        changed=sum(old[key] != new[key] for key in common),
-    )
+    counts = {
+        "added": len(new.keys() - common),
+        "removed": len(old.keys() - common),
+        "changed": sum(old[key] != new[key] for key in common),
+    }
+    return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n) or "in another order"
 
 
 @dataclass(frozen=True)
@@ -197,10 +168,6 @@ def _and(names: Sequence[str]) -> str:
 
 def _named(rows: pa.Table) -> dict[tuple, object]:
     return {tuple(key): value for *key, value in zip(*(c.to_pylist() for c in rows), strict=True)}
-
-
-def _differs(before: Facts, now: Facts, key: str) -> bool:
-    return before.get(key) != now.get(key)
 
 
 def _arrow(before: Facts, now: Facts, key: str) -> str:

@@ -7,6 +7,7 @@ correction over all that is compared at once, and what every query gained or los
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import duckdb
@@ -16,11 +17,11 @@ from perank_tasks.errors import ConfigError
 from perank_tasks.regression import paired
 from perank_tasks.regression.drift import Drift, compare_rankings
 from perank_tasks.regression.paired import Pair, compare_family
-from perank_tasks.regression.statistics import Band
 from perank_tasks.warehouse.attribution import explain
+from perank_tasks.warehouse.database import rows_where
 from perank_tasks.warehouse.derive import NO_QUALITY
 from perank_tasks.warehouse.nights import Run, read_rankings
-from perank_tasks.warehouse.run_names import RunName
+from perank_tasks.warehouse.run_names import find_runs
 
 Scores = Mapping[str, Mapping[str, float]]
 """{query id: {passage id: score}}, best first."""
@@ -36,45 +37,6 @@ class Side:
     rankings: Scores
     run: Run | None = None
     """Its row in the warehouse, where it is from there."""
-
-
-@dataclass(frozen=True)
-class MeasureComparison:
-    """One measure over the queries that both runs have."""
-
-    measure: str
-    queries: int
-    a: float
-    b: float
-    interval: Band
-    """Of the difference b - a."""
-    better: int
-    worse: int
-    p: float | None
-    """None for measures that say nothing of quality."""
-    p_holm: float | None
-    tests: int = 0
-    """How many tests Holm's correction was over; 0 where nothing differs."""
-
-    @classmethod
-    def of(cls, measure: str, compared: paired.Comparison) -> "MeasureComparison":
-        """From what `compare_family` found."""
-        return cls(
-            measure,
-            queries=compared.queries,
-            a=compared.against_value,
-            b=compared.value,
-            interval=Band(compared.ci_low, compared.ci_high),
-            better=compared.better,
-            worse=compared.worse,
-            p=compared.p,
-            p_holm=compared.p_holm,
-            tests=compared.tests,
-        )
-
-    @property
-    def delta(self) -> float:
-        return self.b - self.a
 
 
 @dataclass(frozen=True)
@@ -97,7 +59,8 @@ class Comparison:
 
     a: Side
     b: Side
-    measures: list[MeasureComparison]
+    measures: dict[str, paired.Comparison]
+    """What b is against a, by measure."""
     queries: list[QueryComparison]
     """The one that lost most first."""
     different: list[str]
@@ -113,9 +76,8 @@ def sides_of(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> list[tupl
     Raises:
         ConfigError: a name means nothing, or no arm is in both.
     """
-    name_a, name_b = RunName.parse(a), RunName.parse(b)
-    runs_a, runs_b = name_a.find(connection), name_b.find(connection)
-    both_named = name_a.arm and name_b.arm
+    runs_a, runs_b = find_runs(connection, a), find_runs(connection, b)
+    both_named = "/" in a and "/" in b
     pairs = []
     for run in runs_a:
         others = [other for other in runs_b if both_named or other.arm == run.arm]
@@ -177,15 +139,11 @@ def compare(
     compared = iter(compare_family(family))
     comparisons = []
     for (a, b), names in zip(pairs, measures, strict=True):
-        rows = [
-            MeasureComparison.of(name, row)
-            for name, row in ((name, next(compared)) for name in names)
-            if row
-        ]
-        if measure not in [row.measure for row in rows]:
+        rows = {name: row for name in names if (row := next(compared))}
+        if measure not in rows:
             raise ConfigError(
                 f"{a.name} and {b.name} have no {measure} of any query in common; they have "
-                f"{', '.join(row.measure for row in rows) or 'no measure at all'}."
+                f"{', '.join(rows) or 'no measure at all'}."
             )
         different = []
         if connection and store and a.run and b.run:
@@ -197,12 +155,9 @@ def compare(
 
 def _side(connection: duckdb.DuckDBPyConnection, run: Run) -> Side:
     values: dict[str, dict[str, float]] = {}
-    for measure, query_id, value in connection.execute(
-        "SELECT measure, query_id, value FROM query_measures WHERE series = ? AND run_date = ? "
-        "AND collection = ? AND arm_hash = ? ORDER BY ALL",
-        [run.series, run.run_date, run.collection, run.arm_hash],
-    ).fetchall():
-        values.setdefault(measure, {})[query_id] = value
+    rows = rows_where(connection, "query_measures", **run.key)
+    for row in sorted(rows, key=itemgetter("measure", "query_id")):
+        values.setdefault(row["measure"], {})[row["query_id"]] = row["value"]
     return Side(run.name, values, read_rankings(connection, run), run)
 
 

@@ -6,18 +6,13 @@ In: what the warehouse holds of a collection's nights. Out: rows of the table `c
 from datetime import date
 
 from perank_tasks.regression.cost import MEMORY, SPEED, TOKENS, judge_cost
-from perank_tasks.regression.thresholds import DEFAULT, Thresholds
+from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.warehouse.nights import Baseline, Nights, Run, RunId, TableRow
 
 
-def cost_rows(
-    nights: Nights,
-    since: date,
-    baselines: dict[Run, Baseline],
-    thresholds: Thresholds = DEFAULT,
-) -> list[TableRow]:
+def cost_rows(nights: Nights, since: date, baselines: dict[Run, Baseline]) -> list[TableRow]:
     """Rows of `cost_verdicts`: what reranking took, judged by the same device's past."""
-    costs = _costs(nights, thresholds)
+    costs = _costs(nights)
     words = {
         (day, arm_hash, quantity): word
         for day, arm_hash, quantity, word in nights.connection.execute(
@@ -30,7 +25,7 @@ def cost_rows(
     for run, baseline in baselines.items():  # in the order of their dates
         device, quantities = costs.get(run.id, ("", {}))
         before = baseline.run
-        past = [before, *nights.since(run, before, thresholds.band_nights - 1)] if before else []
+        past = [before, *nights.since(run, before, DEFAULT.band_nights - 1)] if before else []
         for quantity, value in quantities.items():
             earlier = []
             for then in past:
@@ -39,7 +34,7 @@ def cost_rows(
                     word = words.get((*then.id, quantity), "")
                     # What was accepted is usual, whatever it was called when it was new.
                     earlier.append((its[quantity], "usual" if then == before else word))
-            judged = judge_cost(quantity, value, earlier, thresholds)
+            judged = judge_cost(quantity, value, earlier)
             words[*run.id, quantity] = judged.word
             rows.append(
                 {
@@ -56,7 +51,7 @@ def cost_rows(
     return rows
 
 
-def _costs(nights: Nights, thresholds: Thresholds) -> dict[RunId, tuple[str, dict[str, float]]]:
+def _costs(nights: Nights) -> dict[RunId, tuple[str, dict[str, float]]]:
     """{id of a run: (device, {quantity: amount})} of every night."""
     costs = {}
     for day, arm_hash, device, seconds, speed, tokens, memory in nights.connection.execute(
@@ -65,7 +60,7 @@ def _costs(nights: Nights, thresholds: Thresholds) -> dict[RunId, tuple[str, dic
         [nights.series, nights.collection],
     ).fetchall():
         amounts = {TOKENS: tokens, MEMORY: memory}
-        if seconds >= thresholds.min_seconds:
+        if seconds >= DEFAULT.min_seconds:
             amounts[SPEED] = speed
         costs[day, arm_hash] = device, {q: amount for q, amount in amounts.items() if amount}
     return costs

@@ -9,7 +9,7 @@ a night. Statements are in `sql/`; values are bound or come as registered Arrow 
 import fcntl
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -20,8 +20,9 @@ import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.config import NIGHTLY
-from perank_tasks.errors import ConfigError, StorageError, WarehouseError
+from perank_tasks.errors import ConfigError, WarehouseError
 from perank_tasks.schemas import EXPERIMENT_TABLES, RESULT_TABLES
+from perank_tasks.support.files import storage_errors
 from perank_tasks.warehouse.decisions import publish_acceptance
 from perank_tasks.warehouse.derive import VERSION, derive, derive_all
 from perank_tasks.warehouse.load_log import collection_of, keys_of, record_experiment, record_load
@@ -88,16 +89,34 @@ def load_acceptance(
 
 
 def insert_results(connection: duckdb.DuckDBPyConnection, results: Artifact) -> dict[str, int]:
-    """Replace the rows of the same keys by those of an artifact; derives nothing.
+    """Replace the rows of the same keys by those of an artifact; derives nothing."""
+    return _insert(connection, results, RESULT_TABLES, "load")
+
+
+def insert_experiment(connection: duckdb.DuckDBPyConnection, results: Artifact) -> dict[str, int]:
+    """Replace the rows of an experiment of the same name and date."""
+    return _insert(connection, results, EXPERIMENT_TABLES, "load_experiment")
+
+
+def _insert(
+    connection: duckdb.DuckDBPyConnection, results: Artifact, names: Iterable[str], statements: str
+) -> dict[str, int]:
+    """Run the statements of a folder over an artifact's tables; returns {table: rows}.
 
     DuckDB reads the files as a stream, so a night need not fit into memory.
     """
-    tables = {table: results.dataset(table) for table in RESULT_TABLES}
-    for table, rows in tables.items():
-        connection.register(f"incoming_{table}", rows)
-    for statement in sorted((sql_folder() / "load").glob("*.sql")):
-        connection.execute(statement.read_text())
-    return {table: rows.count_rows() for table, rows in tables.items()}
+    tables = {name: results.dataset(name) for name in names}
+    for name, rows in tables.items():
+        connection.register(f"incoming_{name}", rows)
+    _run_files(connection, statements)
+    return {name: rows.count_rows() for name, rows in tables.items()}
+
+
+def _run_files(connection: duckdb.DuckDBPyConnection, *folders: str) -> None:
+    """Run every statement of folders of `sql/`, in the order of folders and of their files."""
+    for folder in folders:
+        for file in sorted((sql_folder() / folder).glob("*.sql")):
+            connection.execute(file.read_text())
 
 
 def load_experiment(
@@ -118,16 +137,6 @@ def load_experiment(
         counts = insert_experiment(connection, results)
         record_experiment(results)
     return counts
-
-
-def insert_experiment(connection: duckdb.DuckDBPyConnection, results: Artifact) -> dict[str, int]:
-    """Replace the rows of an experiment of the same name and date."""
-    tables = {table: results.dataset(table) for table in EXPERIMENT_TABLES}
-    for table, rows in tables.items():
-        connection.register(f"incoming_{table}", rows)
-    for statement in sorted((sql_folder() / "load_experiment").glob("*.sql")):
-        connection.execute(statement.read_text())
-    return {table: rows.count_rows() for table, rows in tables.items()}
 
 
 def insert_acceptances(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
@@ -178,6 +187,22 @@ def dicts(result: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
 
 
+def rows_where(
+    connection: duckdb.DuckDBPyConnection, table: str, **values: Any
+) -> list[dict[str, Any]]:
+    """The rows of a table or view that have these values, by column."""
+    where = " AND ".join(f"{column} = ${column}" for column in values)
+    return dicts(connection.execute(f"FROM {table} WHERE {where}", values))
+
+
+def ask(
+    connection: duckdb.DuckDBPyConnection, statement: str, **parameters: Any
+) -> list[dict[str, Any]]:
+    """The rows of a statement of `sql/report/`."""
+    text = (sql_folder() / "report" / f"{statement}.sql").read_text()
+    return dicts(connection.execute(text, parameters))
+
+
 @contextmanager
 def writing(folder: Path, patience_s: float) -> Iterator[duckdb.DuckDBPyConnection]:
     """The writer's connection, migrated, in a transaction; publishes the copy when it succeeds."""
@@ -187,7 +212,8 @@ def writing(folder: Path, patience_s: float) -> Iterator[duckdb.DuckDBPyConnecti
             _migrate(connection)
             try:
                 connection.begin()
-                _define(connection)
+                # Views first: macros may read them.
+                _run_files(connection, "views", "macros")
                 yield connection
                 if connection.execute("FROM derivation").fetchall() != [(VERSION,)]:
                     derive_all(connection)
@@ -203,14 +229,10 @@ def writing(folder: Path, patience_s: float) -> Iterator[duckdb.DuckDBPyConnecti
 @contextmanager
 def locked(folder: Path, patience_s: float) -> Iterator[float]:
     """Be the only writer of a warehouse folder; yields until when to wait for its file."""
-    try:
+    remedy = "It is the warehouse's folder: make it writable or set PERANK_WAREHOUSE."
+    with storage_errors(folder, remedy):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "writer.lock").open("w")
-    except OSError as error:
-        raise StorageError(
-            f"The warehouse folder {folder} cannot be written: {error.strerror}. "
-            "Make it writable or set PERANK_WAREHOUSE."
-        ) from error
     with lock:
         deadline = time.monotonic() + patience_s
         _lock(lock.fileno(), folder / "writer.duckdb", deadline)
@@ -276,23 +298,15 @@ def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
     connection.commit()
 
 
-def _define(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make every view and then every macro, which may read views, anew."""
-    for folder in ("views", "macros"):
-        for file in sorted((sql_folder() / folder).glob("*.sql")):
-            connection.execute(file.read_text())
-
-
 def publish(writer: Path) -> None:
     """Replace the readers' copy by the writer's file, in one step."""
     published = writer.with_name("perank.duckdb")
+    # Always of one name: what a killed loader leaves is overwritten by the next.
     temporary = published.with_name(f".{published.name}.tmp")
+    remedy = "It is the copy for readers; the rows are loaded. Free space and load again."
     try:
-        shutil.copyfile(writer, temporary)
-        temporary.replace(published)
-    except OSError as error:
+        with storage_errors(published, remedy):
+            shutil.copyfile(writer, temporary)
+            temporary.replace(published)
+    finally:
         temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"The rows are loaded, but the copy for readers could not be written to {published}: "
-            f"{error.strerror}. Free space and load again."
-        ) from error

@@ -19,7 +19,6 @@ import numpy as np
 from perank_tasks.config import NIGHTLY, stable_hash
 from perank_tasks.regression.drift import compare_rankings
 from perank_tasks.regression.ladder import Evidence, Judgement, judge_night
-from perank_tasks.regression.paired import Comparison
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.schemas import DERIVED_TABLES, dicts_to_table
 from perank_tasks.warehouse.cost_verdicts import cost_rows
@@ -33,7 +32,7 @@ from perank_tasks.warehouse.nights import (
     read_rankings,
 )
 
-VERSION = stable_hash({"rules": 2, **DEFAULT.as_dict()})
+VERSION = stable_hash({"rules": 2, **asdict(DEFAULT)})
 """Of what derives the rows: raise the number of the rules when the same tables give others."""
 
 OVERLAP = "overlap@10"
@@ -45,29 +44,8 @@ NO_QUALITY = ("judged@10",)
 FAMILY = "night"
 """Tests of all arms and measures of one night are corrected together."""
 
-Choice = Callable[[Run], Baseline]
-"""Which night a run is judged by."""
-
-
-def comparison_row(
-    run: Run, against: Run, kind: str, measure: str, comparison: Comparison, family: str
-) -> TableRow:
-    """A row of `comparisons`: one result held against another by one measure.
-
-    Args:
-        kind: what the other one is to it, such as `accepted`.
-        family: which tests were corrected together.
-    """
-    return {
-        **run.key,
-        "measure": measure,
-        "against_kind": kind,
-        "against_date": against.run_date,
-        "against_arm": against.arm,
-        "against_arm_hash": against.arm_hash,
-        **asdict(comparison),
-        "family": family,
-    }
+Baselines = dict[Run, Baseline]
+"""By which night each run is judged."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +81,16 @@ class Judged:
         before, comparison = self.baseline.run, self.judgement.comparison
         if before is None or comparison is None:
             return None
-        kind = self.baseline.kind
-        return comparison_row(self.run, before, kind, self.measure, comparison, FAMILY)
+        return {
+            **self.run.key,
+            "measure": self.measure,
+            "against_kind": self.baseline.kind,
+            "against_date": before.run_date,
+            "against_arm": before.arm,
+            "against_arm_hash": before.arm_hash,
+            **asdict(comparison),
+            "family": FAMILY,
+        }
 
     @property
     def joined(self) -> TableRow:
@@ -130,12 +116,13 @@ def derive(
     baselines = {run: nights.baseline(run) for run in runs}
     _derive_drift(connection, nights, since, baselines, None if loaded is None else set(loaded))
     words = _earlier_words(nights, since)
-    values = _values(nights, runs, baselines.__getitem__)
+    values = _values(nights, baselines)
     overlaps = _overlaps(nights, since)
 
     rows: list[Judged] = []
     for day in sorted({run.run_date for run in runs}):
-        judged = _judge(nights, nights.of(day), baselines.__getitem__, values, overlaps, words)
+        of_day = {run: baselines[run] for run in nights.of(day)}
+        judged = _judge(nights, of_day, values, overlaps, words)
         rows += judged
         for row in judged:
             before = row.baseline.run
@@ -162,31 +149,31 @@ def derive_all(connection: duckdb.DuckDBPyConnection) -> None:
 
 def judge_against(
     connection: duckdb.DuckDBPyConnection, collection: str, run_date: date, choose: str
-) -> list[Judged]:
+) -> tuple[list[TableRow], list[TableRow]]:
     """One night judged against another baseline; nothing is written.
 
     Args:
         choose: `previous`, or a date as YYYY-MM-DD.
+
+    Returns:
+        Rows as of the view `judged`, and of `drift`.
     """
     nights = Nights(connection, collection)
-    runs = nights.of(run_date)
-
-    def choice(run: Run) -> Baseline:
-        if choose == "previous":
-            return nights.previous(run)
-        return nights.pinned(run, date.fromisoformat(choose))
-
-    overlaps = {
-        run.id: {row["query_id"]: row["overlap_10"] for row in drift_rows(connection, run, before)}
-        for run in runs
-        if (before := choice(run).run)
+    baselines = {
+        run: nights.previous(run)
+        if choose == "previous"
+        else nights.pinned(run, date.fromisoformat(choose))
+        for run in nights.of(run_date)
     }
-    return _judge(nights, runs, choice, _values(nights, runs, choice), overlaps, _Words())
-
-
-def drift_rows(connection: duckdb.DuckDBPyConnection, run: Run, baseline: Run) -> list[TableRow]:
-    """Rows of `drift`, one for each query that either run has candidates for."""
-    return _drift_rows(run, baseline, lambda r: read_rankings(connection, r))
+    drift: list[TableRow] = []
+    overlaps: _Overlaps = {}
+    for run, baseline in baselines.items():
+        if before := baseline.run:
+            rows = _drift_rows(run, before, lambda r: read_rankings(connection, r))
+            overlaps[run.id] = {row["query_id"]: row["overlap_10"] for row in rows}
+            drift += rows
+    judged = _judge(nights, baselines, _values(nights, baselines), overlaps, {})
+    return [row.joined for row in judged], drift
 
 
 _Words = dict[tuple[date, str, str], tuple[RunId | None, str]]
@@ -197,16 +184,14 @@ _Overlaps = dict[RunId, dict[str, float]]
 
 def _judge(
     nights: Nights,
-    runs: list[Run],
-    choose: Choice,
+    baselines: Baselines,
     values: Values,
     overlaps: _Overlaps,
     words: _Words,
 ) -> list[Judged]:
     """Judge one night: all arms and measures together."""
     cases: list[tuple[Run, str, Baseline, Evidence]] = []
-    for run in runs:
-        baseline = choose(run)
+    for run, baseline in baselines.items():
         before = baseline.run
         state: dict[str, Any] = {
             "same_rankings": before is not None and run.ranking_hash == before.ranking_hash,
@@ -249,11 +234,11 @@ def _changes(
     return changes
 
 
-def _values(nights: Nights, runs: list[Run], choose: Choice) -> Values:
+def _values(nights: Nights, baselines: Baselines) -> Values:
     """Values of all dates that judging these runs looks at."""
-    dates = {run.run_date for run in runs}
-    for run in runs:
-        if before := choose(run).run:
+    dates = {run.run_date for run in baselines}
+    for run, baseline in baselines.items():
+        if before := baseline.run:
             dates.add(before.run_date)
             dates |= {r.run_date for r in nights.since(run, before, DEFAULT.band_nights - 1)}
     return Values(nights, dates)
@@ -275,7 +260,7 @@ def _derive_drift(
     connection: duckdb.DuckDBPyConnection,
     nights: Nights,
     since: date,
-    baselines: dict[Run, Baseline],
+    baselines: Baselines,
     loaded: set[date] | None,
 ) -> None:
     """Bring `drift` up to date, computing only pairs of runs that are new."""
@@ -309,6 +294,7 @@ def _derive_drift(
 def _drift_rows(
     run: Run, baseline: Run, rankings: Callable[[Run], dict[str, dict[str, float]]]
 ) -> list[TableRow]:
+    """Rows of `drift`, one for each query that either run has candidates for."""
     before, now = rankings(baseline), rankings(run)
     return [
         {

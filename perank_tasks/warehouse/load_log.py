@@ -8,6 +8,7 @@ loaded. Experiments have a log of their own, `experiment_loads/<experiment>/<key
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.warehouse.decisions import withdrawn_snapshots
@@ -30,29 +31,20 @@ class Load:
 
 def record_load(results: Artifact) -> None:
     """Note that results are being loaded now; only the loader, which is alone, may call it."""
-    collection = collection_of(results.reference)
-    moment = datetime.now(UTC).isoformat(timespec="microseconds")
-    key = artifact_key(moment=moment, results=results.reference)
-    results.store.artifact(KIND, collection, key).publish(
-        expected={},
-        inputs={"results": results.reference},
-        config={"keys": sorted(keys_of(results))},
-        counts={},
-        provenance={},
-    )
+    _record(KIND, results, {"keys": sorted(keys_of(results))})
 
 
 def record_experiment(results: Artifact) -> None:
     """Note that an experiment's results are being loaded now; as `record_load`."""
+    _record(EXPERIMENT_KIND, results, {"run_date": results.manifest.config["run_date"]})
+
+
+def _record(kind: str, results: Artifact, config: dict[str, Any]) -> None:
+    reference = results.reference
     moment = datetime.now(UTC).isoformat(timespec="microseconds")
-    key = artifact_key(moment=moment, results=results.reference)
-    name = collection_of(results.reference)
-    results.store.artifact(EXPERIMENT_KIND, name, key).publish(
-        expected={},
-        inputs={"results": results.reference},
-        config={"run_date": results.manifest.config["run_date"]},
-        counts={},
-        provenance={},
+    key = artifact_key(moment=moment, results=reference)
+    results.store.artifact(kind, collection_of(reference), key).publish(
+        expected={}, inputs={"results": reference}, config=config, counts={}, provenance={}
     )
 
 
@@ -66,13 +58,8 @@ def needed_experiments(store: Store) -> list[str]:
     return list(newest.values())
 
 
-def needed_results(store: Store) -> list[str]:
-    """References of the results whose rows hold, wholly or in part, in the order to load them."""
-    return [load.results for load in needed_loads(store)]
-
-
 def needed_loads(store: Store) -> list[Load]:
-    """The same, as entries of the log; `keys` are those whose rows hold."""
+    """Entries of the log whose rows hold, in the order to load them; `keys`: those that hold."""
     needed = []
     for collection in store.collections(KIND):
         replaced: set[Key] = set()
@@ -96,13 +83,10 @@ def collection_of(reference: str) -> str:
 
 def _loads(store: Store, collection: str) -> list[Load]:
     """Every load of a collection, the oldest first."""
+    manifests = [entry.manifest for entry in store.published(KIND, collection)]
     log = [
-        Load(
-            entry.manifest.created_at,
-            entry.manifest.inputs["results"],
-            frozenset(map(tuple, entry.manifest.config["keys"])),
-        )
-        for entry in store.published(KIND, collection)
+        Load(m.created_at, m.inputs["results"], frozenset(map(tuple, m.config["keys"])))
+        for m in manifests
     ]
     if withdrawn := withdrawn_snapshots(store, collection):
         log = [load for load in log if not _snapshots_of(store, load) & withdrawn.keys()]

@@ -14,9 +14,9 @@ import duckdb
 from perank_tasks.artifacts.store import Store
 from perank_tasks.regression.ladder import Verdict, worst
 from perank_tasks.warehouse.attribution import ArmWord, explain, which_stage
-from perank_tasks.warehouse.database import dicts
-from perank_tasks.warehouse.derive import OVERLAP, drift_rows, judge_against
-from perank_tasks.warehouse.nights import Nights, Run
+from perank_tasks.warehouse.database import rows_where
+from perank_tasks.warehouse.derive import OVERLAP, judge_against
+from perank_tasks.warehouse.nights import Nights
 
 
 class ArmVerdict(TypedDict):
@@ -59,11 +59,7 @@ def judge(
     nights = Nights(warehouse, collection)
     runs = {run.arm_hash: run for run in nights.of(run_date)}
     verdicts, drift = _rows(warehouse, nights, run_date, baseline)
-    costs = dicts(
-        warehouse.execute(
-            "FROM cost_verdicts WHERE run_date = ? AND collection = ?", [run_date, collection]
-        )
-    )
+    costs = rows_where(warehouse, "cost_verdicts", run_date=run_date, collection=collection)
     arm_verdicts: list[ArmVerdict] = []
     words: list[ArmWord] = []
     for arm_hash, name in arms.items():
@@ -74,9 +70,14 @@ def judge(
             word = worst([row["verdict"] for row in rows])
             moved = [row for row in drift if row["arm_hash"] == arm_hash]
             because = _describe(word, rows, moved)
-            different = _causes(warehouse, store, nights, runs[arm_hash], rows[0])
+            before = nights.named(against, rows[0]["against_arm_hash"])
+            different = explain(warehouse, store, before, runs[arm_hash]) if before else []
             words.append(ArmWord(runs[arm_hash], word, against))
-        unusual = [_cost(row) for row in costs if row["arm_hash"] == arm_hash and _is_unusual(row)]
+        unusual = [
+            _cost(row)
+            for row in costs
+            if row["arm_hash"] == arm_hash and row["verdict"] not in ("first", "usual")
+        ]
         parts = [because, f"different: {', '.join(different)}" if different else "", *unusual]
         arm_verdicts.append(
             {
@@ -104,15 +105,10 @@ def _rows(
     warehouse: duckdb.DuckDBPyConnection, nights: Nights, run_date: date, baseline: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of the view `judged` and of `drift` for one night, kept or worked out."""
-    if baseline == "accepted":
-        where = "WHERE run_date = ? AND collection = ?"
-        parameters = [run_date, nights.collection]
-        verdicts = dicts(warehouse.execute(f"FROM judged {where}", parameters))
-        return verdicts, dicts(warehouse.execute(f"FROM drift {where}", parameters))
-    judged = judge_against(warehouse, nights.collection, run_date, baseline)
-    pairs = {row.run: row.baseline.run for row in judged if row.baseline.run}
-    moved = [row for run, before in pairs.items() for row in drift_rows(warehouse, run, before)]
-    return [row.joined for row in judged], moved
+    if baseline != "accepted":
+        return judge_against(warehouse, nights.collection, run_date, baseline)
+    key = {"run_date": run_date, "collection": nights.collection}
+    return rows_where(warehouse, "judged", **key), rows_where(warehouse, "drift", **key)
 
 
 def _describe(word: Verdict, rows: list[dict[str, Any]], drift: list[dict[str, Any]]) -> str:
@@ -126,7 +122,8 @@ def _describe(word: Verdict, rows: list[dict[str, Any]], drift: list[dict[str, A
         return (
             f"incomplete: only {lacking['queries'] or 0} of the baseline's judged queries are there"
         )
-    since = f"{word} since {rows[0]['against_date']} ({_kind(rows)})"
+    kind = next(row["against_kind"] for row in rows if row["against_kind"])
+    since = f"{word} since {rows[0]['against_date']} ({kind})"
     if word == Verdict.IDENTICAL:
         return since
     worst_rows = [row for row in rows if row["verdict"] == word and row["measure"] != OVERLAP]
@@ -141,11 +138,6 @@ def _describe(word: Verdict, rows: list[dict[str, Any]], drift: list[dict[str, A
     return ": ".join([parts[0], "; ".join(parts[1:])])
 
 
-def _kind(rows: list[dict[str, Any]]) -> str:
-    """How the baseline came to be it."""
-    return next(row["against_kind"] for row in rows if row["against_kind"])
-
-
 def _measure(row: dict[str, Any]) -> str:
     text = f"{row['measure']} {row['delta']:+.4f} [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
     text += f", {row['better']} queries better, {row['worse']} worse"
@@ -157,23 +149,6 @@ def _measure(row: dict[str, Any]) -> str:
         "standing": "as the night before",
     }.get(row["reason"] or "")
     return f"{text}, {why.format(**row)}" if why else text
-
-
-def _causes(
-    warehouse: duckdb.DuckDBPyConnection,
-    store: Store,
-    nights: Nights,
-    run: Run,
-    row: dict[str, Any],
-) -> list[str]:
-    """What was different from the baseline, in words."""
-    name = row["against_date"], row["against_arm_hash"]
-    before = next((r for r in nights.runs if r.id == name), None)
-    return explain(warehouse, store, before, run) if before else []
-
-
-def _is_unusual(cost: dict[str, Any]) -> bool:
-    return cost["verdict"] not in ("first", "usual")
 
 
 def _cost(row: dict[str, Any]) -> str:

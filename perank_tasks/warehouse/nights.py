@@ -13,7 +13,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import Any, Literal
 
 import duckdb
@@ -32,6 +32,9 @@ LLM_OFF = "llm-off"
 
 RunId = tuple[date, str]
 """(date, arm hash): what names a result within its series and collection."""
+
+History = tuple[str, int | None]
+"""(arm, query limit): what results have in common that are compared over time."""
 
 
 @dataclass(frozen=True)
@@ -68,23 +71,9 @@ class Run:
         return f"{series}{self.run_date}/{self.arm}"
 
     @property
-    def history(self) -> tuple[str, int | None]:
+    def history(self) -> History:
         """What it belongs to over time."""
         return self.arm, self.query_limit
-
-
-@dataclass(frozen=True)
-class Acceptance:
-    """One row of `baselines`: from `as_of` on, that date's result is what counts as good."""
-
-    baseline_id: str
-    collection: str
-    arm: str | None
-    run_date: date
-    as_of: date
-    name: str
-    reason: str
-    accepted_at: datetime
 
 
 @dataclass(frozen=True)
@@ -114,29 +103,37 @@ class Nights:
         ).fetchall()
         self.runs = [Run(*about, **_configuration(config)) for *about, config in rows]
         # The one that holds comes first: the newest as of its date, then as of its act.
-        acts = connection.execute(
-            "SELECT * FROM baselines WHERE collection = ? "
+        self._acceptances: list[tuple[date, str | None, date]] = connection.execute(
+            "SELECT as_of, arm, run_date FROM baselines WHERE collection = ? "
             "ORDER BY as_of DESC, accepted_at DESC, baseline_id",
             [collection],
         ).fetchall()
-        self.acceptances = [Acceptance(*act) for act in acts]
-        self._complete: dict[tuple[str, int | None], dict[date, list[Run]]] = {}
+        self._complete: dict[History, dict[date, list[Run]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
         for run in self.runs:
             if run.complete:
-                history = self._complete.setdefault(run.history, defaultdict(list))
-                history[run.run_date].append(run)
+                self._complete[run.history][run.run_date].append(run)
 
     def of(self, run_date: date) -> list[Run]:
         """The results of one date."""
         return [run for run in self.runs if run.run_date == run_date]
+
+    def named(self, run_date: date | None, arm_hash: str | None) -> Run | None:
+        """The result of that name, if there is one."""
+        return next((run for run in self.runs if run.id == (run_date, arm_hash)), None)
 
     def like(self, run: Run, run_date: date) -> Run | None:
         """The complete result of the run's history on another date.
 
         Of its own configuration where there is one, else of the one whose hash sorts first.
         """
-        there = self._complete.get(run.history, {}).get(run_date, [])
+        there = self._complete[run.history].get(run_date, [])
         return next((r for r in there if r.arm_hash == run.arm_hash), there[0] if there else None)
+
+    def _earlier(self, run: Run) -> list[date]:
+        """The dates before the run's with a complete result of its history."""
+        return [d for d in self._complete[run.history] if d < run.run_date]
 
     def since(self, run: Run, baseline: Run, limit: int) -> list[Run]:
         """The complete results of the history between the two dates, oldest first.
@@ -144,10 +141,8 @@ class Nights:
         Args:
             limit: how many, the newest ones.
         """
-        dates = self._complete.get(run.history, {})
-        between = sorted(d for d in dates if baseline.run_date < d < run.run_date)
-        runs = (self.like(run, d) for d in between[-limit:])
-        return [r for r in runs if r]
+        between = sorted(d for d in self._earlier(run) if d > baseline.run_date)
+        return [like for d in between[-limit:] if (like := self.like(run, d))]
 
     def baseline(self, run: Run) -> Baseline:
         """What was accepted as of the run's date; before any acceptance, the first night.
@@ -157,20 +152,20 @@ class Nights:
         before.
         """
         acknowledged = False
-        for act in self.acceptances:
-            if act.as_of > run.run_date or act.arm not in (None, run.arm):
+        for as_of, arm, accepted_date in self._acceptances:
+            if as_of > run.run_date or arm not in (None, run.arm):
                 continue
-            if act.run_date == run.run_date:
+            if accepted_date == run.run_date:
                 acknowledged = True
-            elif accepted := self.like(run, act.run_date):
+            elif accepted := self.like(run, accepted_date):
                 return Baseline(accepted, "accepted", acknowledged)
-        earlier = [d for d in self._complete.get(run.history, {}) if d < run.run_date]
+        earlier = self._earlier(run)
         first = self.like(run, min(earlier)) if earlier else None
         return Baseline(first, "first night", acknowledged)
 
     def previous(self, run: Run) -> Baseline:
         """The newest complete result before the run."""
-        earlier = [d for d in self._complete.get(run.history, {}) if d < run.run_date]
+        earlier = self._earlier(run)
         return Baseline(self.like(run, max(earlier)) if earlier else None, "previous")
 
     def pinned(self, run: Run, run_date: date) -> Baseline:

@@ -6,7 +6,7 @@ of what is wrong. Each rule is a file in `sql/checks/`: a query over the result 
 sound night.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import duckdb
 import numpy as np
@@ -28,7 +28,6 @@ def check_night(
     tables: Mapping[str, pa.Table],
     candidates: pa.Table,
     embeddings: Iterable[Artifact],
-    leave_out: Collection[str] = (),
 ) -> None:
     """Hold a night against every check.
 
@@ -36,7 +35,6 @@ def check_night(
         tables: of `schemas.RESULT_TABLES`.
         candidates: what each arm was to rank, one row an arm, query and passage.
         embeddings: the artifacts whose vectors the night ranked by.
-        leave_out: names of checks' files, without ending, that do not hold for these rows.
 
     Raises:
         QualityError: lists what is wrong, check by check.
@@ -48,10 +46,8 @@ def check_night(
         connection.register("candidates", candidates)
         connection.register("vectors", _norms(candidates, embeddings))
         for check in sorted((sql_folder() / "checks").glob("*.sql")):
-            if check.stem in leave_out:
-                continue
-            found = connection.execute(check.read_text()).fetchall()
-            problems += sorted(problem for (problem,) in found)
+            rows_of_check = connection.execute(check.read_text()).fetchall()
+            problems += sorted(problem for (problem,) in rows_of_check)
     if problems:
         more = len(problems) - LISTED
         lines = [*problems[:LISTED], *([f"and {more} more"] if more > 0 else [])]

@@ -9,7 +9,8 @@ import shutil
 from pathlib import Path
 
 from perank_tasks.artifacts.store import Store
-from perank_tasks.errors import StorageError, WarehouseError
+from perank_tasks.errors import WarehouseError
+from perank_tasks.support.files import storage_errors
 from perank_tasks.warehouse.database import (
     LOCK_PATIENCE_S,
     insert_acceptances,
@@ -20,7 +21,7 @@ from perank_tasks.warehouse.database import (
 )
 from perank_tasks.warehouse.decisions import all_acceptances
 from perank_tasks.warehouse.derive import derive_all
-from perank_tasks.warehouse.load_log import needed_experiments, needed_results
+from perank_tasks.warehouse.load_log import needed_experiments, needed_loads
 
 
 def rebuild(
@@ -35,14 +36,15 @@ def rebuild(
         WarehouseError: there is nothing to make it of, or another process is loading.
         ArtifactError: results whose rows hold are gone; names them.
     """
-    needed = [store.open(reference) for reference in needed_results(store)]
+    needed = [store.open(load.results) for load in needed_loads(store)]
     experiments = [store.open(reference) for reference in needed_experiments(store)]
     if not needed and not experiments and not allow_empty:
         raise WarehouseError(
             f"There are no results in {store.root} to make a warehouse of. Run a night first, or "
             "set PERANK_ROOT to where the artifacts are."
         )
-    with locked(folder, patience_s):
+    remedy = "Free space or make the warehouse's folder writable, and rebuild again."
+    with locked(folder, patience_s), storage_errors(folder, remedy):
         work = folder / ".rebuild"
         shutil.rmtree(work, ignore_errors=True)
         try:
@@ -57,11 +59,6 @@ def rebuild(
             (folder / "writer.duckdb.wal").unlink(missing_ok=True)
             for name in ("writer.duckdb", "perank.duckdb"):
                 (work / name).replace(folder / name)
-        except OSError as error:
-            raise StorageError(
-                f"The warehouse in {folder} could not be replaced: {error.strerror}. Free space "
-                "or make it writable, and rebuild again."
-            ) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return len(needed) + len(experiments)

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterable
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
@@ -44,14 +44,11 @@ def open_store() -> Store:
     return Store(Settings.from_environment().root)
 
 
-def names(store: Store) -> list[str]:
-    """The names under which there are registered checkpoints."""
-    return store.collections(KIND)
-
-
 def registered(store: Store) -> list[Artifact]:
     """Every registered checkpoint, the newest of each name first."""
-    return [artifact for name in names(store) for artifact in store.published(KIND, name)]
+    return [
+        artifact for name in store.collections(KIND) for artifact in store.published(KIND, name)
+    ]
 
 
 def find(name: str, store: Store) -> Artifact | None:
@@ -65,11 +62,6 @@ def find(name: str, store: Store) -> Artifact | None:
     return next(iter(store.published(KIND, name)), None)
 
 
-def model_folder(checkpoint: Artifact) -> Path:
-    """The folder of an artifact that loads as a checkpoint."""
-    return files(checkpoint, MODEL)
-
-
 def local(name: str, store: Store) -> str:
     """What `PERank.from_pretrained` or an embedder loads by that name.
 
@@ -81,12 +73,7 @@ def local(name: str, store: Store) -> str:
     if name in shipped_checkpoints() or Path(name).expanduser().is_dir():
         return name
     artifact = find(name, store)
-    return str(model_folder(artifact)) if artifact else name
-
-
-def files(artifact: Artifact, folder: str) -> Path:
-    """A subfolder of a published artifact, on this machine."""
-    return artifact.local(folder)
+    return str(artifact.local(MODEL)) if artifact else name
 
 
 def trained_by(name: str, store: Store) -> str | None:
@@ -171,7 +158,15 @@ def promote(
         )
     summary = summarize_checkpoint(local(found, store), cache=settings.cache)
     return _decide(
-        store, "promote", found, summary.hash, name, reason, as_of=as_of, evaluation=evaluation
+        store,
+        name,
+        reason,
+        inputs={"evaluation": evaluation} if evaluation else {},
+        act="promote",
+        checkpoint=found,
+        checkpoint_hash=summary.hash,
+        as_of=as_of,
+        evaluation=evaluation,
     )
 
 
@@ -199,41 +194,27 @@ def withdraw(
         )
     return _decide(
         store,
-        "withdraw",
-        standing["checkpoint"],
-        standing["checkpoint_hash"],
         name,
         reason,
+        inputs={},
+        act="withdraw",
+        checkpoint=standing["checkpoint"],
+        checkpoint_hash=standing["checkpoint_hash"],
         as_of=as_of,
+        evaluation=None,
     )
 
 
-def _decide(
-    store: Store,
-    act: Literal["promote", "withdraw"],
-    checkpoint: str,
-    checkpoint_hash: str,
-    name: str,
-    reason: str,
-    *,
-    as_of: date,
-    evaluation: str | None = None,
-) -> Row:
-    decision = {
-        "act": act,
-        "checkpoint": checkpoint,
-        "checkpoint_hash": checkpoint_hash,
-        "as_of": as_of,
-        **signed("A decision", name, reason),
-        "evaluation": evaluation,
-    }
+def _decide(store: Store, name: str, reason: str, inputs: dict[str, str], **act: Any) -> Row:
+    """Publish a decision; `act`: its columns but for who, why and when."""
+    decision = {**act, **signed("A decision", name, reason)}
     # The same words mean something new once the opposite has been decided between them.
     turn = sum(
-        other["checkpoint"] == checkpoint and other["act"] != act for other in all_decisions(store)
+        other["checkpoint"] == act["checkpoint"] and other["act"] != act["act"]
+        for other in all_decisions(store)
     )
     key = artifact_key(decision=decision, turn=turn)
     row = {"promotion_id": key, **decision, "decided_at": now()}
-    inputs = {"evaluation": evaluation} if evaluation else {}
     artifact = store.artifact(DECISIONS, CHAMPION, key)
     return publish_row(artifact, DECISIONS, row, PROMOTIONS, inputs).to_pylist()[0]
 

@@ -4,18 +4,21 @@
 CREATE OR REPLACE MACRO runs_named(run) AS TABLE
 WITH name AS (
     SELECT
-        if(night IS NULL, split_part(split_part(run, '/', 1), '@', 1), 'nightly') AS series,
-        coalesce(night, try_cast(split_part(split_part(run, '/', 1), '@', 2) AS DATE)) AS run_date,
+        if(night IS NULL, split_part(first, '@', 1), 'nightly') AS series,
+        coalesce(night, try_cast(split_part(first, '@', 2) AS DATE)) AS run_date,
+        night IS NULL AND NOT contains(first, '@') AS is_newest,
         split_part(run, '/', 2) AS arm,
         split_part(run, '/', 3) AS collection
-    FROM (SELECT try_cast(split_part(run, '/', 1) AS DATE) AS night)
+    FROM (SELECT split_part(run, '/', 1) AS first, try_cast(first AS DATE) AS night)
+    WHERE split_part(run, '/', 4) = ''
 )
 SELECT runs.series, runs.run_date, runs.collection, runs.arm, runs.arm_hash
 FROM runs, name
 WHERE runs.series = name.series
     AND name.arm IN ('', runs.arm, runs.arm_hash)
     AND name.collection IN ('', runs.collection)
-    AND runs.run_date = coalesce(
-        name.run_date,
-        (SELECT max(all_runs.run_date) FROM runs AS all_runs WHERE all_runs.series = name.series)
+    AND runs.run_date = if(
+        name.is_newest,
+        (SELECT max(all_runs.run_date) FROM runs AS all_runs WHERE all_runs.series = name.series),
+        name.run_date
     );

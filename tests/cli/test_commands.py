@@ -64,7 +64,7 @@ def test_accepting_a_night_turns_the_next_ones_green(nights: Settings) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["baseline", "accept", "yesterday", "--name", "A", "--reason", "b"], "names no run"),
+        (["baseline", "accept", "yesterday", "--name", "A", "--reason", "b"], "are no results of"),
         (["baseline", "accept", "2026-05-05", "--name", "A", "--reason", "b"], "are no results of"),
         (["baseline", "accept", "2026-01-02", "--name", "", "--reason", "b"], "a name and a reas"),
         (["compare", "2026-01-01/perank", "2026-01-02/fusion"], "are no results of 2026-01-02/fus"),

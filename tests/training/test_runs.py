@@ -17,7 +17,8 @@ from perank_tasks.night.arms import ArmsFile
 from perank_tasks.night.plan import plan_night
 from perank_tasks.night.site import Site
 from perank_tasks.perank import PERank
-from perank_tasks.regression.statistics import Band, randomisation_test
+from perank_tasks.regression.paired import Comparison
+from perank_tasks.regression.statistics import randomisation_test
 from perank_tasks.settings import Settings
 from perank_tasks.training.data.readers import RankingExamples
 from perank_tasks.training.evaluation import MAIN, Evaluation
@@ -34,7 +35,6 @@ from perank_tasks.training.stages.plan_run import plan_training
 from perank_tasks.training.stages.promote import decide
 from perank_tasks.training.stages.rank import queries_left_out
 from perank_tasks.warehouse import registry
-from perank_tasks.warehouse.comparison import MeasureComparison
 from tests.small import NIGHT, run_night, write_collection
 from tests.training.small_runs import World, make_world
 
@@ -60,7 +60,7 @@ def promoted_champion(store: Store, world: World, name: str, b: float) -> str:
 def weights_of(name: str, store: Store) -> bytes:
     found = registry.find(name, store)
     assert found
-    return (registry.model_folder(found) / "model.safetensors").read_bytes()
+    return (found.local(registry.MODEL) / "model.safetensors").read_bytes()
 
 
 def plan(world: World, **changes: Any) -> Training:
@@ -211,8 +211,8 @@ def test_what_a_person_withdrew_stays_withdrawn(store: Store, world: World) -> N
     assert len(registry.all_decisions(store)) == 3
 
 
-def comparison(delta: float, p: float) -> MeasureComparison:
-    return MeasureComparison(MAIN, 40, 0.5, 0.5 + delta, Band(-1, 1), 1, 1, p, p)
+def comparison(delta: float, p: float) -> Comparison:
+    return Comparison(40, 0.5 + delta, 0.5, delta, -1, 1, 1, 1, p, p, tests=1)
 
 
 @pytest.mark.parametrize(

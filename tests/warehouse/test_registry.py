@@ -65,7 +65,7 @@ def test_a_registered_checkpoint_loads_by_reference_and_by_name(
     folder = write_own(tmp_path / "own")
     reference = keep(store, folder)
     assert keep(store, folder) == reference
-    assert registry.names(store) == ["mine"]
+    assert store.collections(registry.KIND) == ["mine"]
     # Its base model lies beside the original, named by a relative path.
     config = json.loads((store.root / reference / "model" / "config.json").read_text())
     assert config["base_model"] == str((tmp_path / "own-base").resolve())

@@ -178,7 +178,7 @@ def test_a_warehouse_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"warehouse folder .*file/below cannot be written"):
+    with pytest.raises(StorageError, match=r"file/below cannot be written: .*PERANK_WAREHOUSE"):
         load_results(tmp_path / "file" / "below", publish(tmp_path, 1, 0.5))
 
 

@@ -10,11 +10,11 @@ from typing import TypedDict
 
 from perank_tasks import config
 from perank_tasks.night.site import Site
+from perank_tasks.regression.paired import Comparison
 from perank_tasks.training.evaluation import MAIN, Evaluation, in_words
 from perank_tasks.training.night import CHAMPION
 from perank_tasks.training.run_options import Training, TrainingOptions
 from perank_tasks.warehouse import registry
-from perank_tasks.warehouse.comparison import MeasureComparison
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def promote_checkpoint(
     )
 
 
-def decide(test: MeasureComparison, options: TrainingOptions) -> tuple[bool, str]:
+def decide(test: Comparison, options: TrainingOptions) -> tuple[bool, str]:
     """Whether to promote, and why, in a phrase.
 
     Args:

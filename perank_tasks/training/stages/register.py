@@ -27,9 +27,9 @@ def register_checkpoint(training: Training, site: Site, trained: str, evaluation
     return registry.register(
         store,
         training.options.name,
-        registry.model_folder(artifact),
+        artifact.local(registry.MODEL),
         tables={"query_measures": results.read("query_measures")},
-        folders={RUN: registry.files(artifact, RUN)},
+        folders={RUN: artifact.local(RUN)},
         card=model_card(training, artifact, measured),
         inputs={**artifact.manifest.inputs, "trained": trained, "evaluation": evaluation},
         config={
