@@ -170,7 +170,11 @@ class _StageTrainer(Trainer):
         self.remove_callback(PrinterCallback)
 
     def compute_loss(
-        self, model: nn.Module, inputs: Any, return_outputs: bool = False, **_: Any
+        self,
+        model: nn.Module,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         outputs = model(inputs)
         loss, shown = self._task.loss(outputs, inputs)
@@ -181,7 +185,8 @@ class _StageTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-            for name, parameter in (model or self.model).named_parameters():
+            trainee: Any = model or self.model
+            for name, parameter in trainee.named_parameters():
                 if parameter.requires_grad:
                     rate = self._task.learning_rates.get(
                         name.split(".")[0], self._recipe.learning_rate
@@ -257,7 +262,8 @@ class _StageTrainer(Trainer):
     def rows(self) -> list[dict[str, Any]]:
         """What was logged, one row a step."""
         rows: dict[int, dict[str, Any]] = {}
-        for entry in self.state.log_history:
+        history: list[dict[str, Any]] = self.state.log_history
+        for entry in history:
             if "train_runtime" in entry:
                 continue
             values = {n.replace("eval_", "dev_", 1): v for n, v in entry.items() if n != "epoch"}
