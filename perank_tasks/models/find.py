@@ -23,10 +23,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from perank_tasks.config import did_you_mean
 from perank_tasks.errors import ConfigError
 from perank_tasks.models.variants import ModelVariant, make_variant
 from perank_tasks.support.files import file_sha256, making_folder
-from perank_tasks.support.text import did_you_mean
 
 log = logging.getLogger(__name__)
 

@@ -20,11 +20,11 @@ from markupsafe import Markup
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.regression.ladder import Verdict
+from perank_tasks.regression.measures import MEASURES
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.report import plots
 from perank_tasks.report.contents import (
     MAIN,
-    MEASURES,
     Arm,
     PageContents,
     Point,

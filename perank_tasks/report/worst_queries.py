@@ -96,10 +96,10 @@ def worst_queries(
     ]
     return [
         WorstQuery(
-            query_id := query["query_id"],
-            texts[1].queries.get(query_id) or texts[0].queries.get(query_id),
+            query["query_id"],
+            texts[1].queries.get(query["query_id"]) or texts[0].queries.get(query["query_id"]),
             query,
-            *(_top(query_id, ranks[i], ranks[1 - i], texts[i]) for i in (0, 1)),
+            *(_top(query["query_id"], ranks[i], ranks[1 - i], texts[i]) for i in (0, 1)),
         )
         for query in chosen
     ]

@@ -11,9 +11,8 @@ from typing import Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from perank_tasks.config import DEFAULT_EMBEDDER, Options
+from perank_tasks.config import DEFAULT_EMBEDDER, Options, did_you_mean
 from perank_tasks.errors import ConfigError
-from perank_tasks.support.text import did_you_mean
 
 FIRST_STAGE = ("cosine", "bm25", "run")
 """Scorers that score every passage, so that hard candidates can come from them."""
