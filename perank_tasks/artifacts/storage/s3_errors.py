@@ -64,7 +64,6 @@ _WORDS = {
     "ServiceUnavailable": ("the server is overloaded or starting", AGAIN),
     "InternalError": ("the server failed", AGAIN),
     "NoSuchKey": NO_OBJECT,
-    "404": NO_OBJECT,
     # Classes of errors that no server sent; a class's own words come before its bases'.
     "NoCredentialsError": ("there are no credentials", KEYS),
     "PartialCredentialsError": ("there are no credentials", KEYS),
@@ -91,6 +90,10 @@ _WORDS = {
 }
 
 
+_OF_HEAD = {"403": "AccessDenied", "404": "NoSuchKey"}
+"""An answer to HEAD has a status alone."""
+
+
 def explain(error: BaseException, endpoint: str) -> tuple[str, str]:
     """What is wrong and what to do."""
     if isinstance(error, Boto3Error):  # upload_file's own words; the reason is behind them
@@ -102,8 +105,8 @@ def explain(error: BaseException, endpoint: str) -> tuple[str, str]:
         cause += " ({code}, {endpoint})"
     elif not isinstance(error, aws.ClientError):
         cause, remedy = next(_WORDS[name] for name in classes if name in _WORDS)
-    elif code == "403" and error.operation_name.startswith("Head"):
-        cause, remedy = _WORDS["AccessDenied"]
+    elif code in _OF_HEAD and error.operation_name.startswith("Head"):
+        cause, remedy = _WORDS[_OF_HEAD[code]]
         cause += " ({endpoint})"
     elif code.isdigit() and not code.startswith("5"):
         cause, remedy = NO_SERVER
