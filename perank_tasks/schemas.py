@@ -196,7 +196,8 @@ BASELINES = table(
     accepted_at=TIME,  # UTC
 )
 
-# One row a decision on which checkpoint nights use, for good: the registry's, not the warehouse's.
+# Acts of people or of training on which checkpoint is champion. They are kept in the registry of
+# checkpoints and never changed.
 PROMOTIONS = table(
     promotion_id=STRING,
     act=STRING,  # promote | withdraw

@@ -97,6 +97,8 @@ def open_collection(text: str) -> Collection:
         from perank_tasks.collections.ir_datasets import IrDatasetsCollection
 
         return IrDatasetsCollection(spec.rest, spec.name(spec.rest.replace("/", "-")), run, level)
+    if spec.scheme != "files":
+        raise AssertionError(f"{spec.scheme} is in OPTIONS, and nothing opens it")
     from perank_tasks.collections.files import FilesCollection
 
     folder = to_path(spec.rest, f"collection {text!r}")

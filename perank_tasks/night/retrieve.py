@@ -42,7 +42,8 @@ QUERIES_A_GROUP = 64
 
 
 class RetrieveShard(TypedDict):
-    """One piece of work: candidates of a shard of the queries, or finds of one of the index."""
+    """One piece of work. Of an index in one piece: the candidates of a share of the queries. Of an
+    index in several shards: what one shard has for all queries, merged when all are searched."""
 
     first_stage: str  # FirstStage.hash
     table: str  # candidates | found

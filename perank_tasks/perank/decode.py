@@ -153,7 +153,8 @@ class Batch:
         keys = [window.keys for window in self.windows]
         prompt = self.windows[0].prompt
         slots = [slot for slot in (*prompt.passage_slots, prompt.query_slot) if slot is not None]
-        # What the two that differ most have in common, all have; embeddings they have not.
+        # What the first and the last in order share, all share. The prefix ends before the first
+        # embedding, since embeddings differ from query to query.
         shared = min(
             _common(min(keys), max(keys)), *slots, *(len(prompt_keys) - 1 for prompt_keys in keys)
         )

@@ -82,6 +82,8 @@ class Ranking:
         except QualityError as error:
             self.fail(str(error))
             return None
+        # Names what stands at each position, for comparing prompts: a token by its id, an
+        # embedding by a negative number.
         keys = list(prompt.input_ids)
         for slot, member in zip(prompt.passage_slots, members, strict=False):
             keys[slot] = -2 - member

@@ -129,8 +129,8 @@ def which_stage(words: Sequence[ArmWord]) -> str | None:
     """What the control arms of a night say of where a change comes from: those that rank by the
     first stage alone, by the cosine alone, and with the LLM off.
 
-    Arms of which one has been accepted anew and another has not are judged by different nights,
-    and say nothing of each other; nor does a first stage of what ranks another one's candidates.
+    Arms are compared with each other where they were judged by the same night and rank the
+    candidates of the same first stage; others are left out.
 
     Returns:
         A sentence, or None where no arm moved or no control arm was run.
