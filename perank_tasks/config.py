@@ -94,7 +94,7 @@ def _explained(item: ErrorDetails, options: list[str]) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint at the known names closest to one that is not known; empty where none is close."""
-    close = get_close_matches(name, list(known))
+    close = get_close_matches(name.lower(), list(known))
     return f". Did you mean {' or '.join(close)}?" if close else ""
 
 

@@ -4,13 +4,13 @@
 CREATE OR REPLACE MACRO runs_named(run) AS TABLE
 WITH name AS (
     SELECT
-        if(night IS NULL, split_part(first, '@', 1), 'nightly') AS series,
-        coalesce(night, try_cast(split_part(first, '@', 2) AS DATE)) AS run_date,
-        night IS NULL AND NOT contains(first, '@') AS is_newest,
-        split_part(run, '/', 2) AS arm,
-        split_part(run, '/', 3) AS collection
-    FROM (SELECT split_part(run, '/', 1) AS first, try_cast(first AS DATE) AS night)
-    WHERE split_part(run, '/', 4) = ''
+        if(night IS NULL, split_part(parts[1], '@', 1), 'nightly') AS series,
+        coalesce(night, try_cast(split_part(parts[1], '@', 2) AS DATE)) AS run_date,
+        night IS NULL AND NOT contains(parts[1], '@') AS is_newest,
+        coalesce(parts[2], '') AS arm,
+        coalesce(parts[3], '') AS collection
+    FROM (SELECT parts, try_cast(parts[1] AS DATE) AS night FROM (SELECT split(run, '/') AS parts))
+    WHERE len(parts) <= 3
 )
 SELECT runs.series, runs.run_date, runs.collection, runs.arm, runs.arm_hash
 FROM runs, name

@@ -52,6 +52,12 @@ def on(root: str | None, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Settings.from_environment().warehouse
 
 
+def written_at(store: Store, key: str) -> int:
+    stat = store.storage.stat(key)
+    assert stat
+    return stat.mtime_ns
+
+
 def accept(night: Night) -> None:
     settings = Settings.from_environment()
     act = acceptance(night.collection_name, night.run_date, "Ada", "looked at")
@@ -145,7 +151,7 @@ def test_a_server_killed_in_the_middle_costs_a_retry_and_nothing_else(
         rclone.start()
     store = Store(Settings.from_environment().root)
     before = {
-        (contents.reference, name): store.storage.stat(f"{contents.reference}/{name}")
+        f"{contents.reference}/{name}": written_at(store, f"{contents.reference}/{name}")
         for each in ("snapshots", "embeddings", "candidates", "rankings")
         for contents in store.contents(each)
         for name in store.storage.names(contents.reference)
@@ -153,8 +159,7 @@ def test_a_server_killed_in_the_middle_costs_a_retry_and_nothing_else(
     assert before
     time.sleep(1.1)  # S3's times are whole seconds
     run_night(night)
-    for (reference, name), stat in before.items():
-        assert store.storage.stat(f"{reference}/{name}") == stat
+    assert {key: written_at(store, key) for key in before} == before
     assert differences(tables(remote), tables(local)) == []
 
 
