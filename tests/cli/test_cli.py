@@ -133,7 +133,10 @@ def test_help_teaches(options: list[str]) -> None:
         (["nightly", "--collection", "pydoc"], "Did you mean pydocs?"),
         (["nightly", "--set", "perank.checkpoint=smollm2-minilmm"], "smollm2-minilm"),
         (["nightly", "--arms", "bm25,cosin"], "There is no arm 'cosin'"),
-        (["nightly", "--set", "perank.windw=5"], "no setting 'windw'. Did you mean window"),
+        (
+            ["nightly", "--set", "perank.windw=5"],
+            "windw: there is no such option (found 5). Did you mean window",
+        ),
         (["nightly", "--set", "window=5"], "window=5 sets nothing"),
         (["nightly", "--arms-file", "nowhere.toml"], "nowhere.toml cannot be read"),
         (["nightly", "--collection", "files:/nowhere", "--arms", "bm25"], "/nowhere"),
