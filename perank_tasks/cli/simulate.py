@@ -22,7 +22,7 @@ def simulate(
     """Simulate nights: false alarms, and the power to see a drop.
 
     Noise: which queries were drawn, near ties flipped, passages added and removed, judgements
-    added. 16 tests a night are under Holm's correction.
+    added. An arm's four tests are under Holm's correction.
     """
     from perank_tasks.regression import simulation
 
@@ -31,14 +31,19 @@ def simulate(
         if not report:
             print_line(f"{doing} …", "dim")
     assert report is not None
+    for arms, words in report.words.items():
+        counts = ", ".join(f"{count:,} {word}" for word, count in words.items())
+        print_line(
+            f"unchanged nights with {arms} arms: {report.alarms(arms):.2%} called ({counts})"
+        )
     print_line(
-        f"false regressions: {report.false_regressions} of {report.unchanged_nights:,} unchanged "
-        f"nights ({report.false_regression_rate:.2%}), {report.tests} tests a night\n"
-        f"words of unchanged nights: {report.words}\n"
-        f"a drop of .05 over 80 queries, called on its first night: "
-        f"{report.first_night_power:.1%} of {report.trials}\n"
-        f"five drops of .01 in a row, called by the fifth: {report.five_drops_called:.1%}\n\n"
-        "power on the first night:"
+        f"a drop of .05 over 80 queries, a regression at once: {report.first_night:.1%}\n"
+        f"five drops of .01 in a row, a regression by the fifth: {report.five_drops:.1%}\n"
+        f"a drop of .05 that lasts, called each night: {report.lasting:.1%}, without a gap once "
+        f"called: {report.lasting_without_gap:.1%}\n"
+        f"the same drop within a fortnight, a regression again: {report.after_an_outlier:.1%}\n"
+        f"nights called after it was accepted: {report.after_acceptance:.1%}\n\n"
+        "a regression on the first night:"
     )
     drops = sorted({point["drop"] for point in report.curve})
     print_line("queries   " + "".join(f"{-drop:>8.2f}" for drop in drops))

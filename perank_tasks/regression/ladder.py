@@ -1,4 +1,4 @@
-"""The ladder of verdicts, for every arm and measure of one night.
+"""The ladder of verdicts, for every measure of one arm and night.
 
 In: per-query values of the night and of its baseline, and the nights between. Out: one
 `Judgement` each. From best to worst:
@@ -6,18 +6,25 @@ In: per-query values of the night and of its baseline, and the nights between. O
     first         nothing earlier to compare with
     identical     every query ranks and scores as in the baseline
     drift         rankings or values changed; the mean is within the noise band
+    unusual       above the noise band, and not shown to be more than chance
     acknowledged  it changed, and this very night has been accepted
     improvement   as regression, upwards
-    suspect       outside the noise band, and not (yet) shown to be more than chance
-    incomplete    too many queries unranked or without judgements: nothing can be said
+    suspect       below the noise band, and not (yet) shown to be more than chance
+    incomplete    too many queries unranked or not measured: nothing can be said
     regression    suspect, the paired test against the baseline is significant after Holm's
-                  correction over everything tested in the night, and the change is relevant
+                  correction over the arm's measures, and the change is relevant
 
-A regression stands until it is repaired or accepted: a later night that is still worse by
-what is relevant needs no new alarm from the band, and p < alpha without correction, since
-it is no new claim. Small drops that never leave the band are let through to the test by a
-significant trend since the baseline; a trend alone is no suspicion, for a collection that
-changes a little every night has one.
+The family of tests is one arm's measures, so that the word of an arm does not depend on which
+others run beside it. What that costs in false alarms, `simulation.py` measures.
+
+A regression stands until it is repaired or accepted: a later night that is still outside the
+band, or still worse by what is relevant, is called without a new test, since it is no new
+claim. Small drops that never leave the band are let through to the test by a significant
+trend since the baseline; a trend alone is no suspicion, for a collection that changes a
+little every night has one.
+
+The band is made by usual nights alone: one that was called does not widen the band by which
+its like is judged.
 """
 
 from collections.abc import Sequence
@@ -37,6 +44,7 @@ class Verdict(StrEnum):
     FIRST = "first"
     IDENTICAL = "identical"
     DRIFT = "drift"
+    UNUSUAL = "unusual"
     ACKNOWLEDGED = "acknowledged"
     IMPROVEMENT = "improvement"
     SUSPECT = "suspect"
@@ -50,6 +58,34 @@ def worst(verdicts: Sequence[str]) -> Verdict:
     return max(map(Verdict, verdicts), key=ladder.index, default=Verdict.INCOMPLETE)
 
 
+CALLED = (
+    Verdict.UNUSUAL,
+    Verdict.IMPROVEMENT,
+    Verdict.SUSPECT,
+    Verdict.INCOMPLETE,
+    Verdict.REGRESSION,
+)
+"""Words of nights that do not make the band."""
+
+
+@dataclass(frozen=True)
+class EarlierNight:
+    """A night between the baseline and the one that is judged."""
+
+    change: float
+    """Of the mean, against the same baseline."""
+    verdict: str = ""
+    """Against the same baseline; empty: it was judged by another one."""
+    is_alike: bool = True
+    """Whether it ran with the baseline's settings and judgements, on passages that were not
+    themselves called."""
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it may widen the band."""
+        return self.is_alike and self.verdict not in CALLED
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What there is to judge one arm and measure of a night by."""
@@ -60,18 +96,16 @@ class Evidence:
     """(queries,) values of the baseline, the same queries in the same order."""
     same_rankings: bool = False
     """Whether every query ranks exactly as in the baseline."""
-    complete: bool = True
-    """Whether the night ranked what it was to rank."""
+    missing: str | None = None
+    """What the arm lacks of this night, so that nothing can be said: `unranked` (too many
+    queries) or `unmeasured` (not one judged query)."""
     accepted: bool = False
     """Whether this very night has been accepted."""
-    earlier: Sequence[tuple[float, str]] = ()
-    """(change against this baseline, verdict) of the nights since, oldest first, the
-    baseline itself left out."""
+    earlier: Sequence[EarlierNight] = ()
+    """The nights since the baseline, oldest first, the baseline itself left out."""
     is_quality: bool = True
-    """Whether the measure says how good a ranking is. Of others, such as the share of judged
-    passages, no improvement and no regression is claimed, and they are not tested."""
-    has_band: bool = True
-    """Whether leaving the noise band is suspect."""
+    """Whether the measure says how good a ranking is. Others, such as the share of judged
+    passages, are compared and shown; nothing is claimed of them."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +115,7 @@ class Judgement:
     verdict: Verdict
     reason: str | None = None
     """What made it suspect or more: band, trend or standing; what made it incomplete:
-    unranked or coverage."""
+    unranked, unmeasured or coverage."""
     comparison: Comparison | None = None
     """With the baseline; None: there is none, or no query in common."""
     band: Band | None = None
@@ -91,44 +125,43 @@ class Judgement:
     trend_p: float | None = None
 
 
-def judge_night(night: Sequence[Evidence], thresholds: Thresholds = DEFAULT) -> list[Judgement]:
-    """Judge every arm and measure of one night together, in the order given: they are one family
+def judge_arm(measures: Sequence[Evidence], thresholds: Thresholds = DEFAULT) -> list[Judgement]:
+    """Judge all measures of one arm and night together, in the order given: they are one family
     of tests, of which those that lack data are left out."""
     pairs = [
-        Pair(e.now, e.baseline, is_tested=e.is_quality and e.complete)
-        for e in night
+        Pair(e.now, e.baseline, is_tested=e.is_quality and not e.missing)
+        for e in measures
         if e.baseline is not None
     ]
     comparisons = iter(compare_family(pairs, thresholds))
-    return [_judge(e, None if e.baseline is None else next(comparisons), thresholds) for e in night]
+    return [
+        _judge(e, None if e.baseline is None else next(comparisons), thresholds) for e in measures
+    ]
 
 
 def _judge(e: Evidence, comparison: Comparison | None, thresholds: Thresholds) -> Judgement:
-    if not e.complete:
-        return Judgement(Verdict.INCOMPLETE, "unranked", comparison)
+    if e.missing:
+        return Judgement(Verdict.INCOMPLETE, e.missing, comparison)
     if e.baseline is None:
         return Judgement(Verdict.FIRST)
     baseline_queries = np.sum(~np.isnan(e.baseline))
     if comparison is None or comparison.queries < thresholds.coverage * baseline_queries:
         return Judgement(Verdict.INCOMPLETE, "coverage", comparison)
-    usual = [change for change, word in e.earlier if word not in _CALLED]
+    usual = [night.change for night in e.earlier if night.is_usual]
     band = noise_band(np.array([0.0, *usual]), thresholds.band_floor, thresholds)
     trend = 1.0
-    if abs(comparison.delta) >= thresholds.relevance and e.has_band:
-        changes = [change for change, _ in e.earlier]
+    if abs(comparison.delta) >= thresholds.relevance:
+        changes = [night.change for night in e.earlier]
         trend = trend_p(np.array([0.0, *changes, comparison.delta]))
     verdict, reason = _climb(e, comparison, band, trend, thresholds)
     return Judgement(
-        verdict,
+        Verdict.ACKNOWLEDGED if e.accepted and verdict != Verdict.IDENTICAL else verdict,
         reason,
         comparison,
-        band=band if e.has_band else None,
+        band=band if e.is_quality else None,
         nights=1 + len(usual),
-        trend_p=trend if e.has_band else None,
+        trend_p=trend if e.is_quality else None,
     )
-
-
-_CALLED = (Verdict.REGRESSION, Verdict.IMPROVEMENT)
 
 
 def _climb(
@@ -137,17 +170,19 @@ def _climb(
     """The rung and what led to it, for a complete night with a baseline."""
     if e.same_rankings and not comparison.better and not comparison.worse:
         return Verdict.IDENTICAL, None
-    verdict, reason = Verdict.DRIFT, None
-    if e.has_band:
-        delta = comparison.delta
-        p, p_holm = (1.0 if p is None else p for p in (comparison.p, comparison.p_holm))
-        claim = Verdict.REGRESSION if delta < 0 else Verdict.IMPROVEMENT
-        relevant = e.is_quality and abs(delta) >= thresholds.relevance - 1e-12
-        if relevant and e.earlier and e.earlier[-1][1] == claim and p < thresholds.alpha:
-            verdict, reason = claim, "standing"
-        elif not band.holds(delta):
-            shown = relevant and p_holm < thresholds.alpha
-            verdict, reason = claim if shown else Verdict.SUSPECT, "band"
-        elif relevant and max(trend, p_holm) < thresholds.trend_alpha:
-            verdict, reason = claim, "trend"
-    return (Verdict.ACKNOWLEDGED if e.accepted else verdict), reason
+    if not e.is_quality:
+        return Verdict.DRIFT, None
+    delta = comparison.delta
+    p_holm = 1.0 if comparison.p_holm is None else comparison.p_holm
+    claim, doubt = Verdict.REGRESSION, Verdict.SUSPECT
+    if delta > 0:
+        claim, doubt = Verdict.IMPROVEMENT, Verdict.UNUSUAL
+    is_outside = not band.holds(delta)
+    is_relevant = abs(delta) >= thresholds.relevance - 1e-12
+    if (is_outside or is_relevant) and e.earlier and e.earlier[-1].verdict == claim:
+        return claim, "standing"
+    if is_outside:
+        return (claim if is_relevant and p_holm < thresholds.alpha else doubt), "band"
+    if is_relevant and max(trend, p_holm) < thresholds.trend_alpha:
+        return claim, "trend"
+    return Verdict.DRIFT, None

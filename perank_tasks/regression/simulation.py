@@ -1,8 +1,8 @@
 """Simulation: how often the ladder cries wolf, and how small a drop it sees.
 
-In: a seed and how much to simulate. Out: rates, measured by the same `judge_night` that judges
-real nights. A simulated world is a collection with a number of queries, ranked by four arms
-and measured four ways: 16 tests a night, all of which can differ, are under Holm's correction.
+In: a seed and how much to simulate. Out: rates, measured by the same `judge_arm` that judges
+real nights. A simulated world is a collection with a number of queries, ranked by some arms
+and measured four ways; an arm's four tests, all of which can differ, are under Holm's correction.
 
 Where noise comes from, each a named source:
 
@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from perank_tasks.regression.ladder import Evidence, Verdict, judge_night, worst
+from perank_tasks.regression.ladder import EarlierNight, Evidence, Verdict, judge_arm, worst
 from perank_tasks.regression.thresholds import DEFAULT, Thresholds
 
-ARMS = 4
 MEASURES = 4
-TESTS = ARMS * MEASURES
+ARMS = (1, 5, 12)
+"""How many arms a night has, in the simulations of unchanged nights."""
 
 # 21 quantiles, from 0 to 1 by .05, of PE-Rank's nDCG@10 over the 109 queries of pydocs.
 VALUE_QUANTILES = (
@@ -42,6 +42,8 @@ drop of .043 four times in five, as on real collections."""
 NIGHTS_A_WORLD = 50
 NIGHTS_BEFORE = 10
 """Unchanged nights between the acceptance and a drop."""
+LASTING_NIGHTS = 60
+FORTNIGHT = 14
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,20 @@ class World:
 
     random: np.random.Generator
     queries: int
+    arms: int = 1
     noise: Noise = field(default_factory=Noise)
     thresholds: Thresholds = DEFAULT
 
     def __post_init__(self) -> None:
-        shape = (ARMS, MEASURES, self.queries)
+        shape = (self.arms, MEASURES, self.queries)
         self.baseline = _draw_values(self.random, shape, self.noise.shared)
         self.lasting = self.baseline.copy()
-        self.earlier: list[list[tuple[float, str]]] = [[] for _ in range(TESTS)]
+        self.earlier: list[list[list[EarlierNight]]] = [
+            [[] for _ in range(MEASURES)] for _ in range(self.arms)
+        ]
 
     def night(self, drop: np.ndarray | None = None) -> list[Verdict]:
-        """One more night and its 16 verdicts, those of the last arm last.
+        """One more night and its verdicts by arm and measure, those of the last arm last.
 
         Args:
             drop: (measures, queries), what is added to the last arm's values tonight.
@@ -82,23 +87,33 @@ class World:
         now = self._pass()
         if drop is not None:
             now[-1] = np.clip(now[-1] + drop, 0, 1)
-        before, after = (v.reshape(TESTS, self.queries) for v in (self.baseline, now))
         limit = self.thresholds.band_nights - 1
-        judgements = judge_night(
-            [Evidence(after[i], before[i], earlier=self.earlier[i][-limit:]) for i in range(TESTS)],
-            self.thresholds,
-        )
-        for words, judgement in zip(self.earlier, judgements, strict=True):
-            assert judgement.comparison
-            words.append((judgement.comparison.delta, judgement.verdict))
-        return [judgement.verdict for judgement in judgements]
+        verdicts = []
+        for after, before, earlier in zip(now, self.baseline, self.earlier, strict=True):
+            evidence = [
+                Evidence(after[m], before[m], earlier=earlier[m][-limit:]) for m in range(MEASURES)
+            ]
+            for nights, judgement in zip(
+                earlier, judge_arm(evidence, self.thresholds), strict=True
+            ):
+                assert judgement.comparison
+                nights.append(EarlierNight(judgement.comparison.delta, judgement.verdict))
+                verdicts.append(judgement.verdict)
+        return verdicts
+
+    def accept(self, drop: np.ndarray) -> None:
+        """Make tonight's level, with the last arm's drop, the baseline."""
+        self.baseline = self.lasting.copy()
+        self.baseline[-1] = np.clip(self.baseline[-1] + drop, 0, 1)
+        self.earlier = [[[] for _ in range(MEASURES)] for _ in range(self.arms)]
 
     def settle(self, nights: int) -> None:
         """Let nights pass that nobody judges: they only make the bands."""
         for _ in range(nights):
-            deltas = (self._pass() - self.baseline).mean(axis=2).ravel()
-            for words, delta in zip(self.earlier, deltas.tolist(), strict=True):
-                words.append((delta, Verdict.DRIFT))
+            deltas = (self._pass() - self.baseline).mean(axis=2)
+            for earlier, of_measures in zip(self.earlier, deltas.tolist(), strict=True):
+                for words, delta in zip(earlier, of_measures, strict=True):
+                    words.append(EarlierNight(delta, Verdict.DRIFT))
 
     def _pass(self) -> np.ndarray:
         """The values of one more night: what stays changes for good, ties for this night."""
@@ -108,7 +123,9 @@ class World:
             (noise.judgements, noise.judgements_size),
         ):
             self.lasting = self._touched(self.lasting, chance, size, (1, 1, self.queries))
-        return self._touched(self.lasting, noise.ties, noise.ties_size, (ARMS, 1, self.queries))
+        return self._touched(
+            self.lasting, noise.ties, noise.ties_size, (self.arms, 1, self.queries)
+        )
 
     def _touched(
         self, values: np.ndarray, chance: float, size: float, where: tuple[int, ...]
@@ -125,23 +142,34 @@ class World:
 
 @dataclass(frozen=True)
 class Report:
-    """What a simulation found."""
+    """What a simulation measured. Shares are of nights or trials, from 0 to 1."""
 
     seed: int
-    tests: int
     unchanged_nights: int
-    false_regressions: int
-    """Unchanged nights with a regression in any arm and measure."""
-    words: dict[str, int]
-    """Unchanged nights by their word."""
-    first_night_power: float
-    """Share of drops of .05 over 80 queries called on their first night."""
-    five_drops_called: float
-    """Share of five drops of .01 in a row, over 80 queries, called by the fifth night."""
+    words: dict[int, dict[str, int]]
+    """{arms: {word: unchanged nights whose worst word it is}}"""
     trials: int
+    """Of each kind of drop; all are of one arm and over 80 queries."""
+    first_night: float
+    """Drops of .05 called a regression on their first night."""
+    five_drops: float
+    """Five drops of .01 in a row called a regression by the fifth night."""
+    lasting: float
+    """Nights of a drop of .05 that lasts 60 nights, called a regression or suspect."""
+    lasting_without_gap: float
+    """Such drops that, once called, were called on every later night."""
+    after_an_outlier: float
+    """Drops of .05 called a regression within the fortnight after a first one of one night."""
+    after_acceptance: float
+    """Nights called in the fortnight after a lasting drop of .05 was accepted."""
     curve: list[dict[str, float]]
-    """Power on the first night by drop and number of queries."""
-    false_regression_rate: float
+    """Drops called a regression on their first night, by drop and number of queries."""
+
+    def alarms(self, arms: int) -> float:
+        """Share of unchanged nights with that many arms that are called."""
+        words = self.words[arms]
+        alarms = sum(words.get(word, 0) for word in (Verdict.SUSPECT, Verdict.REGRESSION))
+        return alarms / self.unchanged_nights
 
 
 def simulate(
@@ -155,63 +183,105 @@ def simulate(
     """Run everything; yields (what is being done, None), and last the report.
 
     Args:
-        unchanged_nights: in worlds of 50 nights and 80 queries.
-        trials: of a drop of .05 and of five drops of .01.
+        unchanged_nights: in worlds of 50 nights and 80 queries, for each number of arms.
+        trials: of a drop of .05 and of five drops of .01; a tenth as many last for 60 nights.
         curve_trials: of each point of the power curve; its tests flip 2,000 times.
     """
     random = np.random.default_rng(seed)
-
-    def rate(times: int, queries: int, drop: float, **how: Any) -> float:
-        return float(np.mean([is_called(random, queries, drop, **how) for _ in range(times)]))
-
-    yield f"{unchanged_nights:,} unchanged nights", None
-    words = _unchanged(random, unchanged_nights)
+    words = {}
+    for arms in ARMS:
+        yield f"{unchanged_nights:,} unchanged nights with {arms} arms", None
+        words[arms] = _unchanged(random, unchanged_nights, arms)
     yield f"{trials} drops of .05 over 80 queries", None
-    power = rate(trials, 80, 0.05)
+    power = np.mean([first_night(random, 80, 0.05) for _ in range(trials)])
     yield f"{trials} times five drops of .01 in a row", None
-    five = rate(trials, 80, 0.05, nights=5)
+    five = np.mean([drops_in_a_row(random, 80, 0.01, 5) for _ in range(trials)])
+    few = max(1, trials // 10)
+    yield f"{few} drops of .05 that last for {LASTING_NIGHTS} nights", None
+    lasting = [lasting_drop(random, 80, 0.05) for _ in range(few)]
+    yield f"{few} fortnights after an outlier, and after an acceptance", None
+    repeated = np.mean([repeated_drop(random, 80, 0.05) for _ in range(few)])
+    accepted = np.mean([accepted_drop(random, 80, 0.05) for _ in range(few)])
     yield f"the power curve, {len(drops) * len(sizes)} points", None
+    fewer_flips = replace(DEFAULT, flips=2000)
     curve = [
         {
             "queries": n,
             "drop": drop,
-            "power": rate(curve_trials, n, drop, thresholds=replace(DEFAULT, flips=2000)),
+            "power": float(
+                np.mean([first_night(random, n, drop, fewer_flips) for _ in range(curve_trials)])
+            ),
         }
         for n in sizes
         for drop in drops
     ]
     report = Report(
         seed=seed,
-        tests=TESTS,
         unchanged_nights=unchanged_nights,
-        false_regressions=words[Verdict.REGRESSION],
-        words={str(word): count for word, count in words.items()},
-        first_night_power=power,
-        five_drops_called=five,
+        words=words,
         trials=trials,
+        first_night=float(power),
+        five_drops=float(five),
+        lasting=float(np.mean(lasting)),
+        lasting_without_gap=float(
+            np.mean([nights[np.argmax(nights) :].all() for nights in lasting])
+        ),
+        after_an_outlier=float(repeated),
+        after_acceptance=float(accepted),
         curve=curve,
-        false_regression_rate=words[Verdict.REGRESSION] / unchanged_nights,
     )
     yield "done", report
 
 
-def is_called(
-    random: np.random.Generator,
-    queries: int,
-    drop: float,
-    nights: int = 1,
-    thresholds: Thresholds = DEFAULT,
+def first_night(
+    random: np.random.Generator, queries: int, drop: float, thresholds: Thresholds = DEFAULT
 ) -> bool:
-    """Whether a true drop of one arm, reached in so many equal steps, is called by the last.
+    """Whether a true drop of one arm is called a regression on its first night."""
+    world, whole = _settled(random, queries, drop, thresholds)
+    return Verdict.REGRESSION in world.night(whole)
 
-    It comes some unchanged nights after the acceptance.
-    """
+
+def drops_in_a_row(random: np.random.Generator, queries: int, step: float, times: int) -> bool:
+    """Whether drops that add up are called a regression by the last of them."""
+    world, whole = _settled(random, queries, step * times)
+    nights = [world.night(whole * night / times) for night in range(1, times + 1)]
+    return Verdict.REGRESSION in nights[-1]
+
+
+def lasting_drop(random: np.random.Generator, queries: int, drop: float) -> np.ndarray:
+    """(nights,) whether each night of a drop that nobody accepts is called."""
+    world, whole = _settled(random, queries, drop)
+    return np.array([_is_called(world.night(whole)) for _ in range(LASTING_NIGHTS)])
+
+
+def repeated_drop(random: np.random.Generator, queries: int, drop: float) -> bool:
+    """Whether a drop is called a regression that comes within a fortnight after its like."""
+    world, whole = _settled(random, queries, drop)
+    world.night(whole)
+    for _ in range(int(random.integers(1, FORTNIGHT))):
+        world.night()
+    return Verdict.REGRESSION in world.night(whole)
+
+
+def accepted_drop(random: np.random.Generator, queries: int, drop: float) -> float:
+    """Share of the fortnight after a drop was accepted that is still called."""
+    world, whole = _settled(random, queries, drop)
+    world.night(whole)
+    world.accept(whole)
+    return float(np.mean([_is_called(world.night(whole)) for _ in range(FORTNIGHT)]))
+
+
+def _settled(
+    random: np.random.Generator, queries: int, drop: float, thresholds: Thresholds = DEFAULT
+) -> tuple[World, np.ndarray]:
+    """A world some unchanged nights after the acceptance, and a true drop for it."""
     world = World(random, queries, thresholds=thresholds)
     world.settle(NIGHTS_BEFORE)
-    whole = _true_drop(world, drop)
-    for night in range(1, nights + 1):
-        verdicts = world.night(whole * night / nights)[-MEASURES:]
-    return Verdict.REGRESSION in verdicts
+    return world, _true_drop(world, drop)
+
+
+def _is_called(words: list[Verdict]) -> bool:
+    return Verdict.SUSPECT in words or Verdict.REGRESSION in words
 
 
 def plot_curve(report: Report, path: Any) -> None:
@@ -232,18 +302,19 @@ def plot_curve(report: Report, path: Any) -> None:
     axes.axhline(0.8, color="#888888", linewidth=0.8, linestyle="--")
     axes.set_xlabel("true drop of the mean")
     axes.set_ylabel("called a regression on its first night")
-    axes.set_title(f"Power of one night, {report.tests} tests under Holm's correction")
+    axes.set_title(f"Power of one night, {MEASURES} tests an arm under Holm's correction")
     axes.set_ylim(-0.02, 1.02)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
 
 
-def _unchanged(random: np.random.Generator, nights: int) -> Counter[Verdict]:
-    words: Counter[Verdict] = Counter()
+def _unchanged(random: np.random.Generator, nights: int, arms: int) -> dict[str, int]:
+    words: Counter[str] = Counter()
     for start in range(0, nights, NIGHTS_A_WORLD):
-        world = World(random, 80)
-        words.update(worst(world.night()) for _ in range(min(NIGHTS_A_WORLD, nights - start)))
-    return words
+        world = World(random, 80, arms)
+        nights_here = range(min(NIGHTS_A_WORLD, nights - start))
+        words.update(str(worst(world.night())) for _ in nights_here)
+    return dict(words)
 
 
 def _true_drop(world: World, drop: float) -> np.ndarray:

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from perank_tasks.regression.cost import MEMORY, SPEED, TOKENS, judge_cost
-from perank_tasks.regression.ladder import Evidence, Judgement, Verdict, judge_night, worst
+from perank_tasks.regression.ladder import (
+    EarlierNight,
+    Evidence,
+    Judgement,
+    Verdict,
+    judge_arm,
+    worst,
+)
 from perank_tasks.regression.statistics import Band
 
 RANDOM = np.random.default_rng(11)
@@ -20,8 +27,12 @@ def shifted(delta: float) -> Evidence:
     return Evidence(now=BASE + NOISE + delta, baseline=BASE)
 
 
+def nights(*changes: float, verdict: str = "drift", is_alike: bool = True) -> list[EarlierNight]:
+    return [EarlierNight(change, verdict, is_alike) for change in changes]
+
+
 def judge(evidence: Evidence) -> Judgement:
-    (judgement,) = judge_night([evidence])
+    (judgement,) = judge_arm([evidence])
     return judgement
 
 
@@ -44,70 +55,87 @@ def test_same_rankings_with_other_values_are_not_identical() -> None:
 
 
 def test_a_large_drop_is_a_regression_on_its_first_night() -> None:
-    found = judge(shifted(-0.05))
-    assert (found.verdict, found.reason) == ("regression", "band")
-    assert found.comparison.delta == pytest.approx(-0.05)
-    assert found.comparison.ci_low < -0.05 < found.comparison.ci_high
-    assert found.comparison.p_holm == found.comparison.p < 0.001
+    judgement = judge(shifted(-0.05))
+    assert (judgement.verdict, judgement.reason) == ("regression", "band")
+    assert judgement.comparison.delta == pytest.approx(-0.05)
+    assert judgement.comparison.ci_low < -0.05 < judgement.comparison.ci_high
+    assert judgement.comparison.p_holm == judgement.comparison.p < 0.001
     assert judge(shifted(0.05)).verdict == "improvement"
 
 
 def test_a_drop_that_chance_explains_is_suspect() -> None:
-    found = judge(shifted(-0.015))
-    assert (found.verdict, found.reason) == ("suspect", "band")
-    assert found.comparison.p > 0.05
+    judgement = judge(shifted(-0.015))
+    assert (judgement.verdict, judgement.reason) == ("suspect", "band")
+    assert judgement.comparison.p > 0.05
 
 
 def test_a_significant_drop_too_small_to_matter_is_drift() -> None:
-    found = judge(Evidence(BASE - 0.005, BASE))
-    assert found.comparison.p < 0.001
-    assert found.verdict == "drift"
+    judgement = judge(Evidence(BASE - 0.005, BASE))
+    assert judgement.comparison.p < 0.001
+    assert judgement.verdict == "drift"
+
+
+def test_a_rise_that_chance_explains_is_unusual_and_not_suspect() -> None:
+    judgement = judge(shifted(0.015))
+    assert (judgement.verdict, judgement.reason) == ("unusual", "band")
+    assert worst(["unusual", "drift", "identical"]) == "unusual"
+    assert worst(["unusual", "suspect"]) == "suspect"
 
 
 def test_what_is_usual_for_this_arm_is_drift() -> None:
-    wide = tuple((d, "drift") for d in (-0.03, 0.02, 0.03, -0.02, 0.01, -0.01))
-    found = judge(replace(shifted(-0.05), earlier=wide))
-    assert found.verdict == "drift"
-    assert found.nights == 7
+    wide = nights(-0.03, 0.02, 0.03, -0.02, 0.01, -0.01)
+    judgement = judge(replace(shifted(-0.05), earlier=wide))
+    assert judgement.verdict == "drift"
+    assert judgement.nights == 7
 
 
-def test_regressions_do_not_teach_the_band() -> None:
-    red = tuple((-0.05, "regression") for _ in range(20))
-    assert judge(replace(shifted(-0.05), earlier=red)).verdict == "regression"
+@pytest.mark.parametrize(
+    "called", ["unusual", "improvement", "suspect", "incomplete", "regression"]
+)
+def test_a_night_that_was_called_does_not_widen_the_band(called: str) -> None:
+    """The same drop again, after five of its like and one usual night: judged as the first."""
+    earlier = [*nights(*[-0.05, 0.05] * 10, verdict=called), *nights(0.0)]
+    judgement = judge(replace(shifted(-0.05), earlier=earlier))
+    assert (judgement.verdict, judgement.nights) == ("regression", 2)
+    assert judgement.band == judge(shifted(-0.05)).band
 
 
-def test_a_regression_stands_without_correction_until_repaired() -> None:
-    earlier = ((-0.05, "regression"),)
-    weaker = replace(shifted(-0.028), earlier=earlier)
-    # Beside 15 other tests, this one alone would not be called.
-    others = [shifted(0.0) for _ in range(15)]
-    found = judge_night([weaker, *others])[0]
-    assert found.comparison.p < 0.05 < found.comparison.p_holm
-    assert (found.verdict, found.reason) == ("regression", "standing")
-    assert judge_night([shifted(-0.028), *others])[0].verdict == "suspect"
+def test_nights_of_other_settings_or_judgements_do_not_widen_the_band() -> None:
+    earlier = nights(*[-0.05, 0.05] * 10, is_alike=False)
+    judgement = judge(replace(shifted(-0.05), earlier=earlier))
+    assert (judgement.verdict, judgement.nights) == ("regression", 1)
+
+
+def test_a_regression_stands_until_it_is_repaired() -> None:
+    earlier = nights(-0.05, verdict="regression")
+    # Alone, and with no other night before it, this one would be no regression.
+    weaker = shifted(-0.015)
+    assert judge(weaker).verdict == "suspect"
+    judgement = judge(replace(weaker, earlier=earlier))
+    assert (judgement.verdict, judgement.reason) == ("regression", "standing")
     assert judge(replace(shifted(-0.004), earlier=earlier)).verdict == "drift"
 
 
 def test_drops_that_add_up_inside_the_band_are_called_by_their_trend() -> None:
-    words: list[tuple[float, str]] = []
+    earlier: list[EarlierNight] = []
     reasons = []
     for night in range(1, 12):
-        found = judge(replace(shifted(-0.004 * night), earlier=tuple(words)))
-        words.append((found.comparison.delta, found.verdict))
-        reasons.append(found.reason)
-        if found.verdict == "regression":
+        judgement = judge(replace(shifted(-0.004 * night), earlier=earlier))
+        earlier = [*earlier, EarlierNight(judgement.comparison.delta, judgement.verdict)]
+        reasons.append(judgement.reason)
+        if judgement.verdict == "regression":
             break
-    assert found.band.holds(found.comparison.delta)
-    assert (found.verdict, found.reason) == ("regression", "trend")
+    assert judgement.band.holds(judgement.comparison.delta)
+    assert (judgement.verdict, judgement.reason) == ("regression", "trend")
     assert "band" not in reasons
 
 
 def test_five_drops_of_a_hundredth_are_called() -> None:
-    words: list[tuple[float, str]] = []
+    earlier: list[EarlierNight] = []
     for night in range(1, 6):
-        found = judge(replace(shifted(-0.01 * night), earlier=tuple(words)))
-        words.append((found.comparison.delta, found.verdict))
-    assert found.verdict == "regression"
+        judgement = judge(replace(shifted(-0.01 * night), earlier=earlier))
+        earlier = [*earlier, EarlierNight(judgement.comparison.delta, judgement.verdict)]
+    assert judgement.verdict == "regression"
 
 
 def test_an_accepted_night_is_acknowledged_unless_nothing_changed() -> None:
@@ -117,12 +145,17 @@ def test_an_accepted_night_is_acknowledged_unless_nothing_changed() -> None:
 
 
 def test_a_night_that_lacks_data_is_incomplete() -> None:
-    assert judge(replace(shifted(0), complete=False)).reason == "unranked"
+    for missing in ("unranked", "unmeasured"):
+        judgement = judge(replace(shifted(0), missing=missing))
+        assert (judgement.verdict, judgement.reason) == ("incomplete", missing)
+    same = Evidence(BASE, BASE, same_rankings=True, missing="unmeasured")
+    assert judge(same).verdict == "incomplete"
+    assert judge(replace(same, baseline=None)).verdict == "incomplete"
     lost = BASE.copy()
     lost[:5] = np.nan
-    found = judge(Evidence(lost, BASE))
-    assert (found.verdict, found.reason) == ("incomplete", "coverage")
-    assert found.comparison.queries == 75
+    judgement = judge(Evidence(lost, BASE))
+    assert (judgement.verdict, judgement.reason) == ("incomplete", "coverage")
+    assert judgement.comparison.queries == 75
     lost = BASE.copy()
     lost[:4] = np.nan
     assert judge(Evidence(lost, BASE)).verdict == "drift"
@@ -130,22 +163,21 @@ def test_a_night_that_lacks_data_is_incomplete() -> None:
 
 def test_queries_that_are_new_are_left_out_of_the_difference() -> None:
     more = np.append(BASE, [0.0] * 20)
-    found = judge(Evidence(more, np.append(BASE, [np.nan] * 20)))
-    assert found.verdict == "drift"
-    assert (found.comparison.delta, found.comparison.queries) == (0, 80)
+    judgement = judge(Evidence(more, np.append(BASE, [np.nan] * 20)))
+    assert judgement.verdict == "drift"
+    assert (judgement.comparison.delta, judgement.comparison.queries) == (0, 80)
 
 
 def test_holm_is_over_what_could_differ() -> None:
     same = Evidence(BASE, BASE, same_rankings=True)
-    judged = judge_night([shifted(-0.05), shifted(0.0), *[same] * 10])
+    judged = judge_arm([shifted(-0.05), shifted(0.0), *[same] * 10])
     assert [j.comparison.tests for j in judged] == [2, 2, *[0] * 10]
 
 
 def test_of_what_is_no_quality_nothing_is_claimed() -> None:
-    judged_share = replace(shifted(-0.2), is_quality=False)
-    assert judge(judged_share).verdict == "suspect"
-    assert judge(replace(judged_share, has_band=False)).verdict == "drift"
-    assert judge(judged_share).comparison.p is None
+    judgement = judge(replace(shifted(-0.2), is_quality=False))
+    assert (judgement.verdict, judgement.band) == ("drift", None)
+    assert judgement.comparison.p is None
 
 
 def test_the_worst_word_is_the_nights() -> None:
