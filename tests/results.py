@@ -70,7 +70,13 @@ def publish_results(
         }
         queries = [f"q{i:02}" for i in range(len(values))]
         n = len(queries)
-        facts = {"code": "abc", "commit": "c0ffee", "library.torch": "2.13", "threads": "2"}
+        facts = {
+            "collection.qrels_hash": "j",
+            "code": "abc",
+            "commit": "c0ffee",
+            "library.torch": "2.13",
+            "threads": "2",
+        }
         by_measure = {"nDCG@10": values, "judged@10": np.ones(n)}
         run = {
             "status": status,

@@ -29,6 +29,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "first": ("★", "*", "soft"),
     "identical": ("•", ".", "soft"),
     "drift": ("○", "o", "soft"),
+    "unusual": ("△", "^", "soft"),
     "acknowledged": ("■", "s", "accent"),
     "improvement": ("▲", "^", "good"),
     "suspect": ("◆", "D", "warn"),

@@ -18,7 +18,7 @@ import numpy as np
 
 from perank_tasks.config import NIGHTLY, stable_hash
 from perank_tasks.regression.drift import compare_rankings
-from perank_tasks.regression.ladder import Evidence, Judgement, judge_night
+from perank_tasks.regression.ladder import EarlierNight, Evidence, Judgement, Verdict, judge_arm
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.schemas import DERIVED_TABLES, dicts_to_table
 from perank_tasks.warehouse.cost_verdicts import cost_rows
@@ -32,7 +32,7 @@ from perank_tasks.warehouse.nights import (
     read_rankings,
 )
 
-VERSION = stable_hash({"rules": 2, **asdict(DEFAULT)})
+VERSION = stable_hash({"rules": 3, **asdict(DEFAULT)})
 """Of what derives the rows: raise the number of the rules when the same tables give others."""
 
 OVERLAP = "overlap@10"
@@ -41,8 +41,8 @@ OVERLAP = "overlap@10"
 NO_QUALITY = ("judged@10",)
 """Measures of the judgements rather than of the rankings."""
 
-FAMILY = "night"
-"""Tests of all arms and measures of one night are corrected together."""
+FAMILY = "arm"
+"""Tests of all measures of one arm and night are corrected together."""
 
 Baselines = dict[Run, Baseline]
 """By which night each run is judged."""
@@ -189,49 +189,89 @@ def _judge(
     overlaps: _Overlaps,
     words: _Words,
 ) -> list[Judged]:
-    """Judge one night: all arms and measures together."""
-    cases: list[tuple[Run, str, Baseline, Evidence]] = []
+    """Judge the arms of one night, each by itself."""
+    rows: list[Judged] = []
+    bad_snapshots = _bad_snapshots(nights, words)
     for run, baseline in baselines.items():
         before = baseline.run
+        missing = None if run.complete else "unranked"
+        if missing is None and not run.measured:
+            missing = "unmeasured"
         state: dict[str, Any] = {
             "same_rankings": before is not None and run.ranking_hash == before.ranking_hash,
-            "complete": run.complete,
+            "missing": missing,
             "accepted": baseline.acknowledged,
         }
         overlap = np.array(list(overlaps.get(run.id, {}).values()))
         alike = None if before is None else np.ones(len(overlap))
-        evidence = Evidence(overlap, alike, is_quality=False, has_band=False, **state)
-        cases.append((run, OVERLAP, baseline, evidence))
-        since = nights.since(run, before, DEFAULT.band_nights - 1) if before else []
-        for measure in values.measures_of(run):
+        evidence = {OVERLAP: Evidence(overlap, alike, is_quality=False, **state)}
+        since = _since(nights, run, before)
+        # What the baseline has and this night has not is missing, not forgotten.
+        for measure in dict.fromkeys([*values.measures_of(run), *values.measures_of(before)]):
+            now = values.of(run, measure)
             then = values.of(before, measure) if before else None
-            evidence = Evidence(
-                values.of(run, measure),
+            if then is not None and run.query_limit is not None:
+                then = np.where(np.isnan(now), np.nan, then)
+            evidence[measure] = Evidence(
+                now,
                 then,
-                earlier=_changes(since, measure, before, values, words) if before else [],
+                earlier=_earlier_nights(since, run, measure, before, values, words, bad_snapshots),
                 is_quality=measure not in NO_QUALITY,
                 **state,
             )
-            cases.append((run, measure, baseline, evidence))
-    judgements = judge_night([evidence for *_, evidence in cases], DEFAULT)
-    return [
-        Judged(run, measure, baseline, judgement)
-        for (run, measure, baseline, _), judgement in zip(cases, judgements, strict=True)
-    ]
+        judgements = judge_arm(list(evidence.values()), DEFAULT)
+        rows += [
+            Judged(run, measure, baseline, judgement)
+            for measure, judgement in zip(evidence, judgements, strict=True)
+        ]
+    return rows
 
 
-def _changes(
-    since: list[Run], measure: str, before: Run, values: Values, words: _Words
-) -> list[tuple[float, str]]:
+def _since(nights: Nights, run: Run, before: Run | None) -> list[Run]:
+    """The nights that make the band; none of a limited one, which is another measure's."""
+    if before is None or run.query_limit is not None:
+        return []
+    return nights.since(run, before, DEFAULT.band_nights - 1)
+
+
+def _earlier_nights(
+    since: list[Run],
+    now: Run,
+    measure: str,
+    before: Run | None,
+    values: Values,
+    words: _Words,
+    bad_snapshots: set[str],
+) -> list[EarlierNight]:
     """Each night's change against this baseline, with its verdict if that was against it."""
+    if before is None:
+        return []
     then = values.of(before, measure)
-    changes = []
+    earlier = []
     for run in since:
         difference = values.of(run, measure) - then
         if not np.isnan(difference).all():
             against, word = words.get((*run.id, measure), (None, ""))
-            changes.append((float(np.nanmean(difference)), word if against == before.id else ""))
-    return changes
+            earlier.append(
+                EarlierNight(
+                    change=float(np.nanmean(difference)),
+                    verdict=word if against == before.id else "",
+                    is_alike=run.arm_hash == before.arm_hash
+                    and run.qrels_hash == now.qrels_hash
+                    and (run.snapshot == before.snapshot or run.snapshot not in bad_snapshots),
+                )
+            )
+    return earlier
+
+
+def _bad_snapshots(nights: Nights, words: _Words) -> set[str]:
+    """Snapshots whose first night was called for any arm."""
+    called_dates = {
+        day
+        for (day, *_), (_, word) in words.items()
+        if word in (Verdict.SUSPECT, Verdict.REGRESSION)
+    }
+    return {run.snapshot for run in nights.runs if nights.first_date(run.snapshot) in called_dates}
 
 
 def _values(nights: Nights, baselines: Baselines) -> Values:
@@ -240,7 +280,7 @@ def _values(nights: Nights, baselines: Baselines) -> Values:
     for run, baseline in baselines.items():
         if before := baseline.run:
             dates.add(before.run_date)
-            dates |= {r.run_date for r in nights.since(run, before, DEFAULT.band_nights - 1)}
+            dates |= {r.run_date for r in _since(nights, run, before)}
     return Values(nights, dates)
 
 

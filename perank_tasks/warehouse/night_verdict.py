@@ -111,30 +111,37 @@ def _rows(
     return rows_where(warehouse, "judged", **key), rows_where(warehouse, "drift", **key)
 
 
+_MISSING = {
+    "unranked": "too many queries kept their first-stage order",
+    "unmeasured": "no query that it ranked has judgements",
+    "coverage": "only {queries} of the baseline's judged queries are there",
+}
+
+
 def _describe(word: Verdict, rows: list[dict[str, Any]], drift: list[dict[str, Any]]) -> str:
     """What one arm's word rests on."""
     if word == Verdict.FIRST:
         return "first result, nothing to compare with"
     if word == Verdict.INCOMPLETE:
         lacking = next(row for row in rows if row["verdict"] == word)
-        if lacking["reason"] == "unranked":
-            return "incomplete: too many queries kept their first-stage order"
-        return (
-            f"incomplete: only {lacking['queries'] or 0} of the baseline's judged queries are there"
-        )
+        return f"incomplete: {_MISSING[lacking['reason']].format(queries=lacking['queries'] or 0)}"
     kind = next(row["against_kind"] for row in rows if row["against_kind"])
-    since = f"{word} since {rows[0]['against_date']} ({kind})"
+    against = f"{word} against {rows[0]['against_date']} ({kind})"
     if word == Verdict.IDENTICAL:
-        return since
+        return against
     worst_rows = [row for row in rows if row["verdict"] == word and row["measure"] != OVERLAP]
     changed = [row for row in worst_rows if row["delta"]]
     changed.sort(key=lambda row: (row["measure"] != "nDCG@10", -abs(row["delta"])))
-    parts = [since, *(_measure(row) for row in changed[:1])]
+    parts = [against, *(_measure(row) for row in changed[:1])]
     if len(changed) > 1:
-        parts.append(f"so {', '.join(row['measure'] for row in changed[1:])}")
+        parts.append(f"also {', '.join(row['measure'] for row in changed[1:])}")
     other = sum(row["changed_top_10"] for row in drift)
+    below = sum(row["largest_move"] != 0 and not row["changed_top_10"] for row in drift)
     overlap = sum(row["overlap_10"] for row in drift) / max(len(drift), 1)
-    parts.append(f"{other} of {len(drift)} queries have another top 10 (overlap {overlap:.2f})")
+    parts.append(
+        f"{other} of {len(drift)} queries changed in the top 10, {below} below it "
+        f"(overlap {overlap:.2f})"
+    )
     return ": ".join([parts[0], "; ".join(parts[1:])])
 
 
@@ -142,7 +149,7 @@ def _measure(row: dict[str, Any]) -> str:
     text = f"{row['measure']} {row['delta']:+.4f} [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
     text += f", {row['better']} queries better, {row['worse']} worse"
     if row["p"] is not None and row["tests"]:
-        text += f", p {row['p']:.2g}, {row['p_holm']:.2g} over {row['tests']} tests"
+        text += f", corrected p {row['p_holm']:.2g} ({row['tests']} tests)"
     why = {
         "band": "outside the noise band {band_low:+.4f} … {band_high:+.4f}",
         "trend": "small drops that add up",

@@ -33,7 +33,6 @@ LLM_OFF = "llm-off"
 RunId = tuple[date, str]
 """(date, arm hash): what names a result within its series and collection."""
 
-History = tuple[str, int | None]
 """(arm, query limit): what results have in common that are compared over time."""
 
 
@@ -47,7 +46,11 @@ class Run:
     arm: str
     arm_hash: str
     complete: bool
+    measured: bool
+    """Whether at least one of its queries has judgements."""
     ranking_hash: str
+    snapshot: str
+    qrels_hash: str
     query_limit: int | None
     ranker: str
     """What kind of thing ranked: `first-stage`, `cosine`, `perank` …, or `llm-off`."""
@@ -71,9 +74,9 @@ class Run:
         return f"{series}{self.run_date}/{self.arm}"
 
     @property
-    def history(self) -> History:
-        """What it belongs to over time."""
-        return self.arm, self.query_limit
+    def comparable(self) -> bool:
+        """Whether others can be judged by it."""
+        return self.complete and self.measured and self.query_limit is None
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,11 @@ class Nights:
         self.collection = collection
         self.series = series
         rows = connection.execute(
-            "SELECT series, run_date, collection, arm, arm_hash, status = 'complete', "
-            "ranking_hash, config FROM runs WHERE series = ? AND collection = ? "
-            "ORDER BY run_date, arm, arm_hash",
+            "SELECT series, run_date, collection, runs.arm, arm_hash, status = 'complete', "
+            "judged_queries > 0, ranking_hash, snapshot, provenance.value, config "
+            "FROM runs JOIN provenance USING (series, run_date, collection, arm_hash) "
+            "WHERE series = ? AND collection = ? AND key = 'collection.qrels_hash' "
+            "ORDER BY run_date, runs.arm, arm_hash",
             [series, collection],
         ).fetchall()
         self.runs = [Run(*about, **_configuration(config)) for *about, config in rows]
@@ -108,12 +113,12 @@ class Nights:
             "ORDER BY as_of DESC, accepted_at DESC, baseline_id",
             [collection],
         ).fetchall()
-        self._complete: dict[History, dict[date, list[Run]]] = defaultdict(
-            lambda: defaultdict(list)
-        )
+        self._comparable: dict[str, dict[date, list[Run]]] = defaultdict(lambda: defaultdict(list))
+        self._first_dates: dict[str, date] = {}
         for run in self.runs:
-            if run.complete:
-                self._complete[run.history][run.run_date].append(run)
+            self._first_dates.setdefault(run.snapshot, run.run_date)
+            if run.comparable:
+                self._comparable[run.arm][run.run_date].append(run)
 
     def of(self, run_date: date) -> list[Run]:
         """The results of one date."""
@@ -124,19 +129,19 @@ class Nights:
         return next((run for run in self.runs if run.id == (run_date, arm_hash)), None)
 
     def like(self, run: Run, run_date: date) -> Run | None:
-        """The complete result of the run's history on another date.
+        """The comparable result of the run's arm on another date.
 
         Of its own configuration where there is one, else of the one whose hash sorts first.
         """
-        there = self._complete[run.history].get(run_date, [])
+        there = self._comparable[run.arm].get(run_date, [])
         return next((r for r in there if r.arm_hash == run.arm_hash), there[0] if there else None)
 
     def _earlier(self, run: Run) -> list[date]:
-        """The dates before the run's with a complete result of its history."""
-        return [d for d in self._complete[run.history] if d < run.run_date]
+        """The dates before the run's with a comparable result of its arm."""
+        return [d for d in self._comparable[run.arm] if d < run.run_date]
 
     def since(self, run: Run, baseline: Run, limit: int) -> list[Run]:
-        """The complete results of the history between the two dates, oldest first.
+        """The comparable results of the arm between the two dates, oldest first.
 
         Args:
             limit: how many, the newest ones.
@@ -144,10 +149,14 @@ class Nights:
         between = sorted(d for d in self._earlier(run) if d > baseline.run_date)
         return [like for d in between[-limit:] if (like := self.like(run, d))]
 
+    def first_date(self, snapshot: str) -> date:
+        """The first night that read a snapshot."""
+        return self._first_dates[snapshot]
+
     def baseline(self, run: Run) -> Baseline:
         """What was accepted as of the run's date; before any acceptance, the first night.
 
-        An acceptance of a date without a complete result of this history is passed over. One
+        An acceptance of a date without a comparable result of this arm is passed over. One
         of the run's own date makes it acknowledged, and it is judged against what held
         before.
         """
@@ -212,9 +221,9 @@ class Values:
             return np.full(len(self.queries), np.nan)
         return self._values[r, m]
 
-    def measures_of(self, run: Run) -> list[str]:
+    def measures_of(self, run: Run | None) -> list[str]:
         """The measures that a run has a value for."""
-        return [m for m in self._measures if not np.isnan(self.of(run, m)).all()]
+        return [m for m in self._measures if run and not np.isnan(self.of(run, m)).all()]
 
 
 def read_rankings(connection: duckdb.DuckDBPyConnection, run: Run) -> dict[str, dict[str, float]]:

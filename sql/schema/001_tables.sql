@@ -102,8 +102,8 @@ CREATE TABLE provenance (
 
 -- From best to worst: max(verdict) is the word for several.
 CREATE TYPE verdict AS ENUM (
-    'first', 'identical', 'drift', 'acknowledged', 'improvement', 'suspect', 'incomplete',
-    'regression'
+    'first', 'identical', 'drift', 'unusual', 'acknowledged', 'improvement', 'suspect',
+    'incomplete', 'regression'
 );
 
 CREATE TABLE baselines (
@@ -152,7 +152,7 @@ CREATE TABLE verdicts (
     measure VARCHAR NOT NULL,
     verdict verdict NOT NULL,
     reason VARCHAR CHECK (
-        reason IN ('band', 'trend', 'standing', 'unranked', 'coverage')
+        reason IN ('band', 'trend', 'standing', 'unranked', 'unmeasured', 'coverage')
     ),
     against_date DATE CHECK (against_date < run_date),
     against_arm_hash VARCHAR,

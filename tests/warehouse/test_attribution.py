@@ -78,7 +78,7 @@ def test_an_unchanged_night_is_identical(spec: str) -> None:
     assert found["text"] == "identical (bm25, cosine, perank)"
     for word, text in arms(found).values():
         assert word == "identical"
-        assert text.startswith("identical since 2026-01-01 (first night)")
+        assert text.startswith("identical against 2026-01-01 (first night)")
         assert "different" not in text
 
 
@@ -130,7 +130,7 @@ def test_one_changed_judgement_is_named_and_no_ranking_moved(spec: str, tmp_path
     for word, text in arms(found).values():
         assert word in ("drift", "suspect")
         assert "different: judgements: 1 changed" in text
-        assert "0 of 29 queries have another top 10" in text
+        assert "0 of 29 queries changed in the top 10" in text
         assert "0 queries better, 1 worse" in text or "1 queries better, 0 worse" in text
 
 
@@ -207,7 +207,7 @@ def test_a_night_can_be_accepted_as_it_runs(spec: str, tmp_path: Path) -> None:
     assert found["verdict"] == "acknowledged"
     after = night(spec, 3)
     assert {word for word, _ in arms(after).values()} == {"identical"}
-    assert "identical since 2026-01-02 (accepted)" in arms(after)["bm25"][1]
+    assert "identical against 2026-01-02 (accepted)" in arms(after)["bm25"][1]
 
 
 def test_another_baseline_is_asked_for_by_an_option(spec: str, tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ RANKERS = {"bm25": "first-stage"}
 
 
 def arm_word(arm: str, word: str, ranker: str, first_stage: str = "bm25") -> ArmWord:
-    run = Run("nightly", DAY, "c", arm, arm, True, "", None, ranker, first_stage)
+    run = Run("nightly", DAY, "c", arm, arm, True, True, "", "", "", None, ranker, first_stage)
     return ArmWord(run, word, DAY)
 
 
