@@ -1,10 +1,11 @@
 """Nights: what the warehouse holds of a collection, and which night another is judged by.
 
 In: a connection with the result tables. Out: `Nights`: every result as a `Run`, the
-acceptances, and the choice of a baseline. An arm's *history* is what is compared over time: all
-its configurations over the same queries, so that a changed setting is judged against what was
-accepted before it, and a smoke run of a few queries by its own kind. Only results of the series
-`nightly` are judged; those of another one are nobody's baseline.
+acceptances, and the choice of a baseline. What is compared over time is an arm in all its
+configurations, so that a changed setting is judged against what was accepted before it. A night
+that ranked all queries and measured at least one is *comparable*: a limited one is judged, but is
+nobody's baseline and part of no band. Only results of the series `nightly` are judged; those of
+another one are nobody's baseline.
 
 Everything here depends on what is in the tables alone and never on the order it came in.
 """
@@ -32,8 +33,6 @@ LLM_OFF = "llm-off"
 
 RunId = tuple[date, str]
 """(date, arm hash): what names a result within its series and collection."""
-
-"""(arm, query limit): what results have in common that are compared over time."""
 
 
 @dataclass(frozen=True)
