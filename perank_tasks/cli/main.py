@@ -25,7 +25,7 @@ from perank_tasks.cli import (
 )
 from perank_tasks.cli.compare import compare
 from perank_tasks.cli.experiment import experiment
-from perank_tasks.cli.report import report
+from perank_tasks.cli.report import report, verdict
 from perank_tasks.cli.retention import retention
 from perank_tasks.cli.simulate import simulate
 from perank_tasks.cli.sql import sql
@@ -36,7 +36,7 @@ from perank_tasks.support.log_context import ContextFormatter
 app = command_group(__doc__)
 for name, command in night.COMMANDS.items():
     app.command(name)(command)
-for command in (compare, experiment, retention, sql, simulate, withdraw, report):
+for command in (compare, experiment, retention, sql, simulate, withdraw, report, verdict):
     app.command()(command)
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(bench.app, name="bench")

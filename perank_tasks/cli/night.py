@@ -8,7 +8,7 @@ import typer
 
 from perank_tasks.cli import console, open_site, print_line, print_next, today
 from perank_tasks.cli.options import takes_options
-from perank_tasks.config import NightOptions
+from perank_tasks.config import Night, NightOptions
 from perank_tasks.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,11 +30,15 @@ OutFile = Annotated[
     ),
 ]
 
+Rerun = Annotated[
+    bool, typer.Option(help="Replace the results of a past date that are in the tables.")
+]
+
 takes_night_options = takes_options(NightOptions, whole=("set",))
 
 
 @takes_night_options
-def nightly(options: NightOptions) -> None:
+def nightly(options: NightOptions, rerun: Rerun = False) -> None:
     """Run a whole night and print its report."""
     from perank_tasks.night.pipeline import run_night
     from perank_tasks.night.plan import plan_night
@@ -42,8 +46,54 @@ def nightly(options: NightOptions) -> None:
 
     site = open_site()
     night = plan_night(options, today(), site)
+    if not rerun:
+        _refuse_to_replace(night, site)
     run_night(night, site)
     print_report(console, site.settings, site.store, night.run_date, night.collection_name)
+
+
+@takes_night_options
+def load(options: NightOptions, rerun: Rerun = False) -> None:
+    """Load the night's rows into DuckDB."""
+    from perank_tasks.night.pipeline import run_night
+    from perank_tasks.night.plan import plan_night
+
+    site = open_site()
+    night = plan_night(options, today(), site)
+    if not rerun:
+        _refuse_to_replace(night, site)
+    _print_stage(site, "load", run_night(night, site, until="load")["load"])
+
+
+def _refuse_to_replace(night: Night, site: "Site") -> None:
+    """Refuse to replace what other code, libraries or hardware computed for a past date.
+
+    The same ones give the same rows, so that nothing would be replaced.
+    """
+    from perank_tasks.warehouse.database import reading
+
+    if night.run_date >= today() or not site.settings.published_warehouse.is_file():
+        return
+    with reading(site.settings.warehouse) as warehouse:
+        replaced = warehouse.execute(
+            "SELECT arm FROM runs WHERE series = ? AND run_date = ? AND collection = ? "
+            "AND fingerprint <> ? AND list_contains(?, arm_hash) ORDER BY arm",
+            [
+                night.series,
+                night.run_date,
+                night.collection_name,
+                night.fingerprint_hash,
+                [arm.hash for arm in night.arms],
+            ],
+        ).fetchall()
+    if replaced:
+        arms = ", ".join(arm for (arm,) in replaced)
+        raise ConfigError(
+            f"The tables have {arms} of {night.run_date}, by other "
+            "code, libraries or hardware. To read them: perank report --run-date "
+            f"{night.run_date} --collection {night.collection_name}. To compute the date anew "
+            "and replace them, with their verdicts and pages: --rerun"
+        )
 
 
 def _stage(stage: str, help_text: str) -> Callable[..., None]:
@@ -116,9 +166,7 @@ def _print_stage(site: "Site", stage: str, result: Any) -> None:
     """Print a stage's result, references as folders, and which stage is next."""
     from perank_tasks.night.pipeline import STAGES
 
-    if stage == "verdict":
-        lines = [*(f"{arm['arm']}: {arm['text']}" for arm in result["arms"]), result["text"]]
-    elif isinstance(result, str):
+    if isinstance(result, str):
         lines = [str(site.store.root / result)]
     else:
         lines = [
@@ -127,7 +175,10 @@ def _print_stage(site: "Site", stage: str, result: Any) -> None:
         ]
     for line in lines or ["nothing to do"]:
         print_line(line)
-    print_next(f"perank {STAGES[STAGES.index(stage) + 1]}, with the same options")
+    following = STAGES[STAGES.index(stage) + 1]
+    print_next(
+        "perank report" if following == "verdict" else f"perank {following}, with the same options"
+    )
 
 
 COMMANDS = {
@@ -138,8 +189,7 @@ COMMANDS = {
     "retrieve": _stage("retrieve", "Find every query's candidates."),
     "rerank": rerank,
     "evaluate": _stage("evaluate", "Measure every arm's ranking."),
-    "load": _stage("load", "Load the night's rows into DuckDB."),
-    "verdict": _stage("verdict", "Say what each result is against the accepted one."),
+    "load": load,
     "arms": arms,
 }
 """Commands by name, in the help's order."""

@@ -1,4 +1,4 @@
-"""`perank report`: a night in the terminal, and pages."""
+"""`perank report` and `perank verdict`: a night in the terminal, and pages. Both only read."""
 
 from typing import Annotated
 
@@ -8,9 +8,39 @@ from perank_tasks.cli import console, open_site, parse_date, print_line
 from perank_tasks.errors import ConfigError
 
 
+RunDate = Annotated[str | None, typer.Option(help="The night's date; empty: the last.")]
+CollectionName = Annotated[str | None, typer.Option("--collection", help="The collection's name.")]
+
+
+def verdict(
+    run_date: RunDate = None,
+    collection: CollectionName = None,
+    baseline: Annotated[
+        str, typer.Option(help="What it is judged by: accepted, previous, or a date.")
+    ] = "accepted",
+) -> None:
+    """Say what each result of a night is against the accepted one; ranks nothing."""
+    from perank_tasks.report.contents import read_summary
+    from perank_tasks.warehouse.database import reading
+    from perank_tasks.warehouse.night_verdict import judge
+
+    day, site = parse_date(run_date), open_site()
+    if baseline not in ("accepted", "previous"):
+        parse_date(baseline)
+    with reading(site.settings.warehouse) as warehouse:
+        rows = read_summary(warehouse, day, collection)
+        arms = {row["arm_hash"]: row["arm"] for row in rows}
+        date, name = rows[0]["run_date"], rows[0]["collection"]
+        judged = judge(warehouse, site.store, date, name, arms, baseline)
+    print_line(f"{name}, night of {date}", "bold")
+    for arm in judged["arms"]:
+        print_line(f"{arm['arm']}: {arm['text']}")
+    print_line(judged["text"])
+
+
 def report(
-    run_date: Annotated[str | None, typer.Option(help="The night's date; empty: the last.")] = None,
-    collection: Annotated[str | None, typer.Option(help="The collection's name.")] = None,
+    run_date: RunDate = None,
+    collection: CollectionName = None,
     html: Annotated[
         bool, typer.Option("--html", help="Write the night's page and the index; print its path.")
     ] = False,

@@ -2,7 +2,7 @@
 
 In: one quantity of a night and of the nights since its baseline on the same device. Out:
 a `CostJudgement` with a word of its own: usual, slower, faster, costlier, cheaper, or
-`first` where that device has no earlier night.
+`first` where that device has too few earlier nights to say.
 """
 
 from collections.abc import Sequence
@@ -43,8 +43,8 @@ def judge_cost(
     The band is one of ratios: quartiles of the logarithm -/+ 3 IQR.
     """
     usual = [v for v, word in earlier if word in ("first", "usual") and v > 0]
-    if not usual:
-        return CostJudgement("first", None, 0)
+    if len(usual) < thresholds.band_min_nights:
+        return CostJudgement("first", None, len(usual))
     floor, below, above = {
         SPEED: (thresholds.speed_floor, "slower", "faster"),
         TOKENS: (thresholds.tokens_floor, "cheaper", "costlier"),

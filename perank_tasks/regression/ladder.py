@@ -52,6 +52,21 @@ class Verdict(StrEnum):
     REGRESSION = "regression"
 
 
+MEANINGS = {
+    Verdict.FIRST: "nothing earlier to compare with",
+    Verdict.IDENTICAL: "every query ranks and scores as in the baseline",
+    Verdict.DRIFT: "rankings or values changed, the mean is within the noise band",
+    Verdict.UNUSUAL: "above the noise band of the arm's own history, but it may be chance",
+    Verdict.ACKNOWLEDGED: "it changed, and this very night was accepted",
+    Verdict.IMPROVEMENT: "as regression, upwards",
+    Verdict.SUSPECT: "below the noise band of the arm's own history, but it may be chance",
+    Verdict.INCOMPLETE: "too many queries unranked, or not measured: nothing can be said",
+    Verdict.REGRESSION: f"suspect, significant against the baseline after Holm's correction over the "
+    f"arm's measures (p < {DEFAULT.alpha}), and {DEFAULT.relevance} or more",
+}
+"""What each word means, for pages and help."""
+
+
 def worst(verdicts: Sequence[str]) -> Verdict:
     """One word for several; `incomplete` for none at all."""
     ladder = list(Verdict)

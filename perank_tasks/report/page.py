@@ -19,9 +19,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 from perank_tasks.artifacts.store import Store
-from perank_tasks.regression.ladder import Verdict
+from perank_tasks.regression.ladder import MEANINGS, Verdict
 from perank_tasks.regression.measures import MEASURES
-from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.report import plots
 from perank_tasks.report.contents import (
     MAIN,
@@ -118,7 +117,6 @@ def render(
         by_word=by_word,
         main=MAIN,
         measures=[m for m in MEASURES if any(m in arm.intervals for arm in arms)],
-        thresholds=DEFAULT,
         trends=[(arm, _trends(arm)) for arm in by_word if arm.trends],
         means=_means(arms),
         changes=_changes(arms),
@@ -245,6 +243,7 @@ def template(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["words"] = MEANINGS
     environment.globals["signs"] = {word: sign for word, (sign, _, _) in plots.WORDS.items()}
     environment.globals["tones"] = {word: tone for word, (_, _, tone) in plots.WORDS.items()}
     environment.filters |= {"number": _number, "signed": _signed, "p": _p, "quote": quote}

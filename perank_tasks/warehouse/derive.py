@@ -210,7 +210,9 @@ def _judge(
         for measure in dict.fromkeys([*values.measures_of(run), *values.measures_of(before)]):
             now = values.of(run, measure)
             then = values.of(before, measure) if before else None
-            if then is not None and run.query_limit is not None:
+            if then is not None and np.isnan(then).all():
+                then = None  # a measure that is newer than the baseline
+            elif then is not None and run.query_limit is not None:
                 then = np.where(np.isnan(now), np.nan, then)
             evidence[measure] = Evidence(
                 now,
