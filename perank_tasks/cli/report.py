@@ -7,7 +7,6 @@ import typer
 from perank_tasks.cli import console, open_site, parse_date, print_line
 from perank_tasks.errors import ConfigError
 
-
 RunDate = Annotated[str | None, typer.Option(help="The night's date; empty: the last.")]
 CollectionName = Annotated[str | None, typer.Option("--collection", help="The collection's name.")]
 

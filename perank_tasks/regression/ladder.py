@@ -61,8 +61,8 @@ MEANINGS = {
     Verdict.IMPROVEMENT: "as regression, upwards",
     Verdict.SUSPECT: "below the noise band of the arm's own history, but it may be chance",
     Verdict.INCOMPLETE: "too many queries unranked, or not measured: nothing can be said",
-    Verdict.REGRESSION: f"suspect, significant against the baseline after Holm's correction over the "
-    f"arm's measures (p < {DEFAULT.alpha}), and {DEFAULT.relevance} or more",
+    Verdict.REGRESSION: "suspect, significant against the baseline after Holm's correction over "
+    f"the arm's measures (p < {DEFAULT.alpha}), and {DEFAULT.relevance} or more",
 }
 """What each word means, for pages and help."""
 
