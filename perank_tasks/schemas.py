@@ -153,6 +153,7 @@ RESULT_TABLES: dict[str, pa.Schema] = {
         fingerprint=STRING,
         passages=INT64,
         queries=INT64,
+        collection_queries=INT64,
         judged_queries=INT64,
         unranked_queries=INT64,
         cut_queries=INT64,

@@ -86,6 +86,7 @@ def publish_results(
             "fingerprint": "print",
             "passages": 10,
             "queries": n,
+            "collection_queries": n,
             "judged_queries": n,
             **dict.fromkeys(("unranked_queries", "cut_queries"), 0),
             **dict.fromkeys(("stale_judgements", "unknown_judgements"), 0),

@@ -120,6 +120,7 @@ def arm_tables(
                 "snapshot_date": snapshot_date(snapshot),
                 "fingerprint": night.fingerprint_hash,
                 "queries": len(queries),
+                "collection_queries": snapshot.manifest.counts["queries"],
                 "judged_queries": len(qrels),
                 "config": json.dumps(arm.settings(), sort_keys=True),
                 "evaluated_at": datetime.now(UTC).replace(tzinfo=None),

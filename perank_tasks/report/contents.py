@@ -237,9 +237,9 @@ def read_means(
 ) -> list[tuple[str, list[tuple[date, float]]]]:
     """The main measure of every arm over the newest nights, for the index."""
     rows = connection.execute(
-        "SELECT arm, run_date, max(value) FROM measures WHERE series = ? AND collection = ? "
+        "SELECT arm, run_date, max(value) FROM measure_trend WHERE collection = ? "
         "AND measure = ? GROUP BY ALL ORDER BY ALL",
-        [NIGHTLY, collection, MAIN],
+        [collection, MAIN],
     ).fetchall()
     newest = set(sorted({day for _, day, _ in rows})[-TREND_NIGHTS:])
     series: dict[str, list[tuple[date, float]]] = defaultdict(list)
@@ -263,7 +263,14 @@ def remarks(rows: list[dict[str, Any]]) -> list[str]:
         "left out": first["stale_judgements"],
         "judgements name passages outside the collection": first["unknown_judgements"],
     }
-    return [f"{n} {what}" for what, n in counts.items() if n > 0] + [
+    limited = []
+    if first["queries"] < first["collection_queries"]:
+        limited = [
+            f"limited to {first['queries']} of {first['collection_queries']} queries: no baseline, "
+            "and no part of bands and trends"
+        ]
+    counted = [f"{n} {what}" for what, n in counts.items() if n > 0]
+    return [*limited, *counted] + [
         f"{row['arm']}: {row['unranked_queries']} queries could not be ranked and kept their "
         "first-stage order"
         for row in rows
@@ -287,7 +294,8 @@ def _trend(
     """The run's history up to it, one result a date: of its own configuration, if there is one."""
     chosen: dict[date, str] = {}
     for other in nights.runs:
-        if other.history == run.history and other.run_date <= run.run_date:
+        is_shown = other == run or not other.limited
+        if is_shown and other.arm == run.arm and other.run_date <= run.run_date:
             if other.arm_hash == run.arm_hash:
                 chosen[other.run_date] = other.arm_hash
             else:

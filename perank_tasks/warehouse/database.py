@@ -146,17 +146,18 @@ def insert_acceptances(connection: duckdb.DuckDBPyConnection, rows: pa.Table) ->
 
 
 def _check_is_there(connection: duckdb.DuckDBPyConnection, act: dict[str, Any]) -> None:
-    statuses = connection.execute(
-        "SELECT status FROM runs WHERE series = $1 AND run_date = $2 AND collection = $3 "
+    comparable = connection.execute(
+        "SELECT status = 'complete' AND judged_queries > 0 AND queries = collection_queries "
+        "FROM runs WHERE series = $1 AND run_date = $2 AND collection = $3 "
         "AND arm = coalesce($4, arm)",
         [NIGHTLY, act["run_date"], act["collection"], act["arm"]],
     ).fetchall()
-    if ("complete",) not in statuses:
+    if (True,) not in comparable:
         name = "/".join(str(act[k]) for k in ("run_date", "arm", "collection") if act[k])
+        why = "incomplete, unmeasured or limited" if comparable else "not in the warehouse"
         raise ConfigError(
-            f"{name} is {'incomplete' if statuses else 'not in the warehouse'} and cannot be "
-            'accepted. See what there is: perank sql "SELECT run_date, collection, arm, status '
-            'FROM runs"'
+            f"{name} is {why} and cannot be accepted. See what there is: perank sql "
+            '"SELECT run_date, collection, arm, status, queries, judged_queries FROM runs"'
         )
 
 

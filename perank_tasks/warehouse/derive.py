@@ -212,7 +212,7 @@ def _judge(
             then = values.of(before, measure) if before else None
             if then is not None and np.isnan(then).all():
                 then = None  # a measure that is newer than the baseline
-            elif then is not None and run.query_limit is not None:
+            elif then is not None and run.limited:
                 then = np.where(np.isnan(now), np.nan, then)
             evidence[measure] = Evidence(
                 now,
@@ -231,7 +231,7 @@ def _judge(
 
 def _since(nights: Nights, run: Run, before: Run | None) -> list[Run]:
     """The nights that make the band; none of a limited one, which is another measure's."""
-    if before is None or run.query_limit is not None:
+    if before is None or run.limited:
         return []
     return nights.since(run, before, DEFAULT.band_nights - 1)
 

@@ -47,10 +47,11 @@ class Run:
     complete: bool
     measured: bool
     """Whether at least one of its queries has judgements."""
+    limited: bool
+    """Whether it ranked some of the collection's queries only."""
     ranking_hash: str
     snapshot: str
     qrels_hash: str
-    query_limit: int | None
     ranker: str
     """What kind of thing ranked: `first-stage`, `cosine`, `perank` …, or `llm-off`."""
     first_stage: str
@@ -75,7 +76,7 @@ class Run:
     @property
     def comparable(self) -> bool:
         """Whether others can be judged by it."""
-        return self.complete and self.measured and self.query_limit is None
+        return self.complete and self.measured and not self.limited
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Nights:
         self.series = series
         rows = connection.execute(
             "SELECT series, run_date, collection, runs.arm, arm_hash, status = 'complete', "
-            "judged_queries > 0, ranking_hash, snapshot, provenance.value, config "
+            "judged_queries > 0, queries < collection_queries, ranking_hash, snapshot, provenance.value, config "
             "FROM runs JOIN provenance USING (series, run_date, collection, arm_hash) "
             "WHERE series = ? AND collection = ? AND key = 'collection.qrels_hash' "
             "ORDER BY run_date, runs.arm, arm_hash",
@@ -187,7 +188,6 @@ def _configuration(config: str) -> dict[str, Any]:
     off = arm["ranker"] == "perank" and arm.get("decoding") == "residual"
     first_stage = {key: value for key, value in arm.items() if key.startswith("first_stage.")}
     return {
-        "query_limit": arm.get("query_limit"),
         "ranker": LLM_OFF if off else arm["ranker"],
         "first_stage": json.dumps(first_stage, sort_keys=True),
     }

@@ -13,6 +13,7 @@ CREATE TABLE runs (
     fingerprint VARCHAR NOT NULL,
     passages BIGINT NOT NULL CHECK (passages > 0),
     queries BIGINT NOT NULL CHECK (queries > 0),
+    collection_queries BIGINT NOT NULL CHECK (collection_queries >= queries),
     judged_queries BIGINT NOT NULL CHECK (judged_queries <= queries),
     unranked_queries BIGINT NOT NULL CHECK (unranked_queries <= queries),
     cut_queries BIGINT NOT NULL,

@@ -38,6 +38,7 @@ SELECT
     cost.* EXCLUDE (series, run_date, collection, arm_hash),
     runs.passages,
     runs.queries,
+    runs.collection_queries,
     runs.judged_queries,
     runs.unranked_queries,
     runs.cut_queries,

@@ -257,7 +257,7 @@ RANKERS = {"bm25": "first-stage"}
 
 
 def arm_word(arm: str, word: str, ranker: str, first_stage: str = "bm25") -> ArmWord:
-    run = Run("nightly", DAY, "c", arm, arm, True, True, "", "", "", None, ranker, first_stage)
+    run = Run("nightly", DAY, "c", arm, arm, True, True, False, "", "", "", ranker, first_stage)
     return ArmWord(run, word, DAY)
 
 

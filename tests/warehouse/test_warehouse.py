@@ -36,6 +36,7 @@ def publish(
         "fingerprint": "print",
         "passages": 10,
         "queries": 2,
+        "collection_queries": 2,
         "judged_queries": 2,
         "unranked_queries": 0,
         "cut_queries": 0,
