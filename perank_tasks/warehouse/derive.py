@@ -346,7 +346,7 @@ def _drift_rows(
             "against_arm_hash": baseline.arm_hash,
             **asdict(compare_rankings(before.get(query_id, {}), now.get(query_id, {}))),
         }
-        for query_id in sorted(before.keys() | now.keys())
+        for query_id in sorted(now.keys() if run.limited else before.keys() | now.keys())
     ]
 
 

@@ -100,7 +100,8 @@ class Nights:
         self.series = series
         rows = connection.execute(
             "SELECT series, run_date, collection, runs.arm, arm_hash, status = 'complete', "
-            "judged_queries > 0, queries < collection_queries, ranking_hash, snapshot, provenance.value, config "
+            "judged_queries > 0, queries < collection_queries, ranking_hash, snapshot, "
+            "provenance.value, config "
             "FROM runs JOIN provenance USING (series, run_date, collection, arm_hash) "
             "WHERE series = ? AND collection = ? AND key = 'collection.qrels_hash' "
             "ORDER BY run_date, runs.arm, arm_hash",

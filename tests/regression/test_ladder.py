@@ -192,9 +192,14 @@ def test_a_slower_night_is_named_and_does_not_become_usual() -> None:
     assert judge_cost(SPEED, 5.0, usual).word == "slower"
     assert judge_cost(SPEED, 20.0, usual).word == "faster"
     assert judge_cost(SPEED, 5.0, [*usual, *[(5.0, "slower")] * 9]).word == "slower"
-    assert judge_cost(MEMORY, 21e9, [(10e9, "usual")]).word == "costlier"
-    assert judge_cost(TOKENS, 1300, [(1000, "usual")]).word == "costlier"
-    assert judge_cost(TOKENS, 700, [(1000, "usual")]).word == "cheaper"
+    assert judge_cost(MEMORY, 21e9, [(10e9, "usual")] * 5).word == "costlier"
+    assert judge_cost(TOKENS, 1300, [(1000, "usual")] * 5).word == "costlier"
+    assert judge_cost(TOKENS, 700, [(1000, "usual")] * 5).word == "cheaper"
     assert judge_cost(SPEED, 5.0, []).word == "first"
-    band = judge_cost(SPEED, 10.0, [(10.0, "first")]).band
+    band = judge_cost(SPEED, 10.0, [(10.0, "first")] * 5).band
     assert band == Band(pytest.approx(10 / 1.5), pytest.approx(15))
+
+
+def test_four_nights_do_not_say_what_a_night_costs() -> None:
+    few = judge_cost(MEMORY, 21e9, [(10e9, "first")] * 4)
+    assert (few.word, few.band, few.nights) == ("first", None, 4)

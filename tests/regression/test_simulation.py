@@ -29,14 +29,14 @@ def test_an_arms_words_do_not_depend_on_the_arms_beside_it() -> None:
 
 def test_a_drop_of_a_twentieth_is_called_on_its_first_night() -> None:
     random = np.random.default_rng(7)
-    called = [simulation.is_called(random, 80, 0.05) for _ in range(40)]
+    called = [simulation.first_night(random, 80, 0.05) for _ in range(40)]
     assert np.mean(called) >= 0.8
-    assert np.mean([simulation.is_called(random, 80, 0.0) for _ in range(30)]) <= 0.1
+    assert np.mean([simulation.first_night(random, 80, 0.0) for _ in range(30)]) <= 0.1
 
 
 def test_five_drops_of_a_hundredth_are_called_by_the_fifth() -> None:
     random = np.random.default_rng(7)
-    called = [simulation.is_called(random, 80, 0.05, nights=5) for _ in range(30)]
+    called = [simulation.drops_in_a_row(random, 80, 0.01, 5) for _ in range(30)]
     assert np.mean(called) >= 0.8
 
 

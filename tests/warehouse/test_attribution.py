@@ -85,7 +85,7 @@ def test_an_unchanged_night_is_identical(spec: str) -> None:
 def test_another_bm25_setting_is_named(spec: str) -> None:
     found = night(spec, 2, bm25={"k1": 10.0, "b": 1.0})
     word, text = arms(found)["bm25"]
-    assert word in ("drift", "suspect", "regression", "improvement")
+    assert word in ("drift", "unusual", "suspect", "regression", "improvement")
     assert "setting first_stage.b: 0.4 → 1.0, setting first_stage.k1: 0.9 → 10.0" in text
     assert found["text"].endswith("bm25 moved: it is the data or the first stage")
 
@@ -128,7 +128,7 @@ def test_one_changed_judgement_is_named_and_no_ranking_moved(spec: str, tmp_path
     found = night(spec, 2)
     # One query has no candidates, so 29 have a ranking.
     for word, text in arms(found).values():
-        assert word in ("drift", "suspect")
+        assert word in ("drift", "unusual", "suspect")
         assert "different: judgements: 1 changed" in text
         assert "0 of 29 queries changed in the top 10" in text
         assert "0 queries better, 1 worse" in text or "1 queries better, 0 worse" in text

@@ -54,7 +54,10 @@ def publish(
         ],
         "rankings": [{"query_id": q, **first} for q in ("q1", "q2")],
         "efficiency": [efficiency(2, 2.0)],
-        "provenance": [{"key": "library.torch", "value": f"2.{day}"}],
+        "provenance": [
+            {"key": "library.torch", "value": f"2.{day}"},
+            {"key": "collection.qrels_hash", "value": "j"},
+        ],
     }
     tables = {table: keyed_table(key, rows[table], s) for table, s in RESULT_TABLES.items()}
     return publish_tables(root, "c", tables)
