@@ -190,7 +190,7 @@ def simulate(
     random = np.random.default_rng(seed)
     words = {}
     for arms in ARMS:
-        yield f"{unchanged_nights:,} unchanged nights with {arms} arms", None
+        yield f"{unchanged_nights:,} unchanged nights of {arms} arm{'s' if arms > 1 else ''}", None
         words[arms] = _unchanged(random, unchanged_nights, arms)
     yield f"{trials} drops of .05 over 80 queries", None
     power = np.mean([first_night(random, 80, 0.05) for _ in range(trials)])

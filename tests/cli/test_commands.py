@@ -155,8 +155,8 @@ def test_a_simulation_says_what_it_found_and_draws_it(tmp_path: Path) -> None:
     few = ["--nights", "10", "--trials", "2", "--curve-trials", "1"]
     done = perank("simulate", *few, "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
-    assert "of 10 unchanged nights" in done.stdout
-    assert "16 tests a night" in done.stdout
+    assert "10 unchanged nights of 12 arms" in done.stdout
+    assert "a regression at once: " in done.stdout
     report = json.loads((tmp_path / "out" / "simulation.json").read_text())
-    assert {"seed", "tests", "false_regression_rate", "curve"} <= report.keys()
+    assert {"seed", "words", "first_night", "lasting", "curve"} <= report.keys()
     assert (tmp_path / "out" / "power.png").read_bytes().startswith(b"\x89PNG")
