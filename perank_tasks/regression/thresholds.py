@@ -12,8 +12,8 @@ class Thresholds:
     """The settings of the ladder of verdicts."""
 
     alpha: float = 0.05
-    """Chance of calling any regression or improvement in a night where nothing changed, after
-    Holm's correction over everything tested that night. The convention of the field; the band
+    """Chance of calling any regression or improvement of an arm where nothing changed, after
+    Holm's correction over the arm's measures. The convention of the field; the band
     and the relevance below make the true rate far smaller."""
 
     relevance: float = 0.02
@@ -46,8 +46,8 @@ class Thresholds:
     reach .0014."""
 
     flips: int = 10_000
-    """Sign flips of the randomisation test. The standard error of a p of .003, the first step of
-    Holm's correction over 16 tests, is .0005."""
+    """Sign flips of the randomisation test. The standard error of a p of .0125, the first step of
+    Holm's correction over an arm's four tests, is .0011."""
 
     exact_up_to: int = 13
     """Differing queries up to which all 2^n sign flips are enumerated: 2^13 are fewer than
