@@ -51,5 +51,5 @@ def test_words_and_means_are_gauges_with_tags(tmp_path: Path) -> None:
         f"airflow.perank.measure,{perank},measure=MRR_10:0.125|g",
         f"airflow.perank.measure,{perank},measure=nDCG_10:0.25|g",
         f"airflow.perank.verdict,{bm25}:1|g",
-        f"airflow.perank.verdict,{perank}:7|g",
+        f"airflow.perank.verdict,{perank}:8|g",
     ]
