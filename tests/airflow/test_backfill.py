@@ -113,9 +113,8 @@ def test_five_dates_backfilled_in_both_directions_two_at_once_equal_a_forward_ru
     create = ["backfill", "create", "--dag-id", NIGHTLY, "--max-active-runs", "2"]
     dates = ["--from-date", DAYS[0], "--to-date", f"{DAYS[-1]}T23:59:00"]
     again = ["--reprocess-behavior", "completed", "--dag-run-conf", json.dumps(conf)]
-    backwards, unpaused = commands(
-        airflow, [*create, *dates, *again, "--run-backwards"], ["dags", "unpause", NIGHTLY]
-    )
+    (backwards,) = commands(airflow, [*create, *dates, *again, "--run-backwards"])
+    (unpaused,) = commands(airflow, ["dags", "unpause", NIGHTLY])
     assert backwards.status == 0, backwards.output
     assert unpaused.status == 0, unpaused.output
     done = "SELECT 1 FROM dag_run WHERE run_type = 'backfill' AND state IN ('success', 'failed')"
