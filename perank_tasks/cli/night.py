@@ -55,6 +55,11 @@ def nightly(options: NightOptions, rerun: Rerun = False) -> None:
 @takes_night_options
 def load(options: NightOptions, rerun: Rerun = False) -> None:
     """Load the night's rows into DuckDB."""
+    _run_stage("load", options, rerun)
+
+
+def _run_stage(stage: str, options: NightOptions, rerun: bool) -> None:
+    """Run a night up to a stage and print what that returned."""
     from perank_tasks.night.pipeline import run_night
     from perank_tasks.night.plan import plan_night
 
@@ -62,7 +67,7 @@ def load(options: NightOptions, rerun: Rerun = False) -> None:
     night = plan_night(options, today(), site)
     if not rerun:
         _refuse_to_replace(night, site)
-    _print_stage(site, "load", run_night(night, site, until="load")["load"])
+    _print_stage(site, stage, run_night(night, site, until=stage)[stage])
 
 
 def _refuse_to_replace(night: Night, site: "Site") -> None:
@@ -100,12 +105,7 @@ def _stage(stage: str, help_text: str) -> Callable[..., None]:
     """The command that runs a night up to a stage."""
 
     def command(options: NightOptions) -> None:
-        from perank_tasks.night.pipeline import run_night
-        from perank_tasks.night.plan import plan_night
-
-        site = open_site()
-        night = plan_night(options, today(), site)
-        _print_stage(site, stage, run_night(night, site, until=stage)[stage])
+        _run_stage(stage, options, rerun=True)  # before loading, nothing is replaced
 
     command.__doc__ = help_text
     return takes_night_options(command)

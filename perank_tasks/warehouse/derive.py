@@ -336,7 +336,8 @@ def _derive_drift(
 def _drift_rows(
     run: Run, baseline: Run, rankings: Callable[[Run], dict[str, dict[str, float]]]
 ) -> list[TableRow]:
-    """Rows of `drift`, one for each query that either run has candidates for."""
+    """Rows of `drift`, one for each query that either run has candidates for; of a limited run,
+    for each query that it ranked."""
     before, now = rankings(baseline), rankings(run)
     return [
         {
