@@ -1,8 +1,7 @@
 """The engine's public API: in, a stream of candidate lists; out, ranked ones in the same order.
 
 Lists are taken in groups and ranked together (`rounds`). Memory grows with the group, not with
-the number of lists. For a given order of lists, group size and machine the results are
-deterministic.
+the number of lists. A list is ranked the same whatever stands beside it (`shapes`).
 """
 
 import functools
@@ -21,18 +20,20 @@ from transformers import PreTrainedTokenizerBase
 from perank_tasks.errors import ConfigError, QualityError
 from perank_tasks.models.encoder import Encoder
 from perank_tasks.models.encoder_spec import EncoderSpec
+from perank_tasks.perank.block import Counters
 from perank_tasks.perank.checkpoint import (
     Checkpoint,
     load_checkpoint,
     load_head,
     load_tokenizer,
 )
-from perank_tasks.perank.decode import Counters
+from perank_tasks.perank.llm import Prefix
 from perank_tasks.perank.model import RankingModel
 from perank_tasks.perank.options import RankingOptions
 from perank_tasks.perank.prompt import TEMPLATES, PromptBuilder
 from perank_tasks.perank.ranking import Method, Ranking, check_texts
-from perank_tasks.perank.rounds import MAX_LISTS, Rounds
+from perank_tasks.perank.rounds import Rounds
+from perank_tasks.perank.shapes import MAX_ROWS
 from perank_tasks.settings import Settings
 from perank_tasks.support.lists import CandidateList, RankedList
 
@@ -76,6 +77,7 @@ class PERank:
         self._cache_folder = cache
         self._trust_remote_code = trust_remote_code
         self._builders: dict[tuple[str, bool], PromptBuilder] = {}
+        self._openings: dict[str, dict[int, Prefix]] = {}
         load = functools.partial(load_head, checkpoint)
         self._rounds = Rounds(self.model, self.counters, load)
         self._lock = threading.RLock()
@@ -156,6 +158,7 @@ class PERank:
             "score_residual": checkpoint.score_residual,
             "device": str(self.model.device),
             "dtype": str(self.model.dtype).removeprefix("torch."),
+            "shapes": self._rounds.shapes(options or RankingOptions()).description(),
         }
 
     def encode(
@@ -269,8 +272,6 @@ class PERank:
         self,
         lists: Iterable[CandidateList],
         options: RankingOptions | None = None,
-        *,
-        batch_queries: int | None = None,
     ) -> Iterator[RankedList]:
         """Rank many queries' candidates; one result a list, in order.
 
@@ -281,25 +282,20 @@ class PERank:
         finite) keeps its given order and says why; the others are ranked as if it were not there.
 
         Args:
-            lists: read as results are asked for, a batch at a time.
+            lists: read as results are asked for, a group at a time.
             options: window, decoding and form. None: the paper's.
-            batch_queries: queries whose windows are ranked together. None: as many as memory
-                allows; half as many after memory ran out.
 
         Raises:
-            ConfigError: `batch_queries` is less than 1, or the residual is to rank alone and there
-                is none.
+            ConfigError: the residual is to rank alone and there is none.
             DeviceMemoryError: not even one query's window fits into memory.
         """
         options = options or RankingOptions()
-        if batch_queries is not None and batch_queries < 1:
-            raise ConfigError(f"batch_queries must be 1 or more, found {batch_queries}")
         if options.decoding == "residual" and self.model.residual is None:
             raise ConfigError(
                 f"checkpoint {self._checkpoint.name!r} has no residual, and without its LLM "
                 f"nothing is left to rank by: choose another decoding"
             )
-        return self._stream(iter(lists), self._method(options), batch_queries)
+        return self._stream(iter(lists), self._method(options))
 
     def _method(self, options: RankingOptions) -> Method:
         with self._lock:
@@ -310,27 +306,20 @@ class PERank:
             prompts,
             options,
             self.counters,
+            self._openings.setdefault(prompts.hash, {}),
             needs_query_embedding=self.needs_query_embedding,
             sorts_by_residual=options.decoding == "residual"
             or (sorted_prompts and options.passages == "embeddings"),
         )
 
-    def _stream(
-        self, lists: Iterator[CandidateList], method: Method, batch_queries: int | None
-    ) -> Iterator[RankedList]:
-        waiting: list[Ranking] = []
-        while True:
-            wanted = max(0, (batch_queries or self._rounds.max_lists) - len(waiting))
-            read = list(itertools.islice(lists, wanted))
+    def _stream(self, lists: Iterator[CandidateList], method: Method) -> Iterator[RankedList]:
+        size = self._rounds.shapes(method.options).max_rows
+        while read := list(itertools.islice(lists, size)):
             # Cache, tokenizer and counters are the engine's; lists and results are not, and
             # whoever reads them may take time.
             with self._lock:
                 begin = time.perf_counter()
-                waiting += [Ranking(method, candidates) for candidates in read]
-                if not waiting:
-                    return
-                size = batch_queries or self._rounds.fitting(waiting)
-                group, waiting = waiting[:size], waiting[size:]
+                group = [Ranking(method, candidates) for candidates in read]
                 self._rounds.rank(group, method)
                 self.counters.queries += len(group)
                 self.counters.rank_seconds += time.perf_counter() - begin
@@ -352,6 +341,6 @@ def device_named(name: str) -> torch.device:
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} cannot be used ({reason}): try 'auto'") from error
-    if device.type not in MAX_LISTS:
+    if device.type not in MAX_ROWS:
         raise ConfigError(f"device is {name!r}, expected auto or one of torch's cpu and cuda")
     return device

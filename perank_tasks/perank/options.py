@@ -57,6 +57,14 @@ class RankingOptions(Options):
     initial_order: InitialOrder = Field(
         "given", description="The order that ranking starts from: " + choices(ORDER_HELP)
     )
+    block: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Lists that the LLM ranks together at most. On a CPU rankings do not depend on "
+        "it; on a GPU they may, in their last bits: 1 answers a single query soonest, and is "
+        "another arm. Empty: 256 on a GPU, 32 on a CPU, fewer where memory is short.",
+    )
     order_seed: int = Field(0, ge=0, description="Seed of a random initial order.")
 
     def __init__(self, **values: Any) -> None:

@@ -64,6 +64,8 @@ class RankedList:
         windows, tokens_in, decode_steps: what it took: windows ranked, prompt tokens without
             padding, passages or tokens put out.
         numbers_missing, numbers_repeated: what free decoding had to repair.
+        logits_checksum: CRC-32 of the logits that led to the order, 0 where there were none: equal
+            where they were the same to the last bit.
     """
 
     query_id: str
@@ -78,6 +80,7 @@ class RankedList:
     decode_steps: int = 0
     numbers_missing: int = 0
     numbers_repeated: int = 0
+    logits_checksum: int = 0
 
     def __post_init__(self) -> None:
         if not self.scores:
