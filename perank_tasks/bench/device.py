@@ -1,4 +1,4 @@
-"""`perank check-device`: in, a way to load a checkpoint; out, whether the device ranks as it should.
+"""`perank check-device`: in, a way to load a checkpoint; out, whether a device ranks as it should.
 
 The same lists are ranked in every way that must give the same rankings: each alone, in other
 orders, in shards, beside a list that fails, after memory ran out. Where the device is a GPU,
@@ -157,7 +157,9 @@ def _in_shards(engine: PERank, lists: Sequence[CandidateList]) -> list[RankedLis
 
 
 def _beside_one_that_fails(engine: PERank, lists: Sequence[CandidateList]) -> list[RankedList]:
-    bad = replace(lists[0], query_id="fails", vectors=(lists[0].vectors or 0) * np.float32(3e38))
+    assert lists[0].embeddings is not None
+    too_large = lists[0].embeddings * np.float32(3e38)
+    bad = replace(lists[0], query_id="fails", vectors=too_large, rows=None)
     missing = replace(lists[0], query_id="missing", vectors=None)
     mixed = [missing, *lists[: len(lists) // 2], bad, *lists[len(lists) // 2 :]]
     results = engine.rerank_many(mixed)

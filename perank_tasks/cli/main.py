@@ -23,6 +23,7 @@ from perank_tasks.cli import (
     train,
     warehouse,
 )
+from perank_tasks.cli.check_device import check_device
 from perank_tasks.cli.compare import compare
 from perank_tasks.cli.experiment import experiment
 from perank_tasks.cli.report import report, verdict
@@ -38,6 +39,7 @@ for name, command in night.COMMANDS.items():
     app.command(name)(command)
 for command in (compare, experiment, retention, sql, simulate, withdraw, report, verdict):
     app.command()(command)
+app.command("check-device")(check_device)
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(bench.app, name="bench")
 app.add_typer(checkpoint.app, name="checkpoint")
