@@ -93,7 +93,8 @@ class StageRecipe(Options):
     patience: int | None = Field(None, ge=1)
     """Stop after so many evaluations in a row without a new best. Empty: never."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of activations; weights and optimiser stay float32."""
+    """Of activations; what is trained, and its optimiser, stay float32. A 7B needs bfloat16
+    to fit; on an H100 a 135M trains 1.6 times as fast in float32, where nothing has to be cast."""
     gradient_checkpointing: bool = False
     """Compute activations again rather than keep them."""
     seed: int = Field(1, ge=0)
