@@ -8,6 +8,7 @@ queries at once, and one.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -178,11 +179,8 @@ def _after_memory_ran_out(engine: PERank, lists: Sequence[CandidateList]) -> lis
         if calls == 2:
             raise torch.OutOfMemoryError("said to be out by check-device")
 
-    Block.prefill = run_out  # type: ignore[method-assign]
-    try:
+    with patch.object(Block, "prefill", run_out):
         return list(engine.rerank_many(lists))
-    finally:
-        Block.prefill = prefill  # type: ignore[method-assign]
 
 
 WAYS: dict[str, Callable[[PERank, Sequence[CandidateList]], list[RankedList]]] = {

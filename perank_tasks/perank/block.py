@@ -104,12 +104,11 @@ class _PrefillPass:
 
     def __init__(self, model: RankingModel, rows: int, length: int) -> None:
         hidden = model.llm.hidden_size
-        place = {"device": model.device, "dtype": model.dtype}
-        self.inputs = torch.zeros(rows, length, hidden, **place)
+        self.inputs = torch.zeros(rows, length, hidden, device=model.device, dtype=model.dtype)
         self.rows, self.starts, self.ends = (
             torch.zeros(rows, dtype=torch.long, device=model.device) for _ in range(3)
         )
-        self.hidden = torch.zeros(rows, hidden, **place)
+        self.hidden = torch.zeros(rows, hidden, device=model.device, dtype=model.dtype)
 
 
 class Block:
@@ -159,23 +158,25 @@ class Block:
     def _allocate(self, rows: int) -> None:
         """Make the tensors of a block of `rows` rows."""
         model, places, hidden = self.model, self.places, self.model.llm.hidden_size
-        place = {"device": model.device, "dtype": model.dtype}
-        whole = {"device": model.device, "dtype": torch.long}
+
+        def zeros(*shape: int, dtype: torch.dtype = model.dtype) -> Tensor:
+            return torch.zeros(rows, *shape, device=model.device, dtype=dtype)
+
         self.rows = rows
-        self.projected = torch.zeros(rows, places, hidden, **place)
-        self.queries = torch.zeros(rows, hidden, **place)
-        self.scores = torch.zeros(rows, places, device=model.device)
-        self.residual = torch.zeros(rows, places, device=model.device)
-        self.available = torch.zeros(rows, places, device=model.device, dtype=torch.bool)
-        self.finite = torch.ones(rows, device=model.device, dtype=torch.bool)
-        self.chosen = torch.zeros(rows, places, **whole)
-        self.logits = torch.zeros(rows, places, device=model.device)
-        self.turn = torch.zeros(1, **whole)
-        self.hidden = torch.zeros(rows, hidden, **place)
-        self.inputs = torch.zeros(rows, 1, hidden, **place)
+        self.projected = zeros(places, hidden)
+        self.queries = zeros(hidden)
+        self.hidden = zeros(hidden)
+        self.inputs = zeros(1, hidden)
+        self.scores = zeros(places, dtype=torch.float32)
+        self.residual = zeros(places, dtype=torch.float32)
+        self.logits = zeros(places, dtype=torch.float32)
+        self.available = zeros(places, dtype=torch.bool)
+        self.finite = ~zeros(dtype=torch.bool)
+        self.chosen = zeros(places, dtype=torch.long)
+        self.turn = torch.zeros(1, device=model.device, dtype=torch.long)
         self.row_numbers = torch.arange(rows, device=model.device)
-        self._starts = torch.zeros(rows, **whole)
-        self._ones = torch.ones(rows, **whole)
+        self._starts = zeros(dtype=torch.long)
+        self._ones = zeros(dtype=torch.long) + 1
 
     @torch.inference_mode()
     def fill(self, windows: Sequence[Window]) -> None:
@@ -218,8 +219,8 @@ class Block:
                 for first in range(0, len(rows), size):
                     self._fixed_pass(length, rows[first : first + size])
         else:
-            for rows in self._chunks():
-                self._plain_pass(rows)
+            for chunk in self._chunks():
+                self._plain_pass(chunk)
         lengths = [len(window.prompt.input_ids) for window in self.windows]
         self._starts[: len(lengths)] = torch.tensor(lengths, device=self.model.device)
         self.counters.prefill_seconds += self._seconds_since(begin)

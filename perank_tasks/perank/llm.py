@@ -242,9 +242,11 @@ class Llm:
         angles = cos[positions][:, :, None], sin[positions][:, :, None]
         row_index = torch.arange(batch, device=self.device)
         last = row_index * length + ends - 1
-        numbers = rows
-        if isinstance(rows, slice):
-            numbers = torch.arange(rows.start, rows.stop, device=self.device)
+        numbers = (
+            torch.arange(rows.start, rows.stop, device=self.device)
+            if isinstance(rows, slice)
+            else rows
+        )
         place = numbers[:, None], positions
         every = torch.arange(cache.length, device=self.device)
         mask = self._mask(every <= positions[..., None])
