@@ -153,6 +153,7 @@ class Block:
         self.cache = Cache(model.llm, rows + shapes.is_fixed, length)
         self._replays = Replays(model.device)
         self._passes: dict[int, _PrefillPass] = {}
+        self._draft: tuple[Tensor, Tensor] | None = None
         self._allocate(rows if shapes.is_fixed else 0)
 
     def _allocate(self, rows: int) -> None:
@@ -249,6 +250,35 @@ class Block:
         state = (self.inputs, self._starts, self.available, self.finite, self.turn)
         for _ in range(times):
             self._replays(name, advance, state)
+
+    def feed(self, places: list[int]) -> Tensor:
+        """Feed the first row's passages at `places` to the LLM, one behind the other and behind
+        what `keep` said stays; (L, H), the hidden state of each, L at least as many."""
+        length = self.places if self.shapes.is_fixed else len(places)
+        picked = torch.tensor(places + (length - len(places)) * [0], device=self.model.device)
+        inputs = self.projected[:1, picked]
+        if self._draft is None or not self.shapes.is_fixed:
+            self._draft = inputs.clone(), torch.zeros_like(inputs)
+        fed, hidden = self._draft
+        fed.copy_(inputs)
+
+        def forward() -> None:
+            every = self.model.llm.forward(
+                fed,
+                self.cache,
+                rows=slice(0, 1),
+                starts=self._starts[:1],
+                ends=self._ones[:1],
+                every=True,
+            )
+            hidden.copy_(every)
+
+        self._replays("draft", forward)
+        return hidden[0]
+
+    def keep(self, tokens: int) -> None:
+        """Say how many of the tokens that were fed last stay; those behind are forgotten."""
+        self._starts += tokens
 
     def count_decoding(self, steps: int, begin: float) -> None:
         """Note that `steps` tokens were fed to every row since the clock showed `begin`."""

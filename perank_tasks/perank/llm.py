@@ -220,7 +220,14 @@ class Llm:
 
     @torch.inference_mode()
     def forward(
-        self, inputs: Tensor, cache: Cache, *, rows: slice | Tensor, starts: Tensor, ends: Tensor
+        self,
+        inputs: Tensor,
+        cache: Cache,
+        *,
+        rows: slice | Tensor,
+        starts: Tensor,
+        ends: Tensor,
+        every: bool = False,
     ) -> Tensor:
         """Run new tokens through the LLM and put their keys and values into the cache.
 
@@ -230,9 +237,10 @@ class Llm:
             rows: of the cache, B of them: a slice, or their numbers.
             starts: (B,) position of each row's first new token; those before it are cached.
             ends: (B,) number of each row's new tokens, 1 to L.
+            every: whether all tokens' hidden states are wanted, not the last ones'.
 
         Returns:
-            (B, H), the normed hidden state of each row's last new token.
+            (B, H), the normed hidden state of each row's last new token; (B, L, H) of `every` one.
         """
         batch, length, _ = inputs.shape
         offsets = torch.arange(length, device=self.device)
@@ -248,16 +256,16 @@ class Llm:
             else rows
         )
         place = numbers[:, None], positions
-        every = torch.arange(cache.length, device=self.device)
-        mask = self._mask(every <= positions[..., None])
-        last_mask = self._mask(every < (starts + ends)[:, None, None])
+        columns = torch.arange(cache.length, device=self.device)
+        mask = self._mask(columns <= positions[..., None])
+        last_mask = self._mask(columns < (starts + ends)[:, None, None])
 
         x = inputs.reshape(batch * length, -1)
         split = self.heads * self.head_size
         for index, layer in enumerate(self.layers):
             keys, values = cache.keys[index], cache.values[index]
             y = F.rms_norm(x, (self.hidden_size,), layer.input_norm, self.epsilon)
-            q_and_kv = layer.q_and_kv if length > 1 else None
+            q_and_kv = layer.q_and_kv if length > 1 and not every else None
             if q_and_kv is not None:
                 q = q_and_kv[0](y[last]).view(batch, 1, -1, self.head_size)
                 q_angles = angles[0].flatten(0, 1)[last], angles[1].flatten(0, 1)[last]
@@ -276,7 +284,8 @@ class Llm:
             attended = _attend(q, keys[rows], values[rows], seen)
             x = x + layer.out(attended.reshape(len(x), split))
             x = self._add_mlp(layer, x)
-        return F.rms_norm(x, (self.hidden_size,), self.norm, self.epsilon)
+        x = F.rms_norm(x, (self.hidden_size,), self.norm, self.epsilon)
+        return x.view(batch, length, -1) if every else x
 
     def _add_mlp(self, layer: _Layer, x: Tensor) -> Tensor:
         chunks = -(-len(x) // _CPU_MLP_TOKENS) if self.device.type == "cpu" else 1

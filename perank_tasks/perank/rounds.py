@@ -136,7 +136,8 @@ class Rounds:
 
     def _decode(self, block: Block, method: Method) -> list[Decoded]:
         if method.options.decoding == "constrained":
-            return decode.constrained(block)
+            alone = method.options.block == 1
+            return decode.drafted(block) if alone else decode.constrained(block)
         if method.options.decoding == "first-step":
             return decode.first_step(block)
         if self._head is None:

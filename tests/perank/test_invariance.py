@@ -28,9 +28,9 @@ FORMS: list[dict[str, Any]] = [
 ]
 
 
-def lists() -> list[CandidateList]:
+def lists(lengths: Sequence[int] = LENGTHS) -> list[CandidateList]:
     made = []
-    for number, length in enumerate(LENGTHS):
+    for number, length in enumerate(lengths):
         random = np.random.default_rng(number)
         vectors = random.normal(size=(length + 1, EMBEDDING_SIZE)).astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -38,7 +38,7 @@ def lists() -> list[CandidateList]:
         texts = [f"passage {place} " * (1 + place % 7) for place in range(length)]
         made.append(
             CandidateList(
-                f"q{number}",
+                f"q{number}-{length}",
                 query,
                 [f"d{place}" for place in range(length)],
                 vectors=vectors[1:],
@@ -96,7 +96,7 @@ def test_a_list_is_ranked_the_same_whatever_stands_beside_it(
             sharded |= ranked(fresh, given[shard::shards], options)
         assert sharded == expected
     if not fixed:
-        for block in (1, 5):
+        for block in (2, 5):
             assert ranked(engine, given, options.model_copy(update={"block": block})) == expected
 
 
@@ -127,3 +127,24 @@ def test_neither_memory_that_runs_out_nor_lists_that_fail_change_a_ranking(
     monkeypatch.setattr(Block, "prefill", run_out)
     assert ranked(engine, given, options) == expected
     assert calls > 3
+
+
+@pytest.mark.parametrize("fixed", [False, True], ids=["cpu", "fixed"])
+@pytest.mark.parametrize("form", [{}, {"top_k": 5}, {"window": 60, "step": 30}], ids=str)
+def test_drafts_give_the_order_of_one_step_after_the_other(
+    checkpoint: Path, form: dict[str, Any], fixed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(checkpoint, fixed, monkeypatch)
+    given = [*lists(), *lists((100, 64, 3))]
+    for each in given[::2]:  # ties
+        assert each.vectors is not None
+        each.vectors[1::3] = each.vectors[0]
+    stepwise = RankingOptions(**form)
+    expected = list(engine.rerank_many(given, stepwise))
+    engine.counters.forward_passes = 0
+    list(engine.rerank_many(given, stepwise.model_copy(update={"block": 2})))
+    by_steps, engine.counters.forward_passes = engine.counters.forward_passes, 0
+    drafted = list(engine.rerank_many(given, stepwise.model_copy(update={"block": 1})))
+    assert [result.order for result in drafted] == [result.order for result in expected]
+    assert [result.decode_steps for result in drafted] == [r.decode_steps for r in expected]
+    assert engine.counters.forward_passes < by_steps * 2  # of two rows at once
