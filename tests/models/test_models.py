@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from perank_tasks.errors import ConfigError, StorageError
 from perank_tasks.models import find as models
-from perank_tasks.models.find import EMBEDDER, LLM, resolve_model
+from perank_tasks.models.find import BGE, EMBEDDER, LLM, resolve_model
 
 
 def test_the_embedder_is_used_in_place(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_an_unknown_name_offers_close_ones(tmp_path: Path, name: str, close: str
 
 
 def test_a_name_like_nothing_lists_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"Known names: {EMBEDDER}, {LLM}"):
+    with pytest.raises(ConfigError, match=f"Known names: {EMBEDDER}, {BGE}, {LLM}"):
         resolve_model("zzz", cache=tmp_path)
 
 

@@ -166,7 +166,7 @@ def _publish(
     artifact = making.store.artifact(KIND, name, key)
     if artifact.use():
         return artifact.reference
-    vectors = embed_texts(making, [query.text for query in queries], known)
+    vectors = embed_texts(making, [query.text for query in queries], known, queries=True)
     with making.store.draft(KIND, name) as draft:
         draft.write_part("queries", rows_to_table(rows, TRAINING_QUERIES), TRAINING_QUERIES)
         precision = making.options.embedding_precision

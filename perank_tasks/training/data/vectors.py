@@ -42,9 +42,13 @@ class Making:
 
 
 def embed_texts(
-    making: Making, texts: Sequence[str], known: Mapping[str, np.ndarray] | None = None
+    making: Making,
+    texts: Sequence[str],
+    known: Mapping[str, np.ndarray] | None = None,
+    *,
+    queries: bool = False,
 ) -> np.ndarray:
-    """Embed texts, (n, dimension) float32.
+    """Embed passages or queries, (n, dimension) float32.
 
     Args:
         known: vectors that are there already, by text hash, by the same embedder.
@@ -63,7 +67,7 @@ def embed_texts(
     with progress("embedding texts", len(new), "texts") as advance:
         for first in range(0, len(new), TEXTS_A_CALL):
             names = list(new)[first : first + TEXTS_A_CALL]
-            encoded = embedder.encode([new[name] for name in names])
+            encoded = embedder.encode([new[name] for name in names], queries=queries)
             check_unit_vectors(encoded, [repr(new[name][:60]) for name in names])
             vectors.update(zip(names, encoded, strict=True))
             advance(len(names))
