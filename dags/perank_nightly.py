@@ -10,7 +10,8 @@ that date's rows and touches nothing else. Where code, libraries and hardware ar
 reuses all artifacts.
 
 **Pools.** `gpu` for tasks that load a model, `warehouse` for the one that writes DuckDB. `make`
-creates both with one slot.
+creates both: `gpu` with one slot where there is a GPU, else with one a core, as a task then takes
+one thread.
 
 **Queues**, where CeleryExecutor spreads tasks over machines. `gpu`: tasks that load a model, and
 the plan, which notes the hardware that ranks. `warehouse`: tasks that read or write the DuckDB

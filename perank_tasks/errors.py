@@ -46,6 +46,10 @@ class DeviceMemoryError(PerankError):
     """Not even the smallest piece of work fits into the memory of the GPU or the machine."""
 
 
+class WorkerError(PerankError):
+    """A process that did a piece of a stage's work was killed. Worth a retry."""
+
+
 class TrainingDataError(PerankError):
     """Training data cannot be made or read as asked; nothing was published."""
 

@@ -28,12 +28,18 @@ from perank_tasks.airflow.conf import parse_conf
 from perank_tasks.airflow.connections import reach_storage
 from perank_tasks.artifacts.storage import in_words
 from perank_tasks.config import RetentionOptions
-from perank_tasks.errors import DeviceMemoryError, PerankError, StorageError, WarehouseError
+from perank_tasks.errors import (
+    DeviceMemoryError,
+    PerankError,
+    StorageError,
+    WarehouseError,
+    WorkerError,
+)
 from perank_tasks.support.log_context import fields
 
 log = logging.getLogger(__name__)
 
-TRANSIENT = (StorageError, WarehouseError, DeviceMemoryError, OSError, MemoryError)
+TRANSIENT = (StorageError, WarehouseError, WorkerError, DeviceMemoryError, OSError, MemoryError)
 """Errors of the infrastructure, worth a retry, as is a worker's death, which Airflow sees
 for itself. Any other error would only come back."""
 
@@ -176,7 +182,9 @@ def call_stage(function: Callable[..., Any], planned: Any, **inputs: Any) -> Any
         if "site" in inspect.signature(function).parameters:
             from perank_tasks.night.site import Site
 
-            inputs["site"] = Site.from_environment()
+            site = Site.from_environment()
+            is_mapped = get_current_context()["ti"].map_index >= 0
+            inputs["site"] = site.of_a_piece if is_mapped else site
         result = function(planned, **inputs)
     tags = {**planned.subject, "stage": function.__name__}
     stats.timing("perank.stage", 1000 * (time.monotonic() - begin), tags=tags)

@@ -103,7 +103,7 @@ def run_pipeline(options: PipelineOptions, folder: Path) -> Results:
     """
     settings = Settings.from_environment()
     load_average = round(os.getloadavg()[0], 2)
-    machine = {**fingerprint(settings.threads), "load_average": load_average}
+    machine = {**fingerprint(settings.of_a_piece.threads), "load_average": load_average}
     results = Results(options.queries, machine)
     embedded = max(size for size in options.sizes if size <= EMBEDDED)
     work = folder / "work"
