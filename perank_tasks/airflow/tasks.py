@@ -183,8 +183,8 @@ def call_stage(function: Callable[..., Any], planned: Any, **inputs: Any) -> Any
             from perank_tasks.night.site import Site
 
             site = Site.from_environment()
-            is_mapped = get_current_context()["ti"].map_index >= 0
-            inputs["site"] = site.of_a_piece if is_mapped else site
+            is_one_of_many = get_current_context()["ti"].map_index not in (-1, None)
+            inputs["site"] = site.of_a_piece if is_one_of_many else site
         result = function(planned, **inputs)
     tags = {**planned.subject, "stage": function.__name__}
     stats.timing("perank.stage", 1000 * (time.monotonic() - begin), tags=tags)

@@ -25,6 +25,7 @@ def test_the_night_runs_and_the_second_one_changes_no_cell(real_airflow, tmp_pat
         "collection": write_collection(tmp_path / "topics"),
         "set": SMALL_MODELS,
         "run_date": "2026-01-31",
+        "shards": 2,
     }
     ui = airflow.start("ui")  # both runs join it
     read_until(ui, "no login")
