@@ -145,8 +145,8 @@ def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, st
         # How soon a task is started again whose process died.
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "60",
-        # Training takes several threads. How long one spins while it waits for the others: by default
-        # so long that training beside a night takes many times what it takes alone.
+        # Training takes several threads. How long one spins while it waits for the others: so long
+        # by default that training beside a night takes many times what it takes alone.
         "GOMP_SPINCOUNT": "1000",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
