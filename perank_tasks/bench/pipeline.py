@@ -206,7 +206,7 @@ def print_results(out: Console, results: Results) -> None:
         table.add_row(stage, *cells, "–" if exponent is None else f"n^{exponent:.2f}")
     out.print(table)
     out.print(
-        f"[dim]Seconds, and peak memory of the night's process during the stage. ~: extrapolated "
+        f"[dim]Seconds, and peak memory of the stage's largest process. ~: extrapolated "
         f"from {EMBEDDED:,} passages; its memory is that of reusing vectors. Growth: of "
         f"seconds, from {FITTED:,} passages on, but for embedding.[/]"
     )
