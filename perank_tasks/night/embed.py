@@ -61,11 +61,13 @@ class _Row(NamedTuple):
 
 
 def plan_embedding(night: Night, site: Site, snapshot: str) -> list[EmbedShard]:
-    """The pieces of work for `embed_shard`, all embedders of the night."""
+    """The pieces of work for `embed_shard`, of all embedders whose embeddings are not published."""
+    source = site.store.open(snapshot)
     return [
-        EmbedShard(embedding=embedding, table=table, shard=shard)
-        for embedding in night.embeddings
-        for table, shards in _shards(night, site.store.open(snapshot)).items()
+        EmbedShard(embedding=name, table=table, shard=shard)
+        for name, embedding in night.embeddings.items()
+        if not _artifact(site.store, night, source, embedding).use()
+        for table, shards in _shards(night, source).items()
         for shard in range(shards)
     ]
 

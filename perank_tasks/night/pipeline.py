@@ -105,7 +105,7 @@ def stages(night: Night, site: Site, snapshot: str | None = None) -> Iterator[tu
     candidates = do(publish_candidates, snapshot, index, embeddings)
     yield "retrieve", candidates
 
-    each(rerank_shard, do(plan_reranking, candidates), candidates, embeddings)
+    each(rerank_shard, do(plan_reranking, candidates, embeddings), candidates, embeddings)
     rankings = do(publish_rankings, candidates, embeddings)
     yield "rerank", rankings
 

@@ -51,11 +51,14 @@ class RerankShard(TypedDict):
     shard: int
 
 
-def plan_reranking(night: Night, site: Site, candidates: dict[str, str]) -> list[RerankShard]:
-    """The pieces of work for `rerank_shard`: every arm by every shard."""
+def plan_reranking(
+    night: Night, site: Site, candidates: dict[str, str], embeddings: dict[str, str]
+) -> list[RerankShard]:
+    """The pieces of work for `rerank_shard`: every arm that is not published by every shard."""
     return [
         RerankShard(arm=arm.hash, shard=shard)
         for arm in night.arms
+        if not _artifact(site.store, night, arm, candidates, embeddings).is_published
         for shard in range(shards_of_queries(site.store.open(candidates[arm.first_stage.hash])))
     ]
 

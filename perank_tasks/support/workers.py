@@ -10,8 +10,10 @@ the next stage, which needs the same imports, and end with the process that star
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -117,7 +119,15 @@ def _end_with_parent() -> None:
 
 def _do(function: Callable[[Any], Any], piece: Any, level: int) -> None:
     logging.getLogger().setLevel(level)
-    function(piece)
+    try:
+        function(piece)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            # It could not be raised elsewhere, and trying would look like a worker that was killed.
+            raise RuntimeError(traceback.format_exc()) from None
+        raise
 
 
 @contextmanager

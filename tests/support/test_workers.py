@@ -55,6 +55,17 @@ def fail(folder: Path, piece: int) -> None:
     raise ConfigError("piece 0 is wrong")
 
 
+class OfItsOwnError(Exception):
+    """One that cannot be made from its message."""
+
+    def __init__(self, number: int, *, unit: str):
+        super().__init__(f"{number} {unit}")
+
+
+def fail_in_a_way_of_its_own(piece: int) -> None:
+    raise OfItsOwnError(3, unit="fleas")
+
+
 def be_killed(folder: Path, piece: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -124,6 +135,11 @@ def test_an_error_is_raised_as_it_was_and_the_others_are_stopped(tmp_path: Path)
     assert time.monotonic() - begin < 30
     assert ended(tmp_path)
     do_each(partial(note, tmp_path), [0, 1], workers=2, threads=1)  # by new ones
+
+
+def test_an_error_that_cannot_be_handed_over_is_told() -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)in fail_in_a_way_of_its_own.*3 fleas"):
+        do_each(fail_in_a_way_of_its_own, [0], workers=2, threads=1)
 
 
 def test_a_worker_that_is_killed_is_an_error(tmp_path: Path) -> None:
