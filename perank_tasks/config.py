@@ -387,13 +387,10 @@ class Night(_Frozen):
         read += [arm.embedding for arm in self.arms]
         return {embedding.hash: embedding for embedding in read if embedding}
 
-    def at_once(self, rows: int, least: int) -> int:
-        """How many pieces of `least` rows or more are worth doing side by side."""
-        return max(1, min(self.side_by_side, rows // least))
-
     def shards(self, rows: int, least: int) -> int:
-        """How many parts so many rows are split into: the option, or else as above."""
-        return self.options.shards or self.at_once(rows, least)
+        """How many parts so many rows are split into: the option, or else as many as are done at
+        once, of `least` rows or more each."""
+        return self.options.shards or max(1, min(self.side_by_side, rows // least))
 
     def arm(self, arm_hash: str) -> Arm:
         """The arm of this night with that hash; KeyError where there is none."""

@@ -28,18 +28,12 @@ from perank_tasks.airflow.conf import parse_conf
 from perank_tasks.airflow.connections import reach_storage
 from perank_tasks.artifacts.storage import in_words
 from perank_tasks.config import RetentionOptions
-from perank_tasks.errors import (
-    DeviceMemoryError,
-    PerankError,
-    StorageError,
-    WarehouseError,
-    WorkerError,
-)
+from perank_tasks.errors import DeviceMemoryError, PerankError, StorageError, WarehouseError
 from perank_tasks.support.log_context import fields
 
 log = logging.getLogger(__name__)
 
-TRANSIENT = (StorageError, WarehouseError, WorkerError, DeviceMemoryError, OSError, MemoryError)
+TRANSIENT = (StorageError, WarehouseError, DeviceMemoryError, OSError, MemoryError)
 """Errors of the infrastructure, worth a retry, as is a worker's death, which Airflow sees
 for itself. Any other error would only come back."""
 

@@ -20,7 +20,6 @@ from perank_tasks.errors import (
     StorageError,
     TrainingError,
     WarehouseError,
-    WorkerError,
 )
 from perank_tasks.experiments.plan import Cell, ExperimentPlan
 from perank_tasks.night.pipeline import run_night
@@ -131,7 +130,7 @@ def try_cell(
         place = _LateSite(site.store, site.settings) if is_late else site
         (rankings,) = run_night(night, place, "rerank", _snapshot(night, site))["rerank"].values()
         return Outcome(cell=cell, rankings=rankings, reason=None)
-    except (StorageError, WarehouseError, WorkerError, DeviceMemoryError, OSError, MemoryError):
+    except (StorageError, WarehouseError, DeviceMemoryError, OSError, MemoryError):
         raise
     except Exception as error:
         return failed(cell, error)

@@ -1,7 +1,6 @@
 """Where a night runs: its store of artifacts, this machine's folders, its threads."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.rankers.interface import Models
@@ -31,10 +30,6 @@ class Site:
         settings = Settings.from_environment()
         return cls(Store(settings.root), settings)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """For a worker, which opens the store for itself."""
-        return _opened, (type(self), self.settings)
-
     @property
     def of_a_piece(self) -> "Site":
         """The same for a process that does one of several pieces of work at once."""
@@ -48,7 +43,3 @@ class Site:
             local=lambda name: registry.local(name, self.store),
             threads=self.settings.threads,
         )
-
-
-def _opened(kind: type[Site], settings: Settings) -> Site:
-    return kind(Store(settings.root), settings)

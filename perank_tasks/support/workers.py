@@ -14,15 +14,15 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from logging.handlers import QueueHandler
 from threading import Thread
 from typing import Any
 
-from perank_tasks.errors import WorkerError
+from perank_tasks.errors import DeviceMemoryError
 from perank_tasks.support import progress
 from perank_tasks.support.log_context import ContextFormatter
 
@@ -36,14 +36,14 @@ def do_each(
     """Call a function of every piece, by so many processes at most, of so many threads each.
 
     Raises:
-        WorkerError: a process was killed.
+        DeviceMemoryError: a process was killed.
         Exception: what the function raised of the first piece that failed; the others are stopped.
     """
     ours = _kept.pop((workers, threads), None) or _Workers(workers, threads)
     try:
         ours.do_each(function, pieces)
     except BrokenProcessPool as error:
-        raise WorkerError(
+        raise DeviceMemoryError(
             f"One of {workers} processes that work side by side was killed, maybe for want of "
             "memory, or could not start: see what it wrote last. What is done is kept, and the "
             f"same again resumes. With PERANK_THREADS={2 * threads} they are half as many."
@@ -59,10 +59,9 @@ class _Workers:
 
     def __init__(self, workers: int, threads: int):
         context = multiprocessing.get_context("spawn")
-        self.threads = threads
         # One that writes at once: what a worker said of a piece is here before the piece is done.
         self.messages = context.SimpleQueue()
-        self.pool = ProcessPoolExecutor(workers, context, _begin, (self.messages,))
+        self.pool = ProcessPoolExecutor(workers, context, _begin, (self.messages, threads))
 
     def do_each(self, function: Callable[[Any], Any], pieces: Sequence[Any]) -> None:
         """Call the function of every piece; raise what the first one raised that failed."""
@@ -70,9 +69,7 @@ class _Workers:
         with progress.bars() if sys.stderr.isatty() else nullcontext() as show:
             listener = Thread(target=self._listen, args=(show,), daemon=True)
             listener.start()
-            # Read when a process starts, which is when there is a piece for it.
-            with _environment("OMP_NUM_THREADS", str(self.threads)):
-                done = [self.pool.submit(_do, function, piece, level) for piece in pieces]
+            done = [self.pool.submit(_do, function, piece, level) for piece in pieces]
             for future in as_completed(done):
                 future.result()
             self.messages.put(None)
@@ -99,8 +96,10 @@ class _Handler(QueueHandler):
         self.queue.put(record)  # type: ignore[attr-defined]  # a SimpleQueue
 
 
-def _begin(messages: Any) -> None:
+def _begin(messages: Any, threads: int) -> None:
     """The first thing that a worker does."""
+    # Read by numpy's and torch's libraries when these are imported.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     # Ctrl-C goes to all processes of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
@@ -128,15 +127,3 @@ def _do(function: Callable[[Any], Any], piece: Any, level: int) -> None:
             # It could not be raised elsewhere, and trying would look like a worker that was killed.
             raise RuntimeError(traceback.format_exc()) from None
         raise
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before

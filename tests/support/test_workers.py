@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from perank_tasks.errors import ConfigError, WorkerError
+from perank_tasks.errors import ConfigError, DeviceMemoryError
 from perank_tasks.support.progress import progress
 from perank_tasks.support.workers import do_each
 
@@ -143,7 +143,7 @@ def test_an_error_that_cannot_be_handed_over_is_told() -> None:
 
 
 def test_a_worker_that_is_killed_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(WorkerError, match=r"of 2 processes .* was killed.*PERANK_THREADS=2 "):
+    with pytest.raises(DeviceMemoryError, match=r"of 2 processes .* was killed.*PERANK_THREADS=2 "):
         do_each(partial(be_killed, tmp_path), [0, 1], workers=2, threads=1)
 
 
