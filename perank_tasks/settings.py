@@ -30,7 +30,7 @@ from perank_tasks.errors import ConfigError
 
 WORKER_BYTES = 2 << 30
 """Memory that there must be for each process that works side by side with others. The embedded
-models take half of it; for a larger one on a CPU, set PERANK_THREADS, and there are fewer."""
+models take 1.1 GiB; for a larger one on a CPU, set PERANK_THREADS, and there are fewer."""
 
 
 @dataclass(frozen=True)
