@@ -184,11 +184,12 @@ class NightOptions(Options):
         description="Who accepts, where accept gives a reason.",
         json_schema_extra=_VERDICT,
     )
-    shards: int = Field(
-        2,
+    shards: int | None = Field(
+        None,
         ge=1,
         le=512,
-        description="Parts that embedding, retrieval and reranking are split into.",
+        description="Parts that embedding, retrieval and reranking are split into; they change no "
+        "result. Empty: one where there is a GPU, elsewhere one a core, fewer of little work.",
         json_schema_extra=_ADVANCED,
     )
     max_unranked: float = Field(
@@ -345,6 +346,8 @@ class Night(_Frozen):
     arms: tuple[Arm, ...]
     fingerprint: dict[str, str]
     """Code, libraries and hardware that compute this night (`provenance.fingerprint`)."""
+    side_by_side: int = 1
+    """Pieces of work that are done at once where it was planned (`Settings.side_by_side`)."""
     promotion: Promotion | None = None
     """What made a checkpoint of its arms champion; None where no arm asks for the champion, or
     none was promoted."""
@@ -383,6 +386,11 @@ class Night(_Frozen):
         read = [stage.embedding for stage in self.first_stages.values()]
         read += [arm.embedding for arm in self.arms]
         return {embedding.hash: embedding for embedding in read if embedding}
+
+    def shards(self, rows: int, least: int) -> int:
+        """How many parts so many rows are split into: the option, or else as many as are done at
+        once, of `least` rows or more each."""
+        return self.options.shards or max(1, min(self.side_by_side, rows // least))
 
     def arm(self, arm_hash: str) -> Arm:
         """The arm of this night with that hash; KeyError where there is none."""

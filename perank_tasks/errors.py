@@ -43,7 +43,8 @@ class ExperimentError(PerankError):
 
 
 class DeviceMemoryError(PerankError):
-    """Not even the smallest piece of work fits into the memory of the GPU or the machine."""
+    """Not even the smallest piece of work fits into the memory of the GPU or the machine, or a
+    process that did one was killed, as is done where memory ends."""
 
 
 class TrainingDataError(PerankError):

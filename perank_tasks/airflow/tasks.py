@@ -176,7 +176,9 @@ def call_stage(function: Callable[..., Any], planned: Any, **inputs: Any) -> Any
         if "site" in inspect.signature(function).parameters:
             from perank_tasks.night.site import Site
 
-            inputs["site"] = Site.from_environment()
+            site = Site.from_environment()
+            is_one_of_many = get_current_context()["ti"].map_index not in (-1, None)
+            inputs["site"] = site.of_a_piece if is_one_of_many else site
         result = function(planned, **inputs)
     tags = {**planned.subject, "stage": function.__name__}
     stats.timing("perank.stage", 1000 * (time.monotonic() - begin), tags=tags)

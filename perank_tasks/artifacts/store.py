@@ -59,6 +59,10 @@ class Store:
             self.root = Path(text).absolute()
             self.storage = LocalStorage(self.root)
 
+    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
+        """For another process, which opens it for itself: connections are not handed over."""
+        return Store, (str(self.root),)
+
     def check(self) -> None:
         """Look whether the root can be reached, before work begins.
 

@@ -3,7 +3,7 @@
 In: a snapshot. Out, for each embedder the night's arms need: the artifact
 `embeddings/<collection>/<key>` with the tables `passages` and `queries`, rows
 (id, text_hash, embedding), embeddings L2-normalised, in the snapshot's order. Passages
-are split into shards by row; queries are one shard more.
+are split into shards by row, which are done side by side; queries are one shard more.
 
 A text that an earlier snapshot had already is not embedded again: its vector is taken,
 by text hash, from the newest published embeddings of the same embedder.
@@ -36,6 +36,10 @@ log = logging.getLogger(__name__)
 TEXTS_A_CALL = 512
 """New texts that the embedder sorts by length and encodes in one call."""
 
+PASSAGES_A_SHARD = 1_000
+"""Least passages of a shard where no number of shards is asked for: loading an embedder takes as
+long as embedding some hundred."""
+
 ROWS_A_BLOCK = 16_384
 """Rows that wait for their vectors at most: 25 MB of 384 values each."""
 
@@ -58,11 +62,13 @@ class _Row(NamedTuple):
 
 
 def plan_embedding(night: Night, site: Site, snapshot: str) -> list[EmbedShard]:
-    """The pieces of work for `embed_shard`, all embedders of the night."""
+    """The pieces of work for `embed_shard`, of all embedders whose embeddings are not published."""
+    source = site.store.open(snapshot)
     return [
-        EmbedShard(embedding=embedding, table=table, shard=shard)
-        for embedding in night.embeddings
-        for table, shards in _shards(night).items()
+        EmbedShard(embedding=name, table=table, shard=shard)
+        for name, embedding in night.embeddings.items()
+        if not _artifact(site.store, night, source, embedding).use()
+        for table, shards in _shards(night, source).items()
         for shard in range(shards)
     ]
 
@@ -74,12 +80,12 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
         EmbeddingError: the embedder returned something that is no unit vector.
     """
     store, embedding = site.store, night.embeddings[work["embedding"]]
-    artifact = _artifact(store, night, snapshot, embedding)
+    source = store.open(snapshot)
+    artifact = _artifact(store, night, source, embedding)
     if artifact.use() or artifact.has_part(work["table"], work["shard"]):
         return {"embedded": 0, "reused": 0}
 
     meter = Meter()
-    source = store.open(snapshot)
     earlier = _earlier(store, night, embedding)
     hashes = _hashes(night, source, work)
     places = _places(hashes, earlier, work["table"])
@@ -113,10 +119,11 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
 def publish_embeddings(night: Night, site: Site, snapshot: str) -> dict[str, str]:
     """Publish each artifact once its shards are written: {`Embedding.hash`: reference}."""
     references = {}
+    source = site.store.open(snapshot)
+    shards = _shards(night, source)
     for name, embedding in night.embeddings.items():
-        artifact = _artifact(site.store, night, snapshot, embedding)
+        artifact = _artifact(site.store, night, source, embedding)
         if not artifact.use():
-            shards = _shards(night)
             stats = [artifact.part_stats(table, s) for table, n in shards.items() for s in range(n)]
             artifact.publish(
                 expected=shards,
@@ -150,12 +157,15 @@ def read_vectors(
     return rows, np.concatenate(blocks)
 
 
-def _shards(night: Night) -> dict[str, int]:
-    return {"passages": night.options.shards, "queries": 1}
+def _shards(night: Night, snapshot: Artifact) -> dict[str, int]:
+    """How many parts each table is made in."""
+    passages = snapshot.manifest.counts["passages"]
+    return {"passages": night.shards(passages, PASSAGES_A_SHARD), "queries": 1}
 
 
-def _artifact(store: Store, night: Night, snapshot: str, embedding: Embedding) -> Artifact:
-    key = artifact_key(snapshot=snapshot, shards=_shards(night), **_config(embedding))
+def _artifact(store: Store, night: Night, snapshot: Artifact, embedding: Embedding) -> Artifact:
+    shards = _shards(night, snapshot)
+    key = artifact_key(snapshot=snapshot.reference, shards=shards, **_config(embedding))
     return store.artifact("embeddings", night.collection_name, key)
 
 
@@ -193,7 +203,8 @@ def _passages(
 ) -> Iterator[pa.RecordBatch]:
     """A shard's passages."""
     dataset = snapshot.dataset("passages")
-    rows = share(dataset.count_rows(), night.options.shards, work["shard"])
+    shards = _shards(night, snapshot)["passages"]
+    rows = share(dataset.count_rows(), shards, work["shard"])
     return rows_between(dataset, columns, *rows)
 
 

@@ -82,7 +82,8 @@ def plan_night(
         collection_name=collection.name,
         options=options,
         arms=tuple(planned),
-        fingerprint=fingerprint(site.settings.threads),
+        fingerprint=fingerprint(site.settings.of_a_piece.threads),
+        side_by_side=site.settings.side_by_side,
         promotion=resolver.promotion,
     )
     log.info("night of %s on %s", night.run_date, spec)

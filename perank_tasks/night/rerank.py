@@ -27,14 +27,15 @@ from perank_tasks.config import Arm, Night
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night.best import Hits
 from perank_tasks.night.embed import read_vectors
-from perank_tasks.night.retrieve import query_shard, read_candidates
+from perank_tasks.night.retrieve import read_candidates, shards_of_queries
 from perank_tasks.night.site import Site
-from perank_tasks.night.snapshot import read_qrels, read_texts
+from perank_tasks.night.snapshot import read_qrels, read_queries, read_texts
 from perank_tasks.rankers import RANKERS
 from perank_tasks.schemas import QUERY_STATUS, RANKINGS, dicts_to_table, rows_to_table
 from perank_tasks.support.lists import CandidateList, RankedList
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
+from perank_tasks.support.streams import share
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +51,16 @@ class RerankShard(TypedDict):
     shard: int
 
 
-def plan_reranking(night: Night, site: Site, candidates: dict[str, str]) -> list[RerankShard]:
-    """The pieces of work for `rerank_shard`: every arm by every shard."""
-    shards = range(night.options.shards)
-    return [RerankShard(arm=arm.hash, shard=shard) for arm in night.arms for shard in shards]
+def plan_reranking(
+    night: Night, site: Site, candidates: dict[str, str], embeddings: dict[str, str]
+) -> list[RerankShard]:
+    """The pieces of work for `rerank_shard`: every arm that is not published by every shard."""
+    return [
+        RerankShard(arm=arm.hash, shard=shard)
+        for arm in night.arms
+        if not _artifact(site.store, night, arm, candidates, embeddings).is_published
+        for shard in range(shards_of_queries(site.store.open(candidates[arm.first_stage.hash])))
+    ]
 
 
 def rerank_shard(
@@ -81,7 +88,9 @@ def rerank_shard(
     load_seconds = time.perf_counter() - begin
     meter.device = ranker.device
     join = Join.of(night, site, arm, candidates, embeddings)
-    queries = query_shard(night, join.snapshot, shard)
+    queries = read_queries(night, join.snapshot)
+    first, last = share(len(queries), shards_of_queries(join.candidates), shard)
+    queries = queries[first:last]
     ranked_lists = []
     with progress(f"ranking by {arm.name}", len(queries), "queries") as advance:
         lists = join.lists(queries, read_candidates(join.candidates, shard, arm.depth))
@@ -119,7 +128,7 @@ def publish_rankings(
     for arm in night.arms:
         artifact = _artifact(site.store, night, arm, candidates, embeddings)
         if not artifact.is_published:
-            shards = range(night.options.shards)
+            shards = range(shards_of_queries(site.store.open(candidates[arm.first_stage.hash])))
             stats = [artifact.part_stats("queries", shard) for shard in shards]
             artifact.publish(
                 expected={"rankings": len(shards), "queries": len(shards)},
@@ -296,7 +305,6 @@ def _artifact(
         date=night.filed_under,
         fingerprint=night.fingerprint_hash,
         arm=arm.hash,
-        shards=night.options.shards,
         **_inputs(arm, candidates, embeddings),
     )
     return store.artifact("rankings", night.collection_name, key)

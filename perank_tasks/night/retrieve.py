@@ -37,6 +37,10 @@ from perank_tasks.support.streams import share
 
 log = logging.getLogger(__name__)
 
+QUERIES_A_SHARD = 12
+"""Least queries of a shard where no number of shards is asked for. Reranking has the same shards,
+and loading a checkpoint takes as long as ranking some."""
+
 QUERIES_A_GROUP = 64
 """Queries whose finds are merged at once; each shard of an index writes as many a row group."""
 
@@ -55,11 +59,14 @@ def plan_retrieval(
 ) -> list[RetrieveShard]:
     """The pieces of work for `retrieve_shard`; says what of a given run does not fit."""
     work = []
+    queries = len(read_queries(night, site.store.open(snapshot)))
     for name, stage in night.first_stages.items():
         if stage.kind == "given":
             _compare_run(night, site.store.open(snapshot))
         parts = len(_index_shards(site.store, stage, index))
-        table, shards = ("found", parts) if parts > 1 else ("candidates", night.options.shards)
+        table, shards = "found", parts
+        if parts < 2:
+            table, shards = "candidates", night.shards(queries, QUERIES_A_SHARD)
         work += [RetrieveShard(first_stage=name, table=table, shard=s) for s in range(shards)]
     return work
 
@@ -97,11 +104,9 @@ def publish_candidates(
     }
 
 
-def query_shard(night: Night, snapshot: Artifact, shard: int) -> list[tuple[str, str]]:
-    """The (id, text) of one shard's queries: a contiguous share of the night's."""
-    queries = read_queries(night, snapshot)
-    first, last = share(len(queries), night.options.shards, shard)
-    return queries[first:last]
+def shards_of_queries(candidates: Artifact) -> int:
+    """How many parts the queries of these candidates are split into."""
+    return len(candidates.manifest.parts_of("candidates"))
 
 
 def read_candidates(
@@ -129,6 +134,7 @@ class _Search:
         self.night, self.store, self.stage = night, store, stage
         self.snapshot = store.open(snapshot)
         self.queries = read_queries(night, self.snapshot)
+        self.shards = night.shards(len(self.queries), QUERIES_A_SHARD)
         self.parts = _index_shards(store, stage, index)
         self.inputs = {"snapshot": snapshot}
         if stage.bm25:
@@ -140,7 +146,7 @@ class _Search:
             fingerprint=night.fingerprint_hash,
             first_stage=stage.hash,
             query_limit=night.options.query_limit,
-            shards=night.options.shards,
+            shards=self.shards,
             **self.inputs,
         )
         self.candidates = store.artifact("candidates", night.collection_name, key)
@@ -166,7 +172,7 @@ class _Search:
         if self.candidates.has_part("candidates", shard):
             return {"queries": 0, "candidates": 0}
         meter = Meter()
-        first, last = share(len(self.queries), self.night.options.shards, shard)
+        first, last = share(len(self.queries), self.shards, shard)
         meter.items = last - first
         rows = (
             [
@@ -185,7 +191,7 @@ class _Search:
         """Publish the candidates, merged from the index's shards where it has several."""
         if self.candidates.is_published:
             return self.candidates.reference
-        shards = range(self.night.options.shards)
+        shards = range(self.shards)
         stats = []
         if len(self.parts) > 1:
             stats = [self.found.part_stats("found", part) for part in range(len(self.parts))]

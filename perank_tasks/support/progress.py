@@ -4,14 +4,20 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 30.0
+
+Update = Callable[[str, str, int, int], None]
+"""Is told of progress: description, unit, how many items more there are, how many more are done."""
+
+relay: Update | None = None
+"""In a worker: to the process that draws its bars."""
 
 
 @contextmanager
@@ -24,10 +30,9 @@ def progress(description: str, total: int, unit: str) -> Iterator[Callable[[int]
         unit: what an item is, in the plural.
     """
     if sys.stderr.isatty():
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), unit)
-        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-            task = bar.add_task(description, total=total)
-            yield lambda done: bar.advance(task, done)
+        with nullcontext(relay) if relay else bars() as update:
+            update(description, unit, total, 0)
+            yield lambda done: update(description, unit, 0, done)
         return
 
     finished = 0
@@ -43,3 +48,20 @@ def progress(description: str, total: int, unit: str) -> Iterator[Callable[[int]
             log.info("%s: %d of %d %s, %.1f a second", description, finished, total, unit, rate)
 
     yield advance
+
+
+@contextmanager
+def bars() -> Iterator[Update]:
+    """Bars in the terminal: what several processes do of one thing is one bar."""
+    counted = (BarColumn(), MofNCompleteColumn(), "{task.fields[unit]}", TimeRemainingColumn())
+    with Progress("{task.description}", *counted, console=Console(stderr=True)) as shown:
+        tasks: dict[str, TaskID] = {}
+        totals: dict[str, int] = {}
+
+        def update(description: str, unit: str, more: int, done: int) -> None:
+            if description not in tasks:
+                tasks[description] = shown.add_task(description, unit=unit)
+            totals[description] = totals.get(description, 0) + more
+            shown.update(tasks[description], total=totals[description], advance=done)
+
+        yield update

@@ -20,6 +20,7 @@ from perank_tasks.airflow.local.components import members, stop
 from perank_tasks.airflow.local.home import Home, environment
 from perank_tasks.airflow.local.runs import Printer
 from perank_tasks.errors import ConfigError
+from perank_tasks.settings import Settings
 from tests.airflow.harness import RealAirflow, interrupt, read_until
 
 PROBE = """
@@ -92,7 +93,8 @@ def test_runs_join_a_running_ui(real_airflow: Callable[..., RealAirflow], tmp_pa
     keys = airflow.home / "airflow" / "airflow.cfg"
     assert stat.S_IMODE(keys.stat().st_mode) == 0o600
     pools = airflow.query("SELECT pool, slots FROM slot_pool ORDER BY pool")
-    assert pools == [("default_pool", 128), ("gpu", 1), ("warehouse", 1)]
+    at_once = Settings.from_environment().side_by_side
+    assert pools == [("default_pool", 128), ("gpu", at_once), ("warehouse", 1)]
 
     failed = airflow.run("probe", {"luck": "bad"})
     assert failed.status == 1

@@ -26,6 +26,7 @@ import psutil
 from perank_tasks.airflow.local.api import Api
 from perank_tasks.airflow.local.home import Home, environment, setup
 from perank_tasks.errors import ConfigError, PerankError
+from perank_tasks.settings import Settings
 
 START_SECONDS = 180
 STOP_SECONDS = 8
@@ -36,7 +37,7 @@ COMPONENTS = {
     SERVER: ["api-server"],
 }
 POOLS = {
-    "gpu": "Reranking: one task at a time, whatever starts it",
+    "gpu": "Tasks that load a model: one where there is a GPU, else one a core",
     "warehouse": "The one writer of the DuckDB file",
 }
 
@@ -121,8 +122,11 @@ def _wait_until_up(running: Running, port: int) -> None:
             )
         time.sleep(0.2)
     # A task whose pool is missing waits for ever, so a pool that someone deleted comes back;
-    # one that was given more slots stays as it is.
-    pools = [{"name": name, "slots": 1, "description": text} for name, text in POOLS.items()]
+    # one that is there keeps its slots.
+    slots = {"gpu": Settings.from_environment().side_by_side, "warehouse": 1}
+    pools = [
+        {"name": name, "slots": slots[name], "description": text} for name, text in POOLS.items()
+    ]
     create = {"action": "create", "entities": pools, "action_on_existence": "skip"}
     running.api.call("PATCH", "/pools", json={"actions": [create]})
 

@@ -27,7 +27,7 @@ import psutil
 
 from perank_tasks.airflow.local.logs import tail
 from perank_tasks.errors import ConfigError, PerankError
-from perank_tasks.settings import Settings, cores
+from perank_tasks.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[3]
 LOCK_SECONDS = 120
@@ -136,7 +136,7 @@ def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, st
     not_ours = {"AIRFLOW_CONFIG", "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"}
     inherited = {name: value for name, value in os.environ.items() if name not in not_ours}
     defaults = {
-        "AIRFLOW__CORE__PARALLELISM": str(_tasks_side_by_side()),
+        "AIRFLOW__CORE__PARALLELISM": str(Settings.from_environment().side_by_side),
         # Asking costs 7 % of a core even when idle; asking more rarely makes tasks wait.
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
         # A task's supervisor can miss its end and then sleeps for one heartbeat, 5 s by default.
@@ -145,9 +145,8 @@ def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, st
         # How soon a task is started again whose process died.
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "60",
-        # How long a thread spins while it waits for the others. By default it is so long that two
-        # processes of two threads on two cores can take ten times what one of them takes alone;
-        # so short, it costs a twentieth on a quiet machine.
+        # Training takes several threads. How long one spins while it waits for the others: so long
+        # by default that training beside a night takes many times what it takes alone.
         "GOMP_SPINCOUNT": "1000",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -182,8 +181,3 @@ def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, st
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost"])),
     }
     return defaults | inherited | ours
-
-
-def _tasks_side_by_side() -> int:
-    """Cores / threads of a task: tasks that fight for cores are ten times slower, not equal."""
-    return max(1, cores() // Settings.from_environment().threads)
