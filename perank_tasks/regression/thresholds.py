@@ -5,6 +5,10 @@ regression, and how large a drop has to be to be called one.
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+FailOn = Literal["suspect", "regression", "drift"]
+"""How bad a verdict has to be for a gate to close."""
 
 
 @dataclass(frozen=True)

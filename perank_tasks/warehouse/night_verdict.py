@@ -16,7 +16,7 @@ from perank_tasks.regression.ladder import Verdict, worst
 from perank_tasks.warehouse.attribution import ArmWord, explain, which_stage
 from perank_tasks.warehouse.database import rows_where
 from perank_tasks.warehouse.derive import OVERLAP, judge_against
-from perank_tasks.warehouse.nights import Nights
+from perank_tasks.warehouse.nights import Nights, Run
 
 
 class ArmVerdict(TypedDict):
@@ -70,6 +70,8 @@ def judge(
             word = worst([row["verdict"] for row in rows])
             moved = [row for row in drift if row["arm_hash"] == arm_hash]
             because = _describe(word, rows, moved)
+            if word == Verdict.ACKNOWLEDGED:
+                because += f"; {_acceptance(warehouse, runs[arm_hash])}"
             before = nights.named(against, rows[0]["against_arm_hash"])
             different = explain(warehouse, store, before, runs[arm_hash]) if before else []
             words.append(ArmWord(runs[arm_hash], word, against))
@@ -129,12 +131,7 @@ def _describe(word: Verdict, rows: list[dict[str, Any]], drift: list[dict[str, A
     against = f"{word} against {rows[0]['against_date']} ({kind})"
     if word == Verdict.IDENTICAL:
         return against
-    worst_rows = [row for row in rows if row["verdict"] == word and row["measure"] != OVERLAP]
-    changed = [row for row in worst_rows if row["delta"]]
-    changed.sort(key=lambda row: (row["measure"] != "nDCG@10", -abs(row["delta"])))
-    parts = [against, *(_measure(row) for row in changed[:1])]
-    if len(changed) > 1:
-        parts.append(f"also {', '.join(row['measure'] for row in changed[1:])}")
+    parts = [against, *measures_in_words(word, rows)]
     other = sum(row["changed_top_10"] for row in drift)
     below = sum(row["largest_move"] != 0 and not row["changed_top_10"] for row in drift)
     overlap = sum(row["overlap_10"] for row in drift) / max(len(drift), 1)
@@ -145,17 +142,46 @@ def _describe(word: Verdict, rows: list[dict[str, Any]], drift: list[dict[str, A
     return ": ".join([parts[0], "; ".join(parts[1:])])
 
 
+def _acceptance(warehouse: duckdb.DuckDBPyConnection, run: Run) -> str:
+    """Who accepted this very night, and why."""
+    rows = rows_where(
+        warehouse, "baselines", collection=run.collection, run_date=run.run_date, as_of=run.run_date
+    )
+    its = [row for row in rows if row["arm"] in (None, run.arm)]
+    newest = max(its, key=lambda row: row["accepted_at"])
+    return "accepted by {name}: {reason}".format(**newest)
+
+
+def measures_in_words(word: str, rows: list[dict[str, Any]]) -> list[str]:
+    """The measure that a word rests on, with its numbers, and the names of the others.
+
+    Args:
+        rows: of the view `judged`, of one arm.
+    """
+    changed = [
+        row for row in rows if row["verdict"] == word and row["measure"] != OVERLAP and row["delta"]
+    ]
+    changed.sort(key=lambda row: (row["measure"] != "nDCG@10", -abs(row["delta"])))
+    also = ", ".join(row["measure"] for row in changed[1:])
+    return [*map(_measure, changed[:1]), *([f"also {also}"] if also else [])]
+
+
 def _measure(row: dict[str, Any]) -> str:
     text = f"{row['measure']} {row['delta']:+.4f} [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
     text += f", {row['better']} queries better, {row['worse']} worse"
     if row["p"] is not None and row["tests"]:
-        text += f", corrected p {row['p_holm']:.2g} ({row['tests']} tests)"
+        text += f", corrected p {short_p(row['p_holm'])} ({row['tests']} tests)"
     why = {
         "band": "outside the noise band {band_low:+.4f} … {band_high:+.4f}",
         "trend": "small drops that add up",
         "standing": "as the night before",
     }.get(row["reason"] or "")
     return f"{text}, {why.format(**row)}" if why else text
+
+
+def short_p(p: float) -> str:
+    """A probability as papers write it: `.03`, `1`."""
+    return f"{p:.2g}".removeprefix("0") if p else "0"
 
 
 def _cost(row: dict[str, Any]) -> str:
