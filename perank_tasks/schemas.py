@@ -35,7 +35,7 @@ PASSAGES = table(
     aliases=optional(pa.list_(STRING)),
 )
 
-QUERIES = table(query_id=STRING, text=STRING)
+QUERIES = table(query_id=STRING, text=STRING, tags=optional(pa.list_(STRING)))
 
 QRELS = table(query_id=STRING, passage_id=STRING, relevance=INT32)
 

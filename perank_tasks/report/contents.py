@@ -18,9 +18,11 @@ import numpy as np
 from perank_tasks.artifacts.store import Store
 from perank_tasks.config import NIGHTLY
 from perank_tasks.errors import ConfigError
+from perank_tasks.regression.ladder import Verdict
 from perank_tasks.regression.measures import MEASURES
 from perank_tasks.regression.statistics import Band, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
+from perank_tasks.report.looks import Look, looks_of
 from perank_tasks.report.worst_queries import WorstQuery, losses, worst_queries
 from perank_tasks.warehouse.attribution import facts_of
 from perank_tasks.warehouse.database import ask, dicts, rows_where
@@ -52,6 +54,7 @@ class Arm:
     """One result and everything about it."""
 
     label: str
+    look: Look
     run: Run
     said: ArmVerdict | None
     """None: results of this series are not judged."""
@@ -107,10 +110,6 @@ class PageContents:
     remarks: list[str]
     previous: date | None
     """The night before."""
-    causes: dict[str, list[str]]
-    """{what was different: labels of the arms in which it was}"""
-    costs: dict[str, list[str]]
-    """The same of what was unusual in the cost of reranking."""
     question: str | None = None
     """What an experiment asks."""
     answer: list[str] = field(default_factory=list)
@@ -168,8 +167,6 @@ def read_page(
         arms,
         remarks(rows),
         max((r.run_date for r in nights.runs if r.run_date < run_date), default=None),
-        _grouped((arm.label, arm.said["different"]) for arm in arms if arm.said),
-        _grouped((arm.label, arm.said["costs"]) for arm in arms if arm.said),
     )
 
 
@@ -189,26 +186,35 @@ def _read_arms(
     key = {name: rows[0][name] for name in ("series", "run_date", "collection")}
     runs = {run.arm_hash: run for run in nights.of(key["run_date"])}
     names = [row["arm"] for row in rows]
+    labels = [
+        row["arm"] if names.count(row["arm"]) == 1 else f"{row['arm']} {row['arm_hash'][:6]}"
+        for row in rows
+    ]
+    looks = looks_of(labels)
     by_query: dict[str, dict[str, list[float]]] = defaultdict(dict)
     for row in ask(connection, "means_by_query", **key):
         by_query[row["arm_hash"]][row["measure"]] = row["by_query"]
     lines = rows_where(connection, "arm_verdicts", **key)
-    comparisons = rows_where(connection, "judged" if said else "comparisons", **key)
+    comparisons = rows_where(connection, "comparisons", **key)
+    judged = rows_where(connection, "judged", **key)
     changes = rows_where(connection, "changes", **key)
     costs = ask(connection, "costs", **key)
     arms = []
-    for i, row in enumerate(rows):
+    for i, (row, label) in enumerate(zip(rows, labels, strict=True)):
         run = runs[row["arm_hash"]]
-        its = _its(comparisons, run)
+        word = said["arms"][i] if said else None
+        # What is the first of its kind is compared with another arm, as in an experiment.
+        is_judged = word is not None and word["verdict"] != Verdict.FIRST
+        its = _its(judged if is_judged else comparisons, run)
         ids = {(c["against_date"], c["against_arm_hash"]) for c in its}
         before = next((other for other in nights.runs if other.id in ids), None)
         lost = losses(connection, run) if before else []
         measures = [m for m in MEASURES if m in by_query[run.arm_hash]]
-        word = said["arms"][i] if said else None
-        moved = word is None or word["verdict"] not in ("first", "identical")
+        moved = word is None or word["verdict"] != Verdict.IDENTICAL
         arms.append(
             Arm(
-                label=run.arm if names.count(run.arm) == 1 else f"{run.arm} {run.arm_hash[:6]}",
+                label=label,
+                look=looks[label],
                 run=run,
                 said=word,
                 summary=row,
@@ -226,7 +232,9 @@ def _read_arms(
                 if before and moved
                 else [],
                 facts=facts_of(connection, run),
-                changes=sorted(_its(changes, run), key=lambda c: c["key"]),
+                changes=sorted(_its(changes, run), key=lambda c: c["key"])
+                if is_judged or not said
+                else [],
             )
         )
     return arms
@@ -319,12 +327,3 @@ def _trend(
         if chosen.get(row["run_date"]) == row["arm_hash"]
     ]
     return points[-TREND_NIGHTS:]
-
-
-def _grouped(phrases: Iterable[tuple[str, list[str]]]) -> dict[str, list[str]]:
-    """{phrase: the labels of the arms that it is said of}"""
-    found: dict[str, list[str]] = defaultdict(list)
-    for label, its in phrases:
-        for phrase in its:
-            found[phrase].append(label)
-    return dict(found)
