@@ -147,7 +147,7 @@ def compare(
             )
         different = []
         if connection and store and a.run and b.run:
-            different = explain(connection, store, a.run, b.run)
+            different = [c.phrase for c in explain(connection, store, a.run, b.run)]
         queries = _compare_queries(a, b, measure)
         comparisons.append(Comparison(a, b, rows, queries, different))
     return comparisons

@@ -13,7 +13,7 @@ import duckdb
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.regression.ladder import Verdict, worst
-from perank_tasks.warehouse.attribution import ArmWord, explain, which_stage
+from perank_tasks.warehouse.attribution import ArmWord, Change, explain, find_cause
 from perank_tasks.warehouse.database import rows_where
 from perank_tasks.warehouse.derive import OVERLAP, judge_against
 from perank_tasks.warehouse.nights import Nights
@@ -34,7 +34,7 @@ class ArmVerdict(TypedDict):
 
 
 class NightVerdict(TypedDict):
-    """The night's word, what the control arms say of where a change comes from, and the arms."""
+    """The night's word, what its changes come from where that can be told, and the arms."""
 
     verdict: str
     stage: str | None
@@ -64,15 +64,20 @@ def judge(
     words: list[ArmWord] = []
     for arm_hash, name in arms.items():
         rows = [row for row in verdicts if row["arm_hash"] == arm_hash]
-        word, because, different = Verdict.INCOMPLETE, "incomplete: it has no results", []
+        word, because = Verdict.INCOMPLETE, "incomplete: it has no results"
+        changes: list[Change] = []
         against = rows[0]["against_date"] if rows else None
         if rows:
             word = worst([row["verdict"] for row in rows])
             moved = [row for row in drift if row["arm_hash"] == arm_hash]
             because = _describe(word, rows, moved)
-            before = nights.named(against, rows[0]["against_arm_hash"])
-            different = explain(warehouse, store, before, runs[arm_hash]) if before else []
-            words.append(ArmWord(runs[arm_hash], word, against))
+            run = runs[arm_hash]
+            has_moved = False
+            if before := nights.named(against, rows[0]["against_arm_hash"]):
+                changes = explain(warehouse, store, before, run)
+                has_moved = not run.ranks_as(before, moved)
+            words.append(ArmWord(run, word, against, has_moved, changes))
+        different = [change.phrase for change in changes]
         unusual = [
             _cost(row)
             for row in costs
@@ -91,7 +96,7 @@ def judge(
                 "text": "; ".join(part for part in parts if part),
             }
         )
-    return _night(arm_verdicts, which_stage(words))
+    return _night(arm_verdicts, find_cause(words))
 
 
 def _night(arms: list[ArmVerdict], stage: str | None) -> NightVerdict:
@@ -130,8 +135,8 @@ def _describe(word: Verdict, rows: list[dict[str, Any]], drift: list[dict[str, A
     if word == Verdict.IDENTICAL:
         return against
     worst_rows = [row for row in rows if row["verdict"] == word and row["measure"] != OVERLAP]
-    changed = [row for row in worst_rows if row["delta"]]
-    changed.sort(key=lambda row: (row["measure"] != "nDCG@10", -abs(row["delta"])))
+    changed = [row for row in worst_rows if _size(row)]
+    changed.sort(key=lambda row: (row["measure"] != "nDCG@10", -_size(row)))
     parts = [against, *(_measure(row) for row in changed[:1])]
     if len(changed) > 1:
         parts.append(f"also {', '.join(row['measure'] for row in changed[1:])}")
@@ -145,7 +150,17 @@ def _describe(word: Verdict, rows: list[dict[str, Any]], drift: list[dict[str, A
     return ": ".join([parts[0], "; ".join(parts[1:])])
 
 
+def _size(row: dict[str, Any]) -> float:
+    """By how much a measure changed, or the judgements alone changed it."""
+    return max(abs(row["delta"]), abs(row["judgements_delta"] or 0.0))
+
+
 def _measure(row: dict[str, Any]) -> str:
+    by_judgements = ""
+    if row["judgements_delta"]:
+        by_judgements = f"by other judgements alone {row['judgements_delta']:+.4f}"
+        if not row["delta"]:
+            return f"{row['measure']} {by_judgements}"
     text = f"{row['measure']} {row['delta']:+.4f} [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
     text += f", {row['better']} queries better, {row['worse']} worse"
     if row["p"] is not None and row["tests"]:
@@ -155,7 +170,7 @@ def _measure(row: dict[str, Any]) -> str:
         "trend": "small drops that add up",
         "standing": "as the night before",
     }.get(row["reason"] or "")
-    return f"{text}, {why.format(**row)}" if why else text
+    return ", ".join(filter(None, [text, why and why.format(**row), by_judgements]))
 
 
 def _cost(row: dict[str, Any]) -> str:
