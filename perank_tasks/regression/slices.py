@@ -50,7 +50,9 @@ def slices_of(deltas: Mapping[str, float], groups: Mapping[str, AbstractSet[str]
             slices.append((name, inside))
     p = np.array([_permutation_p(values, inside) for _, inside in slices])
     rows = [
-        Slice(name, int(inside.sum()), float(values[inside].mean()), float(values[~inside].mean()), q)
+        Slice(
+            name, int(inside.sum()), float(values[inside].mean()), float(values[~inside].mean()), q
+        )
         for (name, inside), q in zip(slices, holm(p).tolist(), strict=True)
     ]
     return sorted(rows, key=lambda row: (row.delta, row.name))

@@ -245,7 +245,7 @@ def read_means(
 ) -> list[tuple[str, list[tuple[date, float]]]]:
     """The main measure of every arm over the newest nights, for the index."""
     rows = connection.execute(
-        "SELECT arm, run_date, max(value) FROM measure_trend WHERE collection = ? "
+        "SELECT arm, run_date, max(value) FROM means_by_date WHERE collection = ? "
         "AND measure = ? GROUP BY ALL ORDER BY ALL",
         [collection, MAIN],
     ).fetchall()

@@ -33,7 +33,9 @@ from perank_tasks.report.contents import (
 )
 from perank_tasks.settings import Settings
 from perank_tasks.support.files import replacing, storage_errors
+from perank_tasks.warehouse.answers import QUESTIONS
 from perank_tasks.warehouse.database import ask, reading
+from perank_tasks.warehouse.night_verdict import band_name
 
 TEMPLATES = Path(__file__).parent / "templates"
 _REMEDY = (
@@ -112,6 +114,8 @@ def render(
     arms = contents.arms
     ladder = list(Verdict)
     by_word = sorted(arms, key=lambda arm: -ladder.index(Verdict(arm.word)) if arm.word else 0)
+    rows = [arm.comparisons.get(MAIN, {}) for arm in arms]
+    nights = [row["nights"] for row in rows if row.get("band_low") is not None]
     shared = set.intersection(*(set(arm.facts.items()) for arm in arms))
     return template("results.html").render(
         page=contents,
@@ -120,7 +124,7 @@ def render(
         sections=[_section(arm, shared) for arm in by_word],
         means=_means(arms),
         changes=_changes(arms),
-        band=band_name(min((arm.comparisons[MAIN].get("nights", 0) for arm in arms if MAIN in arm.comparisons), default=0)),
+        band=band_name(min(nights)) if nights else None,
         costs=_costs(arms),
         facts=sorted(shared),
         figures=list(figures),

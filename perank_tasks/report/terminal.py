@@ -16,6 +16,7 @@ from perank_tasks.config import NIGHTLY
 from perank_tasks.report.contents import read_summary, remarks
 from perank_tasks.settings import Settings
 from perank_tasks.support.printer import Printer
+from perank_tasks.warehouse.answers import in_lines
 from perank_tasks.warehouse.database import ask, reading
 from perank_tasks.warehouse.night_verdict import judge
 
@@ -46,13 +47,13 @@ def print_report(
         champions = ask(warehouse, "champions", series=NIGHTLY, **night)
     printer.heading(f"{first['collection']}, night of {first['run_date']}")
     printer.table(_HEADINGS, [_cells(row) for row in rows])
-    printer.labelled([(arm["arm"], arm["text"]) for arm in verdict["arms"]])
-    lines = [("Verdict", verdict["text"])]
+    lines = [("Verdict", verdict["text"]), *in_lines(verdict["answers"])]
     for champion in champions:
         line = "{checkpoint}, promoted as of {as_of} by {name}: {reason}".format(**champion)
         lines.append(("Champion", line))
     notes = remarks(rows)
     printer.labelled([*lines, *(("note", remark) for remark in notes)])
+    printer.labelled([(arm["arm"], arm["text"]) for arm in verdict["arms"]])
     _print_next(printer, settings, first)
     by_hash = {row["arm_hash"]: row for row in rows}
     said = [{**arm, "results": by_hash[arm["arm_hash"]]} for arm in verdict["arms"]]

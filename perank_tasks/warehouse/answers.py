@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from perank_tasks.warehouse.night_verdict import ArmVerdict
 
 QUESTIONS = {
-    "fine": "Fine?",
-    "changed": "What changed?",
-    "queries": "Which queries?",
-    "next": "What next?",
+    "fine": "Fine",
+    "changed": "What changed",
+    "queries": "Which queries",
+    "next": "What next",
 }
 
 LISTED_QUERIES = 3
@@ -74,23 +74,25 @@ def answer(
     fine = [_FINE[Verdict(word)].format(arms=of_arms)]
     changed = [cause] if cause else []
     if word == Verdict.FIRST:
-        changed += [f"{arm['arm']}: {arm['because']}" for arm in arms if arm["against_name"]]
-    elif word != Verdict.IDENTICAL:
-        fine.append(f"{worst[0]['arm']}: {worst[0]['because']}")
+        changed += [f"{arm['arm']}: {arm['measured']}" for arm in arms if arm["measured"]]
+    elif worst[0]["measured"]:
+        fine.append(f"{worst[0]['arm']}, {worst[0]['measured']}")
     changed += _differences(arms)
     if not changed and any(arm["against"] for arm in arms):
         changed = ["nothing that is recorded: data, settings, code, libraries and machine"]
-    lines = {"fine": fine, "changed": changed, "queries": _queries(worst)}
+    # Of a first night, queries that another arm ranks better have lost nothing.
+    queries = ["all are new"] if word == Verdict.FIRST else _queries(worst)
+    lines = {"fine": fine, "changed": changed, "queries": queries}
     return {
         **{key: [Answer(text=text, command=None) for text in lines[key]] for key in lines},
         "next": _next(worst[0], cause, run_date, collection, can_be_accepted),
     }
 
 
-def in_lines(answers: Answers) -> list[str]:
-    """The answers as text, a line each."""
+def in_lines(answers: Answers) -> list[tuple[str, str]]:
+    """The answers as text: a question and a sentence each."""
     return [
-        f"{QUESTIONS[key]} {' '.join(filter(None, [answer['text'], answer['command']]))}"
+        (QUESTIONS[key], " ".join(filter(None, [answer["text"], answer["command"]])))
         for key, its in answers.items()
         for answer in its
     ]
@@ -143,23 +145,20 @@ def _queries(worst: Sequence["ArmVerdict"]) -> list[str]:
 def _next(
     arm: "ArmVerdict", cause: str | None, run_date: date, collection: str, can_be_accepted: bool
 ) -> list[Answer]:
-    steps = []
-    if can_be_accepted and arm["verdict"] != Verdict.IDENTICAL:
-        reason = cause or "as it should be"
-        steps.append(
-            (
-                "If it is as it should be, accept it:",
-                ["baseline", "accept", run_date, "--collection", collection]
-                + ["--name", "your name", "--reason", reason],
-            )
-        )
-    closer = ["report", "--run-date", run_date, "--collection", collection]
+    closer = ["report", "--run-date", str(run_date), "--collection", collection]
     if arm["against_name"]:
         sides = [arm["against_name"], f"{run_date}/{arm['arm']}"]
         closer = ["check", *sides, "--collection", collection]
-    steps.append(("To look closer:", closer))
+    look = Answer(text="To look closer:", command=shlex.join(["perank", *closer]))
+    if arm["verdict"] == Verdict.IDENTICAL or not can_be_accepted:
+        return [look]
+    accept = ["baseline", "accept", str(run_date), "--collection", collection]
+    accept += ["--name", "your name", "--reason", cause or "as it should be"]
     return [
-        Answer(text=text, command=shlex.join(["perank", *map(str, words)])) for text, words in steps
+        Answer(
+            text="If it is as it should be, accept it:", command=shlex.join(["perank", *accept])
+        ),
+        look,
     ]
 
 

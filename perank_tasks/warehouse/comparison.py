@@ -262,7 +262,7 @@ def compare(
     judgements = dict(zip(names, judge_arm(evidence, thresholds), strict=True))
     different = []
     if connection and store and a.run and b.run:
-        different = explain(connection, store, a.run, b.run)
+        different = [c.phrase for c in explain(connection, store, a.run, b.run)]
     return Comparison(a, b, queries, judgements, _by_query(a, b, measure, queries), different)
 
 
