@@ -13,6 +13,7 @@ import duckdb
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.regression.ladder import Verdict, worst
+from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.warehouse.attribution import ArmWord, explain, which_stage
 from perank_tasks.warehouse.database import rows_where
 from perank_tasks.warehouse.derive import OVERLAP, judge_against
@@ -171,8 +172,9 @@ def _measure(row: dict[str, Any]) -> str:
     text += f", {row['better']} queries better, {row['worse']} worse"
     if row["p"] is not None and row["tests"]:
         text += f", corrected p {short_p(row['p_holm'])} ({row['tests']} tests)"
+    band = "noise band" if row["nights"] >= DEFAULT.band_min_nights else "default band"
     why = {
-        "band": "outside the noise band {band_low:+.4f} … {band_high:+.4f}",
+        "band": f"outside the {band} {{band_low:+.4f}} … {{band_high:+.4f}}",
         "trend": "small drops that add up",
         "standing": "as the night before",
     }.get(row["reason"] or "")
