@@ -97,10 +97,11 @@ def check(
     """
     limits = _thresholds(options, thresholds)
     sides = (run_a, run_b, qrels, relevance_level, collection)
-    comparisons = _compare(*sides, measure=measure, on=on, thresholds=limits)
+    comparisons, alone = _compare(*sides, measure=measure, on=on, thresholds=limits)
     for comparison in comparisons:
         _print(comparison, measure, queries)
     words = [(comparison.b.name, str(comparison.verdict)) for comparison in comparisons]
+    words += [(f"{name}, which {run_b} has no results of", "incomplete") for name in alone]
     found = {
         "thresholds": {name: getattr(limits, name) for name in ThresholdOptions.model_fields},
         "comparisons": [_found(comparison, queries) for comparison in comparisons],
@@ -128,8 +129,9 @@ def _compare(
     relevance_level: int,
     collection: str | None,
     **how: Any,
-) -> list["Comparison"]:
-    """The comparisons that two names mean: one of files, one an arm of nights."""
+) -> tuple[list["Comparison"], list[str]]:
+    """The comparisons that two names mean, one of files, one an arm of nights; and the results that
+    have no counterpart."""
     from perank_tasks.warehouse import comparison as sides
     from perank_tasks.warehouse.database import reading
     from perank_tasks.warehouse.run_names import find_runs
@@ -138,6 +140,7 @@ def _compare(
     if files and qrels is None:
         raise ConfigError(f"{files[0]} is a file: name its judgements with --qrels FILE.")
     grades = sides.read_grades(qrels) if qrels else None
+    alone: list[str] = []
     if len(files) == 2:
         pairs = [(sides.side_of_file(files[0]), sides.side_of_file(files[1]))]
     else:
@@ -154,15 +157,15 @@ def _compare(
                 pair = [sides.side_of_file(files[0]), sides.side_of_run(warehouse, run)]
                 pairs = [(pair[0], pair[1]) if other == run_b else (pair[1], pair[0])]
             else:
-                pairs = sides.sides_of(warehouse, run_a, run_b, collection)
+                pairs, alone = sides.sides_of(warehouse, run_a, run_b, collection)
             if grades is None:
                 how |= {"connection": warehouse, "store": site.store}
-                return [sides.compare(a, b, **how) for a, b in pairs]
+                return [sides.compare(a, b, **how) for a, b in pairs], alone
     assert grades is not None
     measured = [
         tuple(sides.measured_by(side, grades, relevance_level) for side in pair) for pair in pairs
     ]
-    return [sides.compare(a, b, **how) for a, b in measured]
+    return [sides.compare(a, b, **how) for a, b in measured], alone
 
 
 def _print(comparison: "Comparison", measure: str, most: int) -> None:
@@ -170,14 +173,15 @@ def _print(comparison: "Comparison", measure: str, most: int) -> None:
 
     a, b, counts = comparison.a.name, comparison.b.name, comparison.counts
     printer.heading(f"{comparison.verdict}: {b} against {a}")
-    for sentence in measures_in_words(comparison.verdict, comparison.rows):
-        printer.line(sentence)
+    if comparison.problem:
+        printer.line(f"could not be judged: {comparison.problem}")
+    else:
+        for sentence in measures_in_words(comparison.verdict, comparison.rows):
+            printer.line(sentence)
     printer.line(
         "queries: {judged} judged; {ranked_a} of them ranked by {a}, {ranked_b} by {b}, "
         "{ranked_both} by both; measured over {measured}".format(a=a, b=b, **counts)
     )
-    if comparison.problem:
-        printer.line(f"could not be judged: {comparison.problem}")
     if comparison.different:
         printer.line(f"different: {', '.join(comparison.different)}")
     headings = ("measure", "A", "B", "B - A", "95% interval", "p", "Holm's p", "better", "worse")

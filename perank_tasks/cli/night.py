@@ -66,8 +66,9 @@ def stage(
     ],
     rerun: Rerun = False,
 ) -> dict[str, Any]:
-    """Run a night up to a stage, reusing what is done: `perank stage rerank` after `perank stage
-    embed` retrieves and ranks.
+    """Run a night up to a stage, reusing what is done.
+
+    `perank stage rerank` after `perank stage embed` indexes, retrieves and ranks.
 
     \b
     snapshot  read the collection as of the date into Parquet
@@ -150,8 +151,18 @@ def rerank(options: NightOptions, run: RunFile = None, out_file: OutFile = None)
     written = write_runs(night, site.store, rankings, out_file)
     for path, queries in written.items():
         print_line(f"{path}: {queries} queries")
+    embedded = {reference: site.store.open(reference) for reference in results["embed"].values()}
+    for reference, artifact in embedded.items():
+        counts = artifact.manifest.counts
+        print_line(
+            f"{site.store.root / reference}: {counts['embedded']:,} texts embedded, "
+            f"{counts['reused']:,} reused; what runs later in this PERANK_HOME reuses them"
+        )
     print_next("perank nightly, with the same options, measures and compares it")
-    return {"runs": written}
+    return {
+        "runs": {str(path): queries for path, queries in written.items()},
+        "embeddings": list(embedded),
+    }
 
 
 @takes_night_options

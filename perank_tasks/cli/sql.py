@@ -1,8 +1,8 @@
 """`perank sql`: ask the result tables, once or in a loop; read-only.
 
 In: a statement, a file with one, or lines typed into `--shell`. Out: a table in a terminal, CSV in
-a pipe, or Markdown or JSON. Every answer is from one whole night: a shell opens the published copy anew
-for each statement, so that it also sees the night that was loaded meanwhile.
+a pipe, or Markdown or JSON. Every answer is from one whole night: a shell opens the published copy
+anew for each statement, so that it also sees the night that was loaded meanwhile.
 """
 
 import csv

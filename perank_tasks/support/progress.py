@@ -23,7 +23,7 @@ def progress(description: str, total: int, unit: str) -> Iterator[Callable[[int]
         total: how many items there are.
         unit: what an item is, in the plural.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and log.isEnabledFor(logging.WARNING):
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), unit)
         with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
             task = bar.add_task(description, total=total)

@@ -106,7 +106,7 @@ class Comparison:
         """A row for each measure that any query has in both: the fields of the paired comparison
         and of the judgement."""
         return [
-            {"measure": name, "verdict": str(j.verdict), "reason": j.reason}
+            {"measure": name, "verdict": str(j.verdict), "reason": j.reason, "nights": j.nights}
             | {"band_low": j.band and j.band.low, "band_high": j.band and j.band.high}
             | asdict(j.comparison)
             for name, j in self.judgements.items()
@@ -124,8 +124,8 @@ class Comparison:
 
 def sides_of(
     connection: duckdb.DuckDBPyConnection, a: str, b: str, collection: str | None = None
-) -> list[tuple[Side, Side]]:
-    """The pairs of results that two names mean.
+) -> tuple[list[tuple[Side, Side]], list[str]]:
+    """The pairs of results that two names mean, and the names of a's results that b has not.
 
     Two nights pair arm by arm; where both names say an arm, those two; where one does, the
     other's is the same arm.
@@ -135,19 +135,22 @@ def sides_of(
     """
     runs_a, runs_b = (find_runs(connection, name, collection) for name in (a, b))
     both_named = "/" in a and "/" in b
-    pairs = []
+    pairs, alone = [], []
     for run in runs_a:
         others = [other for other in runs_b if both_named or other.arm == run.arm]
         # Of two configurations of an arm, the same one where it is there.
         others.sort(key=lambda other: other.arm_hash != run.arm_hash)
         pairs += [(run, other) for other in others[:1]]
+        if not others and "/" not in b:
+            alone.append(run.name)
     if not pairs:
         raise ConfigError(
             f"{a} has {', '.join(run.arm for run in runs_a)} and {b} has "
             f"{', '.join(run.arm for run in runs_b)}: no arm is in both. Name an arm on either "
             "side, as in 2026-01-31/bm25 2026-01-31/perank."
         )
-    return [(side_of_run(connection, one), side_of_run(connection, other)) for one, other in pairs]
+    sides = [(side_of_run(connection, one), side_of_run(connection, two)) for one, two in pairs]
+    return sides, alone
 
 
 def side_of_run(connection: duckdb.DuckDBPyConnection, run: Run) -> Side:

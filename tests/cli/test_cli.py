@@ -84,7 +84,7 @@ def test_a_night_ends_with_its_table_and_a_query_that_works(
 
 def test_nothing_but_our_own_words_goes_into_a_log(options: list[str]) -> None:
     done = perank(
-        "embed", *options, "--arms", "cosine", "--set", "cosine.embedder=all-minilm-l6-v2"
+        "stage", "embed", *options, "--arms", "cosine", "--set", "cosine.embedder=all-minilm-l6-v2"
     )
     assert done.returncode == 0
     assert done.stderr == ""
@@ -108,14 +108,14 @@ def test_a_night_that_is_stopped_says_that_it_can_go_on(options: list[str], numb
     assert "Traceback" not in said
 
 
-def test_each_stage_is_a_command_that_finds_what_is_done(options: list[str]) -> None:
+def test_a_night_is_run_up_to_each_stage_and_finds_what_is_done(options: list[str]) -> None:
     for stage in ("snapshot", "embed", "index", "retrieve", "rerank", "evaluate"):
-        done = perank(stage, *options, "--arms", "bm25, cosine")
+        done = perank("stage", stage, *options, "--arms", "bm25, cosine")
         assert done.returncode == 0, done.stderr
         named = re.findall(r"/artifacts/\S+", done.stdout)
         assert named, done.stdout
         assert "next: perank " in done.stdout
-    assert "runs: 2" in perank("load", *options, "--arms", "bm25,cosine").stdout
+    assert "runs: 2" in perank("stage", "load", *options, "--arms", "bm25,cosine").stdout
 
 
 def test_help_teaches(options: list[str]) -> None:
