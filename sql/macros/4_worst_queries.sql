@@ -37,5 +37,8 @@ LEFT JOIN drift
     AND drift.collection = now.collection AND drift.arm_hash = now.arm_hash
     AND drift.query_id = now.query_id
 WHERE now.measure = 'nDCG@10' AND coalesce(rescored.value, before.value) IS NOT NULL
-QUALIFY row_number() OVER (ORDER BY delta, drift.overlap_10, now.query_id, now.arm) <= n
+-- Not `delta`, which would be the mean's, of `held`.
+QUALIFY row_number() OVER (
+    ORDER BY now.value - coalesce(rescored.value, before.value), drift.overlap_10, now.query_id, now.arm
+) <= n
 ORDER BY delta, drift.overlap_10, now.query_id, now.arm;
