@@ -77,7 +77,7 @@ def answer(
         changed += [f"{arm['arm']}: {arm['measured']}" for arm in arms if arm["measured"]]
     elif worst[0]["measured"]:
         fine.append(f"{worst[0]['arm']}, {worst[0]['measured']}")
-    changed += _differences(arms)
+    changed += [phrase for phrase in _differences(arms) if phrase not in (cause or "")]
     if not changed and any(arm["against"] for arm in arms):
         changed = ["nothing that is recorded: data, settings, code, libraries and machine"]
     # Of a first night, queries that another arm ranks better have lost nothing.

@@ -15,6 +15,10 @@ from perank_tasks.warehouse.database import ask
 from perank_tasks.warehouse.nights import Run, TableRow
 
 
+LISTED = 5
+"""Queries that a sentence names."""
+
+
 def query_changes(warehouse: duckdb.DuckDBPyConnection, run: Run, before: Run) -> list[TableRow]:
     """A row a query: those that a relevant passage fell out of first, then those that lost most.
 
@@ -43,14 +47,16 @@ def falls_in_words(changes: Sequence[TableRow]) -> list[str]:
     fallen = [row for row in changes if row["passage_id"]]
     if not fallen:
         return []
-    more = f"; the same in {len(fallen) - 1} more queries" if len(fallen) > 1 else ""
-    return [f"{fallen[0]['query_id']}: {fall_in_words(fallen[0])}{more}"]
+    others = ", ".join(row["query_id"] for row in fallen[1:LISTED])
+    more = f", and {len(fallen) - LISTED} more" if len(fallen) > LISTED else ""
+    alike = f"; the like in {others}{more}" if others else ""
+    return [f"{fallen[0]['query_id']} {fall_in_words(fallen[0])}{alike}"]
 
 
 def fall_in_words(row: TableRow) -> str:
     """What became of the passage that fell."""
-    place = f"to {row['rank']}" if row["rank"] else "and is not ranked any more"
+    rank = row["rank"] or "not ranked"
     return (
-        f"{row['passage_id']}, judged {row['relevance']}, fell from rank {row['against_rank']} "
-        f"{place}, and with it {row['share']:.2f} of nDCG@10"
+        f"lost {row['passage_id']} (judged {row['relevance']}, rank {row['against_rank']} → {rank}), "
+        f"worth {row['share']:.2f} nDCG@10"
     )
