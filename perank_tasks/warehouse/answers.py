@@ -72,29 +72,36 @@ def answer(
     of_arms = "every arm" if len(names) == len(arms) else " and ".join(names[-2:])
     of_arms = ", ".join([*names[:-2], of_arms]) if len(names) < len(arms) else of_arms
     fine = [_FINE[Verdict(word)].format(arms=of_arms)]
+    if word == Verdict.ACKNOWLEDGED:
+        fine += dict.fromkeys(arm["accepted"] for arm in worst if arm["accepted"])
+    measured = [arm for arm in worst if arm["measured"]]
+    # Of a first night, every arm beside the first stage; else the arm that is worst.
+    shown = measured if word == Verdict.FIRST else measured[:1]
+    fine += [f"{arm['arm']}, {arm['measured']}" for arm in shown]
     changed = [cause] if cause else []
-    if word == Verdict.FIRST:
-        changed += [f"{arm['arm']}: {arm['measured']}" for arm in arms if arm["measured"]]
-    elif worst[0]["measured"]:
-        fine.append(f"{worst[0]['arm']}, {worst[0]['measured']}")
     changed += [phrase for phrase in _differences(arms) if phrase not in (cause or "")]
     if not changed and any(arm["against"] for arm in arms):
         changed = ["nothing that is recorded: data, settings, code, libraries and machine"]
-    # Of a first night, queries that another arm ranks better have lost nothing.
-    queries = ["all are new"] if word == Verdict.FIRST else _queries(worst)
-    lines = {"fine": fine, "changed": changed, "queries": queries}
+    if word == Verdict.FIRST:
+        changed = ["nothing that could be known: it is the first night"]
+    lines = {"fine": fine, "changed": changed, "queries": _queries(worst)}
+    compared = next((arm for arm in worst if arm["against_name"]), worst[0])
     return {
         **{key: [Answer(text=text, command=None) for text in lines[key]] for key in lines},
-        "next": _next(worst[0], cause, run_date, collection, can_be_accepted),
+        "next": _next(compared, cause, run_date, collection, can_be_accepted),
     }
 
 
 def in_lines(answers: Answers) -> list[tuple[str, str]]:
-    """The answers as text: a question and a sentence each."""
+    """The answers as text: each question with its sentences, a line each."""
     return [
-        (QUESTIONS[key], " ".join(filter(None, [answer["text"], answer["command"]])))
+        (
+            QUESTIONS[key],
+            "\n  ".join(
+                " ".join(filter(None, [answer["text"], answer["command"]])) for answer in its
+            ),
+        )
         for key, its in answers.items()
-        for answer in its
     ]
 
 
@@ -150,7 +157,8 @@ def _next(
         sides = [arm["against_name"], f"{run_date}/{arm['arm']}"]
         closer = ["check", *sides, "--collection", collection]
     look = Answer(text="To look closer:", command=shlex.join(["perank", *closer]))
-    if arm["verdict"] == Verdict.IDENTICAL or not can_be_accepted:
+    is_settled = arm["verdict"] in (Verdict.IDENTICAL, Verdict.ACKNOWLEDGED)
+    if is_settled or not can_be_accepted:
         return [look]
     accept = ["baseline", "accept", str(run_date), "--collection", collection]
     accept += ["--name", "your name", "--reason", cause or "as it should be"]

@@ -37,6 +37,8 @@ class ArmVerdict(TypedDict):
     because: str
     measured: str
     """What it is compared with, and the numbers that its word rests on."""
+    accepted: str | None
+    """By whom, and why."""
     moved: str
     """How many queries rank otherwise."""
     lost: list[dict[str, Any]]
@@ -143,8 +145,8 @@ def _arm(
     held = next(iter(beside or rows))
     before = nights.named(held["against_date"], held["against_arm_hash"])
     because = _describe(verdict, rows, drift, beside)
-    if verdict == Verdict.ACKNOWLEDGED:
-        because += f"; {_acceptance(warehouse, run)}"
+    accepted = _acceptance(warehouse, run) if verdict == Verdict.ACKNOWLEDGED else None
+    because = "; ".join(filter(None, [because, accepted]))
     # Another arm of the same night ranks otherwise for being another arm: nothing is lost.
     changed = query_changes(warehouse, run, before) if before and not beside else []
     lost = [row for row in changed if row["delta"] < 0 or row["passage_id"]]
@@ -161,6 +163,7 @@ def _arm(
         "against_name": before.name if before else None,
         "because": "; ".join([because, *falls]),
         "measured": _measured(verdict, beside or rows),
+        "accepted": accepted,
         "moved": _moved(drift),
         "lost": lost[:LISTED_QUERIES],
         "slices": [asdict(part) for part in slices_of_changes(changed)] if has_dropped else [],
@@ -180,6 +183,7 @@ def _without_results(name: str, arm_hash: str) -> ArmVerdict:
         "against_name": None,
         "because": because,
         "measured": "",
+        "accepted": None,
         "moved": "",
         "lost": [],
         "slices": [],

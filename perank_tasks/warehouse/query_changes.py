@@ -14,7 +14,6 @@ from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.warehouse.database import ask
 from perank_tasks.warehouse.nights import Run, TableRow
 
-
 LISTED = 5
 """Queries that a sentence names."""
 
@@ -55,8 +54,8 @@ def falls_in_words(changes: Sequence[TableRow]) -> list[str]:
 
 def fall_in_words(row: TableRow) -> str:
     """What became of the passage that fell."""
-    rank = row["rank"] or "not ranked"
+    ranks = f"rank {row['against_rank']} → {row['rank'] or 'not ranked'}"
     return (
-        f"lost {row['passage_id']} (judged {row['relevance']}, rank {row['against_rank']} → {rank}), "
-        f"worth {row['share']:.2f} nDCG@10"
+        f"lost {row['passage_id']} (judged {row['relevance']}, {ranks}), worth "
+        f"{row['share']:.2f} nDCG@10"
     )

@@ -78,7 +78,7 @@ def test_an_unchanged_night_is_identical(spec: str) -> None:
     assert found["text"] == "identical (bm25, cosine, perank)"
     for word, text in arms(found).values():
         assert word == "identical"
-        assert text.startswith("identical against 2026-01-01 (first night)")
+        assert text.startswith("identical compared with 2026-01-01 (first night)")
         assert "different" not in text
 
 
@@ -213,7 +213,7 @@ def test_a_night_can_be_accepted_as_it_runs(spec: str, tmp_path: Path) -> None:
     assert found["verdict"] == "acknowledged"
     after = night(spec, 3)
     assert {word for word, _ in arms(after).values()} == {"identical"}
-    assert "identical against 2026-01-02 (accepted)" in arms(after)["bm25"][1]
+    assert "identical compared with 2026-01-02 (accepted)" in arms(after)["bm25"][1]
 
 
 def test_another_baseline_is_asked_for_by_an_option(spec: str, tmp_path: Path) -> None:
