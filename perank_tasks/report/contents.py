@@ -1,6 +1,6 @@
 """Contents: everything that a page says, read from the published warehouse.
 
-In: a connection, the store of artifacts for the texts of queries and passages, a series, a date
+In: a connection, the store of artifacts for the snapshots that tell what changed, a series, a date
 and a collection. Out: `PageContents`. Of a night, only it, earlier ones and acceptances are looked
 at, so that its page does not change when later nights are loaded. Results of another series have
 no verdict and no past; what each of their arms was held against is in `comparisons` alone.
@@ -158,7 +158,7 @@ def read_page(
     if series == NIGHTLY:
         names = {row["arm_hash"]: row["arm"] for row in rows}
         said = judge(connection, store, run_date, collection, names)
-    arms = _read_arms(connection, store, nights, rows, said)
+    arms = _read_arms(connection, nights, rows, said)
     return PageContents(
         series,
         run_date,
@@ -172,7 +172,6 @@ def read_page(
 
 def _read_arms(
     connection: duckdb.DuckDBPyConnection,
-    store: Store,
     nights: Nights,
     rows: list[dict[str, Any]],
     said: NightVerdict | None,
@@ -228,9 +227,7 @@ def _read_arms(
                 else {},
                 cost=next(iter(_its(costs, run)), {}),
                 deltas=[query["delta"] for query in lost],
-                worst=worst_queries(connection, store, run, before, lost)
-                if before and moved
-                else [],
+                worst=worst_queries(connection, run, before, lost) if before and moved else [],
                 facts=facts_of(connection, run),
                 changes=sorted(_its(changes, run), key=lambda c: c["key"])
                 if is_judged or not said

@@ -4,11 +4,7 @@ In: the published warehouse. Out: one table, arm by arm, what each result is aga
 accepted one, the night's word, where its page and the tables are and what to type next.
 """
 
-import os
-import shutil
-import sys
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 from perank_tasks.artifacts.store import Store
@@ -88,15 +84,3 @@ def _print_next(printer: Printer, settings: Settings, first: dict[str, Any]) -> 
     if page.exists():
         printer.line(f"Page:   {page}")
     printer.line(f"Tables: {settings.published_warehouse}")
-    printer.line(
-        f'Try:    {_command()} sql "SELECT query_id, arm, value FROM query_measures '
-        f"WHERE measure = 'nDCG@10' AND run_date = '{first['run_date']}' "
-        f"AND collection = '{first['collection']}' ORDER BY value LIMIT 10\""
-    )
-
-
-def _command() -> str:
-    """What to type for `perank` here: its path, where the environment is not active."""
-    if shutil.which("perank"):
-        return "perank"
-    return os.path.relpath(Path(sys.executable).with_name("perank"))

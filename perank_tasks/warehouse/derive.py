@@ -21,7 +21,6 @@ from perank_tasks.regression.ladder import EarlierNight, Evidence, Judgement, Ve
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.schemas import DERIVED_TABLES
 from perank_tasks.warehouse.cost_verdicts import cost_rows
-from perank_tasks.warehouse.first_night import compare_with_first_stage
 from perank_tasks.warehouse.nights import (
     Baseline,
     Nights,
@@ -133,8 +132,9 @@ def derive(
                 before.id if before else None,
                 str(row.judgement.verdict),
             )
-    beside = compare_with_first_stage(nights, baselines, values, NO_QUALITY, FAMILY)
-    comparisons = [*(row.comparison for row in rows), *beside]
+    # What has nothing earlier is shown beside its night's first stage; no verdict rests on that.
+    beside = {run: nights.beside(run) for run in runs if baselines[run].run is None}
+    comparisons = [row.comparison for row in [*rows, *_judge(nights, beside, values, drift, {})]]
     _replace(nights, "verdicts", since, [row.verdict for row in rows])
     _replace(nights, "comparisons", since, [row for row in comparisons if row])
     _replace(nights, "cost_verdicts", since, cost_rows(nights, since, baselines))

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import duckdb
 import numpy as np
@@ -24,7 +24,9 @@ import pyarrow.compute as pc
 from perank_tasks.config import NIGHTLY
 from perank_tasks.schemas import DERIVED_TABLES, dicts_to_table
 
-BaselineKind = Literal["accepted", "first night", "previous", "pinned"]
+SAME_NIGHT: Final = "same night"
+
+BaselineKind = Literal["accepted", "first night", "previous", "pinned", "same night"]
 
 TableRow = dict[str, Any]
 """A row of a table by column name."""
@@ -187,6 +189,19 @@ class Nights:
         earlier = self._earlier(run)
         first = self.like(run, min(earlier)) if earlier else None
         return Baseline(first, "first night", acknowledged)
+
+    def beside(self, run: Run) -> Baseline:
+        """Another arm of the same night that ranks by the first stage alone: by the run's own first
+        stage, where there is one."""
+        controls = [
+            other
+            for other in self.of(run.run_date)
+            if other.ranker == "first-stage" and other.comparable
+        ]
+        if run in controls or not run.comparable:
+            return Baseline(None)
+        controls.sort(key=lambda other: other.first_stage != run.first_stage)
+        return Baseline(next(iter(controls), None), SAME_NIGHT)
 
     def previous(self, run: Run) -> Baseline:
         """The newest complete result before the run."""
