@@ -61,7 +61,9 @@ def test_a_first_night_compares_its_arms_with_its_first_stage(settings: Settings
             ("perank", "bm25", "judged@10"),
         }
         # It is no verdict, and no later night is judged by it.
-        assert {row["against_date"] for row in rows_where(warehouse, "verdicts")} == {None}
+        assert {
+            row["against_date"] for row in rows_where(warehouse, "verdicts", collection="c")
+        } == {None}
     assert "compared with bm25, same night" in write_pages(settings, DAYS[0], "c").read_text()
 
 
