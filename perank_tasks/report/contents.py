@@ -275,11 +275,26 @@ def remarks(rows: list[dict[str, Any]]) -> list[str]:
             "and no part of bands and trends"
         ]
     counted = [f"{n} {what}" for what, n in counts.items() if n > 0]
-    return [*limited, *counted] + [
+    return [*limited, *counted, *_unjudged(rows)] + [
         f"{row['arm']}: {row['unranked_queries']} queries could not be ranked and kept their "
         "first-stage order"
         for row in rows
         if row["unranked_queries"]
+    ]
+
+
+def _unjudged(rows: list[dict[str, Any]]) -> list[str]:
+    counts = [
+        f"{row['arm']} {row['top_10_unjudged']} of {row['top_10_results']}"
+        for row in rows
+        if row["top_10_unjudged"]
+    ]
+    if not counts:
+        return []
+    where = "run_date = '{run_date}' AND collection = '{collection}'".format(**rows[0])
+    return [
+        f"top-10 results not judged: {', '.join(counts)}; a ranker that finds new passages lowers "
+        f'judged@10, which is no loss. To judge: perank sql "FROM unjudged WHERE {where}"'
     ]
 
 

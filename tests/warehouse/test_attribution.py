@@ -21,7 +21,7 @@ from perank_tasks.artifacts.store import Store
 from perank_tasks.night import provenance
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.attribution import ArmWord, Change, find_cause
-from perank_tasks.warehouse.database import load_acceptance
+from perank_tasks.warehouse.database import load_acceptance, reading
 from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.night_verdict import NightVerdict
 from perank_tasks.warehouse.nights import Run
@@ -136,6 +136,17 @@ def test_one_changed_judgement_is_named_and_no_ranking_moved(spec: str, tmp_path
         assert "0 of 29 queries changed in the top 10" in text
         assert " by other judgements alone " in text
         assert "queries better" not in text
+    # The rankings are the same, so that the first night's get what the second's got.
+    with reading(Settings.from_environment().warehouse) as warehouse:
+        own = "SELECT {} FROM {} WHERE run_date = '2026-01-02' ORDER BY ALL"
+        columns = "arm_hash, query_id, measure, value"
+        rescored = warehouse.execute(own.format(columns, "rescored")).fetchall()
+        assert len(rescored) == 3 * 5 * 30
+        assert rescored == warehouse.execute(own.format(columns, "query_measures")).fetchall()
+        deltas = "SELECT DISTINCT delta FROM comparisons WHERE run_date = '2026-01-02'"
+        assert warehouse.execute(deltas).fetchall() == [(0.0,)]
+    again = night(spec, 3, baseline="previous")
+    assert again["verdict"] == "identical"
 
 
 def test_a_library_that_changed_nothing_else_is_named(

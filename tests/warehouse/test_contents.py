@@ -4,7 +4,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import pytest
 from typer.testing import CliRunner
 
 from perank_tasks.cli.main import app
@@ -13,7 +12,7 @@ from perank_tasks.schemas import CONTENT_TABLES
 from perank_tasks.warehouse.database import load_results, reading
 from perank_tasks.warehouse.rebuild import rebuild
 from tests.results import BASE, publish_results, publish_snapshot
-from tests.small import run_night, small_night, some_passages, write_collection
+from tests.small import run_night, small_night, some_passages, some_qrels, write_collection
 
 
 def contents(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
@@ -83,12 +82,11 @@ def test_what_nobody_judged_is_counted_and_listed(tmp_path: Path) -> None:
         (counted,) = warehouse.execute(
             "SELECT top_10_results, top_10_unjudged FROM run_summary"
         ).fetchall()
-        (judged_10,) = warehouse.execute(
-            "SELECT value FROM measures WHERE measure = 'judged@10'"
-        ).fetchone() or (None,)
+        top = warehouse.execute("SELECT query_id, passage_id FROM rankings WHERE rank <= 10")
+        results = top.fetchall()
         listed = warehouse.execute("SELECT count(*), bool_and(text IS NOT NULL) FROM unjudged")
-        assert listed.fetchone() == (counted[1], True)
-    results, unjudged = counted
-    # Every query finds its topic's eight passages, of which three are judged.
-    assert unjudged == results - 15
-    assert judged_10 == pytest.approx(1 - unjudged / results)
+        judged = {(query, passage) for query, passage, _ in some_qrels()}
+        unjudged = sum(row not in judged for row in results)
+        assert counted == (len(results), unjudged)
+        assert 0 < unjudged < len(results)
+        assert listed.fetchone() == (unjudged, True)
