@@ -95,6 +95,8 @@ def check(
     2026-01-30 and 2026-01-31 or 2026-01-31/bm25 and 2026-01-31/perank of nights, "window/window
     20" and "window/window 100" of an experiment (window@2026-01-31/… of its run of that date).
     """
+    from perank_tasks.regression.ladder import worst
+
     limits = _thresholds(options, thresholds)
     sides = (run_a, run_b, qrels, relevance_level, collection)
     comparisons, alone = _compare(*sides, measure=measure, on=on, thresholds=limits)
@@ -103,6 +105,7 @@ def check(
     words = [(comparison.b.name, str(comparison.verdict)) for comparison in comparisons]
     words += [(f"{name}, which {run_b} has no results of", "incomplete") for name in alone]
     found = {
+        "verdict": worst([word for _, word in words]),
         "thresholds": {name: getattr(limits, name) for name in ThresholdOptions.model_fields},
         "comparisons": [_found(comparison, queries) for comparison in comparisons],
     }
