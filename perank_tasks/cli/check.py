@@ -195,7 +195,10 @@ def _print(comparison: "Comparison", measure: str, most: int) -> None:
         if some:
             printer.line(f"{measure} {heading} most:", "bold")
             headings = ("query", "A", "B", "B - A", "overlap@10", "")
-            printer.table(headings, [_query_row(query, longest) for query in some])
+            rows = [_query_row(query, longest) for query in some]
+            if printer.markdown:  # where bars are darker than words
+                headings, rows = headings[:-1], [row[:-1] for row in rows]
+            printer.table(headings, rows)
     tests = max(row["tests"] for row in comparison.rows)
     printer.line(
         f"p: paired randomisation test; Holm's correction over {tests} tests; "
@@ -210,7 +213,7 @@ def _row(row: dict[str, Any]) -> list[str]:
         f"{row['against_value']:.4f}",
         f"{row['value']:.4f}",
         f"{row['delta']:+.4f}",
-        f"{row['ci_low']:+.3f} {row['ci_high']:+.3f}",
+        f"{row['ci_low']:+.3f} … {row['ci_high']:+.3f}",
         *("–" if p is None else f"{p:.4f}" for p in (row["p"], row["p_holm"])),
         str(row["better"]),
         str(row["worse"]),
