@@ -95,6 +95,8 @@ def check(
     2026-01-30 and 2026-01-31 or 2026-01-31/bm25 and 2026-01-31/perank of nights, "window/window
     20" and "window/window 100" of an experiment (window@2026-01-31/… of its run of that date).
     """
+    from perank_tasks.regression.ladder import worst
+
     limits = _thresholds(options, thresholds)
     sides = (run_a, run_b, qrels, relevance_level, collection)
     comparisons, alone = _compare(*sides, measure=measure, on=on, thresholds=limits)
@@ -103,6 +105,7 @@ def check(
     words = [(comparison.b.name, str(comparison.verdict)) for comparison in comparisons]
     words += [(f"{name}, which {run_b} has no results of", "incomplete") for name in alone]
     found = {
+        "verdict": worst([word for _, word in words]),
         "thresholds": {name: getattr(limits, name) for name in ThresholdOptions.model_fields},
         "comparisons": [_found(comparison, queries) for comparison in comparisons],
     }
@@ -192,7 +195,10 @@ def _print(comparison: "Comparison", measure: str, most: int) -> None:
         if some:
             printer.line(f"{measure} {heading} most:", "bold")
             headings = ("query", "A", "B", "B - A", "overlap@10", "")
-            printer.table(headings, [_query_row(query, longest) for query in some])
+            rows = [_query_row(query, longest) for query in some]
+            if printer.markdown:  # where bars are darker than words
+                headings, rows = headings[:-1], [row[:-1] for row in rows]
+            printer.table(headings, rows)
     tests = max(row["tests"] for row in comparison.rows)
     printer.line(
         f"p: paired randomisation test; Holm's correction over {tests} tests; "
@@ -207,7 +213,7 @@ def _row(row: dict[str, Any]) -> list[str]:
         f"{row['against_value']:.4f}",
         f"{row['value']:.4f}",
         f"{row['delta']:+.4f}",
-        f"{row['ci_low']:+.3f} {row['ci_high']:+.3f}",
+        f"{row['ci_low']:+.3f} … {row['ci_high']:+.3f}",
         *("–" if p is None else f"{p:.4f}" for p in (row["p"], row["p_holm"])),
         str(row["better"]),
         str(row["worse"]),

@@ -78,7 +78,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _print_next(printer: Printer, settings: Settings, first: dict[str, Any]) -> None:
-    if printer.markdown:
+    if printer.markdown or not printer.hints:
         return
     page = settings.page(first["collection"], first["run_date"])
     if page.exists():

@@ -20,7 +20,7 @@ from perank_tasks.collections import trec
 from perank_tasks.errors import ConfigError
 from perank_tasks.regression.drift import Drift, compare_rankings
 from perank_tasks.regression.ladder import Evidence, Judgement, Verdict, judge_arm, worst
-from perank_tasks.regression.measures import Grades, Scores, evaluate_run
+from perank_tasks.regression.measures import MEASURES, Grades, Scores, evaluate_run
 from perank_tasks.regression.thresholds import DEFAULT, Thresholds
 from perank_tasks.warehouse.attribution import explain
 from perank_tasks.warehouse.database import rows_where
@@ -228,7 +228,7 @@ def compare(
     Raises:
         ConfigError: two runs have no judged query or not that measure in common.
     """
-    names = [name for name in a.values if name in b.values]
+    names = sorted(a.values.keys() & b.values.keys(), key=_place)
     if measure not in names or not a.values[measure].keys() & b.values[measure].keys():
         raise ConfigError(
             f"{a.name} and {b.name} have no {measure} of any query in common; they have "
@@ -267,6 +267,11 @@ def compare(
     if connection and store and a.run and b.run:
         different = [c.phrase for c in explain(connection, store, a.run, b.run)]
     return Comparison(a, b, queries, judgements, _by_query(a, b, measure, queries), different)
+
+
+def _place(measure: str) -> tuple[int, str]:
+    """Where a measure stands: in the order of the tables, others behind."""
+    return (MEASURES.index(measure) if measure in MEASURES else len(MEASURES)), measure
 
 
 def _aligned(by_query: Mapping[str, float], queries: Sequence[str]) -> np.ndarray:
