@@ -117,7 +117,7 @@ def test_the_page_says_the_word_first_and_what_it_rests_on(nights: Settings) -> 
     assert "24 of 24 queries changed compared with 2026-01-02" in text
     # The query that lost most, before all others.
     change = drop(0.2) - drop(0.1)
-    assert re.search(r"<summary><b[^>]*>(q\d\d)", text)[1] == f"q{np.argmin(change):02}"
+    assert re.search(r"<summary><b dir[^>]*>what is (q\d\d)", text)[1] == f"q{np.argmin(change):02}"
     assert f"{change.mean():+.4f}".replace("-", "−") in text
     assert "its text is no longer kept" in text
 
