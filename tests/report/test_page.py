@@ -218,7 +218,7 @@ def test_nights_of_little_data_have_a_page_too(
     assert "regression</p>" in second
     assert "incomplete: too many queries kept their first-stage order" in second
     # Two configurations of one arm are told apart.
-    assert len(set(re.findall(r"<tr><th>(perank \w{6})</th>", second))) == 2
+    assert len(set(re.findall(r"</span> (perank \w{6})</th>", second))) == 2
 
 
 def test_what_cannot_be_written_is_said(
