@@ -153,7 +153,7 @@ def test_variants_of_an_experiment_stand_beside_their_costs(
 def dictionary() -> dict[str, list[tuple[str, str, bool]]]:
     """{table: [(column, type, nullable)]} of the README's data dictionary."""
     sections = re.split(r"^### (\w+)$", README.read_text(), flags=re.MULTILINE)[1:]
-    row = re.compile(r"^\| `(\w+)` \| (\w+) \| (yes)? ?\| (.*)\|$", re.MULTILINE)
+    row = re.compile(r"^\| `(\w+)` \| (\w+(?:\[\])?) \| (yes)? ?\| (.*)\|$", re.MULTILINE)
     return {
         table: [(m[1], m[2], bool(m[3])) for m in row.finditer(text)]
         for table, text in zip(sections[::2], sections[1::2], strict=True)
