@@ -173,6 +173,6 @@ def _next(
 
 
 def _short(text: str) -> str:
-    """On one line, and not longer than a sentence bears."""
-    text = " ".join(text.split())
+    """On one line, not longer than a sentence bears, and without what steers a terminal."""
+    text = "".join(c for c in " ".join(text.split()) if c.isprintable())
     return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT].rstrip()} …"

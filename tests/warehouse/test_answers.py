@@ -105,7 +105,8 @@ def test_a_query_that_falls_is_named_although_the_mean_rises(
             ranked = [p for p in others if p != f"{topic}-3"]
             ranked.insert(place[topic] - 1, f"{topic}-3")
             run += [(f"q-{topic}", p, 1 / n) for n, p in enumerate(ranked, 1)]
-        return write_collection(tmp_path / "topics", run=run)
+        steering = {f"q-{topic}": f"{text[:11]}\x1b[2J" for topic, text in TOPICS.items()}
+        return write_collection(tmp_path / "topics", queries=steering, run=run)
 
     for day, (flea, other) in zip(("2026-01-01", "2026-01-02"), ((1, 4), (12, 1)), strict=True):
         spec = rank({topic: flea if topic == "flea" else other for topic in TOPICS})
@@ -115,7 +116,8 @@ def test_a_query_that_falls_is_named_although_the_mean_rises(
     fell = "q-flea lost flea-3 (judged 3, rank 1 → 12), worth 0.83 nDCG@10"
     assert fell in arm["text"]
     assert "regression" not in arm["verdict"]  # four queries of five rose
-    assert any(line.startswith("q-flea “A flea lives") for line in sentences(night, "queries"))
+    first = next(line for line in sentences(night, "queries") if "q-flea" in line)
+    assert first.startswith("q-flea “A flea live[2J”: nDCG@10 ")
     assert fell in write_pages(settings, DAYS[1], "topics").read_text()
 
 
