@@ -1,8 +1,8 @@
 """`perank check`: two runs side by side, the verdict on the second, and an exit status.
 
-In: two TREC run files with a qrels file, or two names of results, or one of each. Out: a verdict,
-a table of measures with intervals and tests, what was different, and the queries that lost and
-gained most; as text, Markdown or JSON.
+In: two TREC run files with a qrels file, or two names of results. Out: a verdict, a table of
+measures with intervals and tests, what was different, and the queries that lost and gained most; as
+text, Markdown or JSON.
 """
 
 import tomllib
@@ -49,6 +49,22 @@ class ThresholdOptions(Options):
     )
 
 
+ThresholdsFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="TOML file with alpha, relevance, band_floor and coverage, or some of them.",
+        rich_help_panel="Thresholds",
+    ),
+]
+OnOption = Annotated[
+    Literal["either", "both", "judged"],
+    typer.Option(
+        help="Measure judged queries that either run ranks, that both rank, or all. One that a "
+        "file does not rank counts 0."
+    ),
+]
+
+
 @takes_options(ThresholdOptions, panel="Thresholds")
 def check(
     options: ThresholdOptions,
@@ -64,24 +80,12 @@ def check(
     relevance_level: Annotated[
         int, typer.Option(min=1, help="Least relevant grade of binary measures; 2 for TREC DL.")
     ] = 1,
-    on: Annotated[
-        Literal["either", "both", "judged"],
-        typer.Option(
-            help="Measure judged queries that either run ranks, that both rank, or all. One that "
-            "a file does not rank counts 0."
-        ),
-    ] = "either",
+    on: OnOption = "either",
     collection: Annotated[
         str | None, typer.Option(help="Of which collection, where a date has results of several.")
     ] = None,
     fail_on: FailOnOption = "regression",
-    thresholds: Annotated[
-        Path | None,
-        typer.Option(
-            help="TOML file with alpha, relevance, band_floor and coverage, or some of them.",
-            rich_help_panel="Thresholds",
-        ),
-    ] = None,
+    thresholds: ThresholdsFile = None,
     measure: Annotated[str, typer.Option(help="The measure shown by query.")] = "nDCG@10",
     queries: Annotated[int, typer.Option(min=0, help="How many queries of either end.")] = 10,
     format: Annotated[Format, typer.Option(help="How to print.")] = "text",
@@ -137,37 +141,25 @@ def _compare(
     have no counterpart."""
     from perank_tasks.warehouse import comparison as sides
     from perank_tasks.warehouse.database import reading
-    from perank_tasks.warehouse.run_names import find_runs
 
     files = [Path(run) for run in (run_a, run_b) if Path(run).is_file()]
     if files and qrels is None:
         raise ConfigError(f"{files[0]} is a file: name its judgements with --qrels FILE.")
-    grades = sides.read_grades(qrels) if qrels else None
+    if len(files) == 1:
+        raise ConfigError(f"{run_b if files[0] == Path(run_a) else run_a}: no such run file")
     alone: list[str] = []
-    if len(files) == 2:
+    if files:
         pairs = [(sides.side_of_file(files[0]), sides.side_of_file(files[1]))]
     else:
         site = open_site()
-        if qrels and not site.settings.published_warehouse.is_file():
-            missing = next(run for run in (run_a, run_b) if not Path(run).is_file())
-            raise ConfigError(f"{missing}: no such run file, and there is no warehouse to look in.")
         with reading(site.settings.warehouse) as warehouse:
-            if files:
-                other = run_b if files[0] == Path(run_a) else run_a
-                run, *more = find_runs(warehouse, other, collection)
-                if more:
-                    raise ConfigError(f"{other} has several arms; say which: {run.name}")
-                pair = [sides.side_of_file(files[0]), sides.side_of_run(warehouse, run)]
-                pairs = [(pair[0], pair[1]) if other == run_b else (pair[1], pair[0])]
-            else:
-                pairs, alone = sides.sides_of(warehouse, run_a, run_b, collection)
-            if grades is None:
+            pairs, alone = sides.sides_of(warehouse, run_a, run_b, collection)
+            if qrels is None:
                 how |= {"connection": warehouse, "store": site.store}
                 return [sides.compare(a, b, **how) for a, b in pairs], alone
-    assert grades is not None
-    measured = [
-        tuple(sides.measured_by(side, grades, relevance_level) for side in pair) for pair in pairs
-    ]
+    assert qrels is not None
+    grades = sides.read_grades(qrels)
+    measured = [[sides.measured_by(side, grades, relevance_level) for side in p] for p in pairs]
     return [sides.compare(a, b, **how) for a, b in measured], alone
 
 

@@ -41,28 +41,23 @@ def guarded(
     return Guarded({**found, "fail_on": fail_on, "status": status, "why": why}, status)
 
 
-def only_collection(site: "Site", run_date: date, collection: str | None) -> str:
-    """The collection that a night is judged of: the one named, or the only one of that date.
+def whole_night(
+    site: "Site", run_date: date, collection: str | None
+) -> tuple[str, list[tuple[str, str]]]:
+    """The collection of a night, and the arms of the whole night before that it has no results of,
+    each with a verdict: incomplete.
 
     Raises:
-        ConfigError: there are several, or none.
+        ConfigError: there are no results, or those of several collections.
     """
     from perank_tasks.warehouse.database import reading
+    from perank_tasks.warehouse.nights import Nights
     from perank_tasks.warehouse.run_names import find_runs
 
     with reading(site.settings.warehouse) as warehouse:
-        return find_runs(warehouse, str(run_date), collection)[0].collection
-
-
-def arms_gone(site: "Site", run_date: date, collection: str) -> list[tuple[str, str]]:
-    """The arms of the whole night before that this one has no results of: they are incomplete."""
-    from perank_tasks.warehouse.database import reading
-    from perank_tasks.warehouse.nights import Nights
-
-    with reading(site.settings.warehouse) as warehouse:
-        nights = Nights(warehouse, collection)
+        here = find_runs(warehouse, str(run_date), collection)
+        nights = Nights(warehouse, here[0].collection)
     before = [run for run in nights.runs if run.run_date < run_date and not run.limited]
     last = max((run.run_date for run in before), default=None)
-    here = {run.arm for run in nights.of(run_date)}
-    gone = {run.arm for run in before if run.run_date == last} - here
-    return [(arm, "incomplete") for arm in sorted(gone)]
+    gone = {run.arm for run in before if run.run_date == last} - {run.arm for run in here}
+    return nights.collection, [(arm, "incomplete") for arm in sorted(gone)]

@@ -7,7 +7,7 @@ import typer
 
 from perank_tasks.cli import open_site, print_line, print_next, printer, today
 from perank_tasks.cli.command import Guarded
-from perank_tasks.cli.gate import FailOnOption, arms_gone, guarded
+from perank_tasks.cli.gate import FailOnOption, guarded, whole_night
 from perank_tasks.cli.options import takes_options
 from perank_tasks.config import Night, NightOptions
 from perank_tasks.errors import ConfigError
@@ -53,7 +53,7 @@ def nightly(options: NightOptions, rerun: Rerun = False, fail_on: FailOnOption =
     found = print_report(printer, site.settings, site.store, night.run_date, night.collection_name)
     words = [(arm["arm"], arm["verdict"]) for arm in said["arms"]]
     if fail_on and not options.arms:
-        words += arms_gone(site, night.run_date, night.collection_name)
+        words += whole_night(site, night.run_date, night.collection_name)[1]
     return guarded(found, words, fail_on)
 
 

@@ -6,7 +6,7 @@ import typer
 
 from perank_tasks.cli import open_site, parse_date, print_line, printer
 from perank_tasks.cli.command import Format, Guarded
-from perank_tasks.cli.gate import FailOnOption, arms_gone, guarded, only_collection
+from perank_tasks.cli.gate import FailOnOption, guarded, whole_night
 from perank_tasks.errors import ConfigError
 
 RunDate = Annotated[str | None, typer.Option(help="The night's date; empty: the last.")]
@@ -73,10 +73,8 @@ def report(
         for path in pages:
             print_line(path)
         return Guarded({"pages": pages}, 0)
+    gone: list[tuple[str, str]] = []
     if fail_on and day:
-        collection = only_collection(site, day, collection)
+        collection, gone = whole_night(site, day, collection)
     found = print_report(printer, site.settings, site.store, day, collection)
-    words = [(arm["arm"], arm["verdict"]) for arm in found["arms"]]
-    if fail_on and day and collection:
-        words += arms_gone(site, day, collection)
-    return guarded(found, words, fail_on)
+    return guarded(found, [(arm["arm"], arm["verdict"]) for arm in found["arms"]] + gone, fail_on)

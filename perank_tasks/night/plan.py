@@ -218,23 +218,21 @@ def _check_name(spec: str, name: str, site: Site) -> None:
 
 
 def _spec_of_results(name: str, site: Site) -> str | None:
-    """Where the newest results of that name are from; None where there are none.
+    """Where the newest results of that name are from; None where that is not known.
 
-    Where artifacts are shared, the warehouse may be another worker's, and somebody may hold the
-    copy for readers open to write: then the snapshots say it.
+    Where artifacts are shared, the warehouse may be another worker's: then the snapshots say it.
     """
     if not site.settings.published_warehouse.is_file():
-        return None if isinstance(site.store.root, Path) else _spec_of_snapshot(name, site)
+        if isinstance(site.store.root, Path):
+            return None
+        newest = next(site.store.published("snapshots", name), None)
+        return newest.manifest.config["spec"] if newest else None
     query = (sql_folder() / "plan" / "collection_spec.sql").read_text()
     try:
         with reading(site.settings.warehouse) as warehouse:
             row = warehouse.execute(query, {"collection": name}).fetchone()
     except (WarehouseError, duckdb.Error) as error:
-        log.warning("%s; looked among the snapshots whether %s is another folder's", error, name)
-        return _spec_of_snapshot(name, site)
+        # The copy for readers is in nobody's way, not even while someone holds it open to write.
+        log.warning("not looked whether %s has results of another folder: %s", name, error)
+        return None
     return row[0] if row else None
-
-
-def _spec_of_snapshot(name: str, site: Site) -> str | None:
-    newest = next(site.store.published("snapshots", name), None)
-    return newest.manifest.config["spec"] if newest else None

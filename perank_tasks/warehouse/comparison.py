@@ -108,6 +108,7 @@ class Comparison:
         return [
             {"measure": name, "verdict": str(j.verdict), "reason": j.reason, "nights": j.nights}
             | {"band_low": j.band and j.band.low, "band_high": j.band and j.band.high}
+            | {"judgements_delta": None}
             | asdict(j.comparison)
             for name, j in self.judgements.items()
             if j.comparison
