@@ -8,7 +8,7 @@ import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from perank_tasks.regression.ladder import Verdict
 from perank_tasks.regression.thresholds import DEFAULT
@@ -127,7 +127,7 @@ def _differences(arms: Sequence["ArmVerdict"]) -> list[str]:
 def _queries(worst: Sequence["ArmVerdict"]) -> list[str]:
     """How many changed, those that lost most in any of these arms, and where the drop sits."""
     lines = [f"{arm['arm']}: {arm['moved']}" for arm in worst[:1] if arm["moved"]]
-    by_query = {}
+    by_query: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for arm in worst:
         for row in arm["lost"]:
             by_query.setdefault(row["query_id"], []).append((arm["arm"], row))

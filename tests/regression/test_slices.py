@@ -18,7 +18,7 @@ def test_the_slice_that_fell_is_told_from_those_that_did_not() -> None:
     assert np.isclose(
         (12 * first.delta + 68 * first.others_delta) / 80, np.mean([*deltas.values()])
     )
-    assert first.p_holm < 0.001 < 0.05 < second.p_holm
+    assert first.p_holm < 0.002 < 0.05 < second.p_holm
     assert slices_of(deltas, groups) == [first, second]  # the same p every time
 
 
