@@ -74,8 +74,8 @@ def answer(
     fine = [_FINE[Verdict(word)].format(arms=of_arms)]
     if word == Verdict.ACKNOWLEDGED:
         fine += dict.fromkeys(arm["accepted"] for arm in worst if arm["accepted"])
-    if word == Verdict.INCOMPLETE:
-        fine += [f"{arm['arm']}: {arm['because']}" for arm in worst[:1]]
+    lacking = [arm for arm in arms if arm["verdict"] == Verdict.INCOMPLETE]
+    fine += [f"{arm['arm']}: {arm['because']}" for arm in lacking]
     measured = [arm for arm in worst if arm["measured"]]
     # Of a first night, every arm beside the first stage; else the arm that is worst.
     shown = measured if word == Verdict.FIRST else measured[:1]
