@@ -50,7 +50,8 @@ def nightly(options: NightOptions, rerun: Rerun = False, fail_on: FailOnOption =
     if not rerun:
         _refuse_to_replace(night, site)
     said = run_night(night, site)["verdict"]
-    found = print_report(printer, site.settings, site.store, night.run_date, night.collection_name)
+    shown = (night.run_date, night.collection_name, said)
+    found = print_report(printer, site.settings, site.store, *shown)
     words = [(arm["arm"], arm["verdict"]) for arm in said["arms"]]
     if fail_on and not options.arms:
         words += whole_night(site, night.run_date, night.collection_name)[1]
