@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from perank_tasks.bench.options import BenchOptions, PipelineOptions
-from perank_tasks.cli import command_group, print_line, printer
+from perank_tasks.cli import command_group, print_line
+from perank_tasks.cli.command import printer
 from perank_tasks.cli.options import takes_options
 
 app = command_group("Measure the reranking engine and the pipeline on this machine.")

@@ -14,8 +14,8 @@ import typer
 from pydantic import Field
 from rich.text import Text
 
-from perank_tasks.cli import open_site, printer
-from perank_tasks.cli.command import Format, Guarded
+from perank_tasks.cli import open_site
+from perank_tasks.cli.command import Format, Guarded, printer
 from perank_tasks.cli.gate import FailOnOption, guarded
 from perank_tasks.cli.options import takes_options
 from perank_tasks.config import Options
@@ -179,14 +179,14 @@ def _print(comparison: "Comparison", measure: str, most: int) -> None:
     )
     if comparison.different:
         printer.line(f"different: {', '.join(comparison.different)}")
-    headings = ("measure", "A", "B", "B - A", "95% interval", "p", "Holm's p", "better", "worse")
+    headings = ["measure", "A", "B", "B - A", "95% interval", "p", "Holm's p", "better", "worse"]
     printer.table(headings, [_row(row) for row in comparison.rows])
     losses, gains = _ends(comparison, most)
     longest = max((abs(query.delta) for query in (*losses, *gains)), default=1.0)
     for heading, some in (("lost", losses), ("gained", gains)):
         if some:
             printer.line(f"{measure} {heading} most:", "bold")
-            headings = ("query", "A", "B", "B - A", "overlap@10", "")
+            headings = ["query", "A", "B", "B - A", "overlap@10", ""]
             rows = [_query_row(query, longest) for query in some]
             if printer.markdown:  # where bars are darker than words
                 headings, rows = headings[:-1], [row[:-1] for row in rows]

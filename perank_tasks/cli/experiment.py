@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from perank_tasks.cli import open_site, print_line, printer, today
+from perank_tasks.cli import open_site, print_line, today
+from perank_tasks.cli.command import printer
 from perank_tasks.cli.options import takes_options
 from perank_tasks.experiments.options import Changes, RunOptions
 

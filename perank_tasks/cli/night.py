@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from perank_tasks.cli import open_site, print_line, print_next, printer, today
-from perank_tasks.cli.command import Guarded
+from perank_tasks.cli import open_site, print_line, print_next, today
+from perank_tasks.cli.command import Guarded, printer
 from perank_tasks.cli.gate import FailOnOption, guarded, whole_night
 from perank_tasks.cli.options import takes_options
 from perank_tasks.config import Night, NightOptions

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from perank_tasks.cli import open_site, parse_date, print_line, printer
-from perank_tasks.cli.command import Format, Guarded
+from perank_tasks.cli import open_site, parse_date, print_line
+from perank_tasks.cli.command import Format, Guarded, printer
 from perank_tasks.cli.gate import FailOnOption, guarded, whole_night
 from perank_tasks.errors import ConfigError
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from perank_tasks.cli import printer
+from perank_tasks.cli.command import printer
 from perank_tasks.errors import ConfigError, PerankError, WarehouseError
 from perank_tasks.settings import Settings
 

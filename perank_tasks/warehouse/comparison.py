@@ -256,7 +256,8 @@ def compare(
     same = all(list(a.rankings.get(q, {})) == list(b.rankings.get(q, {})) for q in queries)
     evidence = [
         Evidence(
-            *(_aligned(side.values[name], queries) for side in (b, a)),
+            _aligned(b.values[name], queries),
+            _aligned(a.values[name], queries),
             same_rankings=same,
             missing=missing,
             is_quality=name not in NO_QUALITY,
