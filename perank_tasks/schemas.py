@@ -35,7 +35,7 @@ PASSAGES = table(
     aliases=optional(pa.list_(STRING)),
 )
 
-QUERIES = table(query_id=STRING, text=STRING)
+QUERIES = table(query_id=STRING, text=STRING, tags=optional(pa.list_(STRING)))
 
 QRELS = table(query_id=STRING, passage_id=STRING, relevance=INT32)
 
@@ -159,6 +159,8 @@ RESULT_TABLES: dict[str, pa.Schema] = {
         cut_queries=INT64,
         stale_judgements=INT64,
         unknown_judgements=INT64,
+        top_10_results=INT64,
+        top_10_unjudged=INT64,
         config=STRING,  # JSON of the arm
         evaluated_at=TIME,  # UTC
     ),
@@ -183,6 +185,23 @@ RESULT_TABLES: dict[str, pa.Schema] = {
         decode_seconds=FLOAT64,
     ),
     "provenance": _result(key=STRING, value=STRING),
+}
+
+_SNAPSHOT_KEY = table(collection=STRING, snapshot=STRING)
+
+# What results are of, once a snapshot. Queries and judgements are in the results' Parquet, too:
+# verdicts depend on them, and results outlive snapshots.
+RESULT_CONTENTS: dict[str, pa.Schema] = {
+    "queries": pa.schema([*_SNAPSHOT_KEY, *QUERIES]),
+    "judgements": pa.schema([*_SNAPSHOT_KEY, *QRELS]),
+}
+
+CONTENT_TABLES: dict[str, pa.Schema] = {
+    **RESULT_CONTENTS,
+    # Those that are ranked or judged; from the snapshot, while it is kept.
+    "passages": pa.schema(
+        [*_SNAPSHOT_KEY, *(PASSAGES.field(name) for name in ("passage_id", "title", "text"))]
+    ),
 }
 
 # One row an act of acceptance: the truth is Parquet here, too.
@@ -243,6 +262,7 @@ DERIVED_TABLES: dict[str, pa.Schema] = {
         band_high=optional(FLOAT64),
         nights=INT32,
         trend_p=optional(FLOAT64),
+        judgements_delta=optional(FLOAT64),  # null: by the baseline's judgements
     ),
     "cost_verdicts": _result(
         quantity=STRING,
@@ -264,6 +284,14 @@ DERIVED_TABLES: dict[str, pa.Schema] = {
         largest_move=INT32,
         largest_move_passage=optional(STRING),
         score_shift=FLOAT64,
+    ),
+    # What the baseline's rankings get by the judgements of a result that has others.
+    "rescored": _result(
+        query_id=STRING,
+        measure=STRING,
+        against_date=DATE,
+        against_arm_hash=STRING,
+        value=FLOAT64,
     ),
 }
 

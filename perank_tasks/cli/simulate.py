@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,7 +18,7 @@ def simulate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for simulation.json and power.png.")
     ] = None,
-) -> None:
+) -> dict[str, Any]:
     """Simulate nights: false alarms, and the power to see a drop.
 
     Noise: which queries were drawn, near ties flipped, passages added and removed, judgements
@@ -55,3 +55,4 @@ def simulate(
         (out / "simulation.json").write_text(json.dumps(asdict(report), indent=1) + "\n")
         simulation.plot_curve(report, out / "power.png")
         print_line(f"\n{out / 'simulation.json'}\n{out / 'power.png'}")
+    return asdict(report)

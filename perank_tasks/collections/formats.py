@@ -2,8 +2,8 @@
 
     passages   .jsonl, .jsonl.gz or .parquet: an identifier (`_id`, `id`, `passage_id` or
                `docid`), a text (`text` or `contents`) and perhaps a `title`
-    queries    the same (an identifier may also be `query_id` or `qid`), or .tsv: identifier, tab,
-               text, without a header
+    queries    the same (an identifier may also be `query_id` or `qid`) and perhaps `tags`, a list
+               of strings; or .tsv: identifier, tab, text, without a header
 
 What a row must hold is for `rows` to say. All errors are `CollectionError` with file and line.
 """
@@ -87,14 +87,14 @@ def _rows(path: AnyPath, id_keys: tuple[str, ...]) -> Iterator[Row]:
         yield from _tsv_rows(path)
         return
     if path.suffix == ".parquet":
-        records = parquet_records(path, {*id_keys, *TEXT_KEYS, "title"})
+        records = parquet_records(path, {*id_keys, *TEXT_KEYS, "title", "tags"})
     else:
         records = json_records(path)
     for record in records:
         identifier = _value(record, id_keys, (str, int), "an identifier, a string or an integer,")
         text = _value(record, TEXT_KEYS, (str,), "a string")
         title = record.values.get("title") and _value(record, ("title",), (str,), "a string")
-        yield Row(record.where, str(identifier), text, title)
+        yield Row(record.where, str(identifier), text, title, record.values.get("tags"))
 
 
 def _tsv_rows(path: AnyPath) -> Iterator[Row]:

@@ -18,8 +18,11 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Query:
+    """What is asked; `tags` name the groups it belongs to, by which results are looked at."""
+
     query_id: str
     text: str
+    tags: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

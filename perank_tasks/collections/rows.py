@@ -19,6 +19,8 @@ class Row(NamedTuple):
     identifier: str
     text: str
     title: str | None = None
+    tags: object = None
+    """Of a query, as they stand there."""
 
 
 def to_identifier(row: Row) -> str:
@@ -53,7 +55,8 @@ def to_queries(rows: Iterable[Row]) -> list[Query]:
     """The queries, in order.
 
     Raises:
-        CollectionError: one has no identifier or text, or an identifier comes twice.
+        CollectionError: one has no identifier or text, or tags that are no strings, or an
+            identifier comes twice.
     """
     queries: list[Query] = []
     seen: dict[str, str] = {}
@@ -67,8 +70,18 @@ def to_queries(rows: Iterable[Row]) -> list[Query]:
             )
         query_id = to_identifier(row)
         only_once(seen, query_id, "query", row.where)
-        queries.append(Query(query_id, text))
+        queries.append(Query(query_id, text, tags=_tags(row)))
     return queries
+
+
+def _tags(row: Row) -> tuple[str, ...]:
+    tags = [] if row.tags is None else row.tags
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise CollectionError(
+            f"{row.where}: expected a list of strings in 'tags'; found {row.tags!r}. Correct or "
+            "remove it"
+        )
+    return tuple(sorted({clean_text(tag).strip() for tag in tags} - {""}))
 
 
 def only_once(seen: dict[str, str], identifier: str, what: str, where: str) -> None:

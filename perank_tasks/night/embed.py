@@ -6,7 +6,8 @@ In: a snapshot. Out, for each embedder the night's arms need: the artifact
 are split into shards by row, which are done side by side; queries are one shard more.
 
 A text that an earlier snapshot had already is not embedded again: its vector is taken,
-by text hash, from the newest published embeddings of the same embedder.
+by text hash, from the newest published embeddings of the same embedder. Where all candidates are
+given, by a run, only the passages that it names are embedded.
 
 A shard streams through: in memory are a block of rows, the vectors of texts that the shard holds
 more than once, and 8 bytes for every row of the shard and of the earlier embeddings.
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.config import Embedding, Night
@@ -128,7 +130,7 @@ def publish_embeddings(night: Night, site: Site, snapshot: str) -> dict[str, str
             artifact.publish(
                 expected=shards,
                 inputs={"snapshot": snapshot},
-                config=_config(embedding),
+                config=_config(embedding, is_partial=_is_partial(night)),
                 counts={
                     "embedded": sum(s["embedded"] for s in stats),
                     "reused": sum(s["reused"] for s in stats),
@@ -164,14 +166,21 @@ def _shards(night: Night, snapshot: Artifact) -> dict[str, int]:
 
 
 def _artifact(store: Store, night: Night, snapshot: Artifact, embedding: Embedding) -> Artifact:
+    config = _config(embedding, is_partial=_is_partial(night))
     shards = _shards(night, snapshot)
-    key = artifact_key(snapshot=snapshot.reference, shards=shards, **_config(embedding))
+    key = artifact_key(snapshot=snapshot.reference, shards=shards, **config)
     return store.artifact("embeddings", night.collection_name, key)
 
 
-def _config(embedding: Embedding) -> dict[str, Any]:
-    """What makes the vectors of a text what they are."""
-    return {"embedder": embedding.identity, "precision": embedding.precision}
+def _config(embedding: Embedding, *, is_partial: bool = False) -> dict[str, Any]:
+    """What makes the vectors of a text what they are, and whether there is one of every text."""
+    partial = {"passages": "of the run"} if is_partial else {}
+    return {"embedder": embedding.identity, "precision": embedding.precision, **partial}
+
+
+def _is_partial(night: Night) -> bool:
+    """Whether every first stage reads the collection's run, which names all candidates."""
+    return {stage.kind for stage in night.first_stages.values()} == {"given"}
 
 
 def _rows(night: Night, snapshot: Artifact, work: EmbedShard, places: np.ndarray) -> Iterator[_Row]:
@@ -201,11 +210,17 @@ def _hashes(night: Night, snapshot: Artifact, work: EmbedShard) -> np.ndarray:
 def _passages(
     night: Night, snapshot: Artifact, work: EmbedShard, columns: list[str]
 ) -> Iterator[pa.RecordBatch]:
-    """A shard's passages."""
+    """A shard's passages, but for those that cannot be candidates."""
     dataset = snapshot.dataset("passages")
     shards = _shards(night, snapshot)["passages"]
     rows = share(dataset.count_rows(), shards, work["shard"])
-    return rows_between(dataset, columns, *rows)
+    if not _is_partial(night):
+        yield from rows_between(dataset, columns, *rows)
+        return
+    named = pc.unique(snapshot.read("run", ["passage_id"])["passage_id"])
+    read = list(dict.fromkeys(["passage_id", *columns]))
+    for batch in rows_between(dataset, read, *rows):
+        yield batch.filter(pc.is_in(batch["passage_id"], named)).select(columns)
 
 
 def _numbers(parts: Iterable[list[str]]) -> np.ndarray:
@@ -221,10 +236,13 @@ def _repeated(hashes: np.ndarray) -> set[str]:
 
 
 def _earlier(store: Store, night: Night, embedding: Embedding) -> Artifact | None:
-    """The newest published embeddings by the same embedder."""
-    config = _config(embedding)
-    published = store.published("embeddings", night.collection_name)
-    return next((e for e in published if e.manifest.config == config), None)
+    """The newest published embeddings by the same embedder: of all texts, else of a run's."""
+    for is_partial in (False, *([True] if _is_partial(night) else [])):
+        config = _config(embedding, is_partial=is_partial)
+        for published in store.published("embeddings", night.collection_name):
+            if published.manifest.config == config:
+                return published
+    return None
 
 
 def _places(hashes: np.ndarray, earlier: Artifact | None, table: str) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 In: the night's rankings; snapshot, candidates and embeddings are found through their
 manifests. Out: the artifact `results/<collection>/<key>` with exactly the rows that the
-warehouse will hold (`schemas.RESULT_TABLES`): loading is copying, and the warehouse can be
-made again from these files alone. They are held against `sql/checks/` before they count.
+warehouse will hold (`schemas.RESULT_TABLES`), and the queries and judgements that they were
+measured by: loading is copying, and the warehouse can be made again from these files alone.
+They are held against `sql/checks/` before they count.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from perank_tasks.models.vectors import Transform
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import read_qrels, read_queries, snapshot_date
 from perank_tasks.regression.measures import MEASURES, evaluate_run
-from perank_tasks.schemas import RESULT_TABLES, keyed_table
+from perank_tasks.schemas import RESULT_CONTENTS, RESULT_TABLES, keyed_table
 from perank_tasks.warehouse.quality import check_night
 
 
@@ -66,15 +67,29 @@ def evaluate(
     inputs = [artifact.manifest.inputs for artifact in opened.values()]
     embeddings = sorted({i["embeddings"] for i in inputs if "embeddings" in i})
     check_night(tables, _candidates(night, store, opened), map(store.open, embeddings))
-    for table, schema in RESULT_TABLES.items():
+    schemas = RESULT_TABLES | RESULT_CONTENTS
+    tables |= _contents_of(night, store, tables["runs"])
+    for table, schema in schemas.items():
         results.write_part(table, tables[table], schema)
     return results.publish(
-        expected=dict.fromkeys(RESULT_TABLES, 1),
+        expected=dict.fromkeys(schemas, 1),
         inputs={f"rankings {arm}": reference for arm, reference in rankings.items()},
         config={"measures": MEASURES},
         counts={table: len(rows) for table, rows in tables.items()},
         provenance=night.fingerprint,
     )
+
+
+def _contents_of(night: Night, store: Store, runs: pa.Table) -> dict[str, pa.Table]:
+    """The tables of `schemas.RESULT_CONTENTS`, of the snapshot that the night's arms ranked."""
+    (reference,) = runs["snapshot"].unique().to_pylist()
+    key = {"collection": night.collection_name, "snapshot": reference}
+    names = {"queries": "queries", "judgements": "qrels"}
+    snapshot = store.open(reference)
+    return {
+        table: keyed_table(key, snapshot.read(names[table]), schema)
+        for table, schema in RESULT_CONTENTS.items()
+    }
 
 
 def _candidates(night: Night, store: Store, rankings: Mapping[str, Artifact]) -> pa.Table:
@@ -115,6 +130,7 @@ def arm_tables(
         "runs": [
             {
                 **_counted(night, snapshot, status),
+                **_count_unjudged(ranking, qrels),
                 "ranking_hash": _ranking_hash(ranking),
                 "snapshot": snapshot.reference,
                 "snapshot_date": snapshot_date(snapshot),
@@ -173,6 +189,15 @@ def _counted(night: Night, snapshot: Artifact, status: list[dict[str, Any]]) -> 
         "stale_judgements": counts["stale_judgements"],
         "unknown_judgements": counts["unknown_judgements"],
     }
+
+
+def _count_unjudged(
+    ranking: list[dict[str, Any]], qrels: dict[str, dict[str, int]]
+) -> dict[str, int]:
+    """How many results are in the first ten of judged queries, and how many nobody judged."""
+    top = [row for row in ranking if row["rank"] <= 10 and row["query_id"] in qrels]
+    unjudged = sum(row["passage_id"] not in qrels[row["query_id"]] for row in top)
+    return {"top_10_results": len(top), "top_10_unjudged": unjudged}
 
 
 def _facts(

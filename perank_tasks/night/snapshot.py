@@ -111,7 +111,7 @@ class _Writer:
         """Write every table; returns the number of passages."""
         data = self.data
         passages = self._write("passages", PASSAGES, self._passages(data.passages))
-        asked = ((query.query_id, query.text) for query in data.queries)
+        asked = ((query.query_id, query.text, list(query.tags)) for query in data.queries)
         queries = self._write("queries", QUERIES, asked)
         if not passages or not queries:
             raise CollectionError(

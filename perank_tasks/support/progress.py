@@ -29,7 +29,7 @@ def progress(description: str, total: int, unit: str) -> Iterator[Callable[[int]
         total: how many items there are.
         unit: what an item is, in the plural.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and log.isEnabledFor(logging.WARNING):
         with nullcontext(relay) if relay else bars() as update:
             update(description, unit, total, 0)
             yield lambda done: update(description, unit, 0, done)

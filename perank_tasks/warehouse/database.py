@@ -21,8 +21,9 @@ import pyarrow as pa
 from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.config import NIGHTLY
 from perank_tasks.errors import ConfigError, WarehouseError
-from perank_tasks.schemas import EXPERIMENT_TABLES, RESULT_TABLES
+from perank_tasks.schemas import EXPERIMENT_TABLES, RESULT_CONTENTS, RESULT_TABLES
 from perank_tasks.support.files import storage_errors
+from perank_tasks.warehouse.contents import insert_passages
 from perank_tasks.warehouse.decisions import publish_acceptance
 from perank_tasks.warehouse.derive import VERSION, derive, derive_all
 from perank_tasks.warehouse.load_log import collection_of, keys_of, record_experiment, record_load
@@ -90,7 +91,8 @@ def load_acceptance(
 
 def insert_results(connection: duckdb.DuckDBPyConnection, results: Artifact) -> dict[str, int]:
     """Replace the rows of the same keys by those of an artifact; derives nothing."""
-    return _insert(connection, results, RESULT_TABLES, "load")
+    counts = _insert(connection, results, [*RESULT_TABLES, *RESULT_CONTENTS], "load")
+    return counts | {"passages": insert_passages(connection, results)}
 
 
 def insert_experiment(connection: duckdb.DuckDBPyConnection, results: Artifact) -> dict[str, int]:
@@ -163,7 +165,13 @@ def _check_is_there(connection: duckdb.DuckDBPyConnection, act: dict[str, Any]) 
 
 @contextmanager
 def reading(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A read-only connection to the published copy.
+    """`connect_readonly` for the length of a block."""
+    with connect_readonly(folder) as connection:
+        yield connection
+
+
+def connect_readonly(folder: Path) -> duckdb.DuckDBPyConnection:
+    """A read-only connection to the published copy; nights loaded later are not in it.
 
     Raises:
         WarehouseError: there is none yet, or it cannot be read.
@@ -175,11 +183,9 @@ def reading(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             "`perank nightly`), or set PERANK_HOME to where one ran."
         )
     try:
-        connection = duckdb.connect(str(path), read_only=True)
+        return duckdb.connect(str(path), read_only=True)
     except duckdb.Error as error:
         raise WarehouseError(f"{path} cannot be opened: {error}") from error
-    with connection:
-        yield connection
 
 
 def dicts(result: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:

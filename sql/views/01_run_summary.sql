@@ -44,6 +44,8 @@ SELECT
     runs.cut_queries,
     runs.stale_judgements,
     runs.unknown_judgements,
+    runs.top_10_results,
+    runs.top_10_unjudged,
     runs.evaluated_at,
     runs.config
 FROM runs

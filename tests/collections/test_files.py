@@ -359,3 +359,24 @@ def test_real_trec_data() -> None:
     passages = {passage.passage_id for passage in data.passages}
     assert (len(passages), len(data.queries), len(data.judgements)) == (4297, 43, 9260)
     assert {line.passage_id for line in data.run} == passages
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_queries_may_have_tags(tmp_path: Path, ending: str) -> None:
+    rows = [
+        {"_id": "q1", "text": "one", "tags": ["os", "io", "os", " "]},
+        {"_id": "q2", "text": "b"},
+    ]
+    path = tmp_path / f"queries{ending}"
+    if ending == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        write_json(path, rows)
+    assert [query.tags for query in formats.read_queries(path)] == [("io", "os"), ()]
+
+
+@pytest.mark.parametrize("tags", ["os", [1], {"os": True}])
+def test_tags_that_are_no_strings_are_refused(tmp_path: Path, tags: object) -> None:
+    write_json(tmp_path / "queries.jsonl", [{"_id": "q1", "text": "one", "tags": tags}])
+    with pytest.raises(CollectionError, match=r"line 1: expected a list of strings in 'tags'"):
+        formats.read_queries(tmp_path / "queries.jsonl")

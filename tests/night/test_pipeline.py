@@ -108,7 +108,7 @@ def test_another_date_adds_rows_and_is_identical(spec: str) -> None:
     before = set(tables()["rankings"])
     done = run_night(small_night(spec, run_date="2026-02-01"))
     assert before < set(tables()["rankings"])
-    same = "identical against 2026-01-31 (first night)"
+    same = "identical compared with 2026-01-31 (first night)"
     assert [arm["text"] for arm in done["verdict"]["arms"]] == [same] * 4
 
 
