@@ -65,8 +65,8 @@ def _answer(text: str, format: str) -> list[dict[str, Any]]:
             if format == "text":
                 result.show(max_width=printer.console.width, max_rows=200)
             elif format == "markdown":
-                rows = [["" if v is None else str(v) for v in row] for row in result.fetchall()]
-                printer.table(result.columns, rows)
+                cells = [["" if v is None else str(v) for v in row] for row in result.fetchall()]
+                printer.table(result.columns, cells)
             else:
                 writer = csv.writer(sys.stdout)
                 writer.writerow(result.columns)
