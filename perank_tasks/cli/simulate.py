@@ -52,6 +52,8 @@ def simulate(
         print_line(f"{n:7.0f}   " + "".join(f"{p:8.2f}" for p in powers))
     if out:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "simulation.json").write_text(json.dumps(asdict(report), indent=1) + "\n")
+        (out / "simulation.json").write_text(
+            json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8"
+        )
         simulation.plot_curve(report, out / "power.png")
         print_line(f"\n{out / 'simulation.json'}\n{out / 'power.png'}")

@@ -116,7 +116,7 @@ def _run_files(connection: duckdb.DuckDBPyConnection, *folders: str) -> None:
     """Run every statement of folders of `sql/`, in the order of folders and of their files."""
     for folder in folders:
         for file in sorted((sql_folder() / folder).glob("*.sql")):
-            connection.execute(file.read_text())
+            connection.execute(file.read_text(encoding="utf-8"))
 
 
 def load_experiment(
@@ -200,7 +200,7 @@ def ask(
     connection: duckdb.DuckDBPyConnection, statement: str, **parameters: Any
 ) -> list[dict[str, Any]]:
     """The rows of a statement of `sql/report/`."""
-    text = (sql_folder() / "report" / f"{statement}.sql").read_text()
+    text = (sql_folder() / "report" / f"{statement}.sql").read_text(encoding="utf-8")
     return dicts(connection.execute(text, parameters))
 
 
@@ -233,7 +233,7 @@ def locked(folder: Path, patience_s: float) -> Iterator[float]:
     remedy = "It is the warehouse's folder: make it writable or set PERANK_WAREHOUSE."
     with storage_errors(folder, remedy):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "writer.lock").open("w")
+        lock = (folder / "writer.lock").open("w", encoding="utf-8")
     with lock:
         deadline = time.monotonic() + patience_s
         _lock(lock.fileno(), folder / "writer.duckdb", deadline)
@@ -288,7 +288,7 @@ def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
     for version, file in files.items():
         if version not in done:
             try:
-                connection.execute(file.read_text())
+                connection.execute(file.read_text(encoding="utf-8"))
             except duckdb.Error as error:
                 connection.rollback()
                 raise WarehouseError(
