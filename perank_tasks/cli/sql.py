@@ -41,7 +41,7 @@ def sql(
     if shell:
         _shell()
     else:
-        _answer(file.read_text() if file else statement or "")
+        _answer(file.read_text(encoding="utf-8") if file else statement or "")
 
 
 def _answer(text: str) -> None:

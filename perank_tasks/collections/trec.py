@@ -138,7 +138,8 @@ def write_qrels(path: Path, judgements: Iterable[Judgement]) -> None:
     """Write judgements as they come, tab-separated, with `text_hash` where it is known."""
     rows = ((j.query_id, "0", j.passage_id, str(j.relevance), j.text_hash) for j in judgements)
     lines = ["\t".join(filter(None, row)) + "\n" for row in rows]
-    path.write_text("".join(lines), encoding="utf-8", newline="\n")
+    with replacing(path, "Give another place and run the same command again.") as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def _note_pair(

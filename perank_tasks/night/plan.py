@@ -227,7 +227,7 @@ def _spec_of_results(name: str, site: Site) -> str | None:
             return None
         newest = next(site.store.published("snapshots", name), None)
         return newest.manifest.config["spec"] if newest else None
-    query = (sql_folder() / "plan" / "collection_spec.sql").read_text()
+    query = (sql_folder() / "plan" / "collection_spec.sql").read_text(encoding="utf-8")
     try:
         with reading(site.settings.warehouse) as warehouse:
             row = warehouse.execute(query, {"collection": name}).fetchone()

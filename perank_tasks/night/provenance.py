@@ -65,7 +65,7 @@ def _commit() -> str:
     describe = ["describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
     git = ["git", "-C", str(_PACKAGE), *describe]
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(git, capture_output=True, encoding="utf-8", check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return f"release {_version('perank')}"
 
@@ -89,5 +89,5 @@ def _accelerators() -> list[str]:
 
 def _values(file: Path, key: str) -> list[str]:
     """What a file of lines `key: value` says of a key; nothing where there is no such file."""
-    lines = file.read_text().splitlines() if file.exists() else []
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     return [line.split(":", 1)[1].strip() for line in lines if line.startswith(key)]

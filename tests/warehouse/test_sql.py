@@ -150,8 +150,8 @@ def test_variants_of_an_experiment_stand_beside_their_costs(
 def test_example_queries_run_and_find_something(
     warehouse: duckdb.DuckDBPyConnection, example: Path
 ) -> None:
-    assert warehouse.execute(example.read_text()).fetchall()
-    assert example.read_text().startswith("-- ")
+    assert warehouse.execute(example.read_text(encoding="utf-8")).fetchall()
+    assert example.read_text(encoding="utf-8").startswith("-- ")
 
 
 def dictionary() -> dict[str, list[tuple[str, str, bool]]]:
