@@ -59,7 +59,7 @@ def read_queries(path: AnyPath, odd: Odd | None = None) -> list[Query]:
 
 
 def _rows(path: AnyPath, id_keys: tuple[str, ...], odd: Odd) -> Iterator[Row]:
-    """The rows of a file, read as its name's ending says. A text that is null or absent is empty."""
+    """The rows of a file, read as its name's ending says; a text null or absent is empty."""
     if path.suffix == ".tsv":
         yield from _tsv_rows(path, odd)
         return

@@ -7,7 +7,6 @@ from typing import Literal, Protocol
 
 from perank_tasks.collections.odd import Odd
 
-
 IdenticalIds = Literal["keep", "texts", "drop"]
 """The passage whose identifier is the query's: kept; left out where its text is the query's, too;
 or left out, as BEIR's own evaluation does."""

@@ -185,7 +185,7 @@ class _Resolver:
             depth=options.depth,
             run=self.collection.run if options.kind == "given" else None,
             embedding=self._embedding(options.embedder, options) if "embedder" in read else None,
-            **options.model_dump(include=read & {"k1", "b", "rrf_k", "transform"}),
+            **options.model_dump(include=read & {"k1", "b", "analyzer", "rrf_k", "transform"}),
         )
 
     def _embedding(self, name: str, options: EmbeddingOptions) -> Embedding:

@@ -270,11 +270,20 @@ def remarks(rows: list[dict[str, Any]]) -> list[str]:
             "and no part of bands and trends"
         ]
     counted = [f"{n} {what}" for what, n in counts.items() if n > 0]
-    return [*limited, *counted] + [
+    return [*limited, *counted, *_odd(rows)] + [
         f"{row['arm']}: {row['unranked_queries']} queries could not be ranked and kept their "
         "first-stage order"
         for row in rows
         if row["unranked_queries"]
+    ]
+
+
+def _odd(rows: list[dict[str, Any]]) -> list[str]:
+    """What is odd in the data, and of which arms, where it is not of all."""
+    grouped = _grouped((row["arm"], row["odd"] or []) for row in rows)
+    return [
+        sentence if len(arms) == len(rows) else f"{', '.join(arms)}: {sentence}"
+        for sentence, arms in grouped.items()
     ]
 
 
