@@ -11,7 +11,6 @@ What is left out is counted, see `odd`. A source that has nothing else is refuse
 """
 
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from typing import NamedTuple
@@ -60,13 +59,13 @@ def to_passages(read: Callable[[], Iterable[Row]], odd: Odd) -> Iterator[Passage
         CollectionError: see `to_identifier`; all are empty; or, after the last passage, an
             identifier has two texts.
     """
-    seen, again, empty = Seen(), set[str](), None
-    written = False
+    seen, again = Seen(), dict[str, str]()
+    empty, written = None, False
     for row in read():
         odd.read["passages"] += 1
         passage_id = to_identifier(row)
         if seen.add(passage_id):
-            again.add(passage_id)
+            again.setdefault(passage_id, row.where)
         elif passage := _passage(row, passage_id):
             if not passage.text.strip():
                 odd.count("titles_alone", row.where, passage_id)
@@ -87,24 +86,27 @@ def _passage(row: Row, passage_id: str) -> Passage | None:
     return Passage(passage_id, text, title or None) if title.strip() or text.strip() else None
 
 
-def _repeated(read: Callable[[], Iterable[Row]], ids: set[str], odd: Odd) -> Iterator[Passage]:
-    """Hold repeated passages against their firsts; yields those that only shared a hash with
-    another."""
+def _repeated(
+    read: Callable[[], Iterable[Row]], again: dict[str, str], odd: Odd
+) -> Iterator[Passage]:
+    """Hold repeated passages against their firsts.
+
+    Args:
+        again: identifiers that seemed to repeat, and where they first did. One that is there for
+            the first time shares its hash with another, and is yielded now.
+    """
     firsts: dict[str, tuple[str, str]] = {}
-    times = Counter[str]()
     for row in read():
-        if (passage_id := to_identifier(row)) in ids:
-            content = text_hash(clean_text(row.title or ""), clean_text(row.text))
-            where, first = firsts.setdefault(passage_id, (row.where, content))
-            times[passage_id] += 1
-            if first != content:
-                raise _two_texts("passage", passage_id, row.where, where)
-            if times[passage_id] > 1:
-                odd.count("repeated_passages", row.where, passage_id)
-    if alone := {passage_id for passage_id, n in times.items() if n == 1}:
-        rows = ((row, to_identifier(row)) for row in read())
-        passages = (_passage(row, passage_id) for row, passage_id in rows if passage_id in alone)
-        yield from filter(None, passages)
+        if (passage_id := to_identifier(row)) not in again:
+            continue
+        content = text_hash(clean_text(row.title or ""), clean_text(row.text))
+        where, first = firsts.setdefault(passage_id, (row.where, content))
+        if first != content:
+            raise _two_texts("passage", passage_id, row.where, where)
+        if where != row.where:
+            odd.count("repeated_passages", row.where, passage_id)
+        elif again[passage_id] == where and (passage := _passage(row, passage_id)):
+            yield passage
 
 
 def to_queries(rows: Iterable[Row], odd: Odd) -> list[Query]:

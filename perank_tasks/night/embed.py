@@ -108,7 +108,7 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
         def batches() -> Iterator[pa.RecordBatch]:
             for block in _encoded(rows, embedder, _repeated(hashes[places < 0]), advance):
                 table = _table(*block, earlier, work["table"], schema)
-                counts["cut"] += pc.sum(table["is_cut"]).as_py()
+                counts["cut"] += pc.sum(table["is_cut"]).as_py() or 0
                 yield from table.to_batches()
 
         artifact.write_part(

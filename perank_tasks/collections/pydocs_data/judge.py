@@ -21,6 +21,7 @@ import typer
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.collections import trec
+from perank_tasks.collections.lines import json_records
 from perank_tasks.collections.records import Judgement
 from perank_tasks.errors import CollectionError, PerankError
 from perank_tasks.settings import Settings
@@ -91,8 +92,14 @@ def record_grades(
         CollectionError: a line is malformed, names what the sheet does not hold, or is twice.
             Nothing is recorded then.
     """
-    entries = [json.loads(line) for line in sheet.read_text(encoding="utf-8").splitlines()]
-    hashes = {(entry["query_id"], entry["passage_id"]): entry["text_hash"] for entry in entries}
+    hashes = {}
+    for where, entry in json_records(sheet):
+        try:
+            hashes[entry["query_id"], entry["passage_id"]] = entry["text_hash"]
+        except KeyError as error:
+            raise CollectionError(
+                f"{where}: has no {error}; expected a line of a sheet that this program wrote"
+            ) from error
     new: dict[tuple[str, str], Judgement] = {}
     for path in grades:
         for judgement in trec.read_qrels(path):
