@@ -52,7 +52,7 @@ def print_report(
         line = "{checkpoint}, promoted as of {as_of} by {name}: {reason}".format(**champion)
         console.print(f"[bold]Champion[/]: {escape(line)}", highlight=False)
     for remark in remarks(rows):
-        console.print(f"[yellow]note[/]: {remark}", highlight=False)
+        console.print(f"[yellow]note[/]: {escape(remark)}", highlight=False)
     _print_next(console, settings, first)
 
 

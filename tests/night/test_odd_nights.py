@@ -3,18 +3,18 @@
 import json
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
 import pytest
-from rich.console import Console
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.errors import CollectionError, ConfigError
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import take_snapshot
 from perank_tasks.report.contents import read_summary, remarks
-from perank_tasks.report.terminal import print_report
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.database import reading
 from tests.small import run_night, small_arms, small_night, write_collection
@@ -138,7 +138,7 @@ def test_counts_are_in_the_manifest_the_tables_and_what_is_printed(tmp_path: Pat
     ]
     page = Settings.from_environment().reports / "c" / "2026-01-31.html"
     assert all(note in page.read_text(encoding="utf-8") for note in notes())
-    with pytest.raises(CollectionError, match="passages without title and text"):
+    with pytest.raises(CollectionError, match=r"queries.tsv, line 2: among queries without text"):
         take(f"{spec}?strict=true&name=c")
 
 
@@ -158,7 +158,7 @@ def test_judgements_of_other_passages_are_refused_before_anything_is_embedded(
 def test_strict_refuses_what_cannot_be_measured(tmp_path: Path) -> None:
     judged = [(f"q-{topic}", f"{topic}-1", 1) for topic in ("flea", "thai")]
     spec = write_collection(tmp_path / "c", qrels=judged) + "?strict=true"
-    with pytest.raises(CollectionError, match="query q-concrete: among queries without judgements"):
+    with pytest.raises(CollectionError, match=r"query q-\w+: among queries without judgements"):
         take(spec)
     spec = write_collection(tmp_path / "d", qrels=[*judged, ("q-flea", "gone", 1)])
     with pytest.raises(CollectionError, match="q-flea and gone: among those of passages that"):
@@ -190,7 +190,7 @@ def test_a_first_stage_that_finds_nothing_says_so_and_bigrams_find_it(tmp_path: 
     arms = ["bm25", "cosine"]
     run_night(small_night(spec, arms=arms))
     assert notes() == [
-        "queries for which the first stage bm25 found no passage (its analyzer is english): 3 of 4 "
+        "queries for which the first stage bm25 found no passage (its analyzer is english): 2 of 4 "
         "(q1 the first)"
     ]
     english = values("SELECT DISTINCT arm_hash FROM runs")
@@ -232,10 +232,9 @@ def test_names_in_notes_are_no_markup(tmp_path: Path) -> None:
     passages = [{"_id": "[/red]", "text": ""}, {"_id": "p1", "text": "flea"}]
     spec = write_collection(tmp_path / "c", passages=passages, qrels=[("q-flea", "p1", 1)])
     run_night(small_night(spec, arms=["bm25"]))
-    settings = Settings.from_environment()
-    with (tmp_path / "out").open("w") as out:
-        print_report(Console(file=out, width=200), settings, Store(settings.root))
-    assert "left out: 1 of 2 ([/red] the first)" in (tmp_path / "out").read_text()
+    command = [sys.executable, "-m", "perank_tasks.cli", "report"]
+    done = subprocess.run(command, capture_output=True, check=True, encoding="utf-8")
+    assert "left out: 1 of 2 ([/red] the first)" in done.stdout
 
 
 @pytest.mark.skipif(
