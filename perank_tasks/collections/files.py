@@ -148,16 +148,15 @@ def choose_snapshot(folder: AnyPath, as_of: date, odd: Odd) -> date | None:
     Raises:
         CollectionError: all are later, or none is named by a date.
     """
-    names = {path: _date_of(path) for path in folder.glob("dt=*")}
-    dates = [day for path, day in names.items() if day and path.is_dir()]
-    for path, day in sorted(names.items(), key=lambda item: item[0].name):
-        if day is None or day not in dates:
-            if not dates:
-                raise CollectionError(
-                    f"{path}: expected a folder named dt=YYYY-MM-DD; rename it, or move it "
-                    "elsewhere"
-                )
-            odd.count("stray_names", str(path), path.name)
+    days = {path.name: _date_of(path) for path in folder.glob("dt=*")}
+    dates = [day for day in days.values() if day]
+    for name in sorted(name for name, day in days.items() if day is None):
+        if not dates:
+            raise CollectionError(
+                f"{folder / name}: expected a folder named dt=YYYY-MM-DD; rename it, or move it "
+                "elsewhere"
+            )
+        odd.count("stray_names", str(folder / name), name)
     if not dates:
         return None
     early = [day for day in dates if day <= as_of]

@@ -43,7 +43,8 @@ def text_lines(path: AnyPath, odd: Odd | None = None) -> Iterator[tuple[int, str
             file = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored
             for number, raw in enumerate(file, 1):
                 if number == 1:
-                    _refuse_placeholder(path)
+                    if raw[:1] in b"v<":  # as a pointer and a page begin
+                        _refuse_placeholder(path)
                     if raw.startswith(BOM_UTF8):
                         odd.count("byte_order_marks", str(path), path.name)
                         raw = raw.removeprefix(BOM_UTF8)
