@@ -103,7 +103,9 @@ def parquet_records(path: AnyPath, columns: set[str]) -> Iterator[Record]:
     Raises:
         CollectionError: it cannot be read, or has none of the columns.
     """
-    parts = sorted(path.glob("*.parquet"), key=lambda part: part.name) if path.is_dir() else [path]
+    parts: list[AnyPath] = [path]
+    if path.is_dir():
+        parts = sorted(path.glob("*.parquet"), key=lambda part: part.name)
     if not parts:
         raise CollectionError(f"{path}: the folder holds no .parquet file; expected its parts")
     for part in parts:

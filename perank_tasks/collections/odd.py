@@ -5,7 +5,6 @@ every night. What makes results wrong is no business of this file: readers refus
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import TypedDict
 
 from perank_tasks.errors import CollectionError
@@ -91,7 +90,7 @@ class Odd:
         }
 
 
-def in_words(kind: str, count: Mapping[str, int | str | None]) -> str:
+def in_words(kind: str, count: Count) -> str:
     """One line for people: `passages without title and text, left out: 2 of 1,400 (471 …)`."""
     total = f" of {count['of']:,}" if count["of"] else ""
     return f"{' '.join(KINDS[kind])}: {count['count']:,}{total} ({count['first']} the first)"

@@ -21,7 +21,7 @@ from tests.small import run_night, small_arms, small_night, write_collection
 
 REAL = {
     "cacm": (3204, 64, 796),
-    "cisi": (1460, 76, 3114),
+    "cisi": (1460, 112, 3114),
     "cranfield": (1400, 225, 1837),
     "lisa": (5999, 35, 379),
     "noveleval": (420, 21, 420),
