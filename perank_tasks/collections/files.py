@@ -25,7 +25,6 @@ are `CollectionError` with file and line.
 """
 
 import logging
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import NamedTuple
@@ -146,16 +145,13 @@ def choose_snapshot(folder: AnyPath, as_of: date, odd: Odd) -> date | None:
     What an exporter leaves beside them, `dt=2025-01-31_$folder$` say, is passed over.
 
     Raises:
-        CollectionError: all are later, or none is named by a date.
+        CollectionError: all are later, none is named by a date, or one by a date otherwise.
     """
     days = {path.name: _date_of(path) for path in folder.glob("dt=*")}
     dates = [day for day in days.values() if day]
     for name in sorted(name for name, day in days.items() if day is None):
         if not dates:
-            raise CollectionError(
-                f"{folder / name}: expected a folder named dt=YYYY-MM-DD; rename it, or move it "
-                "elsewhere"
-            )
+            raise _misnamed(folder / name)
         odd.count("stray_names", str(folder / name), name)
     if not dates:
         return None
@@ -170,11 +166,19 @@ def choose_snapshot(folder: AnyPath, as_of: date, odd: Odd) -> date | None:
 
 def _date_of(snapshot: AnyPath) -> date | None:
     name = snapshot.name.removeprefix("dt=")
-    with suppress(ValueError):
+    try:
         day = date.fromisoformat(name)
-        if day.isoformat() == name:  # 20250131 and 2025-W05-5 are dates, too
-            return day
-    return None
+    except ValueError:
+        return None
+    if day.isoformat() != name:  # 20250131 and 2025-W05-5 are dates, too, and meant to be read
+        raise _misnamed(snapshot)
+    return day
+
+
+def _misnamed(snapshot: AnyPath) -> CollectionError:
+    return CollectionError(
+        f"{snapshot}: expected a folder named dt=YYYY-MM-DD; rename it, or move it elsewhere"
+    )
 
 
 def _judged(queries: list[Query], judgements: list[Judgement], layout: _Layout) -> list[Query]:
