@@ -271,6 +271,7 @@ class FirstStage(_Frozen):
     """Candidates a query, at most."""
     k1: float | None = None
     b: float | None = None
+    analyzer: str | None = None
     rrf_k: int | None = None
     run: str | None = None
     """The name of the collection's run, where that is the first stage."""
@@ -281,7 +282,9 @@ class FirstStage(_Frozen):
     @property
     def bm25(self) -> str | None:
         """Names the BM25 index it searches; None where it searches none."""
-        return None if self.k1 is None else f"bm25 k1={self.k1:g} b={self.b:g}"
+        if self.k1 is None:
+            return None
+        return f"bm25 k1={self.k1:g} b={self.b:g} {self.analyzer}"
 
     @property
     def hash(self) -> str:
@@ -373,12 +376,9 @@ class Night(_Frozen):
         return {arm.first_stage.hash: arm.first_stage for arm in self.arms}
 
     @property
-    def indexes(self) -> dict[str, tuple[float, float]]:
-        """k1 and b of every BM25 index that a first stage searches, by `FirstStage.bm25`."""
-        stages = self.first_stages.values()
-        return {
-            s.bm25: (s.k1, s.b) for s in stages if s.bm25 and s.k1 is not None and s.b is not None
-        }
+    def indexes(self) -> dict[str, FirstStage]:
+        """A first stage of every BM25 index that any searches, by `FirstStage.bm25`."""
+        return {stage.bm25: stage for stage in self.first_stages.values() if stage.bm25}
 
     @property
     def embeddings(self) -> dict[str, Embedding]:

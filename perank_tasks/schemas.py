@@ -35,7 +35,13 @@ PASSAGES = table(
     aliases=optional(pa.list_(STRING)),
 )
 
-QUERIES = table(query_id=STRING, text=STRING, tags=optional(pa.list_(STRING)))
+QUERIES = table(
+    query_id=STRING,
+    text=STRING,
+    # whether it is a passage, under the same identifier: that one is none of its candidates
+    is_passage=BOOL,
+    tags=optional(pa.list_(STRING)),
+)
 
 QRELS = table(query_id=STRING, passage_id=STRING, relevance=INT32)
 
@@ -44,9 +50,13 @@ GIVEN_RUN = table(query_id=STRING, passage_id=STRING, score=FLOAT64)
 
 
 def embeddings(dimension: int, precision: Literal["float32", "float16"]) -> pa.Schema:
-    """Schema of L2-normalised embeddings: one row a text, `dimension` values each."""
+    """Schema of L2-normalised embeddings: one row a text, `dimension` values each.
+
+    `is_cut`: the text is longer than the embedder reads.
+    """
     value = {"float32": pa.float32(), "float16": pa.float16()}[precision]
-    return table(id=STRING, text_hash=STRING, embedding=pa.list_(value, dimension))
+    vector = pa.list_(value, dimension)
+    return table(id=STRING, text_hash=STRING, is_cut=BOOL, embedding=vector)
 
 
 CANDIDATES = table(

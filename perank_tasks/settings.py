@@ -137,7 +137,7 @@ def _side_by_side(threads: int) -> int:
 def _container_limit(name: str) -> list[str]:
     """What the file of that name of this container's control group says; empty: no limit."""
     with suppress(OSError):
-        words = Path("/sys/fs/cgroup", name).read_text().split()
+        words = Path("/sys/fs/cgroup", name).read_text(encoding="utf-8").split()
         return words if words[0] != "max" else []
     return []
 

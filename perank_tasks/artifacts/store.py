@@ -28,7 +28,7 @@ from perank_tasks.support.s3_uri import SCHEME, S3Uri
 
 __all__ = ["MANIFEST", "Artifact", "Manifest", "Store", "artifact_key"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Part of every key: raise it when the meaning of any artifact's content changes."""
 
 

@@ -40,12 +40,17 @@ def today() -> date:
 
 
 def parse_date(text: str | None) -> date | None:
-    """The date that an option names, None where it is left out.
+    """The date that an option names, as 2026-01-31 or 20260131; None where it is left out or empty.
 
     Raises:
         ConfigError: it is no date.
     """
+    if not text:
+        return None
     try:
-        return date.fromisoformat(text) if text else None
+        day = date.fromisoformat(text)
     except ValueError:
-        raise ConfigError(f"{text!r} is no date; write it as YYYY-MM-DD.") from None
+        day = None
+    if day is None or text not in (f"{day:%Y-%m-%d}", f"{day:%Y%m%d}"):
+        raise ConfigError(f"{text!r} is no date; write it as YYYY-MM-DD.")
+    return day

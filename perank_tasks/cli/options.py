@@ -8,12 +8,15 @@ import inspect
 import textwrap
 import types
 from collections.abc import Callable, Collection, Mapping
+from datetime import date, timedelta
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
+from perank_tasks.cli import parse_date, today
 from perank_tasks.config import Options
+from perank_tasks.errors import ConfigError
 
 T = TypeVar("T", bound=Options)
 
@@ -94,4 +97,18 @@ def _given(values: Mapping[str, Any], whole: Collection[str]) -> dict[str, Any]:
         if isinstance(value, list):
             texts = value if name in whole else [part for text in value for part in text.split(",")]
             given[name] = tuple(filter(None, map(str.strip, texts)))
+    if "run_date" in given:
+        given["run_date"] = _run_date(given["run_date"])
     return given
+
+
+def _run_date(text: str) -> date | None:
+    """The date, None where it is empty.
+
+    Raises:
+        ConfigError: it is none, or has not come: its results would be the newest until it has.
+    """
+    day = parse_date(text)
+    if day and day > today() + timedelta(days=1):
+        raise ConfigError(f"run_date: {day} has not come yet; give a date whose data is there.")
+    return day

@@ -7,7 +7,7 @@ with options behind a `?` (`all-minilm-l6-v2?layers=3`, `smollm2-135m-instruct?p
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,9 +23,23 @@ class Embedder(Protocol):
 
     dimension: int
     device: str
+    max_length: int | None
+    """Tokens of a text that it reads; None: all."""
 
     def encode(self, texts: Sequence[str], *, queries: bool = False) -> np.ndarray:
         """(n, dimension) float32, each row of norm 1; `queries`: whether they are queries."""
+
+    def are_cut(self, texts: Sequence[str]) -> list[bool]:
+        """Which of the texts are longer than it reads."""
+
+
+def are_longer(texts: Sequence[str], tokenizer: Any, max_length: int | None) -> list[bool]:
+    """Which of the texts have more tokens, special ones included."""
+    if max_length is None:
+        return [False] * len(texts)
+    # Not verbose: it would warn of the first text that is longer than the model reads.
+    tokens = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+    return [len(of_text) > max_length for of_text in tokens]
 
 
 def check_unit_vectors(vectors: np.ndarray, names: Sequence[str]) -> None:
@@ -84,6 +98,10 @@ class SentenceTransformerEmbedder:
         replace_linears(self.model)
         self.dimension = int(self.model.get_embedding_dimension() or 0)
         self.device = str(self.model.device)
+        self.max_length = self.model.max_seq_length
+
+    def are_cut(self, texts: Sequence[str]) -> list[bool]:
+        return are_longer(texts, self.model.tokenizer, self.max_length)
 
     def encode(self, texts: Sequence[str], *, queries: bool = False) -> np.ndarray:
         return self.model.encode(

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from perank_tasks.errors import CheckpointError, ConfigError
+from perank_tasks.models.embedders import are_longer
 from perank_tasks.models.encoder_spec import EncoderSpec
 from perank_tasks.models.find import resolve_model
 from perank_tasks.models.products import replace_linears
@@ -134,6 +135,10 @@ class Encoder:
             pooled = _pool(states, inputs["attention_mask"], self._pooling)[:, : self.dimension]
             embeddings[batch] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
         return embeddings
+
+    def are_cut(self, texts: Sequence[str]) -> list[bool]:
+        """Which of the texts have more than `max_length` tokens."""
+        return are_longer([clean_text(text) for text in texts], self._tokenizer, self.max_length)
 
 
 def _own_max_length(folder: Path, positions: int | None) -> int:

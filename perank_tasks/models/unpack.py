@@ -64,7 +64,7 @@ def unpack_gguf(gguf: Path, folder: Path) -> None:
         if not (name == "lm_head.weight" and config["tie_word_embeddings"])
     }
     tokenizer.save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 

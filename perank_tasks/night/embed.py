@@ -2,8 +2,9 @@
 
 In: a snapshot. Out, for each embedder the night's arms need: the artifact
 `embeddings/<collection>/<key>` with the tables `passages` and `queries`, rows
-(id, text_hash, embedding), embeddings L2-normalised, in the snapshot's order. Passages
-are split into shards by row, which are done side by side; queries are one shard more.
+(id, text_hash, is_cut, embedding), embeddings L2-normalised, in the snapshot's order. Passages
+are split into shards by row, which are done side by side; queries are one shard more. Of a text
+that is longer than the embedder reads (`is_cut`), the vector is its beginning's.
 
 A text that an earlier snapshot had already is not embedded again: its vector is taken,
 by text hash, from the newest published embeddings of the same embedder. Where all candidates are
@@ -15,7 +16,6 @@ more than once, and 8 bytes for every row of the shard and of the earlier embedd
 
 import logging
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
-from functools import partial
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -26,7 +26,7 @@ from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.config import Embedding, Night
 from perank_tasks.models.embedders import check_unit_vectors
 from perank_tasks.night.site import Site
-from perank_tasks.perank.embedders import load
+from perank_tasks.perank.embedders import Embedder, load
 from perank_tasks.schemas import embeddings as embeddings_schema
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
@@ -52,6 +52,13 @@ class EmbedShard(TypedDict):
     embedding: str  # Embedding.hash
     table: str  # passages | queries
     shard: int
+
+
+class _Vector(NamedTuple):
+    """What the embedder made of a text."""
+
+    embedding: np.ndarray
+    is_cut: bool
 
 
 class _Row(NamedTuple):
@@ -99,20 +106,26 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
         trust_remote_code=embedding.trust_remote_code,
     )
     meter.device = embedder.device
-    meter.items = len(hashes)
+    meter.items, counts["cut"] = len(hashes), 0
 
     schema = embeddings_schema(embedder.dimension, embedding.precision)
     rows = _rows(night, source, work, places)
     with progress(f"embedding {work['table']}", len(new), "texts") as advance:
-        encode = partial(embedder.encode, queries=work["table"] == "queries")
-        blocks = _encoded(rows, encode, _repeated(hashes[places < 0]), advance)
-        tables = (_table(*block, earlier, work["table"], schema) for block in blocks)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            are_queries = work["table"] == "queries"
+            repeated = _repeated(hashes[places < 0])
+            for block in _encoded(rows, embedder, repeated, advance, are_queries=are_queries):
+                table = _table(*block, earlier, work["table"], schema)
+                counts["cut"] += pc.sum(table["is_cut"]).as_py() or 0
+                yield from table.to_batches()
+
         artifact.write_part(
             work["table"],
-            in_groups(batch for table in tables for batch in table.to_batches()),
+            in_groups(batches()),
             schema,
             shard=work["shard"],
-            stats=lambda: meter.stats() | counts,
+            stats=lambda: meter.stats() | counts | {"max_length": embedder.max_length},
         )
     log.info("%s shard %d: %s", work["table"], work["shard"], counts)
     return counts
@@ -134,6 +147,8 @@ def publish_embeddings(night: Night, site: Site, snapshot: str) -> dict[str, str
                 counts={
                     "embedded": sum(s["embedded"] for s in stats),
                     "reused": sum(s["reused"] for s in stats),
+                    "cut_passages": sum(s["cut"] for s in stats[: shards["passages"]]),
+                    "max_length": stats[0]["max_length"],
                     "stats": total(stats),
                 },
                 provenance=night.fingerprint,
@@ -261,16 +276,18 @@ def _places(hashes: np.ndarray, earlier: Artifact | None, table: str) -> np.ndar
 
 def _encoded(
     rows: Iterator[_Row],
-    encode: Callable[[list[str]], np.ndarray],
+    embedder: Embedder,
     repeated: set[str],
     advance: Callable[[int], None],
-) -> Iterator[tuple[list[_Row], dict[str, np.ndarray]]]:
+    *,
+    are_queries: bool,
+) -> Iterator[tuple[list[_Row], dict[str, _Vector]]]:
     """Rows in order, in blocks, and the vectors of a block's new texts, by hash.
 
     A block takes one call of the embedder. Vectors of texts that come again in the shard, the
     `repeated` ones, are kept.
     """
-    kept: dict[str, np.ndarray] = {}
+    kept: dict[str, _Vector] = {}
     while block := list(_block(rows, kept)):
         new: dict[str, _Row] = {}
         for row in block:
@@ -278,10 +295,11 @@ def _encoded(
                 new.setdefault(row.hash, row)
         vectors = {}
         if new:
-            encoded = encode([row.text for row in new.values()])
+            texts = [row.text for row in new.values()]
+            encoded = embedder.encode(texts, queries=are_queries)
             check_unit_vectors(encoded, [row.id for row in new.values()])
             advance(len(new))
-            vectors = dict(zip(new, encoded, strict=True))
+            vectors = dict(zip(new, map(_Vector, encoded, embedder.are_cut(texts)), strict=True))
             kept |= {name: vector for name, vector in vectors.items() if name in repeated}
         yield block, kept | vectors
 
@@ -299,7 +317,7 @@ def _block(rows: Iterator[_Row], kept: Container[str]) -> Iterator[_Row]:
 
 def _table(
     block: list[_Row],
-    encoded: dict[str, np.ndarray],
+    encoded: dict[str, _Vector],
     earlier: Artifact | None,
     table: str,
     schema: pa.Schema,
@@ -307,18 +325,21 @@ def _table(
     """A block with its vectors, encoded now or read from the earlier embeddings."""
     column = schema.field("embedding").type
     matrix = np.empty((len(block), column.list_size), np.float32)
+    is_cut = np.zeros(len(block), bool)
     places = np.array([row.place for row in block])
     if earlier is not None and (places >= 0).any():
         wanted = np.unique(places[places >= 0])
-        read = rows_at(earlier.dataset(table), ["embedding"], wanted)
-        vectors = np.concatenate([to_matrix(batch["embedding"]) for batch in read])
-        matrix[places >= 0] = vectors[np.searchsorted(wanted, places[places >= 0])]
+        read = list(rows_at(earlier.dataset(table), ["embedding", "is_cut"], wanted))
+        rows = np.searchsorted(wanted, places[places >= 0])
+        matrix[places >= 0] = np.concatenate([to_matrix(b["embedding"]) for b in read])[rows]
+        cut = [batch["is_cut"].to_numpy(zero_copy_only=False) for batch in read]
+        is_cut[places >= 0] = np.concatenate(cut)[rows]
     for number in np.flatnonzero(places < 0).tolist():
-        matrix[number] = encoded[block[number].hash]
+        matrix[number], is_cut[number] = encoded[block[number].hash]
     flat = matrix.astype(column.value_type.to_pandas_dtype()).ravel()
     values = pa.FixedSizeListArray.from_arrays(pa.array(flat), type=column)
     names = [pa.array([r.id for r in block]), pa.array([r.hash for r in block])]
-    return pa.table([*names, values], schema=schema)
+    return pa.table([*names, pa.array(is_cut), values], schema=schema)
 
 
 def to_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, Manifest, Store, artifact_key
+from perank_tasks.collections.odd import in_words
 from perank_tasks.config import Arm, Night
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night.site import Site
@@ -219,6 +220,7 @@ def _facts(
         "queries.markers_defused": sum(row["markers_defused"] for row in status),
         "collection.relevance_level": snapshot.manifest.config["relevance_level"],
         **_contents(snapshot),
+        **_odd(arm, snapshot, status),
         **_embedder(store, arm, inputs),
         **_promotion(night, arm),
         **{f"model.{name}": value for name, value in rankings.manifest.counts["model"].items()},
@@ -255,7 +257,28 @@ def _embedder(store: Store, arm: Arm, inputs: dict[str, str]) -> dict[str, Any]:
     if transform := arm.options.get("transform"):
         bits = Transform.parse(transform).bits(column.list_size)
     named = {f"embedder.{name}": value for name, value in identity.items()}
+    counts = embeddings.manifest.counts
+    if counts["cut_passages"]:
+        rows = embeddings.dataset("passages").count_rows()
+        named["odd.long_passages"] = (
+            f"passages longer than the {counts['max_length']} tokens that {identity['name']} "
+            "reads, embedded by their beginning alone (split them into passages): "
+            f"{counts['cut_passages']:,} of {rows:,}"
+        )
     return {**named, "embeddings.bits_a_passage": bits}
+
+
+def _odd(arm: Arm, snapshot: Artifact, status: list[dict[str, Any]]) -> dict[str, str]:
+    """What is odd in the collection, and how many queries have no candidates."""
+    counts = snapshot.manifest.counts["odd"]
+    sentences = {f"odd.{kind}": in_words(kind, count) for kind, count in counts.items()}
+    if empty := [row["query_id"] for row in status if not row["candidates"]]:
+        remedy = f" (its analyzer is {arm.first_stage.analyzer})" if arm.first_stage.bm25 else ""
+        sentences["odd.nothing_found"] = (
+            f"queries for which the first stage {arm.first_stage.name} found no passage{remedy}: "
+            f"{len(empty):,} of {len(status):,} ({empty[0]} the first)"
+        )
+    return sentences
 
 
 def _promotion(night: Night, arm: Arm) -> dict[str, str]:

@@ -186,7 +186,7 @@ class _Resolver:
             depth=options.depth,
             run=self.collection.run if options.kind == "given" else None,
             embedding=self._embedding(options.embedder, options) if "embedder" in read else None,
-            **options.model_dump(include=read & {"k1", "b", "rrf_k", "transform"}),
+            **options.model_dump(include=read & {"k1", "b", "analyzer", "rrf_k", "transform"}),
         )
 
     def _embedding(self, name: str, options: EmbeddingOptions) -> Embedding:
@@ -228,7 +228,7 @@ def _spec_of_results(name: str, site: Site) -> str | None:
             return None
         newest = next(site.store.published("snapshots", name), None)
         return newest.manifest.config["spec"] if newest else None
-    query = (sql_folder() / "plan" / "collection_spec.sql").read_text()
+    query = (sql_folder() / "plan" / "collection_spec.sql").read_text(encoding="utf-8")
     try:
         with reading(site.settings.warehouse) as warehouse:
             row = warehouse.execute(query, {"collection": name}).fetchone()

@@ -67,7 +67,7 @@ def _commit() -> str:
     describe = ["describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
     git = ["git", "-C", str(_PACKAGE), *describe]
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(git, capture_output=True, encoding="utf-8", check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return f"release {_version('perank')}"
 
@@ -81,6 +81,6 @@ def _version(distribution: str) -> str:
 
 def _processor() -> str:
     file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.exists() else []
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or "unknown"

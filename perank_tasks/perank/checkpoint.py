@@ -177,8 +177,10 @@ def save_checkpoint(
     """
     settings = {"format": "perank", "format_version": FORMAT_VERSION, **config.model_dump()}
     with making_folder(folder, WRITE_REMEDY, replace=True) as scratch:
-        (scratch / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
-        (scratch / "README.md").write_text(readme)
+        (scratch / "config.json").write_text(
+            json.dumps(settings, indent=2) + "\n", encoding="utf-8"
+        )
+        (scratch / "README.md").write_text(readme, encoding="utf-8")
         plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         save_file(plain, scratch / "model.safetensors", metadata={"format": "pt"})
 

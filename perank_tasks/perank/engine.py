@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from perank_tasks.errors import ConfigError, QualityError
+from perank_tasks.errors import ConfigError
 from perank_tasks.models.encoder import Encoder
 from perank_tasks.models.encoder_spec import EncoderSpec
 from perank_tasks.perank.block import Counters
@@ -27,11 +28,12 @@ from perank_tasks.perank.checkpoint import (
     load_head,
     load_tokenizer,
 )
+from perank_tasks.perank.inputs import Passages, candidate_list, candidate_lists
 from perank_tasks.perank.llm import Prefix
 from perank_tasks.perank.model import RankingModel
 from perank_tasks.perank.options import RankingOptions
 from perank_tasks.perank.prompt import TEMPLATES, PromptBuilder
-from perank_tasks.perank.ranking import Method, Ranking, check_texts
+from perank_tasks.perank.ranking import Method, Ranking
 from perank_tasks.perank.rounds import Rounds
 from perank_tasks.perank.shapes import MAX_ROWS
 from perank_tasks.settings import Settings
@@ -218,7 +220,7 @@ class PERank:
     def rerank(
         self,
         query: str,
-        passages: Sequence[str] | None = None,
+        passages: Passages | None = None,
         embeddings: np.ndarray | None = None,
         *,
         query_embedding: np.ndarray | None = None,
@@ -230,60 +232,37 @@ class PERank:
 
         Args:
             query: its text.
-            passages: n texts, best first by the first stage; embedded here where `embeddings`
-                are not given and needed.
+            passages: n of them, best first by the first stage: {id: text}, texts, or (id, text)
+                in a sequence; embedded here where `embeddings` are not given and needed.
             embeddings: (n, d), L2-normalised, by the checkpoint's encoder.
             query_embedding: (d,); embedded here where it is needed and not given.
             scores: (n,), the first stage's, for a checkpoint that reads them.
             top_k: as in `options`, which it replaces there.
             options: window, decoding and form. None: the paper's.
 
+        Returns:
+            `top(k)` of it is [(id, score), …]; texts without ids are known by their places.
+
         Raises:
-            ConfigError: neither passages nor embeddings, not as many of one as of the other,
-                something else than text, or options that want texts where there are none.
-            CheckpointError: embedding is needed and the encoder cannot be used.
+            ConfigError, CheckpointError: as `inputs.candidate_list`.
         """
         options = options or RankingOptions()
         if top_k is not None:
             options = type(options)(**dict(options) | {"top_k": top_k})
-        if passages is None and embeddings is None:
-            raise ConfigError("rerank takes passages, embeddings or both: give at least one")
-        if passages is None and options.passages != "embeddings":
-            raise ConfigError(f"options want passages {options.passages!r}: give their texts")
-        if isinstance(passages, str):
-            raise ConfigError("passages is one text, expected a list of texts")
-        passages = None if passages is None else list(passages)
-        try:
-            check_texts("the query", [query])
-            check_texts("passage", passages or ())
-        except QualityError as error:
-            raise ConfigError(str(error)) from None
-        count = len(embeddings if passages is None else passages)  # type: ignore[arg-type]
-        if embeddings is not None and len(embeddings) != count:
-            raise ConfigError(f"{len(embeddings)} embeddings for {count} passages")
-        if options.passages != "text":
-            embeddings = self.encode(passages or []) if embeddings is None else embeddings
-            if query_embedding is None and self.needs_query_embedding:
-                query_embedding = self.encode([query], queries=True)[0]
-        candidates = CandidateList(
-            "",
-            query,
-            [str(position) for position in range(count)],
-            scores=scores,
-            vectors=embeddings,
-            query_embedding=query_embedding,
-            texts=passages,
+        candidates = candidate_list(
+            self, options, query, passages, embeddings, query_embedding, scores
         )
         return next(self.rerank_many([candidates], options))
 
     def rerank_many(
         self,
-        lists: Iterable[CandidateList],
+        lists: Iterable[CandidateList | tuple[str, Passages]],
         options: RankingOptions | None = None,
     ) -> Iterator[RankedList]:
         """Rank many queries' candidates; one result a list, in order.
 
-        A list needs embeddings, the query's own where `needs_query_embedding`, and texts as
+        A list is (query, passages), in the shapes of `rerank`, or a `CandidateList`.
+        Such a one needs embeddings, the query's own where `needs_query_embedding`, and texts as
         `options.passages` says; scores are read by a checkpoint that `reads_scores`: to one that is
         given none, no passage is ahead of another. A list that cannot be ranked (embeddings that
         are missing, not finite or of another width; something else than text; logits that are not
@@ -294,9 +273,11 @@ class PERank:
             options: window, decoding and form. None: the paper's.
 
         Raises:
-            ConfigError: the residual is to rank alone and there is none.
+            ConfigError: the residual is to rank alone and there is none; while results are read, a
+                list that is of another shape.
             DeviceMemoryError: not even one query's window fits into memory.
         """
+        lists = candidate_lists(self, lists, options)
         options = options or RankingOptions()
         if options.decoding == "residual" and self.model.residual is None:
             raise ConfigError(
@@ -332,7 +313,7 @@ class PERank:
                 self.counters.queries += len(group)
                 self.counters.rank_seconds += time.perf_counter() - begin
             for ranking in group:
-                yield ranking.ranked
+                yield replace(ranking.ranked, texts=ranking.candidates.texts)
 
 
 def device_named(name: str) -> torch.device:

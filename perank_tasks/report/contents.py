@@ -275,11 +275,23 @@ def remarks(rows: list[dict[str, Any]]) -> list[str]:
             "and no part of bands and trends"
         ]
     counted = [f"{n} {what}" for what, n in counts.items() if n > 0]
-    return [*limited, *counted, *_unjudged(rows)] + [
+    return [*limited, *counted, *_odd(rows), *_unjudged(rows)] + [
         f"{row['arm']}: {row['unranked_queries']} queries could not be ranked and kept their "
         "first-stage order"
         for row in rows
         if row["unranked_queries"]
+    ]
+
+
+def _odd(rows: list[dict[str, Any]]) -> list[str]:
+    """What is odd in the data, and of which arms, where it is not of all."""
+    arms: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        for sentence in row["odd"] or []:
+            arms[sentence].append(row["arm"])
+    return [
+        sentence if len(its) == len(rows) else f"{', '.join(its)}: {sentence}"
+        for sentence, its in arms.items()
     ]
 
 

@@ -278,7 +278,7 @@ def _writing(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
     written after the pages."""
     with storage_errors(settings.reports, _REMEDY):
         settings.reports.mkdir(parents=True, exist_ok=True)
-        lock = (settings.reports / ".lock").open("w")
+        lock = (settings.reports / ".lock").open("w", encoding="utf-8")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with reading(settings.warehouse) as warehouse:

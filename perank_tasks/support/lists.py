@@ -6,6 +6,7 @@ Parquet and the GPU nothing else holds a query's candidates.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ class CandidateList:
     Attributes:
         query_id: as the collection has it.
         query: its text.
-        passage_ids: n identifiers.
+        passage_ids: n identifiers: texts, or what a caller in Python knows passages by.
         scores: (n,) float64, the first stage's; None where there are none.
         vectors: (N, d) float32, L2-normalised: the embeddings of the candidates of many lists,
             shared between these. None where the ranker reads none.
@@ -30,7 +31,7 @@ class CandidateList:
 
     query_id: str
     query: str
-    passage_ids: Sequence[str]
+    passage_ids: Sequence[Any]
     scores: np.ndarray | None = None
     vectors: np.ndarray | None = None
     rows: np.ndarray | None = None
@@ -55,7 +56,7 @@ class RankedList:
     """One query's ranking.
 
     Attributes:
-        query_id, passage_ids: the candidate list's.
+        query_id, passage_ids, texts: the candidate list's, in its order.
         order: a permutation of 0..n-1, best first.
         scores: n, best first, never rising; reciprocal ranks where a ranker has no scores.
         unranked_reason: why the list keeps its given order; None: it was ranked.
@@ -69,7 +70,7 @@ class RankedList:
     """
 
     query_id: str
-    passage_ids: Sequence[str]
+    passage_ids: Sequence[Any]
     order: list[int]
     scores: list[float] = field(default_factory=list)
     unranked_reason: str | None = None
@@ -80,11 +81,17 @@ class RankedList:
     decode_steps: int = 0
     numbers_missing: int = 0
     numbers_repeated: int = 0
+    texts: Sequence[str] | None = None
     logits_checksum: int = 0
 
     def __post_init__(self) -> None:
         if not self.scores:
             object.__setattr__(self, "scores", reciprocal_ranks(len(self.order)))
+
+    def top(self, k: int | None = None) -> list[tuple[Any, float]]:
+        """(id, score) of the best k passages, or of all, best first."""
+        ids = (self.passage_ids[place] for place in self.order[:k])
+        return list(zip(ids, self.scores, strict=False))
 
 
 def reciprocal_ranks(n: int) -> list[float]:

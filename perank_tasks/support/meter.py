@@ -49,13 +49,13 @@ class Meter:
 def _forget_peak() -> None:
     """Have the kernel count from here: else every stage of a process would have the first's."""
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def _peak() -> int:
     with suppress(OSError, StopIteration):
         # getrusage counts what the parent had when it started this process.
-        rows = Path("/proc/self/status").read_text().splitlines()
+        rows = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return int(next(row for row in rows if row.startswith("VmHWM")).split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.config import NIGHTLY
-from perank_tasks.errors import ConfigError, WarehouseError
+from perank_tasks.errors import ConfigError, StorageError, WarehouseError
 from perank_tasks.schemas import EXPERIMENT_TABLES, RESULT_CONTENTS, RESULT_TABLES
 from perank_tasks.support.files import storage_errors
 from perank_tasks.warehouse.contents import insert_passages
@@ -30,6 +30,13 @@ from perank_tasks.warehouse.load_log import collection_of, keys_of, record_exper
 from perank_tasks.warehouse.sql_files import sql_folder
 
 LOCK_PATIENCE_S = 60.0
+
+EMPTY_BYTES = 8 * 2**20
+"""Size of a warehouse without rows."""
+
+_READ_ONLY = {"enable_external_access": False, "lock_configuration": True}
+"""A read-only connection of DuckDB's may still read and write every other file of its process:
+`COPY … TO`, `read_text`, `ATTACH`. These settings refuse that, and to be changed."""
 
 
 def load_results(
@@ -118,7 +125,7 @@ def _run_files(connection: duckdb.DuckDBPyConnection, *folders: str) -> None:
     """Run every statement of folders of `sql/`, in the order of folders and of their files."""
     for folder in folders:
         for file in sorted((sql_folder() / folder).glob("*.sql")):
-            connection.execute(file.read_text())
+            connection.execute(file.read_text(encoding="utf-8"))
 
 
 def load_experiment(
@@ -171,7 +178,8 @@ def reading(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def connect_readonly(folder: Path) -> duckdb.DuckDBPyConnection:
-    """A read-only connection to the published copy; nights loaded later are not in it.
+    """A read-only connection to the published copy, which reaches no other file; nights loaded
+    later are not in it.
 
     Raises:
         WarehouseError: there is none yet, or it cannot be read.
@@ -183,7 +191,7 @@ def connect_readonly(folder: Path) -> duckdb.DuckDBPyConnection:
             "`perank nightly`), or set PERANK_HOME to where one ran."
         )
     try:
-        return duckdb.connect(str(path), read_only=True)
+        return duckdb.connect(str(path), read_only=True, config=_READ_ONLY)
     except duckdb.Error as error:
         raise WarehouseError(f"{path} cannot be opened: {error}") from error
 
@@ -206,7 +214,7 @@ def ask(
     connection: duckdb.DuckDBPyConnection, statement: str, **parameters: Any
 ) -> list[dict[str, Any]]:
     """The rows of a statement of `sql/report/`."""
-    text = (sql_folder() / "report" / f"{statement}.sql").read_text()
+    text = (sql_folder() / "report" / f"{statement}.sql").read_text(encoding="utf-8")
     return dicts(connection.execute(text, parameters))
 
 
@@ -215,7 +223,7 @@ def writing(folder: Path, patience_s: float) -> Iterator[duckdb.DuckDBPyConnecti
     """The writer's connection, migrated, in a transaction; publishes the copy when it succeeds."""
     with locked(folder, patience_s) as deadline:
         writer = folder / "writer.duckdb"
-        with _connect(writer, deadline) as connection:
+        with _whole(writer), _connect(writer, deadline) as connection:
             _migrate(connection)
             try:
                 connection.begin()
@@ -234,12 +242,41 @@ def writing(folder: Path, patience_s: float) -> Iterator[duckdb.DuckDBPyConnecti
 
 
 @contextmanager
+def _whole(writer: Path) -> Iterator[None]:
+    """Remove a database that the block began and could not finish; say what a full disk needs."""
+    size = writer.stat().st_size if writer.exists() else None
+    try:
+        yield
+    except BaseException as error:
+        if size is None:
+            for path in (writer, writer.with_name(f"{writer.name}.wal")):
+                path.unlink(missing_ok=True)
+        if "No space left on device" in str(error):
+            free, needed = (
+                f"{count / 2**20:,.0f} MB"
+                for count in (shutil.disk_usage(writer.parent).free, 2 * (size or EMPTY_BYTES))
+            )
+            raise StorageError(
+                f"{writer} cannot be written: the disk is full ({free} free). A load needs room "
+                f"for its rows twice, in this file and in the copy for readers: more than {needed} "
+                "in all. Free space and run the same command again; the night's Parquet results "
+                "are safe."
+            ) from error
+        if isinstance(error, duckdb.Error):
+            raise WarehouseError(
+                f"{writer} could not be written: {error}. Load again; the night's Parquet results "
+                "are safe."
+            ) from error
+        raise
+
+
+@contextmanager
 def locked(folder: Path, patience_s: float) -> Iterator[float]:
     """Be the only writer of a warehouse folder; yields until when to wait for its file."""
     remedy = "It is the warehouse's folder: make it writable or set PERANK_WAREHOUSE."
     with storage_errors(folder, remedy):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "writer.lock").open("w")
+        lock = (folder / "writer.lock").open("w", encoding="utf-8")
     with lock:
         deadline = time.monotonic() + patience_s
         _lock(lock.fileno(), folder / "writer.duckdb", deadline)
@@ -294,7 +331,7 @@ def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
     for version, file in files.items():
         if version not in done:
             try:
-                connection.execute(file.read_text())
+                connection.execute(file.read_text(encoding="utf-8"))
             except duckdb.Error as error:
                 connection.rollback()
                 raise WarehouseError(
@@ -307,7 +344,7 @@ def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
 
 def publish(writer: Path) -> None:
     """Replace the readers' copy by the writer's file, in one step."""
-    published = writer.with_name("perank.duckdb")
+    published = writer.with_name("perank.duckdb").resolve()  # a link to it stays a link
     # Always of one name: what a killed loader leaves is overwritten by the next.
     temporary = published.with_name(f".{published.name}.tmp")
     remedy = "It is the copy for readers; the rows are loaded. Free space and load again."

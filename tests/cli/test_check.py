@@ -47,7 +47,7 @@ def write_run(
         order = list(range(1, 12))
         order.insert(q % 3 + 4 * (q in worse), 0)
         lines += [f"q{q} Q0 q{q}-{p} {r} {20 - r} x\n" for r, p in enumerate(order, 1)]
-    path.write_text("".join(lines))
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def night(day: date, arms: dict[str, float], **settings: str) -> None:

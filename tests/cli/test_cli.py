@@ -194,7 +194,9 @@ def test_arms_are_shown_with_their_hashes_and_settings(options: list[str]) -> No
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[::3]] == ["bm25", "cosine", "fusion", "perank"]
     assert all(re.fullmatch(r"[0-9a-f]{10}", line.split()[1]) for line in lines[::3])
-    assert set(lines[2::3]) == {"  first stage bm25: kind=bm25 depth=100 k1=0.9 b=0.4"}
+    assert set(lines[2::3]) == {
+        "  first stage bm25: kind=bm25 depth=100 k1=0.9 b=0.4 analyzer=english"
+    }
     assert "ranker=fusion depth=20 " in lines[7]
     for word in (f"checkpoint={GOLDEN}", "window=50", "decoding=constrained", "prompt="):
         assert word in lines[10]

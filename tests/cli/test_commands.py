@@ -48,12 +48,12 @@ def test_accepting_a_night_turns_the_next_ones_green(nights: Settings) -> None:
     assert "Verdict: regression (perank)" in perank("report", "--run-date", "2026-01-03").stdout
     page = Path(perank("report", "--html", "--run-date", "2026-01-03").stdout.strip())
     badge = re.compile(r'<th>perank</th><td><span class="badge \w+">(.*?)</span>')
-    assert badge.search(page.read_text())[1] == "▼ regression"
+    assert badge.search(page.read_text(encoding="utf-8"))[1] == "▼ regression"
     said = ["--name", "Ada", "--reason", "cheaper model"]
     done = perank("baseline", "accept", "2026-01-02/perank", *said)
     assert done.returncode == 0, done.stderr
     assert f"pages written again: 1, and {nights.reports / 'index.html'}" in done.stdout
-    assert badge.search(page.read_text())[1] == "• identical"
+    assert badge.search(page.read_text(encoding="utf-8"))[1] == "• identical"
     assert "c, perank: the night of 2026-01-02 is the baseline as of 2026-01-02" in done.stdout
     baselines = perank("sql", "SELECT run_date, arm, name, reason FROM baselines").stdout
     assert baselines.splitlines()[1:] == ["2026-01-02,perank,Ada,cheaper model"]

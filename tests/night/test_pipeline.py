@@ -232,7 +232,7 @@ def test_one_embedding_that_is_nan_costs_its_queries_and_no_others(spec: str) ->
         flat = table["embedding"].combine_chunks().flatten().to_numpy().copy()
         flat[:width] = np.nan  # flea-0
         column = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
-        return table.set_column(2, table.schema.field("embedding"), column)
+        return table.set_column(3, table.schema.field("embedding"), column)
 
     _damage_embeddings(night, embeddings[next(iter(night.embeddings))], with_nan)
     run_night(night)
@@ -250,7 +250,7 @@ def test_embeddings_of_another_width_leave_every_query_unranked(spec: str) -> No
         rows = table["embedding"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
         rows = rows[:, :16] / np.linalg.norm(rows[:, :16], axis=1, keepdims=True)
         flat = pa.array(rows.ravel())
-        return table.set_column(2, "embedding", pa.FixedSizeListArray.from_arrays(flat, 16))
+        return table.set_column(3, "embedding", pa.FixedSizeListArray.from_arrays(flat, 16))
 
     _damage_embeddings(night, embeddings[next(iter(night.embeddings))], narrower)
     (rankings,) = run_night(night)["rerank"].values()

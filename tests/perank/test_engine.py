@@ -229,7 +229,7 @@ def test_what_is_given_must_suffice_and_agree(engine: PERank) -> None:
         engine.rerank("question")
     with pytest.raises(ConfigError, match="1 embeddings for 2 passages"):
         engine.rerank("question", ["one", "two"], request(1, 1).embeddings)
-    with pytest.raises(ConfigError, match="a list of texts"):
+    with pytest.raises(ConfigError, match="type str, expected a mapping"):
         engine.rerank("question", "one passage")
     with pytest.raises(ConfigError, match="passage 1 is of type NoneType"):
         engine.rerank("question", ["one", None])  # type: ignore[list-item]

@@ -70,7 +70,7 @@ def started(home: Home, owner: str) -> Iterator[Running]:
         PerankError: a component did not come up; nothing is left running.
     """
     home.airflow.mkdir(parents=True, exist_ok=True)
-    with (home.airflow / "lock").open("w") as lock:
+    with (home.airflow / "lock").open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -104,7 +104,9 @@ def _own(home: Home, owner: str) -> Iterator[Running]:
             # A session of its own: Ctrl-C reaches us alone, and we find all that it starts.
             components[name] = home.start(name, command, env, start_new_session=True)
         processes = {name: [p.pid, p.create_time()] for name, p in components.items()}
-        home.running.write_text(json.dumps({"owner": owner, "port": port, "processes": processes}))
+        home.running.write_text(
+            json.dumps({"owner": owner, "port": port, "processes": processes}), encoding="utf-8"
+        )
         _wait_until_up(running, port)
         yield running
     finally:
@@ -200,7 +202,7 @@ def stop(processes: list[psutil.Process], seconds: float = STOP_SECONDS) -> None
 def running_state(home: Home) -> dict[str, Any]:
     """Owner, port and processes of the Airflow that runs here; empty where none does."""
     try:
-        state: dict[str, Any] = json.loads(home.running.read_text())
+        state: dict[str, Any] = json.loads(home.running.read_text(encoding="utf-8"))
         return state
     except (FileNotFoundError, ValueError):  # none, or not yet all of it
         return {}

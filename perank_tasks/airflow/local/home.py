@@ -80,7 +80,7 @@ class Home:
         self, name: str, command: list[str], env: dict[str, str], **options: Any
     ) -> psutil.Popen:
         """Start a command of Airflow's, whose output goes into the log of that name."""
-        with (self.logs / f"{name}.log").open("w") as log:
+        with (self.logs / f"{name}.log").open("w", encoding="utf-8") as log:
             return psutil.Popen(
                 [*AIRFLOW, *command],
                 env=env,
@@ -110,20 +110,24 @@ def setup(home: Home) -> None:
     home.logs.mkdir(parents=True, exist_ok=True)
     installed = version("apache-airflow-core")
     migrated, database = home.airflow / "migrated-to", home.airflow / "airflow.db"
-    with (home.airflow / "setup-lock").open("w") as lock:
+    with (home.airflow / "setup-lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if database.exists() and migrated.exists() and migrated.read_text() == installed:
+        if (
+            database.exists()
+            and migrated.exists()
+            and migrated.read_text(encoding="utf-8") == installed
+        ):
             return
         print("Setting up Airflow's database …", flush=True)
         # Airflow's own is of 24 bytes, and every component warns of it.
         (home.airflow / JWT_SECRET).touch(mode=0o600)
-        (home.airflow / JWT_SECRET).write_text(secrets.token_urlsafe(64))
+        (home.airflow / JWT_SECRET).write_text(secrets.token_urlsafe(64), encoding="utf-8")
         if status := home.start("setup", ["db", "migrate"], environment(home, port=0)).wait():
             raise PerankError(
                 f"{home.ended('setup', status)}\n"
                 f"If {home.airflow} is damaged, move it away: results are not in it."
             )
-        migrated.write_text(installed)
+        migrated.write_text(installed, encoding="utf-8")
 
 
 def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, str]:

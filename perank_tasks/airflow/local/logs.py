@@ -9,7 +9,7 @@ TAIL_LINES = 20
 def tail(log: Path) -> str:
     """The last lines of a log, whether plain or, as tasks write it, one JSON record a line."""
     try:
-        records = log.read_text(errors="replace").splitlines()
+        records = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return "(no log)"
     lines = [line for record in records for line in _readable(record)]

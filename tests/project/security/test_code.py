@@ -46,7 +46,7 @@ def wrong(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_nothing_from_outside_is_run(path: Path) -> None:
-    assert wrong(path.read_text()) == []
+    assert wrong(path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize(
