@@ -6,7 +6,6 @@ too: it first does the stages before it, reusing what is done already, so that
 the current folder).
 """
 
-import logging
 import os
 import signal
 import sys
@@ -31,7 +30,7 @@ from perank_tasks.cli.simulate import simulate
 from perank_tasks.cli.sql import sql
 from perank_tasks.cli.withdraw import withdraw
 from perank_tasks.errors import PerankError
-from perank_tasks.support.log_context import ContextFormatter
+from perank_tasks.support.output import start_output
 
 app = command_group(__doc__)
 for name, command in night.COMMANDS.items():
@@ -47,15 +46,13 @@ app.add_typer(warehouse.app, name="warehouse")
 
 def main() -> None:
     """Entry point: errors of ours are printed without a traceback and exit with 1."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(ContextFormatter("%(message)s"))
-    logging.basicConfig(level=os.environ.get("PERANK_LOG", "WARNING").upper(), handlers=[handler])
     # Tokenizers warn where a process that used threads forks another.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Libraries draw bars of their own, even into files; ours are not tqdm's.
     os.environ.setdefault("TQDM_DISABLE", "1")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
+        start_output()
         app()
     except (PerankError, OSError) as error:
         ours = error if isinstance(error, PerankError) else in_words(error)

@@ -22,6 +22,7 @@ from perank_tasks.airflow.local.runs import run_dag
 from perank_tasks.errors import ConfigError, PerankError
 from perank_tasks.night.arms import ArmsFile
 from perank_tasks.settings import Settings
+from perank_tasks.support.output import accept_any_text
 
 NIGHTLY = "perank_nightly"
 PLAN = "plan_night"
@@ -72,6 +73,7 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _exit_on_signal)
     command = arguments[0] if arguments else ""
+    accept_any_text()
     try:
         # All that follows `airflow` is Airflow's, `--help` included.
         if command == "airflow":

@@ -27,7 +27,7 @@ import psutil
 
 from perank_tasks.airflow.local.logs import tail
 from perank_tasks.errors import ConfigError, PerankError
-from perank_tasks.settings import Settings, cores
+from perank_tasks.settings import Settings, cores, local_folder
 
 PROJECT = Path(__file__).resolve().parents[3]
 LOCK_SECONDS = 120
@@ -55,8 +55,8 @@ class Home:
         Raises:
             ConfigError: the DAG folder does not exist.
         """
-        root = Path(os.environ.get("PERANK_HOME") or "var").absolute()
-        dags = Path(os.environ.get("PERANK_DAGS") or PROJECT / "dags").absolute()
+        root = local_folder(os.environ.get("PERANK_HOME") or "var")
+        dags = local_folder(os.environ.get("PERANK_DAGS") or str(PROJECT / "dags"))
         if not dags.is_dir():
             raise ConfigError(
                 f"No DAG folder at {dags}. Run this from a checkout of the project, or set "
