@@ -9,6 +9,7 @@ the current folder).
 import os
 import signal
 import sys
+from contextlib import suppress
 
 from rich.console import Console
 
@@ -53,11 +54,17 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         start_output()
-        app()
+        try:
+            app()
+        finally:
+            with suppress(BrokenPipeError):  # who reads it has had enough
+                sys.stdout.flush()  # here, where a full disk is an error of ours
     except (PerankError, OSError) as error:
         ours = error if isinstance(error, PerankError) else in_words(error)
         if ours is None:
             raise
+        if isinstance(error, OSError):  # what standard output still holds would fail again
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
         Console(stderr=True).print(f"[bold red]{type(ours).__name__}[/]: ", end="")
         print(ours, file=sys.stderr)
         raise SystemExit(1) from None
