@@ -18,7 +18,10 @@ def start_output() -> None:
     Raises:
         ConfigError: `PERANK_LOG` is no level of logging's.
     """
-    accept_any_text()
+    for stream in (sys.stdout, sys.stderr):
+        # What the terminal's encoding lacks is written as \u2026, instead of failing.
+        if hasattr(stream, "reconfigure"):  # a notebook's may not
+            stream.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler()
     handler.setFormatter(ContextFormatter("%(message)s"))
     level = (os.environ.get("PERANK_LOG") or "WARNING").upper()
@@ -28,10 +31,3 @@ def start_output() -> None:
     logging.basicConfig(level=level, handlers=[handler])
     # How far long work is, which is more than a log's INFO and no warning.
     progress.log.setLevel(min(levels[level], logging.INFO))
-
-
-def accept_any_text() -> None:
-    """Write characters that the terminal's encoding lacks as `\\u2026`, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a test's or a notebook's may not
-            stream.reconfigure(errors="backslashreplace")

@@ -1,8 +1,8 @@
 """Progress of long work: bars in a terminal, a line every ten seconds in a pipe or a log.
 
-Steps lie in each other: a stage, which has no count, loads a model and then counts passages. Lines
-are of the innermost step; they also come while nothing advances. A step of less than five seconds
-says nothing in a log.
+Steps lie in each other: a stage, which has no count, loads a model and then counts passages. The
+outermost one opens what is shown, the others tell it of themselves, as do those of other processes.
+Lines also come while nothing advances; a step of less than five seconds says nothing in a log.
 """
 
 import contextvars
@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -20,6 +20,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
@@ -30,22 +31,51 @@ log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_WORTH_A_LINE = 5.0
 
-Advance = Callable[[int], None]
+Update = Callable[[str, str, int, int], None]
+"""Is told of progress: description, unit, how many items more there are, how many more are done."""
+
+relay: Update | None = None
+"""What shows progress: of the step around this one, or in a worker of the process it works for."""
 
 
-def progress(
-    description: str, total: int | None = None, unit: str = ""
-) -> AbstractContextManager[Advance]:
-    """A context whose value is a function that is told how many more items are done.
+@contextmanager
+def progress(description: str, total: int = 1, unit: str = "") -> Iterator[Callable[[int], None]]:
+    """Yield a function that is told how many more items are done.
 
     Args:
         description: what is being done, as in "embedding".
-        total: how many items there are; None: they are not counted.
-        unit: what an item is, in the plural.
+        total: how many items there are.
+        unit: what an item is, in the plural; empty: there is nothing to count.
     """
-    is_quiet = not logging.getLogger().isEnabledFor(logging.WARNING)
-    show = _nothing if is_quiet else _bar if sys.stderr.isatty() else _lines
-    return show(_Step(description, total, unit))
+    left = total
+
+    def advance(done: int) -> None:
+        nonlocal left
+        left -= done
+        update(description, unit, 0, done)
+
+    with nullcontext(relay) if relay else bars() as update:
+        update(description, unit, total, 0)
+        try:
+            yield advance
+        finally:
+            update(description, unit, -left, 0)  # what was not done will not be done
+
+
+@contextmanager
+def bars() -> Iterator[Update]:
+    """Bars in a terminal, lines elsewhere, while the block runs: what several processes do of one
+    thing is one of them."""
+    global relay
+    if not logging.getLogger().isEnabledFor(logging.WARNING):
+        kind = nullcontext(_nothing)
+    else:
+        kind = _drawn() if sys.stderr.isatty() else _lines()
+    with kind as relay:
+        try:
+            yield relay
+        finally:
+            relay = None
 
 
 def duration(seconds: float) -> str:
@@ -56,84 +86,69 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60:,} h {minutes % 60} min"
 
 
-@dataclass(eq=False)
+def _nothing(description: str, unit: str, more: int, done: int) -> None:
+    """Where nobody wants to hear."""
+
+
+@dataclass
 class _Step:
-    """Work that is going on, as far as it is done."""
+    """Work that is going on, as far as it is done; times in seconds of the monotonic clock."""
 
     description: str
-    total: int | None
     unit: str
+    total: int = 0
     done: int = 0
     begin: float = field(default_factory=time.monotonic)
-
-    def advance(self, items: int) -> None:
-        self.done += items
+    last: float = 0.0
 
     def line(self) -> str:
         """How far it is, how fast it goes and, unless it is done, how long it will take."""
         seconds = time.monotonic() - self.begin
-        if self.total is None:
+        if not self.unit:
             return f"{self.description}: {duration(seconds)} so far"
         text = f"{self.description}: {self.done:,} of {self.total:,} {self.unit}"
         if not self.done:
             return f"{text}, {duration(seconds)} so far"
+        if self.done >= self.total:
+            seconds = self.last - self.begin
+            return f"{text}, {self.done / max(seconds, 1e-9):,.1f} a second"
         left = (self.total - self.done) * seconds / self.done
-        forecast = f", {duration(left)} left" if left > 0 else ""
-        return f"{text}, {self.done / max(seconds, 1e-9):,.1f} a second{forecast}"
+        return f"{text}, {self.done / seconds:,.1f} a second, {duration(left)} left"
 
 
 @contextmanager
-def _nothing(step: _Step) -> Iterator[Advance]:
-    yield step.advance
-
-
-@dataclass
-class _Told:
-    """The steps of this process that are told in lines, innermost last, and the last line's time,
-    in seconds of the monotonic clock."""
-
-    steps: list[_Step] = field(default_factory=list)
-    last: float = 0.0
-
-    def say(self, step: _Step) -> None:
-        self.last = time.monotonic()
-        log.info("%s", step.line())
-
-
-_told = _Told()
-
-
-@contextmanager
-def _lines(step: _Step) -> Iterator[Advance]:
-    if not _told.steps:
-        _told.last = step.begin
-    _told.steps.append(step)
+def _lines() -> Iterator[Update]:
+    steps: dict[str, _Step] = {}
     ended = threading.Event()
-    # The thread's lines begin with what the caller's are about, which is in the context.
-    heartbeat = contextvars.copy_context().run
-    threading.Thread(target=heartbeat, args=(_tell, step, ended), daemon=True).start()
+
+    def update(description: str, unit: str, more: int, done: int) -> None:
+        step = steps.setdefault(description, _Step(description, unit))
+        step.total += more
+        step.done += done
+        step.last = time.monotonic()
+
+    def tell() -> None:
+        while not ended.wait(SECONDS_BETWEEN_LINES):
+            going_on = [step for step in steps.copy().values() if step.done < step.total]
+            counted = [step for step in going_on if step.unit]
+            if lines := [step.line() for step in counted or going_on[-1:]]:
+                log.info("%s", "; ".join(lines))
+
+    # The lines begin with what the caller's are about, which is in the context.
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(tell,), daemon=True)
+    thread.start()
     try:
-        yield step.advance
+        yield update
     finally:
         ended.set()
-        _told.steps.remove(step)
-    if step.total and time.monotonic() - step.begin >= SECONDS_WORTH_A_LINE:
-        _told.say(step)
-
-
-def _tell(step: _Step, ended: threading.Event) -> None:
-    """Say every ten seconds how far a step is while it is the innermost."""
-    wait = SECONDS_BETWEEN_LINES
-    while not ended.wait(wait):
-        wait = _told.last + SECONDS_BETWEEN_LINES - time.monotonic()
-        if wait <= 0:
-            if _told.steps[-1:] == [step]:
-                _told.say(step)
-            wait = SECONDS_BETWEEN_LINES
+        thread.join()
+    for step in steps.values():
+        if step.unit and step.last - step.begin >= SECONDS_WORTH_A_LINE:
+            log.info("%s", step.line())
 
 
 class _Count(ProgressColumn):
-    """`1,200/6,509 texts`; nothing where items are not counted."""
+    """`1,200/6,509 texts`; nothing where nothing is counted."""
 
     def render(self, task: Task) -> Text:
         """The cell of a bar."""
@@ -142,26 +157,20 @@ class _Count(ProgressColumn):
         return Text(f"{task.completed:,.0f}/{task.total:,.0f} {task.fields['unit']}")
 
 
-_bars: Progress | None = None
-"""Of the outermost step; a terminal shows all bars of a process in one block."""
-
-
 @contextmanager
-def _bar(step: _Step) -> Iterator[Advance]:
-    global _bars
-    with ExitStack() as stack:
-        if _bars is None:
-            columns = ("{task.description}", BarColumn(), _Count())
-            times = (TimeElapsedColumn(), TimeRemainingColumn())
-            _bars = stack.enter_context(Progress(*columns, *times, console=Console(stderr=True)))
-            stack.callback(_forget_bars)
-        bars = _bars
-        task = bars.add_task(step.description, total=step.total, unit=step.unit)
-        if step.total is None:  # counted ones stay to be read
-            stack.callback(bars.remove_task, task)
-        yield lambda items: bars.advance(task, items)
+def _drawn() -> Iterator[Update]:
+    columns = ("{task.description}", BarColumn(), _Count(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as block:
+        tasks: dict[str, TaskID] = {}
+        totals: dict[str, int] = {}
 
+        def update(description: str, unit: str, more: int, done: int) -> None:
+            totals[description] = totals.get(description, 0) + more
+            if description not in tasks:
+                tasks[description] = block.add_task(description, total=None, unit=unit)
+            if unit:
+                block.update(tasks[description], total=totals[description], advance=done)
+            elif totals[description] == 0:
+                block.remove_task(tasks.pop(description))
 
-def _forget_bars() -> None:
-    global _bars
-    _bars = None
+        yield update

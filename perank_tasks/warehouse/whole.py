@@ -12,7 +12,7 @@ import duckdb
 
 from perank_tasks.errors import StorageError, WarehouseError
 
-EMPTY_BYTES = 8 * 2**20
+EMPTY_BYTES = 5 * 2**20
 """Size of a warehouse without rows."""
 
 

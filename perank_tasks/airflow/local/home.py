@@ -28,6 +28,7 @@ import psutil
 from perank_tasks.airflow.local.logs import tail
 from perank_tasks.errors import ConfigError, PerankError
 from perank_tasks.settings import Settings, cores, local_folder
+from perank_tasks.support.progress import progress
 
 PROJECT = Path(__file__).resolve().parents[3]
 LOCK_SECONDS = 120
@@ -122,7 +123,9 @@ def setup(home: Home) -> None:
         # Airflow's own is of 24 bytes, and every component warns of it.
         (home.airflow / JWT_SECRET).touch(mode=0o600)
         (home.airflow / JWT_SECRET).write_text(secrets.token_urlsafe(64), encoding="utf-8")
-        if status := home.start("setup", ["db", "migrate"], environment(home, port=0)).wait():
+        with progress("migrating Airflow's database"):
+            status = home.start("setup", ["db", "migrate"], environment(home, port=0)).wait()
+        if status:
             raise PerankError(
                 f"{home.ended('setup', status)}\n"
                 f"If {home.airflow} is damaged, move it away: results are not in it."
