@@ -16,10 +16,12 @@ hub.
 
 import hashlib
 import importlib.util
+import io
 import json
 import logging
 import re
 from collections.abc import Iterable
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from perank_tasks.config import did_you_mean
 from perank_tasks.errors import ConfigError
 from perank_tasks.models.variants import ModelVariant, make_variant
 from perank_tasks.support.files import file_sha256, making_folder
+from perank_tasks.support.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -168,9 +171,11 @@ def _dequantise(gguf: Path, folder: Path) -> None:
 
     log.info("unpacking %s once into %s", gguf.name, folder.parent)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-    )
+    # Its reader of GGUF files draws a bar that no setting turns off.
+    with progress("unpacking the language model"), redirect_stderr(io.StringIO()):
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+        )
     config = model.config.to_dict()
     for key in ("quantization_config", "_name_or_path"):
         config.pop(key, None)

@@ -159,8 +159,9 @@ class _Count(ProgressColumn):
 
 @contextmanager
 def _drawn() -> Iterator[Update]:
+    console = Console(file=sys.stderr)  # this one, also while a library's are thrown away
     columns = ("{task.description}", BarColumn(), _Count(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as block:
+    with Progress(*columns, TimeRemainingColumn(), console=console) as block:
         tasks: dict[str, TaskID] = {}
         totals: dict[str, int] = {}
 

@@ -1,5 +1,7 @@
 """What `rerank` takes in Python: the shapes that people have; wrong ones are refused by name."""
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 
 from perank_tasks.errors import ConfigError
 from perank_tasks.perank import PERank
@@ -148,11 +151,20 @@ def test_a_type_checker_finds_the_types(tmp_path: Path) -> None:
     assert (Path(perank_tasks.__file__).parent / "py.typed").is_file()
 
 
-def test_nothing_of_other_libraries_goes_to_standard_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoder", ["inside the checkpoint", "in its own folder"])
+def test_nothing_of_other_libraries_goes_to_standard_error(tmp_path: Path, encoder: str) -> None:
+    checkpoint = shutil.copytree(GOLDEN, tmp_path / "checkpoint")
+    if encoder == "in its own folder":
+        tensors = load_file(checkpoint / "model.safetensors")
+        outside = {name: t for name, t in tensors.items() if "encoder" not in name}
+        save_file(outside, checkpoint / "model.safetensors", metadata={"format": "pt"})
     code = (
         "from perank_tasks.perank import PERank\n"
-        f"ranker = PERank.from_pretrained({str(GOLDEN)!r}, cache={str(tmp_path)!r}, device='cpu')\n"
+        f"ranker = PERank.from_pretrained({str(checkpoint)!r}, cache='cache', device='cpu')\n"
         "print(ranker.rerank('fleas', {'a': 'Fleas.', 'b': 'Cats.'}).top(1)[0][1])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    tqdm_on = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", env=tqdm_on
+    )
     assert (done.stdout, done.stderr) == ("1.0\n", "")
