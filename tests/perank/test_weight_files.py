@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from perank_tasks.errors import CheckpointError, ConfigError
 from perank_tasks.models.embedders import find_sentence_transformer
+from perank_tasks.perank import PERank
 from perank_tasks.perank.checkpoint import load_checkpoint, load_tokenizer
 from tests.perank.tiny import RunsCode
 from tests.small import GOLDEN
@@ -124,3 +125,18 @@ def test_more_than_tensors_is_called_that(checkpoint: Path, tmp_path: Path) -> N
     torch.save({"projector.weight": np.float64(1)}, checkpoint / "projector.bin")
     with pytest.raises(CheckpointError, match="more than tensors and would run code"):
         load_checkpoint(checkpoint, cache=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{% for m in messages %}", "{{ raise_exception('no user may speak') }}", "{{ 1 + 'a' }}"],
+)
+def test_a_chat_template_that_fails_is_named(
+    checkpoint: Path, tmp_path: Path, template: str
+) -> None:
+    settings = checkpoint / "tokenizer_config.json"
+    config = json.loads(settings.read_text(encoding="utf-8")) | {"chat_template": template}
+    settings.write_text(json.dumps(config), encoding="utf-8")
+    engine = PERank.from_pretrained(checkpoint, cache=tmp_path, device="cpu")
+    with pytest.raises(CheckpointError, match=r"checkpoint: its chat template fails: .*Mend"):
+        engine.rerank("fleas", ["Fleas live for weeks.", "Cats sleep."])
