@@ -160,7 +160,7 @@ class _Count(ProgressColumn):
 @contextmanager
 def _drawn() -> Iterator[Update]:
     console = Console(file=sys.stderr)  # this one, also while a library's are thrown away
-    columns = ("{task.description}", BarColumn(), _Count(), TimeElapsedColumn())
+    columns = ("{task.description}", BarColumn(20), _Count(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as block:
         tasks: dict[str, TaskID] = {}
         totals: dict[str, int] = {}

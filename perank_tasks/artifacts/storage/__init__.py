@@ -18,15 +18,7 @@ import errno
 
 from perank_tasks.errors import StorageError
 
-_REFUSALS = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENAMETOOLONG,
-    errno.EMFILE,
-)
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
 """What only somebody at the machine can mend."""
 
 
