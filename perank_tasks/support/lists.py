@@ -71,6 +71,7 @@ class RankedList:
     passage_ids: Sequence[Any]
     order: list[int]
     scores: list[float] = field(default_factory=list)
+    texts: Sequence[str] | None = None
     unranked_reason: str | None = None
     query_was_cut: bool = False
     markers_defused: int = 0
@@ -79,7 +80,6 @@ class RankedList:
     decode_steps: int = 0
     numbers_missing: int = 0
     numbers_repeated: int = 0
-    texts: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if not self.scores:
