@@ -67,11 +67,9 @@ def bars() -> Iterator[Update]:
     """Bars in a terminal, lines elsewhere, while the block runs: what several processes do of one
     thing is one of them."""
     global relay
-    if not logging.getLogger().isEnabledFor(logging.WARNING):
-        kind = nullcontext(_nothing)
-    else:
-        kind = _drawn() if sys.stderr.isatty() else _lines()
-    with kind as relay:
+    is_quiet = not logging.getLogger().isEnabledFor(logging.WARNING)
+    kind = _nothing if is_quiet else _drawn if sys.stderr.isatty() else _lines
+    with kind() as relay:
         try:
             yield relay
         finally:
@@ -86,8 +84,9 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60:,} h {minutes % 60} min"
 
 
-def _nothing(description: str, unit: str, more: int, done: int) -> None:
-    """Where nobody wants to hear."""
+@contextmanager
+def _nothing() -> Iterator[Update]:
+    yield lambda description, unit, more, done: None
 
 
 @dataclass
