@@ -31,7 +31,7 @@ from perank_tasks.warehouse.whole import whole
 
 LOCK_PATIENCE_S = 60.0
 
-_READ_ONLY = {"enable_external_access": False, "lock_configuration": True}
+_READ_ONLY: dict[str, Any] = {"enable_external_access": False, "lock_configuration": True}
 """A read-only connection of DuckDB's may still read and write every other file of its process:
 `COPY … TO`, `read_text`, `ATTACH`. These settings refuse that, and to be changed."""
 
