@@ -3,7 +3,8 @@
 VENV := .venv
 PYTHON_IN_VENV := $(VENV)/bin/python
 READY := $(VENV)/ready
-PIP := $(PYTHON_IN_VENV) -m pip --disable-pip-version-check --quiet --quiet install
+# pip install, which says how many packages are there.
+PIP := $(PYTHON_IN_VENV) .ci/pip_install.py
 
 CONF ?= {}
 ARGS ?=

@@ -83,7 +83,7 @@ class Settings:
             ConfigError: `PERANK_THREADS` is not a positive whole number, or a place is a
                 malformed URI or one that has to be on this machine.
         """
-        home = Path(os.environ.get("PERANK_HOME") or "var").absolute()
+        home = local_folder(os.environ.get("PERANK_HOME") or "var")
         return cls(
             root=_root(home / "artifacts"),
             warehouse=_folder("PERANK_WAREHOUSE", home / "warehouse"),
@@ -156,7 +156,16 @@ def _folder(variable: str, default: Path, expected: str = "a folder on this mach
             f"{variable} begins with {scheme.group()!r}; expected {expected}. "
             "docs/storage.md says what may lie on S3."
         )
-    return Path(value).absolute()
+    return local_folder(value)
+
+
+def local_folder(value: str) -> Path:
+    """A folder that a variable names. Nobody but a shell, which service files and Compose do
+    without, has expanded a tilde in it."""
+    try:
+        return Path(value).expanduser().absolute()
+    except RuntimeError as error:
+        raise ConfigError(f"{value!r} names no folder ({error}). Write the whole path.") from error
 
 
 def _threads() -> int | None:

@@ -4,10 +4,10 @@
 a stage. Results land below PERANK_HOME (`var` in the current folder).
 """
 
-import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Annotated
 
@@ -33,7 +33,7 @@ from perank_tasks.cli.simulate import simulate
 from perank_tasks.cli.sql import sql
 from perank_tasks.cli.withdraw import withdraw
 from perank_tasks.errors import PerankError
-from perank_tasks.support.log_context import ContextFormatter
+from perank_tasks.support.output import start_output
 
 app = command_group(__doc__, completion=True)
 for command in (night.nightly, night.rerank, night.arms, night.stage, check, experiment):
@@ -66,19 +66,23 @@ def _options(
 
 def main() -> None:
     """Entry point: errors of ours are printed without a traceback and exit with 1."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(ContextFormatter("%(message)s"))
-    logging.basicConfig(level=os.environ.get("PERANK_LOG", "WARNING").upper(), handlers=[handler])
     # Tokenizers warn where a process that used threads forks another.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Libraries draw bars of their own, even into files; ours are not tqdm's.
     os.environ.setdefault("TQDM_DISABLE", "1")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        app()
+        start_output()
+        try:
+            app()
+        finally:
+            with suppress(BrokenPipeError):  # who reads it has had enough
+                sys.stdout.flush()  # here, where a full disk is an error of ours
     except (PerankError, OSError) as error:
         if not print_error(error):
             raise
+        if isinstance(error, OSError):  # what standard output still holds would fail again
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
         raise SystemExit(1) from None
 
 

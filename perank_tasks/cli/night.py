@@ -11,6 +11,7 @@ from perank_tasks.cli.gate import FailOnOption, guarded, whole_night
 from perank_tasks.cli.options import takes_options
 from perank_tasks.config import Night, NightOptions
 from perank_tasks.errors import ConfigError
+from perank_tasks.support.progress import progress
 
 if TYPE_CHECKING:
     from perank_tasks.night.site import Site
@@ -46,7 +47,8 @@ def nightly(options: NightOptions, rerun: Rerun = False, fail_on: FailOnOption =
     from perank_tasks.report.terminal import print_report
 
     site = open_site()
-    night = plan_night(options, today(), site)
+    with progress("planning the night"):
+        night = plan_night(options, today(), site)
     if not rerun:
         _refuse_to_replace(night, site)
     said = run_night(night, site)["verdict"]
@@ -99,7 +101,7 @@ def _refuse_to_replace(night: Night, site: "Site") -> None:
 
     if night.run_date >= today() or not site.settings.published_warehouse.is_file():
         return
-    with reading(site.settings.warehouse) as warehouse:
+    with reading(site.settings.warehouse, even_if_held=True) as warehouse:
         replaced = warehouse.execute(
             "SELECT arm FROM runs WHERE series = ? AND run_date = ? AND collection = ? "
             "AND fingerprint <> ? AND list_contains(?, arm_hash) ORDER BY arm",

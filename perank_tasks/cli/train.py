@@ -26,7 +26,7 @@ def _explains(fields: Mapping[str, str]) -> Callable[[Any], Any]:
     """A decorator that puts what `--set` may name below a command's help."""
 
     def decorate(command: Any) -> Any:
-        help_text = f"{inspect.cleandoc(command.__doc__)}\n\n{_SET}\n\n"
+        help_text = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{_SET}\n\n"
         command.__doc__ = help_text + described(fields)
         return command
 

@@ -79,10 +79,10 @@ class _Spec:
 
     def name(self, default: str) -> str:
         name = self.options.get("name", default)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
             raise ConfigError(
-                f"collection name {name!r}: expected letters, digits, '.', '_' and '-'; choose "
-                f"one with {self.scheme}:{self.rest}?name=…"
+                f"collection name {name!r}: expected letters, digits, '.', '_' and '-', 100 at "
+                f"most; choose one with {self.scheme}:{self.rest}?name=…"
             )
         return name
 

@@ -27,7 +27,7 @@ RUN_LINE = "query_id Q0 passage_id rank score tag"
 QRELS_LINE = "query_id 0 passage_id grade"
 BEIR_HEADER = ["query-id", "corpus-id", "score"]
 
-_INTEGER = re.compile(r"[-+]?\d+")
+_INTEGER = re.compile(r"[-+]?\d{1,9}")  # what tables of 32-bit numbers hold
 
 
 def read_run(path: AnyPath) -> list[RunLine]:

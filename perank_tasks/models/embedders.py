@@ -14,6 +14,7 @@ import numpy as np
 from perank_tasks.errors import ConfigError, EmbeddingError
 from perank_tasks.models.find import ResolvedModel, resolve_model
 from perank_tasks.models.variants import ModelVariant, repository_code
+from perank_tasks.support.files import what_lies_instead
 
 BATCH_ON_CPU, BATCH_ON_GPU = 16, 128
 
@@ -62,9 +63,13 @@ def find_sentence_transformer(name: str, *, cache: Path) -> ResolvedModel:
     """The folder of a sentence-transformers model.
 
     Raises:
-        ConfigError: no such model (close names are offered), or it is a plain transformer.
+        ConfigError: no such model (close names are offered), it is a plain transformer, or a file
+            of it was not downloaded.
     """
     model = resolve_model(name, cache=cache)
+    for path in sorted(model.folder.rglob("*.*")):
+        if path.is_file() and (placeholder := what_lies_instead(path)):
+            raise ConfigError(f"The embedder {name!r} cannot be loaded: {path} {placeholder}.")
     if not (model.folder / "modules.json").is_file():
         raise ConfigError(
             f"The embedder {name!r} ({model.folder}) is no sentence-transformers model: it has no "
@@ -87,11 +92,13 @@ class SentenceTransformerEmbedder:
         from sentence_transformers import SentenceTransformer
 
         from perank_tasks.models.products import replace_linears
+        from perank_tasks.models.quiet import without_bars
 
         # Code on the hub is fetched by transformers, from where the name says.
         from_hub = repository_code(model.folder) is not None and model.revision is not None
         source = model.name if from_hub else str(model.folder)
-        self.model = SentenceTransformer(source, trust_remote_code=trust_remote_code)
+        with without_bars():
+            self.model = SentenceTransformer(source, trust_remote_code=trust_remote_code)
         self.model.eval()
         variant = ModelVariant.parse(model.name)
         self.prompts = dict(self.model.prompts) if variant and variant.prompts else {}

@@ -18,6 +18,7 @@ from perank_tasks.models.embedders import are_longer
 from perank_tasks.models.encoder_spec import EncoderSpec
 from perank_tasks.models.find import resolve_model
 from perank_tasks.models.products import replace_linears
+from perank_tasks.models.quiet import without_bars
 from perank_tasks.models.variants import ModelVariant, architecture_code
 from perank_tasks.support.text import clean_text
 
@@ -66,7 +67,8 @@ class Encoder:
         options = {"trust_remote_code": trust_remote_code and needs_code}
         self._tokenizer = AutoTokenizer.from_pretrained(source, **options)
         if weights is None:
-            self._model = AutoModel.from_pretrained(source, dtype=torch.float32, **options)
+            with without_bars():
+                self._model = AutoModel.from_pretrained(source, dtype=torch.float32, **options)
         else:
             config = AutoConfig.from_pretrained(source, **options)
             self._model = AutoModel.from_config(config, dtype=torch.float32, **options)

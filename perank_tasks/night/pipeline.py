@@ -41,6 +41,7 @@ from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import take_snapshot
 from perank_tasks.night.verdict import verdict
 from perank_tasks.support.log_context import stage_context
+from perank_tasks.support.progress import progress
 from perank_tasks.support.workers import do_each
 
 log = logging.getLogger(__name__)
@@ -120,7 +121,8 @@ def stages(night: Night, site: Site, snapshot: str | None = None) -> Iterator[tu
 def _do(night: Night, site: Site, stage: Callable[..., Any], *inputs: Any) -> Any:
     """Call a stage's function; its log lines say which night, stage and shard they are about."""
     named = inspect.signature(stage).bind(night, site, *inputs).arguments
-    with stage_context(night, stage.__module__.rpartition(".")[2], named):
+    doing = stage.__name__.replace("_", " ")
+    with stage_context(night, stage.__module__.rpartition(".")[2], named), progress(doing):
         return stage(night, site, *inputs)
 
 

@@ -221,19 +221,18 @@ def _check_name(spec: str, name: str, site: Site) -> None:
 def _spec_of_results(name: str, site: Site) -> str | None:
     """Where the newest results of that name are from; None where that is not known.
 
-    Where artifacts are shared, the warehouse may be another worker's: then the snapshots say it.
+    The snapshots say it where the warehouse cannot: it is of another version or damaged or, where
+    artifacts are shared, it is another worker's.
     """
-    if not site.settings.published_warehouse.is_file():
-        if isinstance(site.store.root, Path):
-            return None
-        newest = next(site.store.published("snapshots", name), None)
-        return newest.manifest.config["spec"] if newest else None
-    query = (sql_folder() / "plan" / "collection_spec.sql").read_text(encoding="utf-8")
-    try:
-        with reading(site.settings.warehouse) as warehouse:
-            row = warehouse.execute(query, {"collection": name}).fetchone()
-    except (WarehouseError, duckdb.Error) as error:
-        # The copy for readers is in nobody's way, not even while someone holds it open to write.
-        log.warning("not looked whether %s has results of another folder: %s", name, error)
+    if site.settings.published_warehouse.is_file():
+        query = (sql_folder() / "plan" / "collection_spec.sql").read_text(encoding="utf-8")
+        try:
+            with reading(site.settings.warehouse, even_if_held=True) as warehouse:
+                row = warehouse.execute(query, {"collection": name}).fetchone()
+            return row[0] if row else None
+        except (WarehouseError, duckdb.Error) as error:
+            log.warning("the snapshots say whose results those of %s are: %s", name, error)
+    elif isinstance(site.store.root, Path):
         return None
-    return row[0] if row else None
+    newest = next(site.store.published("snapshots", name), None)
+    return newest.manifest.config["spec"] if newest else None

@@ -26,7 +26,7 @@ class Embeds(Protocol):
 
     needs_query_embedding: bool
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
+    def encode(self, texts: Sequence[str], *, queries: bool = False) -> np.ndarray:
         """(n, d) float32, L2-normalised."""
 
 
@@ -61,7 +61,7 @@ def candidate_list(
     if options.passages != "text":
         embeddings = engine.encode(texts or []) if embeddings is None else embeddings
         if query_embedding is None and engine.needs_query_embedding:
-            query_embedding = engine.encode([query])[0]
+            query_embedding = engine.encode([query], queries=True)[0]
     return CandidateList(
         "",
         query,

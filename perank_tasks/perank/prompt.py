@@ -322,12 +322,19 @@ class PromptBuilder:
         )
 
     def _tokenise(self, query: str, passages: int, texts: Sequence[str]) -> list[int]:
-        rendered: Any = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": self.message(query, passages, texts)}],
-            chat_template=self._chat_template,
-            add_generation_prompt=True,
-            tokenize=False,
-        )
+        messages = [{"role": "user", "content": self.message(query, passages, texts)}]
+        try:
+            rendered: Any = self._tokenizer.apply_chat_template(
+                messages,
+                chat_template=self._chat_template,
+                add_generation_prompt=True,
+                tokenize=False,
+            )
+        except Exception as error:  # a template is a program, and fails as programs do
+            raise CheckpointError(
+                f"{self._tokenizer.name_or_path}: its chat template fails: {error}. Mend "
+                "chat_template in tokenizer_config.json, or the file chat_template.jinja"
+            ) from error
         return self._tokenizer(rendered + self._pieces[-1], add_special_tokens=False)["input_ids"]
 
 

@@ -16,6 +16,9 @@ from perank_tasks.errors import StorageError
 
 log = logging.getLogger(__name__)
 
+_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+"""Descriptors of the process by their names: what a shell sent into a file is not replaced."""
+
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
@@ -49,7 +52,7 @@ def replacing(path: Path, remedy: str) -> Iterator[Path]:
         remedy: sentences for `storage_errors`.
     """
     with storage_errors(path, remedy), ExitStack() as stack:
-        is_special = path.exists() and not path.is_file()
+        is_special = str(path) in _STREAMS or (path.exists() and not path.is_file())
         target = path.resolve()
         if is_special:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -79,6 +82,8 @@ def _remove(path: Path) -> None:
 
 def _open_special(path: Path) -> BinaryIO:
     """A device or a pipe, to write to; a pipe that nobody reads yet is waited for, and said."""
+    if str(path) in _STREAMS:
+        return os.fdopen(os.dup(_STREAMS[str(path)]), "wb")
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
         os.set_blocking(descriptor, True)

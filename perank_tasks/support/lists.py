@@ -73,6 +73,7 @@ class RankedList:
     passage_ids: Sequence[Any]
     order: list[int]
     scores: list[float] = field(default_factory=list)
+    texts: Sequence[str] | None = None
     unranked_reason: str | None = None
     query_was_cut: bool = False
     markers_defused: int = 0
@@ -81,7 +82,6 @@ class RankedList:
     decode_steps: int = 0
     numbers_missing: int = 0
     numbers_repeated: int = 0
-    texts: Sequence[str] | None = None
     logits_checksum: int = 0
 
     def __post_init__(self) -> None:

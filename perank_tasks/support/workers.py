@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -66,7 +65,7 @@ class _Workers:
     def do_each(self, function: Callable[[Any], Any], pieces: Sequence[Any]) -> None:
         """Call the function of every piece; raise what the first one raised that failed."""
         level = logging.getLogger().level
-        with progress.bars() if sys.stderr.isatty() else nullcontext() as show:
+        with nullcontext(progress.relay) if progress.relay else progress.bars() as show:
             listener = Thread(target=self._listen, args=(show,), daemon=True)
             listener.start()
             done = [self.pool.submit(_do, function, piece, level) for piece in pieces]
@@ -80,12 +79,12 @@ class _Workers:
         for process in list(self.pool._processes.values()):
             process.terminate()
 
-    def _listen(self, show: progress.Update | None) -> None:
+    def _listen(self, show: progress.Update) -> None:
         """Log and show what workers say, until there is no more."""
         while (message := self.messages.get()) is not None:
             if isinstance(message, logging.LogRecord):
                 logging.getLogger(message.name).handle(message)
-            elif show:
+            else:
                 show(*message)
 
 

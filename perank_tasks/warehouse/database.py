@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.config import NIGHTLY
-from perank_tasks.errors import ConfigError, StorageError, WarehouseError
+from perank_tasks.errors import ConfigError, WarehouseError
 from perank_tasks.schemas import EXPERIMENT_TABLES, RESULT_CONTENTS, RESULT_TABLES
 from perank_tasks.support.files import storage_errors
 from perank_tasks.warehouse.contents import insert_passages
@@ -28,13 +28,11 @@ from perank_tasks.warehouse.decisions import publish_acceptance
 from perank_tasks.warehouse.derive import VERSION, derive, derive_all
 from perank_tasks.warehouse.load_log import collection_of, keys_of, record_experiment, record_load
 from perank_tasks.warehouse.sql_files import sql_folder
+from perank_tasks.warehouse.whole import whole
 
 LOCK_PATIENCE_S = 60.0
 
-EMPTY_BYTES = 8 * 2**20
-"""Size of a warehouse without rows."""
-
-_READ_ONLY = {"enable_external_access": False, "lock_configuration": True}
+_READ_ONLY: dict[str, Any] = {"enable_external_access": False, "lock_configuration": True}
 """A read-only connection of DuckDB's may still read and write every other file of its process:
 `COPY … TO`, `read_text`, `ATTACH`. These settings refuse that, and to be changed."""
 
@@ -171,15 +169,19 @@ def _check_is_there(connection: duckdb.DuckDBPyConnection, act: dict[str, Any]) 
 
 
 @contextmanager
-def reading(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def reading(folder: Path, *, even_if_held: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """`connect_readonly` for the length of a block."""
-    with connect_readonly(folder) as connection:
+    with connect_readonly(folder, even_if_held=even_if_held) as connection:
         yield connection
 
 
-def connect_readonly(folder: Path) -> duckdb.DuckDBPyConnection:
+def connect_readonly(folder: Path, *, even_if_held: bool = False) -> duckdb.DuckDBPyConnection:
     """A read-only connection to the published copy, which reaches no other file; nights loaded
     later are not in it.
+
+    Args:
+        even_if_held: where the copy cannot be opened, since another program has it open to write,
+            read the loader's own file. Its rows are the same, and the loader waits: not for long.
 
     Raises:
         WarehouseError: there is none yet, or it cannot be read.
@@ -191,7 +193,14 @@ def connect_readonly(folder: Path) -> duckdb.DuckDBPyConnection:
             "`perank nightly`), or set PERANK_HOME to where one ran."
         )
     try:
-        return duckdb.connect(str(path), read_only=True, config=_READ_ONLY)
+        try:
+            return duckdb.connect(str(path), read_only=True, config=_READ_ONLY)
+        except duckdb.Error:
+            writer = folder / "writer.duckdb"
+            if not even_if_held or not writer.is_file():
+                raise
+            path = writer
+            return duckdb.connect(str(path), read_only=True, config=_READ_ONLY)
     except duckdb.Error as error:
         raise WarehouseError(f"{path} cannot be opened: {error}") from error
 
@@ -223,7 +232,7 @@ def writing(folder: Path, patience_s: float) -> Iterator[duckdb.DuckDBPyConnecti
     """The writer's connection, migrated, in a transaction; publishes the copy when it succeeds."""
     with locked(folder, patience_s) as deadline:
         writer = folder / "writer.duckdb"
-        with _whole(writer), _connect(writer, deadline) as connection:
+        with whole(writer), _connect(writer, deadline) as connection:
             _migrate(connection)
             try:
                 connection.begin()
@@ -239,35 +248,6 @@ def writing(folder: Path, patience_s: float) -> Iterator[duckdb.DuckDBPyConnecti
                 ) from error
             connection.execute("CHECKPOINT")
         publish(writer)
-
-
-@contextmanager
-def _whole(writer: Path) -> Iterator[None]:
-    """Remove a database that the block began and could not finish; say what a full disk needs."""
-    size = writer.stat().st_size if writer.exists() else None
-    try:
-        yield
-    except BaseException as error:
-        if size is None:
-            for path in (writer, writer.with_name(f"{writer.name}.wal")):
-                path.unlink(missing_ok=True)
-        if "No space left on device" in str(error):
-            free, needed = (
-                f"{count / 2**20:,.0f} MB"
-                for count in (shutil.disk_usage(writer.parent).free, 2 * (size or EMPTY_BYTES))
-            )
-            raise StorageError(
-                f"{writer} cannot be written: the disk is full ({free} free). A load needs room "
-                f"for its rows twice, in this file and in the copy for readers: more than {needed} "
-                "in all. Free space and run the same command again; the night's Parquet results "
-                "are safe."
-            ) from error
-        if isinstance(error, duckdb.Error):
-            raise WarehouseError(
-                f"{writer} could not be written: {error}. Load again; the night's Parquet results "
-                "are safe."
-            ) from error
-        raise
 
 
 @contextmanager

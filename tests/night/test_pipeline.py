@@ -337,22 +337,6 @@ def test_a_folder_is_recorded_by_its_absolute_path(
     assert small_night("files:topics?name=t", arms=["bm25"]).collection == f"{absolute}?name=t"
 
 
-def test_a_plan_waits_for_nobody_who_holds_the_readers_copy(
-    spec: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    run_night(small_night(spec, arms=["bm25"]))
-    path = Settings.from_environment().published_warehouse
-    hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(1, flush=True); input()"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", hold, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert holder.stdout
-    holder.stdout.readline()
-    assert small_night(spec, arms=["bm25"]).collection_name == "topics"
-    assert "not looked whether topics has results of another folder" in caplog.text
-    holder.communicate(b"\n")
-
-
 @pytest.mark.parametrize(
     "changes",
     [

@@ -27,6 +27,7 @@ from perank_tasks.airflow.local.api import Api
 from perank_tasks.airflow.local.home import Home, environment, setup
 from perank_tasks.errors import ConfigError, PerankError
 from perank_tasks.settings import Settings
+from perank_tasks.support.progress import progress
 
 START_SECONDS = 180
 STOP_SECONDS = 8
@@ -107,7 +108,8 @@ def _own(home: Home, owner: str) -> Iterator[Running]:
         home.running.write_text(
             json.dumps({"owner": owner, "port": port, "processes": processes}), encoding="utf-8"
         )
-        _wait_until_up(running, port)
+        with progress("starting Airflow, which takes 40 s on two cores"):
+            _wait_until_up(running, port)
         yield running
     finally:
         _stop_components(home, {name: process.pid for name, process in components.items()})

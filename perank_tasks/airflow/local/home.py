@@ -27,7 +27,8 @@ import psutil
 
 from perank_tasks.airflow.local.logs import tail
 from perank_tasks.errors import ConfigError, PerankError
-from perank_tasks.settings import Settings
+from perank_tasks.settings import Settings, local_folder
+from perank_tasks.support.progress import progress
 
 PROJECT = Path(__file__).resolve().parents[3]
 LOCK_SECONDS = 120
@@ -55,8 +56,8 @@ class Home:
         Raises:
             ConfigError: the DAG folder does not exist.
         """
-        root = Path(os.environ.get("PERANK_HOME") or "var").absolute()
-        dags = Path(os.environ.get("PERANK_DAGS") or PROJECT / "dags").absolute()
+        root = local_folder(os.environ.get("PERANK_HOME") or "var")
+        dags = local_folder(os.environ.get("PERANK_DAGS") or str(PROJECT / "dags"))
         if not dags.is_dir():
             raise ConfigError(
                 f"No DAG folder at {dags}. Run this from a checkout of the project, or set "
@@ -122,7 +123,9 @@ def setup(home: Home) -> None:
         # Airflow's own is of 24 bytes, and every component warns of it.
         (home.airflow / JWT_SECRET).touch(mode=0o600)
         (home.airflow / JWT_SECRET).write_text(secrets.token_urlsafe(64), encoding="utf-8")
-        if status := home.start("setup", ["db", "migrate"], environment(home, port=0)).wait():
+        with progress("migrating Airflow's database"):
+            status = home.start("setup", ["db", "migrate"], environment(home, port=0)).wait()
+        if status:
             raise PerankError(
                 f"{home.ended('setup', status)}\n"
                 f"If {home.airflow} is damaged, move it away: results are not in it."

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from perank_tasks.support import progress
+
 TAIL_LINES = 20
 
 
@@ -14,6 +16,18 @@ def tail(log: Path) -> str:
         return "(no log)"
     lines = [line for record in records for line in _readable(record)]
     return "\n".join(lines[-TAIL_LINES:])
+
+
+def how_far(log: Path) -> str | None:
+    """The last line of progress in a task's log."""
+    try:
+        records = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    for record in reversed(records):
+        if progress.log.name in record:
+            return _readable(record)[-1]
+    return None
 
 
 def _readable(record: str) -> list[str]:

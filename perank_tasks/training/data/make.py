@@ -112,7 +112,7 @@ def _make_ranking(making: Making, pool: str, sources: Sequence[Source]) -> str:
             f"{options.random} random ones; ask for fewer, or add collections."
         )
     grades = _grades(passages, queries, sources, options)
-    run = Path(options.run_file) if options.run_file else None
+    run = Path(options.run_file).expanduser() if options.run_file else None
     config = {
         "teacher": options.teacher_weights,
         "cross_encoder": cross_encoder_content(options),
