@@ -265,14 +265,19 @@ class FirstStage(_Frozen):
     """Where candidates come from, resolved. Fields that its kind does not read are None."""
 
     name: str
-    kind: FirstStageKind
+    kind: FirstStageKind | Literal["run"]
+    """`run`: a file that an arm of that ranker names."""
     depth: int
     """Candidates a query, at most."""
     k1: float | None = None
     b: float | None = None
     rrf_k: int | None = None
     run: str | None = None
-    """The name of the collection's run, where that is the first stage."""
+    """The name of the collection's run, or of the arm's, where that is the first stage."""
+    run_content: str | None = None
+    """Of an arm's run: what names its lines; None: it cannot be read, and there are none."""
+    drop_unknown: bool | None = None
+    """Of an arm's run: whether passages that the collection does not have are left out."""
     embedding: Embedding | None = None
     transform: str | None = None
     """What passages' vectors are put through before they are searched; None: nothing."""
@@ -288,8 +293,10 @@ class FirstStage(_Frozen):
         return stable_hash(self.model_dump(mode="json", exclude={"name"}))[:10]
 
     def settings(self) -> dict[str, Any]:
-        """What it is set to, flat; what its kind does not read is left out."""
-        values = self.model_dump(mode="json", exclude={"name", "embedding"}, exclude_none=True)
+        """What it is set to, flat; what its kind does not read is left out, and a run's lines:
+        every night has other ones."""
+        unsaid = {"name", "embedding", "run_content"}
+        values = self.model_dump(mode="json", exclude=unsaid, exclude_none=True)
         return values | (self.embedding.settings() if self.embedding else {})
 
 
@@ -308,6 +315,10 @@ class Arm(_Frozen):
     embedding: Embedding | None = None
     """Whose vectors it reads; None: it reads none."""
     query_limit: int | None = None
+    expect: tuple[str, ...] = ()
+    """Symptoms that it is to have (`regression/symptoms.py`); no part of its hash."""
+    missing: str | None = None
+    """Why its model or file is not there tonight; None: it is."""
 
     @property
     def hash(self) -> str:

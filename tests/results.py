@@ -44,6 +44,8 @@ def publish_results(
     status: str = "complete",
     configs: Mapping[str, str] | None = None,
     provenance: Mapping[str, str] | None = None,
+    symptoms: Mapping[str, Mapping[str, int]] | None = None,
+    expected: Sequence[str] = (),
     seconds: float = 24.0,
     hour: int = 2,
 ) -> Artifact:
@@ -51,6 +53,8 @@ def publish_results(
 
     Args:
         configs: {arm: first stage}, where it is not the usual one; the hash follows.
+        symptoms: {arm: {symptom: lists that show it}}.
+        expected: symptoms that the arms are to have.
         seconds: that reranking took.
         hour: of evaluation, so that a second run of a date is another artifact.
     """
@@ -89,6 +93,7 @@ def publish_results(
             "collection_queries": n,
             "judged_queries": n,
             **dict.fromkeys(("unranked_queries", "cut_queries"), 0),
+            "unranked_reason": "its model is gone" if status == "incomplete" else None,
             **dict.fromkeys(("stale_judgements", "unknown_judgements"), 0),
             "config": config,
             "evaluated_at": datetime(2026, 1, 1, hour, tzinfo=UTC).replace(tzinfo=None),
@@ -119,6 +124,16 @@ def publish_results(
             "provenance": [
                 {"key": name, "value": value}
                 for name, value in {**facts, **(provenance or {})}.items()
+            ],
+            "symptoms": [
+                {
+                    "symptom": name,
+                    "shown": shown,
+                    "looked_at": n,
+                    "expected": name in expected,
+                    "other_arm": None,
+                }
+                for name, shown in (symptoms or {}).get(arm, {}).items()
             ],
         }
         by_arm.append({t: keyed_table(key, rows[t], s) for t, s in RESULT_TABLES.items()})

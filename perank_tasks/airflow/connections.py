@@ -1,8 +1,13 @@
-"""Connections: S3 by the Airflow connection that the settings name.
+"""Connections: S3 by the Airflow connection that the settings name, and the keys of services.
 
 In: `PERANK_AWS_CONN_ID`. Out: this process reaches S3 by that connection. Its secrets stay in
-memory: they are in no environment, file, log or XCom.
+memory: they are in no environment, file, log or XCom. The key of a service that an arm asks is
+handed over in this process's environment, where its ranker looks for it.
 """
+
+import os
+from collections.abc import Iterator
+from typing import Any
 
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
@@ -39,3 +44,30 @@ def reach_storage() -> None:
     hook = AwsBaseHook(aws_conn_id=conn_id, client_type="s3")
     endpoint = hook.conn_config.get_service_endpoint_url(service_name="s3")
     use_access(Access(hook.get_session(), endpoint, hook.config, hook.verify))
+
+
+def hand_over_keys(planned: Any) -> None:
+    """Put the keys that a plan's arms name into this process's environment.
+
+    The variable `RERANK_KEY` gets the password of the connection `rerank_key`. One that is set
+    stays as it is; where there is no such connection, the arm's ranker says what it lacks.
+    """
+    for variable in set(_key_variables(planned.to_json())) - os.environ.keys():
+        try:
+            password = Connection.get(variable.lower()).password
+        except AirflowNotFoundException:
+            continue
+        if password:
+            os.environ[variable] = password
+
+
+def _key_variables(value: Any) -> Iterator[str]:
+    """Every `key_variable` that is set somewhere in a plan."""
+    if isinstance(value, dict):
+        for name, its in value.items():
+            if name.replace("-", "_") == "key_variable" and its:
+                yield its
+            yield from _key_variables(its)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _key_variables(item)

@@ -155,6 +155,8 @@ def arms(options: NightOptions) -> None:
         print_line(f"{arm.name}  {arm.hash}")
         print_line(f"  {_words(own)}")
         print_line(f"  first stage {arm.first_stage.name}: {_words(first_stage)}")
+        if arm.missing:
+            print_line(f"  incomplete tonight: {arm.missing}")
 
 
 def _words(settings: dict[str, Any]) -> str:

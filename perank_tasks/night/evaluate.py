@@ -8,7 +8,7 @@ made again from these files alone. They are held against `sql/checks/` before th
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +21,7 @@ from perank_tasks.config import Arm, Night
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import read_qrels, read_queries, snapshot_date
+from perank_tasks.night.symptoms import mark_twins, symptom_rows
 from perank_tasks.regression.measures import MEASURES, evaluate_run
 from perank_tasks.schemas import RESULT_TABLES, keyed_table
 from perank_tasks.warehouse.quality import check_night
@@ -48,7 +49,7 @@ def evaluate(
         date=night.run_date,
         fingerprint=night.fingerprint_hash,
         rankings=rankings,
-        arms=[arm.name for arm in night.arms],
+        arms=[(arm.name, arm.expect) for arm in night.arms],
         measured=measured,
         measures=MEASURES,
         max_unranked=night.options.max_unranked,
@@ -62,6 +63,7 @@ def evaluate(
         arm_tables(night, arm, store, opened[arm.hash], (measured or {}).get(arm.hash))
         for arm in night.arms
     ]
+    mark_twins(by_arm)
     tables = {table: pa.concat_tables(of[table] for of in by_arm) for table in RESULT_TABLES}
     inputs = [artifact.manifest.inputs for artifact in opened.values()]
     embeddings = sorted({i["embeddings"] for i in inputs if "embeddings" in i})
@@ -139,6 +141,7 @@ def arm_tables(
         "rankings": table,
         "efficiency": [{"stage": stage, **_efficiency(m)} for stage, m in stages.items()],
         "provenance": [{"key": name, "value": str(fact)} for name, fact in facts.items()],
+        "symptoms": symptom_rows(table, status, arm.expect),
     }
     key = {
         "series": night.series,
@@ -163,12 +166,14 @@ def _measured(
 def _counted(night: Night, snapshot: Artifact, status: list[dict[str, Any]]) -> dict[str, Any]:
     """What a run's row counts, and whether enough of its queries were ranked."""
     unranked = sum(row["unranked_reason"] is not None for row in status)
+    reasons = Counter(filter(None, (row["unranked_reason"] for row in status))).most_common(1)
     incomplete = unranked > night.options.max_unranked * len(status)
     counts = snapshot.manifest.counts
     return {
         "status": "incomplete" if incomplete else "complete",
         "passages": counts["passages"],
         "unranked_queries": unranked,
+        "unranked_reason": reasons[0][0] if reasons else None,
         "cut_queries": sum(row["query_was_cut"] for row in status),
         "stale_judgements": counts["stale_judgements"],
         "unknown_judgements": counts["unknown_judgements"],
@@ -196,6 +201,7 @@ def _facts(
         **_contents(snapshot),
         **_embedder(store, arm, inputs),
         **_promotion(night, arm),
+        **({"run.content": run} if (run := arm.first_stage.run_content) else {}),
         **{f"model.{name}": value for name, value in rankings.manifest.counts["model"].items()},
     }
 

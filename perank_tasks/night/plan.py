@@ -6,7 +6,7 @@ another of its name, a checkpoint that cannot be read.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -34,7 +34,8 @@ from perank_tasks.night.arms import READ_BY, ArmsFile, DeclaredArm
 from perank_tasks.night.provenance import fingerprint
 from perank_tasks.night.site import Site
 from perank_tasks.perank.embedders import check_code, identify
-from perank_tasks.rankers.interface import EmbeddingOptions
+from perank_tasks.rankers import RANKERS
+from perank_tasks.rankers.interface import Description, EmbeddingOptions, RankerOptions
 from perank_tasks.rankers.perank import PERankOptions
 from perank_tasks.warehouse.database import reading
 from perank_tasks.warehouse.registry import resolve
@@ -139,9 +140,18 @@ class _Resolver:
         options = declared.options
         if isinstance(options, PERankOptions):
             options = self._with_checkpoint(options)
-        described = options.describe(self.site.models)
+        described = self._described(declared, options)
         if described.impossible:
             return described.impossible
+        if run := described.run:
+            first_stage = FirstStage(
+                name=declared.name,
+                kind="run",
+                depth=depth,
+                run=run.path,
+                run_content=run.content,
+                drop_unknown=run.drop_unknown,
+            )
         embedding = None
         if isinstance(options, EmbeddingOptions):
             if described.embedder:
@@ -157,7 +167,31 @@ class _Resolver:
             identity=described.identity,
             embedding=embedding,
             query_limit=self.query_limit,
+            expect=declared.expect,
+            missing=described.missing,
         )
+
+    def _described(self, declared: DeclaredArm, options: RankerOptions) -> Description:
+        """What the arm's ranker is and reads.
+
+        Raises:
+            ConfigError, CheckpointError: of a built-in ranker that can not be here.
+        """
+        models = replace(self.site.models, run_date=self.run_date)
+        package = RANKERS.package(declared.ranker)
+        try:
+            described = options.describe(models)
+        except Exception as error:
+            if package is None:
+                raise
+            log.exception("arm %s: %s cannot say what it reads", declared.name, package)
+            described = Description(missing=f"{package}: {error!r}")
+        if described.missing:
+            log.warning("arm %s will be incomplete: %s", declared.name, described.missing)
+        if package is None:
+            return described
+        # Another version may rank otherwise.
+        return replace(described, identity={**described.identity, "package": package})
 
     def _with_checkpoint(self, options: PERankOptions) -> PERankOptions:
         """The checkpoint that its name means on this date."""

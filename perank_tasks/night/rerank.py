@@ -13,7 +13,8 @@ Rankings of a night belong to its date and fingerprint: they are computed anew e
 import logging
 import time
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import TypedDict
 
@@ -27,10 +28,12 @@ from perank_tasks.config import Arm, Night
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night.best import Hits
 from perank_tasks.night.embed import read_vectors
+from perank_tasks.night.guarded import GuardedRanker
 from perank_tasks.night.retrieve import query_shard, read_candidates
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import read_qrels, read_texts
 from perank_tasks.rankers import RANKERS
+from perank_tasks.rankers.interface import Description
 from perank_tasks.schemas import QUERY_STATUS, RANKINGS, dicts_to_table, rows_to_table
 from perank_tasks.support.lists import CandidateList, RankedList
 from perank_tasks.support.meter import Meter, total
@@ -70,13 +73,14 @@ def rerank_shard(
         embeddings: {`Embedding.hash`: reference}.
     """
     arm, shard = night.arm(work["arm"]), work["shard"]
-    artifact = _artifact(site.store, night, arm, candidates, embeddings)
+    attempts = _attempts(site.store, night, arm, candidates, embeddings)
+    artifact = next(a for a in attempts if not a.is_published or not a.manifest.counts["outages"])
     if artifact.is_published or artifact.has_part("queries", shard):
         return {"queries": 0, "unranked": 0}
 
     meter = Meter()
     begin = time.perf_counter()
-    ranker = RANKERS[arm.ranker].parse(arm.options).load(site.models)
+    ranker = GuardedRanker(arm, replace(site.models, run_date=night.run_date))
     # With what is imported for it, which the process's first model pays for all.
     load_seconds = time.perf_counter() - begin
     meter.device = ranker.device
@@ -101,7 +105,11 @@ def rerank_shard(
         _status_table(ranked_lists),
         QUERY_STATUS,
         shard=shard,
-        stats=lambda: {**meter.stats(), "model": ranker.description()},
+        stats=lambda: {
+            **meter.stats(),
+            "model": ranker.description(),
+            "outages": sum(r.is_outage for r in ranked_lists),
+        },
     )
     left = [ranked for ranked in ranked_lists if ranked.unranked_reason]
     for ranked in left:
@@ -117,7 +125,7 @@ def publish_rankings(
     """Publish each arm's rankings once its shards are written: {`Arm.hash`: reference}."""
     references = {}
     for arm in night.arms:
-        artifact = _artifact(site.store, night, arm, candidates, embeddings)
+        artifact = _newest(_attempts(site.store, night, arm, candidates, embeddings))
         if not artifact.is_published:
             shards = range(night.options.shards)
             stats = [artifact.part_stats("queries", shard) for shard in shards]
@@ -125,7 +133,11 @@ def publish_rankings(
                 expected={"rankings": len(shards), "queries": len(shards)},
                 inputs=_inputs(arm, candidates, embeddings),
                 config=arm.model_dump(mode="json"),
-                counts={"stats": total(stats), "model": stats[0]["model"]},
+                counts={
+                    "stats": total(stats),
+                    "model": stats[0]["model"],
+                    "outages": sum(of_shard["outages"] for of_shard in stats),
+                },
                 provenance=night.fingerprint,
             )
         references[arm.hash] = artifact.reference
@@ -179,7 +191,9 @@ class Join:
         embeddings: dict[str, str],
     ) -> "Join":
         """What an arm of a night reads."""
-        described = RANKERS[arm.ranker].parse(arm.options).describe(site.models)
+        models = replace(site.models, run_date=night.run_date)
+        options = RANKERS[arm.ranker].parse(arm.options)
+        described = Description() if arm.missing else options.describe(models)
         opened = site.store.open(candidates[arm.first_stage.hash])
         snapshot = site.store.open(opened.manifest.inputs["snapshot"])
         transform = arm.options.get("transform")
@@ -285,18 +299,32 @@ def _inputs(arm: Arm, candidates: dict[str, str], embeddings: dict[str, str]) ->
     return inputs
 
 
-def _artifact(
+def _attempts(
     store: Store,
     night: Night,
     arm: Arm,
     candidates: dict[str, str],
     embeddings: dict[str, str],
-) -> Artifact:
-    key = artifact_key(
-        date=night.filed_under,
-        fingerprint=night.fingerprint_hash,
-        arm=arm.hash,
-        shards=night.options.shards,
-        **_inputs(arm, candidates, embeddings),
-    )
-    return store.artifact("rankings", night.collection_name, key)
+) -> Iterator[Artifact]:
+    """Where an arm's rankings go: the first, and where a second run of the night ranks anew what
+    the first left unranked because the arm's model or service was not there."""
+    for attempt in count():
+        key = artifact_key(
+            date=night.filed_under,
+            fingerprint=night.fingerprint_hash,
+            arm=arm.hash,
+            shards=night.options.shards,
+            attempt=attempt,
+            **_inputs(arm, candidates, embeddings),
+        )
+        yield store.artifact("rankings", night.collection_name, key)
+
+
+def _newest(attempts: Iterator[Artifact]) -> Artifact:
+    """The last attempt that has begun, the first where none has."""
+    newest = next(attempts)
+    for artifact in attempts:
+        if not artifact.is_published and not artifact.has_part("queries", 0):
+            break
+        newest = artifact
+    return newest

@@ -23,13 +23,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
-from perank_tasks.config import FirstStage, Night
+from perank_tasks.config import FirstStage, Night, stable_hash
+from perank_tasks.errors import StorageError
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night.best import Hits, best_places
 from perank_tasks.night.dense import fuse, search
 from perank_tasks.night.index import Searcher, shards_of
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import read_queries
+from perank_tasks.rankers.run import read_lines
 from perank_tasks.schemas import CANDIDATES, FOUND, rows_to_table
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
@@ -209,6 +211,9 @@ class _Search:
         if self.stage.kind == "given":
             yield from self._given(ids).items()
             return
+        if self.stage.kind == "run":
+            yield from self._of_run(ids).items()
+            return
         dense = self._dense(ids)
         if not self.parts:
             yield from dense.items()
@@ -264,6 +269,30 @@ class _Search:
         # greater id first.
         for ranked in hits.values():
             ranked.sort(key=lambda pair: (pair[1], pair[0]), reverse=True)
+        return {query_id: ranked[: self.stage.depth] for query_id, ranked in hits.items()}
+
+    def _of_run(self, queries: list[str]) -> dict[str, Hits]:
+        """An arm's own run; nothing where there was none when the night was planned."""
+        if self.stage.run is None or self.stage.run_content is None:
+            return {query_id: [] for query_id in queries}
+        lines = read_lines(self.stage.run, self.night.run_date)
+        if stable_hash(lines) != self.stage.run_content:
+            raise StorageError(
+                f"{self.stage.run}: the run has changed since the night was planned. Run the "
+                "night again once it is written."
+            )
+        hits = {query_id: lines.get(query_id, []) for query_id in queries}
+        if self.stage.drop_unknown:
+            named = pa.array(
+                sorted({p for ranked in hits.values() for p, _ in ranked}), pa.string()
+            )
+            known = self.snapshot.read(
+                "passages", ["passage_id"], pc.field("passage_id").isin(named)
+            )
+            known_ids = set(known["passage_id"].to_pylist())
+            if unknown := len(named) - len(known_ids):
+                log.warning("passages of the run that the collection does not have: %d", unknown)
+            hits = {q: [hit for hit in its if hit[0] in known_ids] for q, its in hits.items()}
         return {query_id: ranked[: self.stage.depth] for query_id, ranked in hits.items()}
 
 

@@ -1,5 +1,7 @@
 """`first-stage`: the first stage's own order, which every other arm is held against."""
 
+from typing import ClassVar
+
 import numpy as np
 
 from perank_tasks.rankers.interface import Models, RankerOptions, ScoreRanker
@@ -9,11 +11,14 @@ from perank_tasks.support.lists import CandidateList
 class FirstStageOptions(RankerOptions):
     """Nothing to set."""
 
+    expected: ClassVar[frozenset[str]] = frozenset({"order-unchanged"})
+
     def load(self, models: Models) -> ScoreRanker:
         """As `RankerOptions.load`."""
-        return ScoreRanker(_scores)
+        return ScoreRanker(own_scores)
 
 
-def _scores(candidates: CandidateList) -> np.ndarray:
+def own_scores(candidates: CandidateList) -> np.ndarray:
+    """(n,), the first stage's."""
     assert candidates.scores is not None
     return candidates.scores

@@ -22,7 +22,6 @@ Facts = Mapping[str, str]
 
 _CONTENTS = {"passages": "passages", "queries": "queries", "qrels": "judgements"}
 _SETTINGS_OF_FILES = {
-    "arm.checkpoint_hash": "the checkpoint's files",
     "arm.embedder_hash": "the embedder's files or precision",
     "arm.first_stage.embedder_hash": "the first stage's embedder's files or precision",
 }
@@ -73,16 +72,19 @@ def _in_words(before: Facts, now: Facts, changed: set[str]) -> list[str]:
         arrow = _arrow(before, now, "collection.relevance_level")
         phrases.append(f"relevance level {arrow}")
     for key in sorted(k for k in changed if k.startswith("arm.")):
-        if key in _SETTINGS_OF_FILES:
+        if key.endswith("_hash"):
             # A new name says more than a new hash.
-            if key.removesuffix("_hash") not in changed:
-                phrases.append(_SETTINGS_OF_FILES[key])
+            if (setting := key.removesuffix("_hash")) not in changed:
+                files = f"the {setting.removeprefix('arm.')}'s files"
+                phrases.append(_SETTINGS_OF_FILES.get(key, files))
         else:
             phrases.append(f"setting {key.removeprefix('arm.')}: {_arrow(before, now, key)}")
             if key == "arm.checkpoint" and "promotion.id" in now:
                 phrases[-1] += " (promoted as of {}, {}: {})".format(
                     *(now[f"promotion.{what}"] for what in ("as_of", "name", "reason"))
                 )
+    if "run.content" in changed:
+        phrases.append("the run's lines")
     if "code" in changed:
         commits = _arrow(before, now, "commit")
         phrases.append(f"perank's code (commit {commits})")

@@ -13,10 +13,11 @@ import duckdb
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.regression.ladder import Verdict, worst
+from perank_tasks.regression.symptoms import SYMPTOMS
 from perank_tasks.warehouse.attribution import ArmWord, explain, which_stage
 from perank_tasks.warehouse.database import rows_where
 from perank_tasks.warehouse.derive import OVERLAP, judge_against
-from perank_tasks.warehouse.nights import Nights
+from perank_tasks.warehouse.nights import Nights, Run
 
 
 class ArmVerdict(TypedDict):
@@ -69,10 +70,22 @@ def judge(
         if rows:
             word = worst([row["verdict"] for row in rows])
             moved = [row for row in drift if row["arm_hash"] == arm_hash]
-            because = _describe(word, rows, moved)
+            measures = [row for row in rows if row["reason"] != "symptom"]
+            of_measures = worst([row["verdict"] for row in measures])
+            (result,) = rows_where(warehouse, "runs", **runs[arm_hash].key)
+            because = "; ".join(
+                [
+                    *(
+                        _symptom(warehouse, runs[arm_hash], row)
+                        for row in rows
+                        if row not in measures
+                    ),
+                    _describe(of_measures, measures, moved, result),
+                ]
+            )
             before = nights.named(against, rows[0]["against_arm_hash"])
             different = explain(warehouse, store, before, runs[arm_hash]) if before else []
-            words.append(ArmWord(runs[arm_hash], word, against))
+            words.append(ArmWord(runs[arm_hash], of_measures, against))
         unusual = [
             _cost(row)
             for row in costs
@@ -112,19 +125,38 @@ def _rows(
 
 
 _MISSING = {
-    "unranked": "too many queries kept their first-stage order",
+    "unranked": "too many queries kept their first-stage order ({unranked_queries} of "
+    "{ranked_queries}: {unranked_reason})",
     "unmeasured": "no query that it ranked has judgements",
     "coverage": "only {queries} of the baseline's judged queries are there",
 }
 
 
-def _describe(word: Verdict, rows: list[dict[str, Any]], drift: list[dict[str, Any]]) -> str:
-    """What one arm's word rests on."""
+def _symptom(warehouse: duckdb.DuckDBPyConnection, run: Run, row: dict[str, Any]) -> str:
+    """A symptom in words: its name, what is so, and in how many lists or passages."""
+    (counts,) = rows_where(warehouse, "symptoms", **run.key, symptom=row["measure"])
+    name, other = counts["symptom"], counts["other_arm"]
+    things = "passages" if name == "texts-cut" else "lists"
+    return (
+        f"{row['verdict']}: {name}, {SYMPTOMS[name].meaning} in {counts['shown']:,} of "
+        f"{counts['looked_at']:,} {things}{f' ({other})' if other else ''}"
+    )
+
+
+def _describe(
+    word: Verdict, rows: list[dict[str, Any]], drift: list[dict[str, Any]], result: dict[str, Any]
+) -> str:
+    """What the word of one arm's measures rests on.
+
+    Args:
+        result: its row of `runs`.
+    """
     if word == Verdict.FIRST:
         return "first result, nothing to compare with"
     if word == Verdict.INCOMPLETE:
         lacking = next(row for row in rows if row["verdict"] == word)
-        return f"incomplete: {_MISSING[lacking['reason']].format(queries=lacking['queries'] or 0)}"
+        counts = {**result, "ranked_queries": result["queries"], "queries": lacking["queries"] or 0}
+        return f"incomplete: {_MISSING[lacking['reason']].format(**counts)}"
     kind = next(row["against_kind"] for row in rows if row["against_kind"])
     against = f"{word} against {rows[0]['against_date']} ({kind})"
     if word == Verdict.IDENTICAL:

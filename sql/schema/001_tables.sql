@@ -16,6 +16,7 @@ CREATE TABLE runs (
     collection_queries BIGINT NOT NULL CHECK (collection_queries >= queries),
     judged_queries BIGINT NOT NULL CHECK (judged_queries <= queries),
     unranked_queries BIGINT NOT NULL CHECK (unranked_queries <= queries),
+    unranked_reason VARCHAR,
     cut_queries BIGINT NOT NULL,
     stale_judgements BIGINT NOT NULL,
     unknown_judgements BIGINT NOT NULL,
@@ -97,6 +98,20 @@ CREATE TABLE provenance (
     PRIMARY KEY (series, run_date, collection, arm_hash, key)
 );
 
+CREATE TABLE symptoms (
+    series VARCHAR NOT NULL,
+    run_date DATE NOT NULL,
+    collection VARCHAR NOT NULL,
+    arm VARCHAR NOT NULL,
+    arm_hash VARCHAR NOT NULL,
+    symptom VARCHAR NOT NULL,
+    shown BIGINT NOT NULL CHECK (shown <= looked_at),
+    looked_at BIGINT NOT NULL,
+    expected BOOLEAN NOT NULL,
+    other_arm VARCHAR,
+    PRIMARY KEY (series, run_date, collection, arm_hash, symptom)
+);
+
 -- What a night is judged by and judged to be. `baselines` are acts of people, appended and
 -- never changed; the other tables are derived from them and from the results, and made again
 -- for a loaded date and all later ones, so that the order of loading does not matter.
@@ -153,7 +168,7 @@ CREATE TABLE verdicts (
     measure VARCHAR NOT NULL,
     verdict verdict NOT NULL,
     reason VARCHAR CHECK (
-        reason IN ('band', 'trend', 'standing', 'unranked', 'unmeasured', 'coverage')
+        reason IN ('band', 'trend', 'standing', 'symptom', 'unranked', 'unmeasured', 'coverage')
     ),
     against_date DATE CHECK (against_date < run_date),
     against_arm_hash VARCHAR,
