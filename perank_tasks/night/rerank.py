@@ -12,6 +12,7 @@ Rankings of a night belong to its date and fingerprint: they are computed anew e
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -112,9 +113,10 @@ def rerank_shard(
         },
     )
     left = [ranked for ranked in ranked_lists if ranked.unranked_reason]
-    for ranked in left:
+    for reason, number in Counter(ranked.unranked_reason for ranked in left).items():
+        first = next(ranked.query_id for ranked in left if ranked.unranked_reason == reason)
         log.warning(
-            "query %s keeps its first-stage order: %s", ranked.query_id, ranked.unranked_reason
+            "%d queries keep their first-stage order, %s the first: %s", number, first, reason
         )
     return {"queries": len(ranked_lists), "unranked": len(left)}
 
