@@ -86,7 +86,9 @@ def _candidates(night: Night, store: Store, rankings: Mapping[str, Artifact]) ->
         candidates = store.open(rankings[arm.hash].manifest.inputs["candidates"])
         columns = ["query_id", "passage_id"]
         table = candidates.read("candidates", columns, pc.field("rank") <= arm.depth)
-        tables.append(table.append_column("arm_hash", pa.array([arm.hash] * len(table), pa.string())))
+        tables.append(
+            table.append_column("arm_hash", pa.array([arm.hash] * len(table), pa.string()))
+        )
     return pa.concat_tables(tables)
 
 

@@ -33,18 +33,22 @@ def symptom_rows(
 def mark_twins(arms: Sequence[dict[str, pa.Table]]) -> None:
     """Say in the rows of complete arms which other one ranks every list the same.
 
+    Arms that left all orders as they were are no twins of the first stage's: that is a symptom of
+    its own, and none of the first stage.
+
     Args:
         arms: each one's result tables; those of twins are replaced.
     """
     alike: dict[str, list[dict[str, pa.Table]]] = defaultdict(list)
     for tables in arms:
         (run,) = tables["runs"].to_pylist()
-        if run["status"] == "complete":
+        order = _symptom(tables, "order-unchanged")
+        if run["status"] == "complete" and order["shown"] < order["looked_at"]:
             alike[run["ranking_hash"]].append(tables)
     for twins in alike.values():
         names = [tables["runs"]["arm"][0].as_py() for tables in twins]
         # Where one of them is to rank as another does, the other is not to blame.
-        expected = any(_is_expected(tables) for tables in twins)
+        expected = any(_symptom(tables, TWIN)["expected"] for tables in twins)
         for i, tables in enumerate(twins if len(twins) > 1 else []):
             rows = tables["symptoms"].to_pylist()
             for row in rows:
@@ -54,8 +58,8 @@ def mark_twins(arms: Sequence[dict[str, pa.Table]]) -> None:
             tables["symptoms"] = pa.Table.from_pylist(rows, RESULT_TABLES["symptoms"])
 
 
-def _is_expected(tables: Mapping[str, pa.Table]) -> bool:
-    return any(r["symptom"] == TWIN and r["expected"] for r in tables["symptoms"].to_pylist())
+def _symptom(tables: Mapping[str, pa.Table], name: str) -> dict[str, Any]:
+    return next(row for row in tables["symptoms"].to_pylist() if row["symptom"] == name)
 
 
 def _row(share: Share) -> dict[str, int]:

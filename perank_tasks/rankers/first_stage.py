@@ -11,7 +11,7 @@ from perank_tasks.support.lists import CandidateList
 class FirstStageOptions(RankerOptions):
     """Nothing to set."""
 
-    expected: ClassVar[frozenset[str]] = frozenset({"order-unchanged"})
+    expected: ClassVar[frozenset[str]] = frozenset({"order-unchanged", "scores-equal"})
 
     def load(self, models: Models) -> ScoreRanker:
         """As `RankerOptions.load`."""

@@ -6,7 +6,6 @@ person's choice: it runs with all their rights. It is imported when an arm asks 
 """
 
 from collections.abc import Iterator, Mapping
-from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from perank_tasks.errors import ConfigError
@@ -48,7 +47,6 @@ class Rankers(Mapping[str, type[RankerOptions]]):
         return f"{package.name} {package.version}" if package else "unknown"
 
 
-@cache
 def _found() -> dict[str, EntryPoint]:
     """What is installed, by name.
 
@@ -66,7 +64,6 @@ def _found() -> dict[str, EntryPoint]:
     return found
 
 
-@cache
 def _load(point: EntryPoint) -> type[RankerOptions]:
     try:
         options = point.load()

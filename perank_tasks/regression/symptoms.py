@@ -16,8 +16,8 @@ import numpy as np
 MIN_CANDIDATES = 5
 """Lists shorter than this may keep their order, or tie, by chance: one in 120 of this length."""
 
-MIN_LISTS = 5
-"""Fewer lists show nothing: a smoke run of one query is no night."""
+MIN_LISTS = 10
+"""Fewer lists show nothing: two healthy arms may well agree on a handful of queries."""
 
 
 @dataclass(frozen=True)

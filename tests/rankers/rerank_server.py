@@ -7,6 +7,7 @@ answer, the second in which dialect: /well/cohere, /html/tei. What it was asked 
 """
 
 import json
+import os
 import sys
 import threading
 import time
@@ -37,7 +38,9 @@ class Handler(BaseHTTPRequestHandler):
         with lock:
             asked.append({"way": way, "body": body, "key": self.headers["Authorization"]})
             turn = sum(a["way"] == way for a in asked)
-        if way == "well" or (way in ("broken", "busy") and turn > 2):
+        if way == "dying" and turn > 3:
+            os._exit(1)
+        if way in ("well", "dying") or (way in ("broken", "busy") and turn > 2):
             return self.answer(200, json.dumps(results(dialect, body)).encode())
         return self.misbehave(way, dialect, body)
 
@@ -100,8 +103,7 @@ def results(dialect: str, body: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    server = ThreadingHTTPServer(
-        ("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 0), Handler
-    )
+    port = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     Path(sys.argv[1]).write_text(str(server.server_port))
     server.serve_forever()

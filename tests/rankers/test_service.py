@@ -1,54 +1,22 @@
 """`service`: a real server in another process, which answers well or misbehaves."""
 
 import logging
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from perank_tasks.errors import ConfigError, RankerError
 from perank_tasks.rankers import RANKERS
 from perank_tasks.rankers.interface import Models
 from perank_tasks.support.lists import CandidateList, RankedList
+from tests.rankers.rerank_process import Server
 from tests.rankers.rerank_server import score
 
 TEXTS = ["cats sleep", "a flea lives for weeks", "how long do fleas live", "rice", "how long"]
 QUERY = "how long do fleas live"
-
-
-class Server:
-    """The server's process."""
-
-    def __init__(self, folder: Path):
-        self.port_file = folder / "port"
-        self.start()
-
-    def start(self) -> None:
-        port = [self.port_file.read_text()] if self.port_file.exists() else []
-        self.port_file.unlink(missing_ok=True)
-        script = Path(__file__).with_name("rerank_server.py")
-        command = [sys.executable, str(script), str(self.port_file), *port]
-        self.process = subprocess.Popen(command)
-        deadline = time.monotonic() + 20
-        while not (self.port_file.exists() and self.port_file.read_text()):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def url(self, way: str, dialect: str = "cohere") -> str:
-        return f"http://127.0.0.1:{self.port_file.read_text()}/{way}/{dialect}"
-
-    def asked(self, way: str) -> list[dict[str, Any]]:
-        return [a for a in httpx.get(self.url("asked")).json() if a["way"] == way]
 
 
 @pytest.fixture(scope="module")
