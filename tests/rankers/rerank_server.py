@@ -1,6 +1,6 @@
 """A server that reranks, in a process of its own, and misbehaves as it is told.
 
-    python rerank_server.py PORT_FILE
+    python rerank_server.py PORT_FILE [PORT]
 
 It scores a text by the words it shares with the query. The first part of the address says how to
 answer, the second in which dialect: /well/cohere, /html/tei. What it was asked is in /asked.
@@ -18,6 +18,7 @@ from typing import Any
 
 asked: list[dict[str, Any]] = []
 lock = threading.Lock()
+is_second_life = len(sys.argv) > 2
 
 
 def score(query: str, text: str) -> float:
@@ -38,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
         with lock:
             asked.append({"way": way, "body": body, "key": self.headers["Authorization"]})
             turn = sum(a["way"] == way for a in asked)
-        if way == "dying" and turn > 3:
+        if way == "dying" and turn > 3 and not is_second_life:
             os._exit(1)
         if way in ("well", "dying") or (way in ("broken", "busy") and turn > 2):
             return self.answer(200, json.dumps(results(dialect, body)).encode())
@@ -103,7 +104,7 @@ def results(dialect: str, body: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    port = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    port = int(sys.argv[2]) if is_second_life else 0
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     Path(sys.argv[1]).write_text(str(server.server_port))
     server.serve_forever()
