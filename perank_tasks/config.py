@@ -32,6 +32,9 @@ CHAMPION = "champion"
 
 FirstStageKind = Literal["bm25", "given", "dense", "hybrid"]
 Precision = Literal["float32", "float16"]
+SymptomName = Literal[
+    "order-unchanged", "scores-equal", "same-as-another", "answers-repaired", "texts-cut"
+]
 
 
 def stable_hash(value: Any) -> str:
@@ -316,7 +319,7 @@ class Arm(_Frozen):
     """Whose vectors it reads; None: it reads none."""
     query_limit: int | None = None
     expect: tuple[str, ...] = ()
-    """Symptoms that it is to have (`regression/symptoms.py`); no part of its hash."""
+    """Symptoms that it is to have; no part of its hash."""
     missing: str | None = None
     """Why its model or file is not there tonight; None: it is."""
 

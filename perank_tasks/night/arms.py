@@ -36,7 +36,6 @@ from perank_tasks.config import (
 from perank_tasks.errors import ConfigError
 from perank_tasks.rankers import RANKERS
 from perank_tasks.rankers.interface import EmbedderOptions, RankerOptions
-from perank_tasks.regression.symptoms import SYMPTOMS
 
 BUILT_IN = Path(__file__).with_name("arms.toml")
 
@@ -93,7 +92,6 @@ class DeclaredArm:
         ranker: a name in `RANKERS`.
         depth: how many of its candidates are ranked; None: all.
         options: what its ranker is set to.
-        expect: names of `symptoms.SYMPTOMS` that nobody is alerted of.
     """
 
     name: str
@@ -101,7 +99,6 @@ class DeclaredArm:
     ranker: str
     depth: int | None
     options: RankerOptions
-    expect: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -253,30 +250,13 @@ class ArmsFile:
         depth = settings.pop("depth", None)
         if depth is not None and (type(depth) is not int or depth < 1):
             raise ConfigError(f"{where}: depth is {depth!r}; expected a whole number of 1 or more")
-        expect = _expected(settings.pop("expect", []), where)
         first_stage = settings.pop("first_stage", self.tables.get(FIRST_STAGE))
         if first_stage is None:
             raise ConfigError(
                 f"{where} names no first stage, and the file has no first-stage for all"
             )
         options = RANKERS[ranker].parse(settings, f"{where}: the settings of ranker {ranker}")
-        expect = sorted({*expect, *options.expected})
-        return DeclaredArm(name, str(first_stage), ranker, depth, options, tuple(expect))
-
-
-def _expected(names: Any, where: str) -> list[str]:
-    """The names of symptoms that an arm's `expect` lists.
-
-    Raises:
-        ConfigError: it is no list, or names something else.
-    """
-    for name in names if isinstance(names, list) else [names]:
-        if name not in SYMPTOMS or not isinstance(names, list):
-            raise ConfigError(
-                f"{where}: expect is {names!r}; expected a list of {', '.join(SYMPTOMS)}"
-                f"{did_you_mean(str(name), SYMPTOMS)}"
-            )
-    return list(names)
+        return DeclaredArm(name, str(first_stage), ranker, depth, options)
 
 
 def _underscored(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,77 +10,67 @@ import logging
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from perank_tasks.config import Arm
 from perank_tasks.errors import RankerError
 from perank_tasks.rankers import RANKERS
-from perank_tasks.rankers.interface import Models, Ranker
+from perank_tasks.rankers.interface import Models, Ranker, ScoreRanker
 from perank_tasks.support.lists import NOT_FINITE, CandidateList, RankedList, unranked
 
 log = logging.getLogger(__name__)
 
 
-class GuardedRanker:
-    """A `Ranker` that is there, whether or not the arm's own could be loaded."""
+def load_ranker(arm: Arm, models: Models) -> Ranker:
+    """The arm's ranker, or one that says of the first list why there is none."""
+    try:
+        if arm.missing:
+            raise RankerError(arm.missing)
+        return RANKERS[arm.ranker].parse(arm.options).load(models)
+    except Exception as error:
+        reason = _reason(arm, error)
 
-    def __init__(self, arm: Arm, models: Models):
-        self.package = RANKERS.package(arm.ranker)
-        self.failure = arm.missing
-        self.ranker: Ranker | None = None
-        if self.failure is None:
-            try:
-                self.ranker = RANKERS[arm.ranker].parse(arm.options).load(models)
-            except Exception as error:
-                self._fail(error)
+    def fail(_: CandidateList) -> None:
+        raise RankerError(reason)
 
-    @property
-    def device(self) -> str:
-        return self.ranker.device if self.ranker else "none"
+    return ScoreRanker(fail, device="none")  # type: ignore[arg-type]
 
-    def description(self) -> dict[str, Any]:
-        return self.ranker.description() if self.ranker else {}
 
-    def work(self) -> dict[str, float]:
-        return self.ranker.work() if self.ranker else {}
+def rank_guarded(arm: Arm, ranker: Ranker, lists: Iterable[CandidateList]) -> Iterator[RankedList]:
+    """As `Ranker.rank`, each result held against its list."""
+    stream = iter(lists)
+    waiting: deque[CandidateList] = deque()
 
-    def rank(self, lists: Iterable[CandidateList]) -> Iterator[RankedList]:
-        """As `Ranker.rank`, each result held against its list."""
-        stream = iter(lists)
-        waiting: deque[CandidateList] = deque()
+    def handed() -> Iterator[CandidateList]:
+        for candidates in stream:
+            waiting.append(candidates)
+            yield candidates
 
-        def handed() -> Iterator[CandidateList]:
-            for candidates in stream:
-                waiting.append(candidates)
-                yield candidates
+    reason = None
+    try:
+        for ranked in ranker.rank(handed()):
+            if not waiting:
+                raise RankerError("the ranker gave more rankings than there are lists")
+            yield _checked(waiting.popleft(), ranked)
+    except Exception as error:
+        reason = _reason(arm, error)
+    for candidates in (*waiting, *stream):
+        why = candidates.problem or reason or "the ranker gave no ranking for it"
+        yield unranked(candidates, why, is_outage=reason is not None)
 
-        if self.ranker:
-            try:
-                for ranked in self.ranker.rank(handed()):
-                    if not waiting:
-                        raise RankerError("the ranker gave more rankings than there are lists")
-                    yield _checked(waiting.popleft(), ranked)
-            except Exception as error:
-                self._fail(error)
-        reason = self.failure or "the ranker gave no ranking for it"
-        for candidates in (*waiting, *stream):
-            is_outage = self.failure is not None
-            yield unranked(candidates, candidates.problem or reason, is_outage=is_outage)
 
-    def _fail(self, error: Exception) -> None:
-        if not isinstance(error, RankerError) and self.package is None:
-            raise error
-        log.error("the ranker has failed", exc_info=error)
-        is_ours = isinstance(error, RankerError)
-        self.failure = str(error) if is_ours else f"{self.package}: {error!r}"
+def _reason(arm: Arm, error: Exception) -> str:
+    """Why the arm is incomplete; another error than one that says so is raised."""
+    package = RANKERS.package(arm.ranker)
+    if package is None and not isinstance(error, RankerError):
+        raise error
+    log.error("arm %s: its ranker has failed", arm.name, exc_info=error)
+    return str(error) if isinstance(error, RankerError) else f"{package}: {error!r}"
 
 
 def _checked(candidates: CandidateList, ranked: RankedList) -> RankedList:
     """The ranking, if it is one of these candidates; else they are left unranked."""
-    wrong = None
-    if ranked.query_id != candidates.query_id or list(ranked.passage_ids) != list(
-        candidates.passage_ids
-    ):
+    is_other = ranked.query_id != candidates.query_id
+    if is_other or list(ranked.passage_ids) != list(candidates.passage_ids):
         wrong = "the ranker answered with another list"
     elif sorted(ranked.order) != list(range(len(candidates))):
         wrong = "the ranker's order does not name every candidate once"
@@ -88,4 +78,6 @@ def _checked(candidates: CandidateList, ranked: RankedList) -> RankedList:
         wrong = f"the ranker gave {len(ranked.scores)} scores for {len(candidates)} candidates"
     elif not all(map(math.isfinite, ranked.scores)):
         wrong = NOT_FINITE
-    return unranked(candidates, wrong, is_malformed=True) if wrong else ranked
+    else:
+        return ranked
+    return unranked(candidates, wrong, is_malformed=True)

@@ -35,7 +35,7 @@ from perank_tasks.night.provenance import fingerprint
 from perank_tasks.night.site import Site
 from perank_tasks.perank.embedders import check_code, identify
 from perank_tasks.rankers import RANKERS
-from perank_tasks.rankers.interface import Description, EmbeddingOptions, RankerOptions
+from perank_tasks.rankers.interface import EmbeddingOptions
 from perank_tasks.rankers.perank import PERankOptions
 from perank_tasks.warehouse.database import reading
 from perank_tasks.warehouse.registry import resolve
@@ -140,7 +140,9 @@ class _Resolver:
         options = declared.options
         if isinstance(options, PERankOptions):
             options = self._with_checkpoint(options)
-        described = self._described(declared, options)
+        described = options.describe(replace(self.site.models, run_date=self.run_date))
+        if described.missing:
+            log.warning("arm %s will be incomplete: %s", declared.name, described.missing)
         if described.impossible:
             return described.impossible
         if run := described.run:
@@ -163,35 +165,13 @@ class _Resolver:
             ranker=declared.ranker,
             first_stage=first_stage,
             depth=depth,
-            options=options.model_dump(mode="json"),
-            identity=described.identity,
+            options=options.model_dump(mode="json", exclude={"expect"}),
+            identity=described.identity | RANKERS.version(declared.ranker),
             embedding=embedding,
             query_limit=self.query_limit,
-            expect=declared.expect,
+            expect=options.expect,
             missing=described.missing,
         )
-
-    def _described(self, declared: DeclaredArm, options: RankerOptions) -> Description:
-        """What the arm's ranker is and reads.
-
-        Raises:
-            ConfigError, CheckpointError: of a built-in ranker that can not be here.
-        """
-        models = replace(self.site.models, run_date=self.run_date)
-        package = RANKERS.package(declared.ranker)
-        try:
-            described = options.describe(models)
-        except Exception as error:
-            if package is None:
-                raise
-            log.exception("arm %s: %s cannot say what it reads", declared.name, package)
-            described = Description(missing=f"{package}: {error!r}")
-        if described.missing:
-            log.warning("arm %s will be incomplete: %s", declared.name, described.missing)
-        if package is None:
-            return described
-        # Another version may rank otherwise.
-        return replace(described, identity={**described.identity, "package": package})
 
     def _with_checkpoint(self, options: PERankOptions) -> PERankOptions:
         """The checkpoint that its name means on this date."""

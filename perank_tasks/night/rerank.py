@@ -29,7 +29,7 @@ from perank_tasks.config import Arm, Night
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night.best import Hits
 from perank_tasks.night.embed import read_vectors
-from perank_tasks.night.guarded import GuardedRanker
+from perank_tasks.night.guarded import load_ranker, rank_guarded
 from perank_tasks.night.retrieve import query_shard, read_candidates
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import read_qrels, read_texts
@@ -81,7 +81,7 @@ def rerank_shard(
 
     meter = Meter()
     begin = time.perf_counter()
-    ranker = GuardedRanker(arm, replace(site.models, run_date=night.run_date))
+    ranker = load_ranker(arm, replace(site.models, run_date=night.run_date))
     # With what is imported for it, which the process's first model pays for all.
     load_seconds = time.perf_counter() - begin
     meter.device = ranker.device
@@ -90,7 +90,7 @@ def rerank_shard(
     ranked_lists = []
     with progress(f"ranking by {arm.name}", len(queries), "queries") as advance:
         lists = join.lists(queries, read_candidates(join.candidates, shard, arm.depth))
-        for ranked in ranker.rank(lists):
+        for ranked in rank_guarded(arm, ranker, lists):
             ranked_lists.append(ranked)
             advance(1)
     meter.items = len(ranked_lists)

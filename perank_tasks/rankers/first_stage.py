@@ -1,17 +1,16 @@
 """`first-stage`: the first stage's own order, which every other arm is held against."""
 
-from typing import ClassVar
-
 import numpy as np
 
+from perank_tasks.config import SymptomName
 from perank_tasks.rankers.interface import Models, RankerOptions, ScoreRanker
 from perank_tasks.support.lists import CandidateList
 
 
 class FirstStageOptions(RankerOptions):
-    """Nothing to set."""
+    """Nothing of its own to set."""
 
-    expected: ClassVar[frozenset[str]] = frozenset({"order-unchanged", "scores-equal"})
+    expect: tuple[SymptomName, ...] = ("order-unchanged", "scores-equal")
 
     def load(self, models: Models) -> ScoreRanker:
         """As `RankerOptions.load`."""

@@ -25,43 +25,35 @@ class Rankers(Mapping[str, type[RankerOptions]]):
         KeyError: no package brings it.
         ConfigError: two do, or what it brings cannot be imported or is no ranker.
         """
-        if name in self.built_in:
-            return self.built_in[name]
-        return _load(_found()[name])
+        return self.built_in.get(name) or _load(_point(name))
 
     def __iter__(self) -> Iterator[str]:
-        yield from self.built_in
-        yield from sorted(_found().keys() - self.built_in.keys())
+        yield from dict.fromkeys([*self.built_in, *entry_points(group=GROUP).names])
 
     def __len__(self) -> int:
-        return len(list(iter(self)))
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.built_in or name in _found()
+        return len([*self])
 
     def package(self, name: str) -> str | None:
         """The package and version that brings a ranker; None: this one."""
-        if name in self.built_in:
-            return None
-        package = _found()[name].dist
-        return f"{package.name} {package.version}" if package else "unknown"
+        dist = None if name in self.built_in else _point(name).dist
+        return f"{dist.name} {dist.version}" if dist else None
+
+    def version(self, name: str) -> dict[str, str]:
+        """The same for an arm's hash: another version may rank otherwise."""
+        package = self.package(name)
+        return {"package": package} if package else {}
 
 
-def _found() -> dict[str, EntryPoint]:
-    """What is installed, by name.
-
-    Raises:
-        ConfigError: two packages bring one name.
-    """
-    found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=GROUP):
-        other = found.setdefault(point.name, point)
-        if other.value != point.value:
-            raise ConfigError(
-                f"The ranker {point.name!r} is brought twice, as {other.value} and as "
-                f"{point.value}: uninstall one of the two packages."
-            )
-    return found
+def _point(name: str) -> EntryPoint:
+    points = {point.value: point for point in entry_points(group=GROUP, name=name)}
+    if len(points) > 1:
+        raise ConfigError(
+            f"The ranker {name!r} is brought twice, as {' and as '.join(sorted(points))}: "
+            "uninstall one of the two packages."
+        )
+    if not points:
+        raise KeyError(name)
+    return next(iter(points.values()))
 
 
 def _load(point: EntryPoint) -> type[RankerOptions]:

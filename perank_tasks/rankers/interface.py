@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
-from perank_tasks.config import DEFAULT_EMBEDDER, Options, Precision
+from perank_tasks.config import DEFAULT_EMBEDDER, Options, Precision, SymptomName
 from perank_tasks.errors import ConfigError
 from perank_tasks.models.vectors import Transform
 from perank_tasks.support.lists import NOT_FINITE, CandidateList, RankedList, unranked
@@ -103,8 +103,11 @@ class Ranker(Protocol):
 class RankerOptions(Options):
     """What an arm may set of its ranker."""
 
-    expected: ClassVar[frozenset[str]] = frozenset()
-    """Symptoms (`regression/symptoms.py`) that such a ranker has by design."""
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    expect: tuple[SymptomName, ...] = ()
+    """Symptoms of a ranker that does nothing which this arm is to have (`regression/symptoms.py`);
+    no part of its hash."""
 
     def describe(self, models: Models) -> Description:
         """What these options mean on this machine; nothing is loaded. By default: the list alone

@@ -5,9 +5,7 @@ Text Embeddings Inference's. A list whose request fails keeps its first-stage or
 `rankers/service_client.py` says what is retried.
 """
 
-import math
 import os
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,11 +13,19 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
 from perank_tasks.errors import ConfigError, RankerError
 from perank_tasks.rankers.interface import Description, Models, RankerOptions, by_score
-from perank_tasks.rankers.service_client import Client, MalformedError, OutageError
+from perank_tasks.rankers.service_client import Client, MalformedError
 from perank_tasks.support.lists import CandidateList, RankedList, unranked
 
 DOCUMENTS = {"cohere": 1000, "tei": 32}
@@ -33,26 +39,23 @@ has been retried for some time, and a night of thousands would be retried until 
 class ServiceOptions(RankerOptions):
     """What a `service` arm may set."""
 
-    url: str = Field(description="The whole address, such as http://127.0.0.1:8000/rerank.")
-    dialect: Literal["cohere", "tei"] = Field(
-        "cohere",
-        description="cohere: Cohere, Jina, vLLM, Infinity; tei: Text Embeddings Inference.",
-    )
-    model: str | None = Field(None, description="Its name, as the service knows it (cohere).")
-    key_variable: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="The environment variable that holds the key, sent as a bearer token. Under "
-        "Airflow the password of the connection of that name, in lower case, does as well.",
-    )
-    timeout_s: float = Field(30.0, gt=0, description="Seconds that one request may take in all.")
-    retries: int = Field(
-        4, ge=0, le=20, description="Of a request that the service is not there for, or too busy."
-    )
-    concurrency: int = Field(4, ge=1, le=64, description="Lists asked for at once.")
-    documents: int | None = Field(
-        None, ge=1, description="Texts a request. Empty: 1000 (cohere) or 32 (tei)."
-    )
+    url: str
+    """The whole address, such as http://127.0.0.1:8000/rerank."""
+    dialect: Literal["cohere", "tei"] = "cohere"
+    """cohere: Cohere, Jina, vLLM, Infinity; tei: Text Embeddings Inference."""
+    model: str | None = None
+    """Its name, as the service knows it (cohere)."""
+    key_variable: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """The environment variable that holds the key, sent as a bearer token. In a night under Airflow
+    the password of the connection of that name, in lower case, does as well."""
+    timeout_s: float = Field(30.0, gt=0)
+    """Seconds that one request may take in all."""
+    retries: int = Field(4, ge=0, le=20)
+    """Of a request that the service is not there for, or too busy."""
+    concurrency: int = Field(4, ge=1, le=64)
+    """Lists asked for at once."""
+    documents: int | None = Field(None, ge=1)
+    """Texts a request. Empty: 1000 (cohere) or 32 (tei)."""
 
     @field_validator("url")
     @classmethod
@@ -74,10 +77,8 @@ class ServiceOptions(RankerOptions):
 
     def load(self, models: Models) -> "ServiceRanker":
         """As `RankerOptions.load`; nothing is asked of the service yet."""
-        if self.key_variable is None:
-            return ServiceRanker(self, None)
-        key = os.environ.get(self.key_variable, "").strip()
-        if not key or not key.isascii() or not key.isprintable():
+        key = os.environ.get(self.key_variable or "", "").strip()
+        if self.key_variable and not (key and key.isascii() and key.isprintable()):
             raise RankerError(
                 f"The environment variable {self.key_variable} holds no key for {self.url} "
                 "(printable ASCII). Set it or, under Airflow, add the connection "
@@ -86,31 +87,39 @@ class ServiceOptions(RankerOptions):
         return ServiceRanker(self, key)
 
 
+class _Result(BaseModel):
+    """One text's in an answer."""
+
+    index: int = Field(strict=True)
+    score: FiniteFloat = Field(
+        strict=True, validation_alias=AliasChoices("relevance_score", "score")
+    )
+
+
+_RESULTS = TypeAdapter(list[_Result])
+
+
 class ServiceRanker:
     """A service that ranks lists, several at once, in order."""
 
     device = "service"
 
-    def __init__(self, options: ServiceOptions, key: str | None):
+    def __init__(self, options: ServiceOptions, key: str):
         self.options = options
         self.client = Client(options.url, key, options.timeout_s, options.retries)
         self._failed = 0
-        self._why = ""
-        self._lock = threading.Lock()
+        """Lists in a row that the service was not there for, about: threads count it together."""
 
     def rank(self, lists: Iterable[CandidateList]) -> Iterator[RankedList]:
         """As `Ranker.rank`; a few lists are read ahead."""
         waiting: deque[Future[RankedList]] = deque()
         with ThreadPoolExecutor(self.options.concurrency) as pool:
-            try:
-                for candidates in lists:
-                    waiting.append(pool.submit(self._rank, candidates))
-                    if len(waiting) > 2 * self.options.concurrency:
-                        yield waiting.popleft().result()
-                while waiting:
+            for candidates in lists:
+                waiting.append(pool.submit(self._rank, candidates))
+                if len(waiting) > 2 * self.options.concurrency:
                     yield waiting.popleft().result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+            while waiting:
+                yield waiting.popleft().result()
 
     def description(self) -> dict[str, Any]:
         """Where, and what was asked for; never the key."""
@@ -124,30 +133,27 @@ class ServiceRanker:
         if candidates.problem:
             return unranked(candidates, candidates.problem)
         if self._failed >= GIVE_UP_AFTER:
-            reason = f"not asked after {GIVE_UP_AFTER} lists in a row: {self._why}"
+            reason = f"{self.options.url} is not asked after {GIVE_UP_AFTER} failures in a row"
             return unranked(candidates, reason, is_outage=True)
         try:
             scores = self._scores(candidates)
-        except OutageError as error:
-            with self._lock:
-                self._failed, self._why = self._failed + 1, str(error)
-            return unranked(candidates, str(error), is_outage=True)
-        except MalformedError as error:
-            return unranked(candidates, str(error), is_malformed=True, is_outage=True)
-        with self._lock:
-            self._failed = 0
+        except RankerError as error:
+            is_malformed = isinstance(error, MalformedError)
+            self._failed = 0 if is_malformed else self._failed + 1
+            return unranked(candidates, str(error), is_malformed=is_malformed, is_outage=True)
+        self._failed = 0
         return by_score(candidates, scores)
 
     def _scores(self, candidates: CandidateList) -> np.ndarray:
         """(n,), asked for in as many requests as it takes."""
         texts = list(candidates.texts or ())
         size = self.options.documents or DOCUMENTS[self.options.dialect]
-        scores: list[float] = []
+        scores = np.zeros(len(texts))
         for first in range(0, len(texts), size):
             some = texts[first : first + size]
             answer = self.client.post(self._request(candidates.query, some))
-            scores += self._read(answer, len(some))
-        return np.array(scores, np.float64)
+            scores[first : first + size] = self._read(answer, len(some))
+        return scores
 
     def _request(self, query: str, texts: list[str]) -> dict[str, Any]:
         if self.options.dialect == "tei":
@@ -162,22 +168,19 @@ class ServiceRanker:
         Raises:
             MalformedError: not every index once with a finite score.
         """
-        name = "score" if self.options.dialect == "tei" else "relevance_score"
         if self.options.dialect == "cohere":
             answer = answer.get("results") if isinstance(answer, dict) else None
-        if not isinstance(answer, list):
-            raise self.client.malformed("no list of results")
-        if len(answer) != count:
-            raise self.client.malformed(f"{len(answer)} results for {count} texts")
-        scores: dict[int, float] = {}
-        for result in answer:
-            index = result.get("index") if isinstance(result, dict) else None
-            score = result.get(name) if isinstance(result, dict) else None
-            if type(index) is not int or not 0 <= index < count:
-                raise self.client.malformed(f"the index {index!r} of {count} texts")
-            if index in scores:
-                raise self.client.malformed(f"the index {index} twice")
-            if type(score) not in (int, float) or not math.isfinite(score):
-                raise self.client.malformed(f"{name} {score!r} for index {index}")
-            scores[index] = float(score)
+        try:
+            scores = {result.index: result.score for result in _RESULTS.validate_python(answer)}
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            what = f"{where}: {first['msg']}, found {str(first['input'])[:60]}"
+            raise MalformedError(f"{self.options.url} answered results {what}") from None
+        if len(answer) != count or scores.keys() != set(range(count)):
+            indices = ", ".join(str(result["index"]) for result in answer[:10])
+            raise MalformedError(
+                f"{self.options.url} answered {len(answer)} results for {count} texts, and not "
+                f"every index once: {indices}"
+            )
         return [scores[index] for index in range(count)]
