@@ -6,7 +6,7 @@ handed over in this process's environment, where its ranker looks for it.
 """
 
 import os
-from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from airflow.sdk import Connection
@@ -47,27 +47,13 @@ def reach_storage() -> None:
 
 
 def hand_over_keys(planned: Any) -> None:
-    """Put the keys that a plan's arms name into this process's environment.
+    """Put the keys that a night's arms name into this process's environment.
 
     The variable `RERANK_KEY` gets the password of the connection `rerank_key`. One that is set
     stays as it is; where there is no such connection, the arm's ranker says what it lacks.
     """
-    for variable in set(_key_variables(planned.to_json())) - os.environ.keys():
-        try:
-            password = Connection.get(variable.lower()).password
-        except AirflowNotFoundException:
-            continue
-        if password:
-            os.environ[variable] = password
-
-
-def _key_variables(value: Any) -> Iterator[str]:
-    """Every `key_variable` that is set somewhere in a plan."""
-    if isinstance(value, dict):
-        for name, its in value.items():
-            if name.replace("-", "_") == "key_variable" and its:
-                yield its
-            yield from _key_variables(its)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _key_variables(item)
+    for arm in getattr(planned, "arms", ()):
+        variable = arm.options.get("key_variable")
+        if variable and variable not in os.environ:
+            with suppress(AirflowNotFoundException):
+                os.environ[variable] = Connection.get(variable.lower()).password or ""

@@ -1,8 +1,9 @@
 """A cross-encoder: in, a query and texts; out, one logit for each pair, higher is better.
 
-Any sentence-transformers `CrossEncoder` with one output. Scores are those of the library's own
-`predict` before its activation: a sigmoid would tie what it saturates on. A list is scored by
-itself, longest pairs first, so that its scores do not depend on what else is ranked.
+Any sentence-transformers `CrossEncoder` with one output that needs no code of its own. Scores are
+those of the library's own `predict` before its activation: a sigmoid would tie what it saturates
+on. A list is scored by itself, longest pairs first, so that its scores do not depend on what else
+is ranked.
 """
 
 import logging
@@ -14,13 +15,9 @@ import torch
 
 from perank_tasks.errors import ConfigError, RankerError
 from perank_tasks.models.find import ResolvedModel
-from perank_tasks.models.variants import repository_code
 
 # Pairs longer than a model are counted here, and no news.
 logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)
-
-MAX_LENGTH = 512
-"""Tokens of a query with a passage."""
 
 
 class CrossEncoder:
@@ -30,10 +27,6 @@ class CrossEncoder:
         max_length: tokens a pair is cut at; a model's own maximum where that is less.
         batch_size: pairs at once.
         float32: on a GPU, too.
-        trust_remote_code: run Python code that the model's repository brings.
-
-    Attributes:
-        max_length: tokens that pairs are cut at.
 
     Raises:
         ConfigError: the files make no model, or one that does not give one score.
@@ -42,22 +35,16 @@ class CrossEncoder:
     def __init__(
         self,
         model: ResolvedModel,
-        *,
-        max_length: int = MAX_LENGTH,
+        max_length: int = 512,
         batch_size: int = 32,
+        *,
         float32: bool = False,
-        trust_remote_code: bool = False,
     ):
         half = torch.cuda.is_available() and not float32
         dtype = torch.bfloat16 if half else torch.float32
-        # Code on the hub is fetched by transformers, from where the name says.
-        from_hub = repository_code(model.folder) is not None and model.revision is not None
         try:
             self.model = sentence_transformers.CrossEncoder(
-                model.name if from_hub else str(model.folder),
-                revision=model.revision if from_hub else None,
-                model_kwargs={"dtype": dtype},
-                trust_remote_code=trust_remote_code,
+                str(model.folder), model_kwargs={"dtype": dtype}
             )
         except Exception as error:  # transformers, safetensors and tokenizers each raise their own
             raise ConfigError(
@@ -80,8 +67,6 @@ class CrossEncoder:
         Raises:
             RankerError: a batch does not fit into memory.
         """
-        if not texts:
-            return np.zeros(0, np.float32)
         try:
             scores = self.model.predict(
                 [(query, text) for text in texts],

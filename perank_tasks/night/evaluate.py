@@ -108,7 +108,8 @@ def arm_tables(
     snapshot = store.open(candidates.manifest.inputs["snapshot"])
     table = rankings.read("rankings")
     ranking = table.to_pylist()
-    status = rankings.read("queries").to_pylist()
+    status_table = rankings.read("queries")
+    status = status_table.to_pylist()
     queries = dict(read_queries(night, snapshot))
     wanted = queries if measured is None else measured
     qrels = {query: grades for query, grades in read_qrels(snapshot).items() if query in wanted}
@@ -143,7 +144,7 @@ def arm_tables(
         "rankings": table,
         "efficiency": [{"stage": stage, **_efficiency(m)} for stage, m in stages.items()],
         "provenance": [{"key": name, "value": str(fact)} for name, fact in facts.items()],
-        "symptoms": symptom_rows(table, status, arm.expect),
+        "symptoms": symptom_rows(table, status_table, arm.expect),
     }
     key = {
         "series": night.series,

@@ -277,23 +277,14 @@ class _Search:
             return {query_id: [] for query_id in queries}
         lines = read_lines(self.stage.run, self.night.run_date)
         if stable_hash(lines) != self.stage.run_content:
-            raise StorageError(
-                f"{self.stage.run}: the run has changed since the night was planned. Run the "
-                "night again once it is written."
-            )
-        hits = {query_id: lines.get(query_id, []) for query_id in queries}
+            raise StorageError(f"{self.stage.run} was written meanwhile: run the night again.")
         if self.stage.drop_unknown:
-            named = pa.array(
-                sorted({p for ranked in hits.values() for p, _ in ranked}), pa.string()
-            )
-            known = self.snapshot.read(
-                "passages", ["passage_id"], pc.field("passage_id").isin(named)
-            )
-            known_ids = set(known["passage_id"].to_pylist())
-            if unknown := len(named) - len(known_ids):
-                log.warning("passages of the run that the collection does not have: %d", unknown)
-            hits = {q: [hit for hit in its if hit[0] in known_ids] for q, its in hits.items()}
-        return {query_id: ranked[: self.stage.depth] for query_id, ranked in hits.items()}
+            ids = pa.array({p for its in lines.values() for p, _ in its}, pa.string())
+            is_named = pc.field("passage_id").isin(ids)
+            rows = self.snapshot.read("passages", ["passage_id"], is_named)
+            known = set(rows["passage_id"].to_pylist())
+            lines = {q: [hit for hit in its if hit[0] in known] for q, its in lines.items()}
+        return {query_id: lines.get(query_id, [])[: self.stage.depth] for query_id in queries}
 
 
 def _index_shards(store: Store, stage: FirstStage, index: dict[str, str]) -> list[Artifact]:

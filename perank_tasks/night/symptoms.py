@@ -1,13 +1,13 @@
 """The symptoms of a night's arms: rankings and status rows in, rows of the table `symptoms` out."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from perank_tasks.regression.symptoms import Lists, Share, shares
+from perank_tasks.regression.symptoms import shares
 from perank_tasks.schemas import RESULT_TABLES
 from perank_tasks.support.lists import NOT_FINITE
 
@@ -15,18 +15,37 @@ TWIN = "same-as-another"
 
 
 def symptom_rows(
-    rankings: pa.Table, status: Sequence[Mapping[str, Any]], expect: Collection[str]
+    rankings: pa.Table, status: pa.Table, expect: Collection[str]
 ) -> list[dict[str, Any]]:
     """The rows of one arm, without its key; whether another ranks as it does is not known yet.
 
     Args:
         rankings: a table of `schemas.RANKINGS`.
-        status: rows of `schemas.QUERY_STATUS`.
+        status: of `schemas.QUERY_STATUS`.
         expect: symptoms that the arm is to have.
     """
+    moved = pc.not_equal(rankings["rank"], rankings["first_stage_rank"])
+    by_list = rankings.append_column("moved", moved).group_by("query_id")
+    seen = by_list.aggregate([("moved", "any"), ("score", "min"), ("score", "max")])
+    # A query without candidates has no row in `seen`.
+    lists = status.join(seen, "query_id", join_type="inner")
+    reason = pc.fill_null(lists["unranked_reason"], "")
+    columns = {name: lists[name].to_numpy() for name in status.schema.names}
+    counted = shares(
+        candidates=columns["candidates"],
+        ranked=pc.equal(reason, "").to_numpy(),
+        moved=lists["moved_any"].to_numpy(),
+        flat=pc.equal(lists["score_min"], lists["score_max"]).to_numpy(),
+        not_finite=pc.starts_with(reason, NOT_FINITE).to_numpy(),
+        repairs=columns["numbers_missing"] + columns["numbers_repeated"],
+        answers=columns["windows"],
+        malformed=columns["is_malformed"],
+        texts_cut=columns["texts_cut"],
+    )
     return [
-        {**_row(share), "symptom": name, "expected": name in expect, "other_arm": None}
-        for name, share in shares(_lists(rankings, status)).items()
+        {"symptom": name, "shown": shown, "looked_at": of, "expected": name in expect}
+        | {"other_arm": None}
+        for name, (shown, of) in counted.items()
     ]
 
 
@@ -39,57 +58,19 @@ def mark_twins(arms: Sequence[dict[str, pa.Table]]) -> None:
     Args:
         arms: each one's result tables; those of twins are replaced.
     """
-    alike: dict[str, list[dict[str, pa.Table]]] = defaultdict(list)
+    alike: dict[str, list[tuple[dict[str, pa.Table], dict[str, dict[str, Any]]]]]
+    alike = defaultdict(list)
     for tables in arms:
         (run,) = tables["runs"].to_pylist()
-        order = _symptom(tables, "order-unchanged")
+        rows = {row["symptom"]: row for row in tables["symptoms"].to_pylist()}
+        order = rows["order-unchanged"]
         if run["status"] == "complete" and order["shown"] < order["looked_at"]:
-            alike[run["ranking_hash"]].append(tables)
-    for twins in alike.values():
-        names = [tables["runs"]["arm"][0].as_py() for tables in twins]
+            alike[run["ranking_hash"]].append((tables, rows))
+    for twins in filter(lambda twins: len(twins) > 1, alike.values()):
         # Where one of them is to rank as another does, the other is not to blame.
-        expected = any(_symptom(tables, TWIN)["expected"] for tables in twins)
-        for i, tables in enumerate(twins if len(twins) > 1 else []):
-            rows = tables["symptoms"].to_pylist()
-            for row in rows:
-                if row["symptom"] == TWIN:
-                    others = ", ".join(names[:i] + names[i + 1 :])
-                    row |= {"shown": row["looked_at"], "other_arm": others, "expected": expected}
-            tables["symptoms"] = pa.Table.from_pylist(rows, RESULT_TABLES["symptoms"])
-
-
-def _symptom(tables: Mapping[str, pa.Table], name: str) -> dict[str, Any]:
-    return next(row for row in tables["symptoms"].to_pylist() if row["symptom"] == name)
-
-
-def _row(share: Share) -> dict[str, int]:
-    return {"shown": share.shown, "looked_at": share.of}
-
-
-def _lists(rankings: pa.Table, status: Sequence[Mapping[str, Any]]) -> Lists:
-    """What there is to see of each list, in the order of the status rows."""
-    places = {row["query_id"]: i for i, row in enumerate(status)}
-    moved = np.zeros(len(status), bool)
-    low, high = np.full(len(status), np.inf), np.full(len(status), -np.inf)
-    at = np.array([places[query_id] for query_id in rankings["query_id"].to_pylist()], np.intp)
-    scores = rankings["score"].to_numpy()
-    np.minimum.at(low, at, scores)
-    np.maximum.at(high, at, scores)
-    moved[at[rankings["rank"].to_numpy() != rankings["first_stage_rank"].to_numpy()]] = True
-    reasons = [row["unranked_reason"] for row in status]
-    ranked = np.array([reason is None for reason in reasons], bool)
-    not_finite = np.array([(reason or "").startswith(NOT_FINITE) for reason in reasons], bool)
-
-    def column(*names: str) -> np.ndarray:
-        return np.array([sum(row[name] for name in names) for row in status], np.int64)
-
-    return Lists(
-        candidates=column("candidates"),
-        ranked=ranked,
-        moved=moved,
-        flat=(ranked & (low == high)) | not_finite,
-        repairs=column("numbers_missing", "numbers_repeated"),
-        answers=column("windows"),
-        malformed=column("is_malformed").astype(bool),
-        texts_cut=column("texts_cut"),
-    )
+        expected = any(rows[TWIN]["expected"] for _, rows in twins)
+        for tables, rows in twins:
+            row = rows[TWIN]
+            others = ", ".join(its[TWIN]["arm"] for _, its in twins if its is not rows)
+            row |= {"shown": row["looked_at"], "expected": expected, "other_arm": others}
+            tables["symptoms"] = pa.Table.from_pylist([*rows.values()], RESULT_TABLES["symptoms"])

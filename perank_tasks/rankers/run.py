@@ -7,13 +7,13 @@ as it is. `night/retrieve.py` reads them; a query that the run does not name is 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import date
-from typing import ClassVar, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from perank_tasks.artifacts.storage.s3_path import to_path
 from perank_tasks.collections.trec import read_run
-from perank_tasks.config import stable_hash
+from perank_tasks.config import SymptomName, stable_hash
 from perank_tasks.errors import PerankError
 from perank_tasks.rankers.first_stage import own_scores
 from perank_tasks.rankers.interface import Description, Models, RankerOptions, RunFile, ScoreRanker
@@ -26,17 +26,13 @@ Lines = dict[str, list[tuple[str, float]]]
 class RunOptions(RankerOptions):
     """What a `run` arm may set."""
 
-    expected: ClassVar[frozenset[str]] = frozenset({"order-unchanged"})
-
-    path: str = Field(
-        description="A TREC run, on this machine or s3://bucket/key. {date} is the night's date, "
-        "as 2026-01-31 or as {date:%Y%m%d} says."
-    )
-    unknown: Literal["refuse", "drop"] = Field(
-        "refuse",
-        description="What becomes of passages that the collection does not have. refuse: their "
-        "query is left unranked; drop: they are left out.",
-    )
+    expect: tuple[SymptomName, ...] = ("order-unchanged",)
+    path: str
+    """A TREC run, on this machine or s3://bucket/key. {date} is the night's date, as 2026-01-31 or
+    as {date:%Y%m%d} says."""
+    unknown: Literal["refuse", "drop"] = "refuse"
+    """What becomes of passages that the collection does not have. refuse: their query is left
+    unranked; drop: they are left out."""
 
     @field_validator("path")
     @classmethod

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from perank_tasks.config import SymptomName
+
 MIN_CANDIDATES = 5
 """Lists shorter than this may keep their order, or tie, by chance: one in 120 of this length."""
 
@@ -29,7 +31,7 @@ class Symptom:
     """What is so, as a sentence without its subject: `… in 43 of 43 lists`."""
 
 
-SYMPTOMS: Mapping[str, Symptom] = {
+SYMPTOMS: Mapping[SymptomName, Symptom] = {
     # Nearly all: a good reranker keeps some orders of five, and none of a hundred.
     "order-unchanged": Symptom(0.95, "its order is the one it was given"),
     # Most: a few lists may really tie, as where no passage answers.
@@ -44,61 +46,47 @@ SYMPTOMS: Mapping[str, Symptom] = {
 """By name, in the order they are shown."""
 
 
-@dataclass(frozen=True)
-class Lists:
-    """The n lists of one arm and night, each array of shape (n,).
+def is_found(name: SymptomName, shown: int, looked_at: int) -> bool:
+    """Whether so many of those looked at make a symptom."""
+    return looked_at >= MIN_LISTS and shown >= SYMPTOMS[name].threshold * looked_at
 
-    Attributes:
+
+def shares(
+    *,
+    candidates: np.ndarray,
+    ranked: np.ndarray,
+    moved: np.ndarray,
+    flat: np.ndarray,
+    not_finite: np.ndarray,
+    repairs: np.ndarray,
+    answers: np.ndarray,
+    malformed: np.ndarray,
+    texts_cut: np.ndarray,
+) -> dict[str, tuple[int, int]]:
+    """How many lists show each symptom, and of how many; of `texts-cut`, how many texts.
+
+    Whether another arm ranks the same is not in its own lists: none show it here.
+
+    Args: each (n,), of the n lists of one arm and night.
         candidates: their lengths.
         ranked: whether they were ranked at all.
         moved: whether any place differs from the one that was given.
-        flat: whether all scores are equal, or were not finite.
-        repairs: numbers missing in or repeated by answers; `answers`: how many answers there were.
+        flat: whether all scores are equal.
+        not_finite: whether they were left unranked because scores were not.
+        repairs: numbers missing in or repeated by `answers`, which count how many there were.
         malformed: whether the answer could not be read.
         texts_cut: texts that were cut.
     """
-
-    candidates: np.ndarray
-    ranked: np.ndarray
-    moved: np.ndarray
-    flat: np.ndarray
-    repairs: np.ndarray
-    answers: np.ndarray
-    malformed: np.ndarray
-    texts_cut: np.ndarray
-
-
-@dataclass(frozen=True)
-class Share:
-    """How many of those looked at show a symptom."""
-
-    shown: int
-    of: int
-
-    def reaches(self, name: str) -> bool:
-        """Whether the symptom of that name is found."""
-        return self.of >= MIN_LISTS and self.shown >= SYMPTOMS[name].threshold * self.of
-
-
-def shares(lists: Lists, twin: bool = False) -> dict[str, Share]:
-    """The share of each symptom.
-
-    Args:
-        twin: whether another arm of the night ranks every list the same.
-    """
-    long = lists.candidates >= MIN_CANDIDATES
-    ranked = long & lists.ranked
-    repaired = (lists.answers > 0) & (lists.repairs >= lists.answers)
-    answered = long & (lists.ranked | lists.malformed)
-    texts = int(lists.candidates[lists.ranked].sum())
-    return {
-        "order-unchanged": _share(~lists.moved, ranked),
-        "scores-equal": _share(lists.flat, long & (lists.ranked | lists.flat)),
-        "same-as-another": _share(np.full(len(long), twin), ranked),
-        "answers-repaired": _share(repaired | lists.malformed, answered),
-        "texts-cut": Share(int(lists.texts_cut[lists.ranked].sum()), texts),
+    long = candidates >= MIN_CANDIDATES
+    repaired = (answers > 0) & (repairs >= answers)
+    shown_among = {
+        "order-unchanged": (~moved, ranked),
+        "scores-equal": (flat | not_finite, ranked | not_finite),
+        "same-as-another": (np.zeros_like(long), ranked),
+        "answers-repaired": (repaired | malformed, ranked | malformed),
     }
-
-
-def _share(shown: np.ndarray, among: np.ndarray) -> Share:
-    return Share(int((shown & among).sum()), int(among.sum()))
+    counted = {
+        name: (int((shown & among & long).sum()), int((among & long).sum()))
+        for name, (shown, among) in shown_among.items()
+    }
+    return counted | {"texts-cut": (int(texts_cut[ranked].sum()), int(candidates[ranked].sum()))}

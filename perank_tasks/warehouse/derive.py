@@ -19,7 +19,7 @@ import numpy as np
 from perank_tasks.config import NIGHTLY, stable_hash
 from perank_tasks.regression.drift import compare_rankings
 from perank_tasks.regression.ladder import EarlierNight, Evidence, Judgement, Verdict, judge_arm
-from perank_tasks.regression.symptoms import SYMPTOMS, Share
+from perank_tasks.regression.symptoms import SYMPTOMS, is_found
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.schemas import DERIVED_TABLES, dicts_to_table
 from perank_tasks.warehouse.cost_verdicts import cost_rows
@@ -244,8 +244,7 @@ def _symptoms(nights: Nights, run: Run) -> list[str]:
         "AND run_date = ? AND collection = ? AND arm_hash = ?",
         [run.series, run.run_date, run.collection, run.arm_hash],
     ).fetchall()
-    found = {name for name, *counts in rows if Share(*counts).reaches(name)}
-    return [name for name in SYMPTOMS if name in found]
+    return sorted(name for name, *counts in rows if is_found(name, *counts))
 
 
 def _since(nights: Nights, run: Run, before: Run | None) -> list[Run]:
