@@ -70,19 +70,12 @@ def judge(
         if rows:
             word = worst([row["verdict"] for row in rows])
             moved = [row for row in drift if row["arm_hash"] == arm_hash]
+            run = runs[arm_hash]
             measures = [row for row in rows if row["reason"] != "symptom"]
             of_measures = worst([row["verdict"] for row in measures])
-            (result,) = rows_where(warehouse, "runs", **runs[arm_hash].key)
-            because = "; ".join(
-                [
-                    *(
-                        _symptom(warehouse, runs[arm_hash], row)
-                        for row in rows
-                        if row not in measures
-                    ),
-                    _describe(of_measures, measures, moved, result),
-                ]
-            )
+            symptoms = [_symptom(warehouse, run, r) for r in rows if r["reason"] == "symptom"]
+            (result,) = rows_where(warehouse, "runs", **run.key)
+            because = "; ".join([*symptoms, _describe(of_measures, measures, moved, result)])
             before = nights.named(against, rows[0]["against_arm_hash"])
             different = explain(warehouse, store, before, runs[arm_hash]) if before else []
             words.append(ArmWord(runs[arm_hash], of_measures, against))
