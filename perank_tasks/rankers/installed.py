@@ -31,7 +31,7 @@ class Rankers(Mapping[str, type[RankerOptions]]):
         yield from dict.fromkeys([*self.built_in, *entry_points(group=GROUP).names])
 
     def __len__(self) -> int:
-        return len([*self])
+        return sum(1 for _ in self)
 
     def package(self, name: str) -> str | None:
         """The package and version that brings a ranker; None: this one."""

@@ -211,5 +211,5 @@ def by_score(candidates: CandidateList, scores: np.ndarray, **counts: int) -> Ra
         candidates.passage_ids,
         order.tolist(),
         scores[order].astype(float).tolist(),
-        **counts,
+        **counts,  # type: ignore[arg-type]
     )
