@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from perank_tasks.config import Arm
-from perank_tasks.errors import RankerError
+from perank_tasks.errors import RankerError, StorageError
 from perank_tasks.rankers import RANKERS
 from perank_tasks.rankers.interface import Models, Ranker, ScoreRanker
 from perank_tasks.support.lists import NOT_FINITE, CandidateList, RankedList, unranked
@@ -61,7 +61,8 @@ def rank_guarded(arm: Arm, ranker: Ranker, lists: Iterable[CandidateList]) -> It
 def _reason(arm: Arm, error: Exception) -> str:
     """Why the arm is incomplete; another error than one that says so is raised."""
     package = RANKERS.package(arm.ranker)
-    if package is None and not isinstance(error, RankerError):
+    is_the_sites = isinstance(error, StorageError | MemoryError)  # its lists could not be read
+    if is_the_sites or (package is None and not isinstance(error, RankerError)):
         raise error
     log.error("arm %s: its ranker has failed", arm.name, exc_info=error)
     return str(error) if isinstance(error, RankerError) else f"{package}: {error!r}"
