@@ -64,8 +64,10 @@ def _reason(arm: Arm, error: Exception) -> str:
     is_the_sites = isinstance(error, StorageError | MemoryError)  # its lists could not be read
     if is_the_sites or (package is None and not isinstance(error, RankerError)):
         raise error
-    log.error("arm %s: its ranker has failed", arm.name, exc_info=error)
-    return str(error) if isinstance(error, RankerError) else f"{package}: {error!r}"
+    if isinstance(error, RankerError):
+        return str(error)
+    log.error("arm %s: the ranker of %s has failed", arm.name, package, exc_info=error)
+    return f"{package}: {error!r}"
 
 
 def _checked(candidates: CandidateList, ranked: RankedList) -> RankedList:
