@@ -109,6 +109,7 @@ class ServiceRanker:
         self.client = Client(options.url, key, options.timeout_s, options.retries)
         self._failed = 0
         """Lists in a row that the service was not there for, about: threads count it together."""
+        self._why = ""
 
     def rank(self, lists: Iterable[CandidateList]) -> Iterator[RankedList]:
         """As `Ranker.rank`; a few lists are read ahead."""
@@ -133,13 +134,14 @@ class ServiceRanker:
         if candidates.problem:
             return unranked(candidates, candidates.problem)
         if self._failed >= GIVE_UP_AFTER:
-            reason = f"{self.options.url} is not asked after {GIVE_UP_AFTER} failures in a row"
+            reason = f"{self._why}; {GIVE_UP_AFTER} lists in a row, and it was not asked for more"
             return unranked(candidates, reason, is_outage=True)
         try:
             scores = self._scores(candidates)
         except RankerError as error:
             is_malformed = isinstance(error, MalformedError)
             self._failed = 0 if is_malformed else self._failed + 1
+            self._why = str(error)
             return unranked(candidates, str(error), is_malformed=is_malformed, is_outage=True)
         self._failed = 0
         return by_score(candidates, scores)

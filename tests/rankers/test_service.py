@@ -126,7 +126,8 @@ def test_a_service_that_is_gone_is_given_up(tmp_path: Path) -> None:
     assert [r.query_id for r in results] == [f"q{n}" for n in range(200)]
     assert all(r.is_outage and r.order == list(range(5)) for r in results)
     assert "cannot be reached" in (results[0].unranked_reason or "")
-    assert "5 failures in a row" in (results[-1].unranked_reason or "")
+    assert "refused" in (results[-1].unranked_reason or "")
+    assert "5 lists in a row" in (results[-1].unranked_reason or "")
 
 
 def test_lists_are_read_as_results_are_asked_for(server: Server) -> None:
