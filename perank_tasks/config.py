@@ -11,7 +11,7 @@ What an arm may be set to is its ranker's business (`rankers/`) and its first st
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from difflib import get_close_matches
 from typing import Any, Literal, Self
@@ -104,19 +104,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def choices(help_texts: Mapping[str, str]) -> str:
     """Names and what they mean, in one line of help."""
     return "; ".join(f"{name}: {text}" for name, text in help_texts.items()) + "."
-
-
-def split_words(words: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Name and value of NAME=VALUE words of a command line.
-
-    Raises:
-        ConfigError: a word that is none.
-    """
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise ConfigError(f"{word!r} sets nothing: write it as NAME=VALUE.")
-        yield name.strip(), value.strip()
 
 
 # Sections of the form.

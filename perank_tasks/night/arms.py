@@ -31,11 +31,11 @@ from perank_tasks.config import (
     NightOptions,
     choices,
     did_you_mean,
-    split_words,
 )
 from perank_tasks.errors import ConfigError
 from perank_tasks.rankers import RANKERS
 from perank_tasks.rankers.interface import EmbedderOptions, RankerOptions
+from perank_tasks.support.words import split_words
 
 BUILT_IN = Path(__file__).with_name("arms.toml")
 
