@@ -11,7 +11,7 @@ What an arm may be set to is its ranker's business (`rankers/`) and its first st
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from difflib import get_close_matches
 from typing import Any, Literal, Self
@@ -32,6 +32,9 @@ CHAMPION = "champion"
 
 FirstStageKind = Literal["bm25", "given", "dense", "hybrid"]
 Precision = Literal["float32", "float16"]
+SymptomName = Literal[
+    "order-unchanged", "scores-equal", "same-as-another", "answers-repaired", "texts-cut"
+]
 
 
 def stable_hash(value: Any) -> str:
@@ -101,19 +104,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def choices(help_texts: Mapping[str, str]) -> str:
     """Names and what they mean, in one line of help."""
     return "; ".join(f"{name}: {text}" for name, text in help_texts.items()) + "."
-
-
-def split_words(words: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Name and value of NAME=VALUE words of a command line.
-
-    Raises:
-        ConfigError: a word that is none.
-    """
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise ConfigError(f"{word!r} sets nothing: write it as NAME=VALUE.")
-        yield name.strip(), value.strip()
 
 
 # Sections of the form.
@@ -266,7 +256,8 @@ class FirstStage(_Frozen):
     """Where candidates come from, resolved. Fields that its kind does not read are None."""
 
     name: str
-    kind: FirstStageKind
+    kind: FirstStageKind | Literal["run"]
+    """`run`: a file that an arm of that ranker names."""
     depth: int
     """Candidates a query, at most."""
     k1: float | None = None
@@ -274,7 +265,11 @@ class FirstStage(_Frozen):
     analyzer: str | None = None
     rrf_k: int | None = None
     run: str | None = None
-    """The name of the collection's run, where that is the first stage."""
+    """The name of the collection's run, or of the arm's, where that is the first stage."""
+    run_content: str | None = None
+    """Of an arm's run: what names its lines; None: it cannot be read, and there are none."""
+    drop_unknown: bool | None = None
+    """Of an arm's run: whether passages that the collection does not have are left out."""
     embedding: Embedding | None = None
     transform: str | None = None
     """What passages' vectors are put through before they are searched; None: nothing."""
@@ -292,8 +287,10 @@ class FirstStage(_Frozen):
         return stable_hash(self.model_dump(mode="json", exclude={"name"}))[:10]
 
     def settings(self) -> dict[str, Any]:
-        """What it is set to, flat; what its kind does not read is left out."""
-        values = self.model_dump(mode="json", exclude={"name", "embedding"}, exclude_none=True)
+        """What it is set to, flat; what its kind does not read is left out, and a run's lines:
+        every night has other ones."""
+        unsaid = {"name", "embedding", "run_content"}
+        values = self.model_dump(mode="json", exclude=unsaid, exclude_none=True)
         return values | (self.embedding.settings() if self.embedding else {})
 
 
@@ -312,6 +309,10 @@ class Arm(_Frozen):
     embedding: Embedding | None = None
     """Whose vectors it reads; None: it reads none."""
     query_limit: int | None = None
+    expect: tuple[str, ...] = ()
+    """Symptoms that it is to have; no part of its hash."""
+    missing: str | None = None
+    """Why its model or file is not there tonight; None: it is."""
 
     @property
     def hash(self) -> str:

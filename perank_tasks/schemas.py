@@ -106,6 +106,8 @@ QUERY_STATUS = table(
     decode_steps=INT64,
     numbers_missing=INT32,
     numbers_repeated=INT32,
+    texts_cut=INT32,
+    is_malformed=BOOL,  # what the ranker was answered cannot be read
 )
 
 # Passages of several collections, each text once. A list of candidates names them by row.
@@ -166,6 +168,7 @@ RESULT_TABLES: dict[str, pa.Schema] = {
         collection_queries=INT64,
         judged_queries=INT64,
         unranked_queries=INT64,
+        unranked_reason=optional(STRING),  # the most frequent; null: all were ranked
         cut_queries=INT64,
         stale_judgements=INT64,
         unknown_judgements=INT64,
@@ -195,6 +198,14 @@ RESULT_TABLES: dict[str, pa.Schema] = {
         decode_seconds=FLOAT64,
     ),
     "provenance": _result(key=STRING, value=STRING),
+    # One row each of `regression.symptoms.SYMPTOMS`.
+    "symptoms": _result(
+        symptom=STRING,
+        shown=INT64,  # lists, or texts, that show it
+        looked_at=INT64,
+        expected=BOOL,  # the arm is to have it
+        other_arm=optional(STRING),
+    ),
 }
 
 _SNAPSHOT_KEY = table(collection=STRING, snapshot=STRING)

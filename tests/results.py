@@ -46,6 +46,8 @@ def publish_results(
     status: str = "complete",
     configs: Mapping[str, str] | None = None,
     provenance: Mapping[str, str] | None = None,
+    symptoms: Mapping[str, Mapping[str, int]] | None = None,
+    expected: Sequence[str] = (),
     seconds: float = 24.0,
     hour: int = 2,
 ) -> Artifact:
@@ -53,6 +55,8 @@ def publish_results(
 
     Args:
         configs: {arm: first stage}, where it is not the usual one; the hash follows.
+        symptoms: {arm: {symptom: lists that show it}}.
+        expected: symptoms that the arms are to have.
         seconds: that reranking took.
         hour: of evaluation, so that a second run of a date is another artifact.
     """
@@ -91,6 +95,7 @@ def publish_results(
             "collection_queries": n,
             "judged_queries": n,
             **dict.fromkeys(("unranked_queries", "cut_queries"), 0),
+            "unranked_reason": "its model is gone" if status == "incomplete" else None,
             **dict.fromkeys(("stale_judgements", "unknown_judgements"), 0),
             **{"top_10_results": 10 * n, "top_10_unjudged": 0},
             "config": config,
@@ -122,6 +127,16 @@ def publish_results(
             "provenance": [
                 {"key": name, "value": value}
                 for name, value in {**facts, **(provenance or {})}.items()
+            ],
+            "symptoms": [
+                {
+                    "symptom": name,
+                    "shown": shown,
+                    "looked_at": n,
+                    "expected": name in expected,
+                    "other_arm": None,
+                }
+                for name, shown in (symptoms or {}).get(arm, {}).items()
             ],
         }
         by_arm.append({t: keyed_table(key, rows[t], s) for t, s in RESULT_TABLES.items()})

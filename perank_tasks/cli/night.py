@@ -180,6 +180,8 @@ def arms(options: NightOptions) -> dict[str, Any]:
         print_line(f"{arm.name}  {arm.hash}")
         print_line(f"  {_words(own)}")
         print_line(f"  first stage {arm.first_stage.name}: {_words(first_stage)}")
+        if arm.missing:
+            print_line(f"  incomplete tonight: {arm.missing}")
     return {arm.name: {"arm_hash": arm.hash, **arm.settings()} for arm in planned}
 
 

@@ -9,6 +9,7 @@
     ranker = "perank"                 a name in `rankers.RANKERS`
     first-stage = "bm25"
     depth = 50                        only the first so many candidates are ranked
+    expect = ["order-unchanged"]      symptoms of doing nothing that this arm is to have
     window = 20                       whatever that ranker may be set to
 
 Keys may be written with hyphens or underscores. `arms.toml` beside this file is the built-in one.
@@ -30,12 +31,12 @@ from perank_tasks.config import (
     NightOptions,
     choices,
     did_you_mean,
-    split_words,
 )
 from perank_tasks.errors import ConfigError
 from perank_tasks.rankers import RANKERS
 from perank_tasks.rankers.interface import EmbedderOptions, RankerOptions
 from perank_tasks.support.analysis import ANALYZERS, ENGLISH
+from perank_tasks.support.words import split_words
 
 BUILT_IN = Path(__file__).with_name("arms.toml")
 

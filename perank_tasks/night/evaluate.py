@@ -9,7 +9,7 @@ They are held against `sql/checks/` before they count.
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +23,7 @@ from perank_tasks.config import Arm, Night
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import read_qrels, read_queries, snapshot_date
+from perank_tasks.night.symptoms import mark_twins, symptom_rows
 from perank_tasks.regression.measures import MEASURES, evaluate_run
 from perank_tasks.schemas import RESULT_CONTENTS, RESULT_TABLES, keyed_table
 from perank_tasks.warehouse.quality import check_night
@@ -50,7 +51,7 @@ def evaluate(
         date=night.run_date,
         fingerprint=night.fingerprint_hash,
         rankings=rankings,
-        arms=[arm.name for arm in night.arms],
+        arms=[(arm.name, arm.expect) for arm in night.arms],
         measured=measured,
         measures=MEASURES,
         max_unranked=night.options.max_unranked,
@@ -64,6 +65,7 @@ def evaluate(
         arm_tables(night, arm, store, opened[arm.hash], (measured or {}).get(arm.hash))
         for arm in night.arms
     ]
+    mark_twins(by_arm)
     tables = {table: pa.concat_tables(of[table] for of in by_arm) for table in RESULT_TABLES}
     inputs = [artifact.manifest.inputs for artifact in opened.values()]
     embeddings = sorted({i["embeddings"] for i in inputs if "embeddings" in i})
@@ -100,7 +102,9 @@ def _candidates(night: Night, store: Store, rankings: Mapping[str, Artifact]) ->
         candidates = store.open(rankings[arm.hash].manifest.inputs["candidates"])
         columns = ["query_id", "passage_id"]
         table = candidates.read("candidates", columns, pc.field("rank") <= arm.depth)
-        tables.append(table.append_column("arm_hash", pa.array([arm.hash] * len(table))))
+        tables.append(
+            table.append_column("arm_hash", pa.array([arm.hash] * len(table), pa.string()))
+        )
     return pa.concat_tables(tables)
 
 
@@ -120,7 +124,8 @@ def arm_tables(
     snapshot = store.open(candidates.manifest.inputs["snapshot"])
     table = rankings.read("rankings")
     ranking = table.to_pylist()
-    status = rankings.read("queries").to_pylist()
+    status_table = rankings.read("queries")
+    status = status_table.to_pylist()
     queries = dict(read_queries(night, snapshot))
     wanted = queries if measured is None else measured
     qrels = {query: grades for query, grades in read_qrels(snapshot).items() if query in wanted}
@@ -156,6 +161,7 @@ def arm_tables(
         "rankings": table,
         "efficiency": [{"stage": stage, **_efficiency(m)} for stage, m in stages.items()],
         "provenance": [{"key": name, "value": str(fact)} for name, fact in facts.items()],
+        "symptoms": symptom_rows(table, status_table, arm.expect),
     }
     key = {
         "series": night.series,
@@ -180,12 +186,14 @@ def _measured(
 def _counted(night: Night, snapshot: Artifact, status: list[dict[str, Any]]) -> dict[str, Any]:
     """What a run's row counts, and whether enough of its queries were ranked."""
     unranked = sum(row["unranked_reason"] is not None for row in status)
+    reasons = Counter(filter(None, (row["unranked_reason"] for row in status))).most_common(1)
     incomplete = unranked > night.options.max_unranked * len(status)
     counts = snapshot.manifest.counts
     return {
         "status": "incomplete" if incomplete else "complete",
         "passages": counts["passages"],
         "unranked_queries": unranked,
+        "unranked_reason": reasons[0][0] if reasons else None,
         "cut_queries": sum(row["query_was_cut"] for row in status),
         "stale_judgements": counts["stale_judgements"],
         "unknown_judgements": counts["unknown_judgements"],
@@ -223,6 +231,7 @@ def _facts(
         **_odd(arm, snapshot, status),
         **_embedder(store, arm, inputs),
         **_promotion(night, arm),
+        **({"run.content": run} if (run := arm.first_stage.run_content) else {}),
         **{f"model.{name}": value for name, value in rankings.manifest.counts["model"].items()},
     }
 

@@ -6,7 +6,7 @@ another of its name, a checkpoint that cannot be read.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from perank_tasks.night.arms import READ_BY, ArmsFile, DeclaredArm
 from perank_tasks.night.provenance import fingerprint
 from perank_tasks.night.site import Site
 from perank_tasks.perank.embedders import check_code, identify
+from perank_tasks.rankers import RANKERS
 from perank_tasks.rankers.interface import EmbeddingOptions
 from perank_tasks.rankers.perank import PERankOptions
 from perank_tasks.warehouse.database import reading
@@ -140,9 +141,20 @@ class _Resolver:
         options = declared.options
         if isinstance(options, PERankOptions):
             options = self._with_checkpoint(options)
-        described = options.describe(self.site.models)
+        described = options.describe(replace(self.site.models, run_date=self.run_date))
+        if described.missing:
+            log.warning("arm %s will be incomplete: %s", declared.name, described.missing)
         if described.impossible:
             return described.impossible
+        if run := described.run:
+            first_stage = FirstStage(
+                name=declared.name,
+                kind="run",
+                depth=depth,
+                run=run.path,
+                run_content=run.content,
+                drop_unknown=run.drop_unknown,
+            )
         embedding = None
         if isinstance(options, EmbeddingOptions):
             if described.embedder:
@@ -154,10 +166,12 @@ class _Resolver:
             ranker=declared.ranker,
             first_stage=first_stage,
             depth=depth,
-            options=options.model_dump(mode="json"),
-            identity=described.identity,
+            options=options.model_dump(mode="json", exclude={"expect"}),
+            identity=described.identity | RANKERS.version(declared.ranker),
             embedding=embedding,
             query_limit=self.query_limit,
+            expect=options.expect,
+            missing=described.missing,
         )
 
     def _with_checkpoint(self, options: PERankOptions) -> PERankOptions:

@@ -12,8 +12,10 @@ Rankings of a night belong to its date and fingerprint: they are computed anew e
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import TypedDict
 
@@ -27,10 +29,12 @@ from perank_tasks.config import Arm, Night
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night.best import Hits
 from perank_tasks.night.embed import read_vectors
+from perank_tasks.night.guarded import load_ranker, rank_guarded
 from perank_tasks.night.retrieve import read_candidates, shards_of_queries
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import read_qrels, read_queries, read_texts
 from perank_tasks.rankers import RANKERS
+from perank_tasks.rankers.interface import Description
 from perank_tasks.schemas import QUERY_STATUS, RANKINGS, dicts_to_table, rows_to_table
 from perank_tasks.support.lists import CandidateList, RankedList
 from perank_tasks.support.meter import Meter, total
@@ -58,7 +62,7 @@ def plan_reranking(
     return [
         RerankShard(arm=arm.hash, shard=shard)
         for arm in night.arms
-        if not _artifact(site.store, night, arm, candidates, embeddings).is_published
+        if not _unfinished(_attempts(site.store, night, arm, candidates, embeddings)).is_published
         for shard in range(shards_of_queries(site.store.open(candidates[arm.first_stage.hash])))
     ]
 
@@ -77,13 +81,13 @@ def rerank_shard(
         embeddings: {`Embedding.hash`: reference}.
     """
     arm, shard = night.arm(work["arm"]), work["shard"]
-    artifact = _artifact(site.store, night, arm, candidates, embeddings)
+    artifact = _unfinished(_attempts(site.store, night, arm, candidates, embeddings))
     if artifact.is_published or artifact.has_part("queries", shard):
         return {"queries": 0, "unranked": 0}
 
     meter = Meter()
     begin = time.perf_counter()
-    ranker = RANKERS[arm.ranker].parse(arm.options).load(site.models)
+    ranker = load_ranker(arm, replace(site.models, run_date=night.run_date))
     # With what is imported for it, which the process's first model pays for all.
     load_seconds = time.perf_counter() - begin
     meter.device = ranker.device
@@ -94,7 +98,7 @@ def rerank_shard(
     ranked_lists = []
     with progress(f"ranking by {arm.name}", len(queries), "queries") as advance:
         lists = join.lists(queries, read_candidates(join.candidates, shard, arm.depth))
-        for ranked in ranker.rank(lists):
+        for ranked in rank_guarded(arm, ranker, lists):
             ranked_lists.append(ranked)
             advance(1)
     meter.items = len(ranked_lists)
@@ -110,12 +114,17 @@ def rerank_shard(
         _status_table(ranked_lists),
         QUERY_STATUS,
         shard=shard,
-        stats=lambda: {**meter.stats(), "model": ranker.description()},
+        stats=lambda: {
+            **meter.stats(),
+            "model": ranker.description(),
+            "outages": sum(r.is_outage for r in ranked_lists),
+        },
     )
     left = [ranked for ranked in ranked_lists if ranked.unranked_reason]
-    for ranked in left:
+    for reason, number in Counter(ranked.unranked_reason for ranked in left).items():
+        first = next(ranked.query_id for ranked in left if ranked.unranked_reason == reason)
         log.warning(
-            "query %s keeps its first-stage order: %s", ranked.query_id, ranked.unranked_reason
+            "%d queries keep their first-stage order, %s the first: %s", number, first, reason
         )
     return {"queries": len(ranked_lists), "unranked": len(left)}
 
@@ -126,7 +135,7 @@ def publish_rankings(
     """Publish each arm's rankings once its shards are written: {`Arm.hash`: reference}."""
     references = {}
     for arm in night.arms:
-        artifact = _artifact(site.store, night, arm, candidates, embeddings)
+        artifact = _newest(_attempts(site.store, night, arm, candidates, embeddings))
         if not artifact.is_published:
             shards = range(shards_of_queries(site.store.open(candidates[arm.first_stage.hash])))
             stats = [artifact.part_stats("queries", shard) for shard in shards]
@@ -134,7 +143,11 @@ def publish_rankings(
                 expected={"rankings": len(shards), "queries": len(shards)},
                 inputs=_inputs(arm, candidates, embeddings),
                 config=arm.model_dump(mode="json"),
-                counts={"stats": total(stats), "model": stats[0]["model"]},
+                counts={
+                    "stats": total(stats),
+                    "model": stats[0]["model"],
+                    "outages": sum(of_shard["outages"] for of_shard in stats),
+                },
                 provenance=night.fingerprint,
             )
         references[arm.hash] = artifact.reference
@@ -188,7 +201,9 @@ class Join:
         embeddings: dict[str, str],
     ) -> "Join":
         """What an arm of a night reads."""
-        described = RANKERS[arm.ranker].parse(arm.options).describe(site.models)
+        models = replace(site.models, run_date=night.run_date)
+        options = RANKERS[arm.ranker].parse(arm.options)
+        described = Description() if arm.missing else options.describe(models)
         opened = site.store.open(candidates[arm.first_stage.hash])
         snapshot = site.store.open(opened.manifest.inputs["snapshot"])
         transform = arm.options.get("transform")
@@ -294,17 +309,36 @@ def _inputs(arm: Arm, candidates: dict[str, str], embeddings: dict[str, str]) ->
     return inputs
 
 
-def _artifact(
+def _attempts(
     store: Store,
     night: Night,
     arm: Arm,
     candidates: dict[str, str],
     embeddings: dict[str, str],
-) -> Artifact:
-    key = artifact_key(
-        date=night.filed_under,
-        fingerprint=night.fingerprint_hash,
-        arm=arm.hash,
-        **_inputs(arm, candidates, embeddings),
-    )
-    return store.artifact("rankings", night.collection_name, key)
+) -> Iterator[Artifact]:
+    """Where an arm's rankings go: the first, and where a second run of the night ranks anew what
+    the first left unranked because the arm's model or service was not there."""
+    for attempt in count():
+        key = artifact_key(
+            date=night.filed_under,
+            fingerprint=night.fingerprint_hash,
+            arm=arm.hash,
+            attempt=attempt,
+            **_inputs(arm, candidates, embeddings),
+        )
+        yield store.artifact("rankings", night.collection_name, key)
+
+
+def _unfinished(attempts: Iterator[Artifact]) -> Artifact:
+    """The first attempt that is not published, or that lacked nothing."""
+    return next(a for a in attempts if not a.is_published or not a.manifest.counts["outages"])
+
+
+def _newest(attempts: Iterator[Artifact]) -> Artifact:
+    """The last attempt that has begun, the first where none has."""
+    newest = next(attempts)
+    for artifact in attempts:
+        if not artifact.is_published and not artifact.has_part("queries", 0):
+            break
+        newest = artifact
+    return newest

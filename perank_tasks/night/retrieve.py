@@ -24,13 +24,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
-from perank_tasks.config import FirstStage, Night
+from perank_tasks.config import FirstStage, Night, stable_hash
+from perank_tasks.errors import StorageError
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night.best import Hits, best_places
 from perank_tasks.night.dense import fuse, search
 from perank_tasks.night.index import Searcher, shards_of
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import own_passages, read_queries
+from perank_tasks.rankers.run import read_lines
 from perank_tasks.schemas import CANDIDATES, FOUND, rows_to_table
 from perank_tasks.support.analysis import ENGLISH, analyzer
 from perank_tasks.support.meter import Meter, total
@@ -220,6 +222,9 @@ class _Search:
         if self.stage.kind == "given":
             yield from self._given(ids).items()
             return
+        if self.stage.kind == "run":
+            yield from self._of_run(ids).items()
+            return
         dense = {query_id: self._others(query_id, hits) for query_id, hits in self._dense(ids)}
         if not self.parts:
             yield from dense.items()
@@ -283,6 +288,21 @@ class _Search:
         for ranked in hits.values():
             ranked.sort(key=lambda pair: (pair[1], pair[0]), reverse=True)
         return {query_id: self._others(query_id, ranked) for query_id, ranked in hits.items()}
+
+    def _of_run(self, queries: list[str]) -> dict[str, Hits]:
+        """An arm's own run; nothing where there was none when the night was planned."""
+        if self.stage.run is None or self.stage.run_content is None:
+            return {query_id: [] for query_id in queries}
+        lines = read_lines(self.stage.run, self.night.run_date)
+        if stable_hash(lines) != self.stage.run_content:
+            raise StorageError(f"{self.stage.run} was written meanwhile: run the night again.")
+        if self.stage.drop_unknown:
+            ids = pa.array({p for its in lines.values() for p, _ in its}, pa.string())
+            is_named = pc.field("passage_id").isin(ids)
+            rows = self.snapshot.read("passages", ["passage_id"], is_named)
+            known = set(rows["passage_id"].to_pylist())
+            lines = {q: [hit for hit in its if hit[0] in known] for q, its in lines.items()}
+        return {query_id: lines.get(query_id, [])[: self.stage.depth] for query_id in queries}
 
 
 def _index_shards(store: Store, stage: FirstStage, index: dict[str, str]) -> list[Artifact]:

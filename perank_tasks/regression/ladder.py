@@ -9,7 +9,8 @@ In: per-query values of the night and of its baseline, and the nights between. O
     unusual       above the noise band, and not shown to be more than chance
     acknowledged  it changed, and this very night has been accepted
     improvement   as regression, upwards
-    suspect       below the noise band, and not (yet) shown to be more than chance
+    suspect       below the noise band, and not (yet) shown to be more than chance; or a symptom
+                  that its ranker did nothing (`symptoms.py`)
     incomplete    too many queries unranked or not measured: nothing can be said
     regression    suspect, the paired test against the baseline is significant after Holm's
                   correction over the arm's measures, and the change is relevant
@@ -63,7 +64,8 @@ MEANINGS = {
     Verdict.UNUSUAL: "above the noise band of the arm's own history, but it may be chance",
     Verdict.ACKNOWLEDGED: "it changed, and this very night was accepted",
     Verdict.IMPROVEMENT: "as regression, upwards",
-    Verdict.SUSPECT: "below the noise band of the arm's own history, but it may be chance",
+    Verdict.SUSPECT: "below the noise band of the arm's own history, but it may be chance; or a "
+    "symptom that its ranker did nothing",
     Verdict.INCOMPLETE: "too many queries unranked, or not measured: nothing can be said",
     Verdict.REGRESSION: "suspect, significant against the baseline after Holm's correction over "
     f"the arm's measures (p < {DEFAULT.alpha}), and {DEFAULT.relevance} or more",
@@ -136,7 +138,7 @@ class Judgement:
 
     verdict: Verdict
     reason: str | None = None
-    """What made it suspect or more: band, trend, standing or judgements; what made it incomplete:
+    """What made it suspect or more: band, trend, standing, symptom or judgements; incomplete:
     unranked, unmeasured or coverage."""
     comparison: Comparison | None = None
     """With the baseline; None: there is none, or no query in common."""

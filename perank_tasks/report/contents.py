@@ -219,7 +219,7 @@ def _read_arms(
                 summary=row,
                 line=next(iter(_its(lines, run)), {}),
                 against=before,
-                comparisons={c["measure"]: c for c in its},
+                comparisons={c["measure"]: c for c in its if c.get("reason") != "symptom"},
                 means={m: float(np.mean(by_query[run.arm_hash][m])) for m in measures},
                 intervals={m: _interval(by_query[run.arm_hash][m]) for m in measures},
                 trends={m: _trend(connection, nights, run, m) for m in [*measures, OVERLAP]}
@@ -277,7 +277,7 @@ def remarks(rows: list[dict[str, Any]]) -> list[str]:
     counted = [f"{n} {what}" for what, n in counts.items() if n > 0]
     return [*limited, *counted, *_odd(rows), *_unjudged(rows)] + [
         f"{row['arm']}: {row['unranked_queries']} queries could not be ranked and kept their "
-        "first-stage order"
+        f"first-stage order ({row['unranked_reason']})"
         for row in rows
         if row["unranked_queries"]
     ]

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+NOT_FINITE = "its scores are not finite"
+"""How the reason begins of a list that was left unranked for its scores."""
+
 
 @dataclass(frozen=True, eq=False)
 class CandidateList:
@@ -67,6 +70,10 @@ class RankedList:
         numbers_missing, numbers_repeated: what free decoding had to repair.
         logits_checksum: CRC-32 of the logits that led to the order, 0 where there were none: equal
             where they were the same to the last bit.
+        texts_cut: passages of which a model read a part only.
+        is_malformed: it is unranked because what the ranker was answered cannot be read.
+        is_outage: it is unranked because a model, file or service was not there: another attempt
+            may rank it.
     """
 
     query_id: str
@@ -83,6 +90,9 @@ class RankedList:
     numbers_missing: int = 0
     numbers_repeated: int = 0
     logits_checksum: int = 0
+    texts_cut: int = 0
+    is_malformed: bool = False
+    is_outage: bool = False
 
     def __post_init__(self) -> None:
         if not self.scores:
@@ -99,7 +109,8 @@ def reciprocal_ranks(n: int) -> list[float]:
     return [1 / rank for rank in range(1, n + 1)]
 
 
-def unranked(candidates: CandidateList, reason: str) -> RankedList:
-    """The list in its given order, and why."""
+def unranked(candidates: CandidateList, reason: str, **flags: bool) -> RankedList:
+    """The list in its given order, and why; `flags` are fields of `RankedList`."""
     order = list(range(len(candidates)))
-    return RankedList(candidates.query_id, candidates.passage_ids, order, unranked_reason=reason)
+    ids = candidates.passage_ids
+    return RankedList(candidates.query_id, ids, order, unranked_reason=reason, **flags)  # type: ignore[arg-type]

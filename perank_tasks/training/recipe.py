@@ -15,10 +15,11 @@ from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
-from perank_tasks.config import Options, split_words, stable_hash
+from perank_tasks.config import Options, stable_hash
 from perank_tasks.models.find import EMBEDDER, LLM
 from perank_tasks.perank.checkpoint_config import PromptOrder
 from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
+from perank_tasks.support.words import split_words
 
 Preset = Literal["paper", "tiny", "feedback"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)

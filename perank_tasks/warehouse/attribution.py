@@ -27,7 +27,6 @@ Kind = Literal["judgements", "settings", "versions", "data"]
 
 _CONTENTS = {"qrels": "judgements", "passages": "passages", "queries": "queries"}
 _SETTINGS_OF_FILES = {
-    "arm.checkpoint_hash": "the checkpoint's files",
     "arm.embedder_hash": "the embedder's files or precision",
     "arm.first_stage.embedder_hash": "the first stage's embedder's files or precision",
 }
@@ -79,11 +78,14 @@ def explain(
     judgements = [contents.pop("qrels")] if "qrels" in contents else []
     if "collection.relevance_level" in changed:
         judgements.append(f"relevance level {_arrow(old, new, 'collection.relevance_level')}")
+    data = list(contents.values())
+    if "run.content" in changed:
+        data.append("the run's lines")
     phrases: dict[Kind, list[str]] = {
         "judgements": judgements,
         "settings": _settings(old, new, changed),
         "versions": _versions(old, new, changed),
-        "data": list(contents.values()),
+        "data": data,
     }
     return [Change(kind, phrase) for kind, of_kind in phrases.items() for phrase in of_kind]
 
@@ -92,10 +94,11 @@ def _settings(before: Facts, now: Facts, changed: set[str]) -> list[str]:
     phrases = []
     # How many queries a limited night ranks says nothing of how it ranks them.
     for key in sorted(k for k in changed if k.startswith("arm.") and k != "arm.query_limit"):
-        if key in _SETTINGS_OF_FILES:
+        if key.endswith("_hash"):
             # A new name says more than a new hash.
-            if key.removesuffix("_hash") not in changed:
-                phrases.append(_SETTINGS_OF_FILES[key])
+            if (setting := key.removesuffix("_hash")) not in changed:
+                files = f"the {setting.removeprefix('arm.')}'s files"
+                phrases.append(_SETTINGS_OF_FILES.get(key, files))
         else:
             phrases.append(f"setting {key.removeprefix('arm.')}: {_arrow(before, now, key)}")
             if key == "arm.checkpoint" and "promotion.id" in now:

@@ -18,6 +18,7 @@ import numpy as np
 
 from perank_tasks.config import NIGHTLY, stable_hash
 from perank_tasks.regression.ladder import EarlierNight, Evidence, Judgement, Verdict, judge_arm
+from perank_tasks.regression.symptoms import SYMPTOMS, is_found
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.schemas import DERIVED_TABLES
 from perank_tasks.warehouse.cost_verdicts import cost_rows
@@ -32,7 +33,9 @@ from perank_tasks.warehouse.nights import (
 )
 from perank_tasks.warehouse.pairs import derive_pairs, drift_rows, insert_derived, rescored_rows
 
-VERSION = stable_hash({"rules": 4, **asdict(DEFAULT)})
+VERSION = stable_hash(
+    {"rules": 4, **asdict(DEFAULT), **{n: asdict(s) for n, s in SYMPTOMS.items()}}
+)
 """Of what derives the rows: raise the number of the rules when the same tables give others."""
 
 OVERLAP = "overlap@10"
@@ -225,6 +228,11 @@ def _judge(
             Judged(run, measure, baseline, judgement)
             for measure, judgement in zip(evidence, judgements, strict=True)
         ]
+        word = Verdict.ACKNOWLEDGED if baseline.acknowledged else Verdict.SUSPECT
+        rows += [
+            Judged(run, symptom, baseline, Judgement(word, "symptom"))
+            for symptom in _symptoms(nights, run)
+        ]
     return rows
 
 
@@ -244,6 +252,16 @@ def _held_against(
         if run.judgements != before.judgements and len(shift)
         else None,
     }
+
+
+def _symptoms(nights: Nights, run: Run) -> list[str]:
+    """The symptoms found in a result that it is not to have."""
+    rows = nights.connection.execute(
+        "SELECT symptom, shown, looked_at FROM symptoms WHERE NOT expected AND series = ? "
+        "AND run_date = ? AND collection = ? AND arm_hash = ?",
+        [run.series, run.run_date, run.collection, run.arm_hash],
+    ).fetchall()
+    return sorted(name for name, *counts in rows if is_found(name, *counts))
 
 
 def _since(nights: Nights, run: Run, before: Run | None) -> list[Run]:
@@ -286,8 +304,8 @@ def _bad_snapshots(nights: Nights, words: _Words) -> set[str]:
     """Snapshots whose first night was called for any arm."""
     called_dates = {
         day
-        for (day, *_), (_, word) in words.items()
-        if word in (Verdict.SUSPECT, Verdict.REGRESSION)
+        for (day, _, measure), (_, word) in words.items()
+        if word in (Verdict.SUSPECT, Verdict.REGRESSION) and measure not in SYMPTOMS
     }
     return {run.snapshot for run in nights.runs if nights.first_date(run.snapshot) in called_dates}
 

@@ -14,6 +14,7 @@ import duckdb
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.regression.ladder import Verdict, worst
+from perank_tasks.regression.symptoms import SYMPTOMS
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.warehouse.answers import Answers, answer
 from perank_tasks.warehouse.attribution import ArmWord, explain, find_cause
@@ -93,7 +94,8 @@ def judge(
             for table in (verdicts, drift, costs)
         )
         if rows:
-            word = _word(warehouse, store, nights, runs[arm_hash], rows, moved)
+            measures = [row for row in rows if row["reason"] != "symptom"]
+            word = _word(warehouse, store, nights, runs[arm_hash], measures, moved)
             words.append(word)
             arm_verdicts.append(_arm(warehouse, nights, name, word, rows, moved, its_costs))
         else:
@@ -137,15 +139,19 @@ def _arm(
     drift: list[dict[str, Any]],
     costs: list[dict[str, Any]],
 ) -> ArmVerdict:
-    run, verdict = word.run, Verdict(word.verdict)
+    run, of_measures = word.run, Verdict(word.verdict)
+    verdict = Verdict(worst([row["verdict"] for row in rows]))
+    symptoms = [_symptom(warehouse, run, row) for row in rows if row["reason"] == "symptom"]
+    rows = [row for row in rows if row["reason"] != "symptom"]
+    (result,) = rows_where(warehouse, "runs", **run.key)
     beside = []
-    if verdict == Verdict.FIRST:
+    if of_measures == Verdict.FIRST:
         beside = rows_where(warehouse, "comparisons", against_kind=SAME_NIGHT, **run.key)
     held = next(iter(beside or rows))
     before = nights.named(held["against_date"], held["against_arm_hash"])
-    because = _describe(verdict, rows, drift, beside)
+    because = _describe(of_measures, rows, drift, beside, result)
     accepted = _acceptance(warehouse, run) if verdict == Verdict.ACKNOWLEDGED else None
-    because = "; ".join(filter(None, [because, accepted]))
+    because = "; ".join(filter(None, [*symptoms, because, accepted]))
     # Another arm of the same night ranks otherwise for being another arm: nothing is lost.
     changed = query_changes(warehouse, run, before) if before and not beside else []
     lost = [row for row in changed if row["delta"] < 0 or row["passage_id"]]
@@ -161,7 +167,7 @@ def _arm(
         "against": word.against and word.against.isoformat(),
         "against_name": before.name if before else None,
         "because": "; ".join([because, *falls]),
-        "measured": _measured(verdict, beside or rows),
+        "measured": _measured(of_measures, beside or rows),
         "accepted": accepted,
         "moved": _moved(drift),
         "lost": lost[:LISTED_QUERIES],
@@ -203,10 +209,22 @@ def _rows(
 
 
 _MISSING = {
-    "unranked": "too many queries kept their first-stage order",
+    "unranked": "too many queries kept their first-stage order ({unranked_queries} of "
+    "{ranked_queries}: {unranked_reason})",
     "unmeasured": "no query that it ranked has judgements",
     "coverage": "only {queries} of the baseline's judged queries are there",
 }
+
+
+def _symptom(warehouse: duckdb.DuckDBPyConnection, run: Run, row: dict[str, Any]) -> str:
+    """A symptom in words: its name, what is so, and in how many lists or passages."""
+    (counts,) = rows_where(warehouse, "symptoms", **run.key, symptom=row["measure"])
+    name, other = counts["symptom"], counts["other_arm"]
+    things = "passages" if name == "texts-cut" else "lists"
+    return (
+        f"{row['verdict']}: {name}, {SYMPTOMS[name].meaning} in {counts['shown']:,} of "
+        f"{counts['looked_at']:,} {things}{f' ({other})' if other else ''}"
+    )
 
 
 def _describe(
@@ -214,18 +232,21 @@ def _describe(
     rows: list[dict[str, Any]],
     drift: list[dict[str, Any]],
     beside: list[dict[str, Any]],
+    result: dict[str, Any],
 ) -> str:
-    """What one arm's word rests on.
+    """What the word of one arm's measures rests on.
 
     Args:
         beside: of a first result, its rows of `comparisons` with its night's first stage.
+        result: its row of `runs`.
     """
     if word == Verdict.FIRST:
         measured = _measured(word, beside) or "nothing to compare with"
         return f"first result, {measured}"
     if word == Verdict.INCOMPLETE:
         lacking = next(row for row in rows if row["verdict"] == word)
-        return f"incomplete: {_MISSING[lacking['reason']].format(queries=lacking['queries'] or 0)}"
+        counts = {**result, "ranked_queries": result["queries"], "queries": lacking["queries"] or 0}
+        return f"incomplete: {_MISSING[lacking['reason']].format(**counts)}"
     kind = next(row["against_kind"] for row in rows if row["against_kind"])
     against = f"{word} compared with {rows[0]['against_date']} ({kind})"
     if word == Verdict.IDENTICAL:

@@ -16,6 +16,7 @@ CREATE TABLE runs (
     collection_queries BIGINT NOT NULL CHECK (collection_queries >= queries),
     judged_queries BIGINT NOT NULL CHECK (judged_queries <= queries),
     unranked_queries BIGINT NOT NULL CHECK (unranked_queries <= queries),
+    unranked_reason VARCHAR,
     cut_queries BIGINT NOT NULL,
     stale_judgements BIGINT NOT NULL,
     unknown_judgements BIGINT NOT NULL,
@@ -97,6 +98,20 @@ CREATE TABLE provenance (
     key VARCHAR NOT NULL,
     value VARCHAR NOT NULL,
     PRIMARY KEY (series, run_date, collection, arm_hash, key)
+);
+
+CREATE TABLE symptoms (
+    series VARCHAR NOT NULL,
+    run_date DATE NOT NULL,
+    collection VARCHAR NOT NULL,
+    arm VARCHAR NOT NULL,
+    arm_hash VARCHAR NOT NULL,
+    symptom VARCHAR NOT NULL,
+    shown BIGINT NOT NULL CHECK (shown <= looked_at),
+    looked_at BIGINT NOT NULL,
+    expected BOOLEAN NOT NULL,
+    other_arm VARCHAR,
+    PRIMARY KEY (series, run_date, collection, arm_hash, symptom)
 );
 
 -- What results are of, once for each snapshot that any of them read.
@@ -185,7 +200,8 @@ CREATE TABLE verdicts (
     verdict verdict NOT NULL,
     reason VARCHAR CHECK (
         reason IN (
-            'band', 'trend', 'standing', 'judgements', 'unranked', 'unmeasured', 'coverage'
+            'band', 'trend', 'standing', 'symptom', 'judgements', 'unranked', 'unmeasured',
+            'coverage'
         )
     ),
     against_date DATE CHECK (against_date < run_date),

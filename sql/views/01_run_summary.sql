@@ -47,6 +47,7 @@ SELECT
     runs.collection_queries,
     runs.judged_queries,
     runs.unranked_queries,
+    runs.unranked_reason,
     runs.cut_queries,
     runs.stale_judgements,
     runs.unknown_judgements,

@@ -45,6 +45,7 @@ def publish(
         "collection_queries": 2,
         "judged_queries": 2,
         "unranked_queries": 0,
+        "unranked_reason": None,
         "cut_queries": 0,
         "stale_judgements": 0,
         "unknown_judgements": 0,
@@ -65,6 +66,15 @@ def publish(
         "provenance": [
             {"key": "library.torch", "value": f"2.{day}"},
             {"key": "collection.qrels_hash", "value": "j"},
+        ],
+        "symptoms": [
+            {
+                "symptom": "order-unchanged",
+                "shown": 0,
+                "looked_at": 2,
+                "expected": False,
+                "other_arm": None,
+            }
         ],
     }
     tables = {table: keyed_table(key, rows[table], s) for table, s in RESULT_TABLES.items()}
