@@ -1,12 +1,13 @@
 """`perank check-device`: whether this machine's device ranks as it should, and how fast."""
 
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from perank_tasks.cli import console, print_line
+from perank_tasks.cli import print_line
+from perank_tasks.cli.command import Guarded, printer
 from perank_tasks.config import DEFAULT_CHECKPOINT
 
 LENGTHS = (100, 20, 45, 7, 30, 12, 60, 25)
@@ -21,7 +22,7 @@ def check_device(
     collection: Annotated[
         str, typer.Option(help="Where queries and passages come from.")
     ] = "pydocs",
-) -> None:
+) -> Guarded:
     """Check that a GPU, or this machine's CPU, ranks as it should, and how fast it is.
 
     Ranks a few lists alone, in other orders, in shards, beside lists that fail and after memory
@@ -45,17 +46,13 @@ def check_device(
         dtype=dtype_for(place),
         advance=partial(print_line, style="dim"),
     )
-    table = Table("the same lists", "same orders", "same logits", "places moved", "top 10 alike")
+    headings = ("the same lists", "same orders", "same logits", "places moved", "top 10 alike")
+    rows = []
     for agreement in (*report.must, *report.moves):
         bits = "–" if agreement.logits is None else f"{agreement.logits} of {agreement.lists}"
-        table.add_row(
-            agreement.what,
-            f"{agreement.orders} of {agreement.lists}",
-            bits,
-            str(agreement.moved),
-            f"{agreement.top_10:.0%}",
-        )
-    console.print(table)
+        orders = f"{agreement.orders} of {agreement.lists}"
+        rows.append([agreement.what, orders, bits, str(agreement.moved), f"{agreement.top_10:.0%}"])
+    printer.table(headings, rows)
     print_line(
         f"{report.device}, {report.dtype}: {report.seconds_a_query:.3f} s a query of "
         f"{max(map(len, lists))} candidates, {report.queries_at_once} at once, "
@@ -64,7 +61,8 @@ def check_device(
     )
     if report.peak_bytes:
         print_line(f"peak memory on the device: {report.peak_bytes / 2**30:.1f} GiB")
-    if not report.holds:
+    if report.holds:
+        print_line("Rankings are the same whatever stands beside them.", "green")
+    else:
         print_line("Rankings depend on what stands beside them here: see docs/engine.md", "red")
-        raise typer.Exit(1)
-    print_line("Rankings are the same whatever stands beside them.", "green")
+    return Guarded(asdict(report), 0 if report.holds else 1)

@@ -24,8 +24,10 @@ class Embedder(Protocol):
 
     dimension: int
     device: str
-    max_length: int | None
-    """Tokens of a text that it reads; None: all."""
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens of a text that it reads; None: all."""
 
     def encode(self, texts: Sequence[str], *, queries: bool = False) -> np.ndarray:
         """(n, dimension) float32, each row of norm 1; `queries`: whether they are queries."""

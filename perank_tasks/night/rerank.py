@@ -122,9 +122,9 @@ def rerank_shard(
     )
     left = [ranked for ranked in ranked_lists if ranked.unranked_reason]
     for reason, number in Counter(ranked.unranked_reason for ranked in left).items():
-        first = next(ranked.query_id for ranked in left if ranked.unranked_reason == reason)
+        query_id = next(ranked.query_id for ranked in left if ranked.unranked_reason == reason)
         log.warning(
-            "%d queries keep their first-stage order, %s the first: %s", number, first, reason
+            "%d queries keep their first-stage order, %s the first: %s", number, query_id, reason
         )
     return {"queries": len(ranked_lists), "unranked": len(left)}
 

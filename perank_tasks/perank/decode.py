@@ -76,8 +76,11 @@ def drafted(block: Block) -> list[Decoded]:
     begin = time.perf_counter()
     model, (window,) = block.model, block.windows
     count = min(len(window.projected) - 1, window.outputs)
-    left, output, highest = set(range(len(window.projected))), [], []
-    finite, draft, passes = True, [], 0
+    left = set(range(len(window.projected)))
+    output: list[int] = []
+    highest: list[float] = []
+    draft: list[int] = []
+    finite, passes = True, 0
     steps = model.logits(block.hidden, block.projected, block.residual)
     while True:
         right = 0

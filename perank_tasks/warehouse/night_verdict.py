@@ -140,7 +140,7 @@ def _arm(
     costs: list[dict[str, Any]],
 ) -> ArmVerdict:
     run, of_measures = word.run, Verdict(word.verdict)
-    verdict = Verdict(worst([row["verdict"] for row in rows]))
+    verdict = worst([row["verdict"] for row in rows])
     symptoms = [_symptom(warehouse, run, row) for row in rows if row["reason"] == "symptom"]
     rows = [row for row in rows if row["reason"] != "symptom"]
     (result,) = rows_where(warehouse, "runs", **run.key)
@@ -164,7 +164,7 @@ def _arm(
         "arm": name,
         "arm_hash": run.arm_hash,
         "verdict": str(verdict),
-        "against": word.against and word.against.isoformat(),
+        "against": word.against.isoformat() if word.against else None,
         "against_name": before.name if before else None,
         "because": "; ".join([because, *falls]),
         "measured": _measured(of_measures, beside or rows),
