@@ -121,6 +121,7 @@ CREATE TABLE queries (
     snapshot VARCHAR NOT NULL,
     query_id VARCHAR NOT NULL,
     text VARCHAR NOT NULL,
+    is_passage BOOLEAN NOT NULL,
     tags VARCHAR[],
     PRIMARY KEY (collection, snapshot, query_id)
 );
