@@ -161,7 +161,10 @@ def contents(collection: str, snapshot: str, queries: Sequence[str]) -> dict[str
     usual order has first and tenth, and one that is ranked by nobody."""
     key = {"collection": collection, "snapshot": snapshot}
     rows: dict[str, list[dict[str, Any]]] = {
-        "queries": [{"query_id": q, "text": f"what is {q}", "tags": []} for q in queries],
+        "queries": [
+            {"query_id": q, "text": f"what is {q}", "is_passage": False, "tags": []}
+            for q in queries
+        ],
         "judgements": [
             {"query_id": q, "passage_id": passage, "relevance": 1}
             for q in queries

@@ -165,7 +165,7 @@ def test_of_two_collections_of_a_date_one_is_accepted_and_judged(home: Path) -> 
     done = perank(*act, "--collection", "d")
     assert done.exit_code == 0, done.output
     named = perank("verdict", "--run-date", str(NEXT), "--collection", "d").output
-    assert "acknowledged against 2026-01-01" in named
+    assert "acknowledged compared with 2026-01-01" in named
     assert "accepted by Ada: a smaller model" in named
     fails = ["report", "--run-date", str(NEXT), "--fail-on", "suspect", "--collection"]
     assert [perank(*fails, name).exit_code for name in ("c", "d")] == [1, 0]
