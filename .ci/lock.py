@@ -35,7 +35,7 @@ HEADER = """\
 
 def main() -> None:
     """Write requirements.lock."""
-    pyproject = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    pyproject = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
     project, held = pyproject["project"], pyproject["tool"]["perank"]["lock"]["hold"]
     extras = project["optional-dependencies"]
     wanted = held + project["dependencies"] + extras["cluster"] + extras["dev"]
@@ -50,7 +50,7 @@ def main() -> None:
         for name in sorted(set().union(*needed.values()))
         if not CUDA.match(name)
     ]
-    (PROJECT / "requirements.lock").write_text(HEADER + "\n".join(lines) + "\n")
+    (PROJECT / "requirements.lock").write_text(HEADER + "\n".join(lines) + "\n", encoding="utf-8")
     raise_lower_bounds({name: package["version"] for name, package in packages.items()})
     print(f"requirements.lock: {len(lines)} packages")
 
@@ -64,7 +64,10 @@ def raise_lower_bounds(versions: dict[str, str]) -> None:
         return f"{match['name']}>={'.'.join(version.partition('+')[0].split('.')[:2])}"
 
     pattern = r'(?<=^    ")(?P<name>[\w.\[,\]-]+)>=[\d.]+'
-    path.write_text(re.sub(pattern, raised, path.read_text(), flags=re.MULTILINE))
+    path.write_text(
+        re.sub(pattern, raised, path.read_text(encoding="utf-8"), flags=re.MULTILINE),
+        encoding="utf-8",
+    )
 
 
 def fresh_environment(folder: Path, wanted: list[str]) -> list[str]:
@@ -77,7 +80,7 @@ def fresh_environment(folder: Path, wanted: list[str]) -> list[str]:
 
 def inspect(pip: list[str]) -> list[dict[str, Any]]:
     """The metadata of every package in the environment."""
-    listed = subprocess.run([*pip, "inspect"], check=True, capture_output=True, text=True)
+    listed = subprocess.run([*pip, "inspect"], check=True, capture_output=True, encoding="utf-8")
     return [package["metadata"] for package in json.loads(listed.stdout)["installed"]]
 
 
@@ -91,7 +94,7 @@ def look_up(pip: list[str], requirement: Requirement, python: str) -> dict[str, 
         [*pip, "install", *options, *target, "--report=-", wanted],
         check=True,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
     metadata: dict[str, Any] = json.loads(report.stdout)["install"][0]["metadata"]
     return metadata

@@ -40,7 +40,7 @@ def tracked() -> list[Path]:
         cwd=PROJECT,
         check=True,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     return [PROJECT / name for name in listed.stdout.split("\0") if name]
 
@@ -48,7 +48,7 @@ def tracked() -> list[Path]:
 def findings(path: Path) -> Iterator[tuple[int, str]]:
     """(line, what it looks like) of a file; none of one that is not text."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (UnicodeDecodeError, FileNotFoundError, IsADirectoryError):
         return
     for number, line in enumerate(text.splitlines(), 1):

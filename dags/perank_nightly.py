@@ -10,7 +10,8 @@ that date's rows and touches nothing else. Where code, libraries and hardware ar
 reuses all artifacts.
 
 **Pools.** `gpu` for tasks that load a model, `warehouse` for the one that writes DuckDB. `make`
-creates both with one slot.
+creates both: `gpu` with one slot where there is a GPU, else with one a core, as a task then takes
+one thread.
 
 **Queues**, where CeleryExecutor spreads tasks over machines. `gpu`: tasks that load a model, and
 the plan, which notes the hardware that ranks. `warehouse`: tasks that read or write the DuckDB
@@ -36,8 +37,8 @@ from perank_tasks.airflow.tasks import NIGHT
 from perank_tasks.airflow.verdict import verdict
 
 MODEL = {"pool": "gpu", "queue": "gpu"}
-# Without an arm that needs embeddings, or with a given run instead of BM25, nothing is mapped and
-# Airflow skips the mapped task.
+# Where all is done already, no arm needs embeddings, or a run is given instead of BM25, nothing is
+# mapped and Airflow skips the mapped task.
 ALSO_OF_NOTHING = {"trigger_rule": "none_failed"}
 READER = {"queue": "warehouse"}
 WRITER = {"pool": "warehouse", "outlets": [Asset("perank_results")], **READER}
@@ -58,7 +59,7 @@ retrieve_shard = NIGHT.stage("retrieve.retrieve_shard")
 publish_candidates = NIGHT.stage("retrieve.publish_candidates")
 plan_reranking = NIGHT.stage("rerank.plan_reranking")
 rerank_shard = NIGHT.stage("rerank.rerank_shard", **MODEL)
-publish_rankings = NIGHT.stage("rerank.publish_rankings")
+publish_rankings = NIGHT.stage("rerank.publish_rankings", **ALSO_OF_NOTHING)
 evaluate = NIGHT.stage("evaluate.evaluate")
 load = NIGHT.stage("load.load", **WRITER)
 judge_night = verdict(on_success_callback=NightAlert(), **READER)
@@ -108,7 +109,7 @@ def perank_nightly():
     @task_group
     def rerank(candidates, embeddings):
         inputs = {"candidates": candidates, "embeddings": embeddings}
-        shards = plan_reranking(candidates=candidates)
+        shards = plan_reranking(**inputs)
         done = rerank_shard.partial(**inputs).expand(work=shards)
         return done >> publish_rankings(**inputs)
 

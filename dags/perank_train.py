@@ -15,7 +15,7 @@ are filled in replace its values.
 with the same Params: training resumes from its last saved step if it is on the same machine. A run
 that is repeated trains, registers and promotes nothing a second time.
 
-**Pool.** `gpu`: one task at a time that loads a model. Several GPUs: train by `accelerate launch`
+**Pool.** `gpu`, as all tasks that load a model. Several GPUs: train by `accelerate launch`
 as docs/training.md says, and register the result.
 """
 

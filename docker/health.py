@@ -38,7 +38,7 @@ def worker() -> str | None:
     app = "airflow.providers.celery.executors.celery_executor.app"
     ping = ["inspect", "ping", "--destination", f"celery@{name}", "--timeout", "10"]
     done = subprocess.run(
-        [sys.executable, "-m", "celery", "--app", app, *ping], capture_output=True, text=True
+        [sys.executable, "-m", "celery", "--app", app, *ping], capture_output=True, encoding="utf-8"
     )
     return None if done.returncode == 0 else f"celery@{name} does not answer"
 

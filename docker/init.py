@@ -21,15 +21,18 @@ AIRFLOW = [sys.executable, "-P", "-m", "airflow"]
 def make_pools() -> None:
     """Create the pools that are not there."""
     done = subprocess.run(
-        [*AIRFLOW, "pools", "list", "--output", "json"], check=True, capture_output=True, text=True
+        [*AIRFLOW, "pools", "list", "--output", "json"],
+        check=True,
+        capture_output=True,
+        encoding="utf-8",
     )
     # Airflow's notices may come before the list.
     listed = json.loads(done.stdout[done.stdout.index("[{") :])
     present = {pool["pool"] for pool in listed}
-    wanted = json.loads(POOLS.read_text())
+    wanted = json.loads(POOLS.read_text(encoding="utf-8"))
     missing = {name: pool for name, pool in wanted.items() if name not in present}
     if missing:
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".json") as file:
             json.dump(missing, file)
             file.flush()
             subprocess.run([*AIRFLOW, "pools", "import", file.name], check=True)

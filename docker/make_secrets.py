@@ -49,7 +49,7 @@ def make_secrets(folder: Path) -> None:
     """
     folder.mkdir(mode=0o700)
     for name, text in contents().items():
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
         (folder / name).chmod(0o444)
 
 

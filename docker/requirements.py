@@ -7,5 +7,5 @@ requirements.lock, given to pip as constraints, says which version of each.
 import tomllib
 from pathlib import Path
 
-project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
 print(*project["dependencies"], *project["optional-dependencies"]["cluster"], sep="\n")

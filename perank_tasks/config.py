@@ -11,7 +11,7 @@ What an arm may be set to is its ranker's business (`rankers/`) and its first st
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from difflib import get_close_matches
 from typing import Any, Literal, Self
@@ -32,6 +32,9 @@ CHAMPION = "champion"
 
 FirstStageKind = Literal["bm25", "given", "dense", "hybrid"]
 Precision = Literal["float32", "float16"]
+SymptomName = Literal[
+    "order-unchanged", "scores-equal", "same-as-another", "answers-repaired", "texts-cut"
+]
 
 
 def stable_hash(value: Any) -> str:
@@ -103,19 +106,6 @@ def choices(help_texts: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {text}" for name, text in help_texts.items()) + "."
 
 
-def split_words(words: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Name and value of NAME=VALUE words of a command line.
-
-    Raises:
-        ConfigError: a word that is none.
-    """
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise ConfigError(f"{word!r} sets nothing: write it as NAME=VALUE.")
-        yield name.strip(), value.strip()
-
-
 # Sections of the form.
 _DATA: JsonDict = {"section": "Data"}
 _ARMS: JsonDict = {"section": "Arms"}
@@ -184,11 +174,12 @@ class NightOptions(Options):
         description="Who accepts, where accept gives a reason.",
         json_schema_extra=_VERDICT,
     )
-    shards: int = Field(
-        2,
+    shards: int | None = Field(
+        None,
         ge=1,
         le=512,
-        description="Parts that embedding, retrieval and reranking are split into.",
+        description="Parts that embedding, retrieval and reranking are split into; they change no "
+        "result. Empty: one where there is a GPU, elsewhere one a core, fewer of little work.",
         json_schema_extra=_ADVANCED,
     )
     max_unranked: float = Field(
@@ -265,14 +256,20 @@ class FirstStage(_Frozen):
     """Where candidates come from, resolved. Fields that its kind does not read are None."""
 
     name: str
-    kind: FirstStageKind
+    kind: FirstStageKind | Literal["run"]
+    """`run`: a file that an arm of that ranker names."""
     depth: int
     """Candidates a query, at most."""
     k1: float | None = None
     b: float | None = None
+    analyzer: str | None = None
     rrf_k: int | None = None
     run: str | None = None
-    """The name of the collection's run, where that is the first stage."""
+    """The name of the collection's run, or of the arm's, where that is the first stage."""
+    run_content: str | None = None
+    """Of an arm's run: what names its lines; None: it cannot be read, and there are none."""
+    drop_unknown: bool | None = None
+    """Of an arm's run: whether passages that the collection does not have are left out."""
     embedding: Embedding | None = None
     transform: str | None = None
     """What passages' vectors are put through before they are searched; None: nothing."""
@@ -280,7 +277,9 @@ class FirstStage(_Frozen):
     @property
     def bm25(self) -> str | None:
         """Names the BM25 index it searches; None where it searches none."""
-        return None if self.k1 is None else f"bm25 k1={self.k1:g} b={self.b:g}"
+        if self.k1 is None:
+            return None
+        return f"bm25 k1={self.k1:g} b={self.b:g} {self.analyzer}"
 
     @property
     def hash(self) -> str:
@@ -288,8 +287,10 @@ class FirstStage(_Frozen):
         return stable_hash(self.model_dump(mode="json", exclude={"name"}))[:10]
 
     def settings(self) -> dict[str, Any]:
-        """What it is set to, flat; what its kind does not read is left out."""
-        values = self.model_dump(mode="json", exclude={"name", "embedding"}, exclude_none=True)
+        """What it is set to, flat; what its kind does not read is left out, and a run's lines:
+        every night has other ones."""
+        unsaid = {"name", "embedding", "run_content"}
+        values = self.model_dump(mode="json", exclude=unsaid, exclude_none=True)
         return values | (self.embedding.settings() if self.embedding else {})
 
 
@@ -308,6 +309,10 @@ class Arm(_Frozen):
     embedding: Embedding | None = None
     """Whose vectors it reads; None: it reads none."""
     query_limit: int | None = None
+    expect: tuple[str, ...] = ()
+    """Symptoms that it is to have; no part of its hash."""
+    missing: str | None = None
+    """Why its model or file is not there tonight; None: it is."""
 
     @property
     def hash(self) -> str:
@@ -345,6 +350,8 @@ class Night(_Frozen):
     arms: tuple[Arm, ...]
     fingerprint: dict[str, str]
     """Code, libraries and hardware that compute this night (`provenance.fingerprint`)."""
+    side_by_side: int = 1
+    """Pieces of work that are done at once where it was planned (`Settings.side_by_side`)."""
     promotion: Promotion | None = None
     """What made a checkpoint of its arms champion; None where no arm asks for the champion, or
     none was promoted."""
@@ -370,12 +377,9 @@ class Night(_Frozen):
         return {arm.first_stage.hash: arm.first_stage for arm in self.arms}
 
     @property
-    def indexes(self) -> dict[str, tuple[float, float]]:
-        """k1 and b of every BM25 index that a first stage searches, by `FirstStage.bm25`."""
-        stages = self.first_stages.values()
-        return {
-            s.bm25: (s.k1, s.b) for s in stages if s.bm25 and s.k1 is not None and s.b is not None
-        }
+    def indexes(self) -> dict[str, FirstStage]:
+        """A first stage of every BM25 index that any searches, by `FirstStage.bm25`."""
+        return {stage.bm25: stage for stage in self.first_stages.values() if stage.bm25}
 
     @property
     def embeddings(self) -> dict[str, Embedding]:
@@ -383,6 +387,11 @@ class Night(_Frozen):
         read = [stage.embedding for stage in self.first_stages.values()]
         read += [arm.embedding for arm in self.arms]
         return {embedding.hash: embedding for embedding in read if embedding}
+
+    def shards(self, rows: int, least: int) -> int:
+        """How many parts so many rows are split into: the option, or else as many as are done at
+        once, of `least` rows or more each."""
+        return self.options.shards or max(1, min(self.side_by_side, rows // least))
 
     def arm(self, arm_hash: str) -> Arm:
         """The arm of this night with that hash; KeyError where there is none."""

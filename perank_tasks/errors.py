@@ -42,8 +42,13 @@ class ExperimentError(PerankError):
     """Cells of an experiment have no results. Those of the others are not touched by it."""
 
 
+class RankerError(PerankError):
+    """An arm's model, file or service is not there or does not work. Other arms are not touched."""
+
+
 class DeviceMemoryError(PerankError):
-    """Not even the smallest piece of work fits into the memory of the GPU or the machine."""
+    """Not even the smallest piece of work fits into the memory of the GPU or the machine, or a
+    process that did one was killed, as is done where memory ends."""
 
 
 class TrainingDataError(PerankError):

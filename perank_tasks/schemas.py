@@ -35,7 +35,13 @@ PASSAGES = table(
     aliases=optional(pa.list_(STRING)),
 )
 
-QUERIES = table(query_id=STRING, text=STRING)
+QUERIES = table(
+    query_id=STRING,
+    text=STRING,
+    # whether it is a passage, under the same identifier: that one is none of its candidates
+    is_passage=BOOL,
+    tags=optional(pa.list_(STRING)),
+)
 
 QRELS = table(query_id=STRING, passage_id=STRING, relevance=INT32)
 
@@ -44,9 +50,13 @@ GIVEN_RUN = table(query_id=STRING, passage_id=STRING, score=FLOAT64)
 
 
 def embeddings(dimension: int, precision: Literal["float32", "float16"]) -> pa.Schema:
-    """Schema of L2-normalised embeddings: one row a text, `dimension` values each."""
+    """Schema of L2-normalised embeddings: one row a text, `dimension` values each.
+
+    `is_cut`: the text is longer than the embedder reads.
+    """
     value = {"float32": pa.float32(), "float16": pa.float16()}[precision]
-    return table(id=STRING, text_hash=STRING, embedding=pa.list_(value, dimension))
+    vector = pa.list_(value, dimension)
+    return table(id=STRING, text_hash=STRING, is_cut=BOOL, embedding=vector)
 
 
 CANDIDATES = table(
@@ -96,6 +106,8 @@ QUERY_STATUS = table(
     decode_steps=INT64,
     numbers_missing=INT32,
     numbers_repeated=INT32,
+    texts_cut=INT32,
+    is_malformed=BOOL,  # what the ranker was answered cannot be read
 )
 
 # Passages of several collections, each text once. A list of candidates names them by row.
@@ -156,9 +168,12 @@ RESULT_TABLES: dict[str, pa.Schema] = {
         collection_queries=INT64,
         judged_queries=INT64,
         unranked_queries=INT64,
+        unranked_reason=optional(STRING),  # the most frequent; null: all were ranked
         cut_queries=INT64,
         stale_judgements=INT64,
         unknown_judgements=INT64,
+        top_10_results=INT64,
+        top_10_unjudged=INT64,
         config=STRING,  # JSON of the arm
         evaluated_at=TIME,  # UTC
     ),
@@ -183,6 +198,31 @@ RESULT_TABLES: dict[str, pa.Schema] = {
         decode_seconds=FLOAT64,
     ),
     "provenance": _result(key=STRING, value=STRING),
+    # One row each of `regression.symptoms.SYMPTOMS`.
+    "symptoms": _result(
+        symptom=STRING,
+        shown=INT64,  # lists, or texts, that show it
+        looked_at=INT64,
+        expected=BOOL,  # the arm is to have it
+        other_arm=optional(STRING),
+    ),
+}
+
+_SNAPSHOT_KEY = table(collection=STRING, snapshot=STRING)
+
+# What results are of, once a snapshot. Queries and judgements are in the results' Parquet, too:
+# verdicts depend on them, and results outlive snapshots.
+RESULT_CONTENTS: dict[str, pa.Schema] = {
+    "queries": pa.schema([*_SNAPSHOT_KEY, *QUERIES]),
+    "judgements": pa.schema([*_SNAPSHOT_KEY, *QRELS]),
+}
+
+CONTENT_TABLES: dict[str, pa.Schema] = {
+    **RESULT_CONTENTS,
+    # Those that are ranked or judged; from the snapshot, while it is kept.
+    "passages": pa.schema(
+        [*_SNAPSHOT_KEY, *(PASSAGES.field(name) for name in ("passage_id", "title", "text"))]
+    ),
 }
 
 # One row an act of acceptance: the truth is Parquet here, too.
@@ -243,6 +283,7 @@ DERIVED_TABLES: dict[str, pa.Schema] = {
         band_high=optional(FLOAT64),
         nights=INT32,
         trend_p=optional(FLOAT64),
+        judgements_delta=optional(FLOAT64),  # null: by the baseline's judgements
     ),
     "cost_verdicts": _result(
         quantity=STRING,
@@ -264,6 +305,14 @@ DERIVED_TABLES: dict[str, pa.Schema] = {
         largest_move=INT32,
         largest_move_passage=optional(STRING),
         score_shift=FLOAT64,
+    ),
+    # What the baseline's rankings get by the judgements of a result that has others.
+    "rescored": _result(
+        query_id=STRING,
+        measure=STRING,
+        against_date=DATE,
+        against_arm_hash=STRING,
+        value=FLOAT64,
     ),
 }
 

@@ -13,6 +13,8 @@ from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.config import NIGHTLY
 from perank_tasks.schemas import (
     EXPERIMENT_TABLES,
+    PASSAGES,
+    RESULT_CONTENTS,
     RESULT_TABLES,
     dicts_to_table,
     keyed_table,
@@ -44,6 +46,8 @@ def publish_results(
     status: str = "complete",
     configs: Mapping[str, str] | None = None,
     provenance: Mapping[str, str] | None = None,
+    symptoms: Mapping[str, Mapping[str, int]] | None = None,
+    expected: Sequence[str] = (),
     seconds: float = 24.0,
     hour: int = 2,
 ) -> Artifact:
@@ -51,6 +55,8 @@ def publish_results(
 
     Args:
         configs: {arm: first stage}, where it is not the usual one; the hash follows.
+        symptoms: {arm: {symptom: lists that show it}}.
+        expected: symptoms that the arms are to have.
         seconds: that reranking took.
         hour: of evaluation, so that a second run of a date is another artifact.
     """
@@ -81,7 +87,7 @@ def publish_results(
         run = {
             "status": status,
             "ranking_hash": f"{list(order)}",
-            "snapshot": "snapshots/c/s",
+            "snapshot": f"snapshots/{collection}/s",
             "snapshot_date": None,
             "fingerprint": "print",
             "passages": 10,
@@ -89,7 +95,9 @@ def publish_results(
             "collection_queries": n,
             "judged_queries": n,
             **dict.fromkeys(("unranked_queries", "cut_queries"), 0),
+            "unranked_reason": "its model is gone" if status == "incomplete" else None,
             **dict.fromkeys(("stale_judgements", "unknown_judgements"), 0),
+            **{"top_10_results": 10 * n, "top_10_unjudged": 0},
             "config": config,
             "evaluated_at": datetime(2026, 1, 1, hour, tzinfo=UTC).replace(tzinfo=None),
         }
@@ -120,10 +128,47 @@ def publish_results(
                 {"key": name, "value": value}
                 for name, value in {**facts, **(provenance or {})}.items()
             ],
+            "symptoms": [
+                {
+                    "symptom": name,
+                    "shown": shown,
+                    "looked_at": n,
+                    "expected": name in expected,
+                    "other_arm": None,
+                }
+                for name, shown in (symptoms or {}).get(arm, {}).items()
+            ],
         }
         by_arm.append({t: keyed_table(key, rows[t], s) for t, s in RESULT_TABLES.items()})
     tables = {t: pa.concat_tables(of[t] for of in by_arm) for t in RESULT_TABLES}
     return publish_tables(root, collection, tables)
+
+
+def publish_snapshot(root: Path, collection: str = "c") -> None:
+    """The snapshot that results are of, with the texts of its passages; the last is ranked by
+    nobody."""
+    passages = [
+        {"passage_id": p, "title": None, "text": f"about {p}", "text_hash": p, "aliases": None}
+        for p in (*(f"p{i:02}" for i in range(12)), "p99")
+    ]
+    artifact = Store(root).artifact("snapshots", collection, "s")
+    artifact.write_part("passages", dicts_to_table(passages, PASSAGES), PASSAGES)
+    artifact.publish(expected={"passages": 1}, inputs={}, config={}, counts={}, provenance={})
+
+
+def contents(collection: str, snapshot: str, queries: Sequence[str]) -> dict[str, pa.Table]:
+    """Of a snapshot: texts of the queries, and three passages judged relevant to each: what the
+    usual order has first and tenth, and one that is ranked by nobody."""
+    key = {"collection": collection, "snapshot": snapshot}
+    rows: dict[str, list[dict[str, Any]]] = {
+        "queries": [{"query_id": q, "text": f"what is {q}", "tags": []} for q in queries],
+        "judgements": [
+            {"query_id": q, "passage_id": passage, "relevance": 1}
+            for q in queries
+            for passage in ("p00", "p09", "p99")
+        ],
+    }
+    return {table: keyed_table(key, rows[table], s) for table, s in RESULT_CONTENTS.items()}
 
 
 def efficiency(queries: int, seconds: float) -> dict[str, Any]:
@@ -145,11 +190,14 @@ def efficiency(queries: int, seconds: float) -> dict[str, Any]:
 def publish_tables(root: Path, collection: str, tables: Mapping[str, pa.Table]) -> Artifact:
     """Publish result tables as a results artifact."""
     name = artifact_key(rows=repr({table: rows.to_pylist() for table, rows in tables.items()}))
+    (snapshot,) = tables["runs"]["snapshot"].unique().to_pylist()
+    queries = tables["rankings"]["query_id"].unique().to_pylist()
     artifact = Store(root).artifact("results", collection, name)
-    for table, schema in RESULT_TABLES.items():
-        artifact.write_part(table, tables[table], schema)
+    schemas = RESULT_TABLES | RESULT_CONTENTS
+    for table, rows in {**contents(collection, snapshot, queries), **tables}.items():
+        artifact.write_part(table, rows, schemas[table])
     artifact.publish(
-        expected=dict.fromkeys(RESULT_TABLES, 1), inputs={}, config={}, counts={}, provenance={}
+        expected=dict.fromkeys(schemas, 1), inputs={}, config={}, counts={}, provenance={}
     )
     return artifact
 

@@ -154,8 +154,9 @@ def small_night(spec: str, *, site: Site | None = None, **options: Any) -> Night
 
 
 def run_night(night: Night, *, site: Site | None = None, **options: Any) -> dict[str, Any]:
-    """`pipeline.run_night` at the site that the test's environment names."""
-    return pipeline.run_night(night, site or Site.from_environment(), **options)
+    """`pipeline.run_night` at the site that the test's environment names, in this process: what a
+    test has replaced is not replaced in others."""
+    return pipeline.run_night(night, site or Site.from_environment().of_a_piece, **options)
 
 
 def small_embedder(folder: Path) -> str:

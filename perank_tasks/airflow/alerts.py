@@ -53,7 +53,7 @@ class Alert:
     collection: str
     verdict: str
     text: str
-    """One line: what the verdict rests on."""
+    """The answers to four questions, or what failed, a line each."""
     arms: list[str] = field(default_factory=list)
     """A line for each arm."""
     link: str | None = None

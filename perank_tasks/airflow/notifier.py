@@ -49,6 +49,7 @@ class NightAlert(BaseNotifier):
 def _alert(context: Any) -> "Alert":
     """The alert of the run whose task has just ended; its verdict may be one that needs none."""
     from perank_tasks.airflow.alerts import Alert
+    from perank_tasks.warehouse.answers import in_lines
 
     ti, params = context["ti"], context["params"]
     plan = ti.xcom_pull(task_ids=NIGHT.planning.__name__)
@@ -61,7 +62,7 @@ def _alert(context: Any) -> "Alert":
         run_date=str(night.run_date if night else params.get("run_date") or run_date_of(context)),
         collection=night.collection_name if night else collection,
         verdict=judged["verdict"] if judged else "incomplete",
-        text=judged["text"] if judged else reason,
+        text="\n".join(map(": ".join, in_lines(judged["answers"]))) if judged else reason,
         arms=[f"{arm['arm']}: {arm['text']}" for arm in judged["arms"]] if judged else [],
         link=report_address(night) if night else None,
     )

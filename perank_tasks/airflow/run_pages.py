@@ -32,7 +32,7 @@ def figures(settings: Settings, run_date: date, collection: str) -> Figures:
     """The means of a loaded night."""
     from perank_tasks.warehouse.database import reading
 
-    query = (sql_folder() / "report" / "figures.sql").read_text()
+    query = (sql_folder() / "report" / "figures.sql").read_text(encoding="utf-8")
     means: Figures = defaultdict(dict)
     with reading(settings.warehouse) as warehouse:
         night = {"run_date": run_date, "collection": collection}

@@ -25,7 +25,7 @@ from airflow.sdk.observability import stats
 from structlog.contextvars import bound_contextvars
 
 from perank_tasks.airflow.conf import parse_conf
-from perank_tasks.airflow.connections import reach_storage
+from perank_tasks.airflow.connections import hand_over_keys, reach_storage
 from perank_tasks.artifacts.storage import in_words
 from perank_tasks.config import RetentionOptions
 from perank_tasks.errors import DeviceMemoryError, PerankError, StorageError, WarehouseError
@@ -173,10 +173,13 @@ def call_stage(function: Callable[..., Any], planned: Any, **inputs: Any) -> Any
     begin = time.monotonic()
     module = function.__module__.rpartition(".")[2]
     with bound_contextvars(**fields(planned, module, inputs)), errors_for_airflow():
+        hand_over_keys(planned)
         if "site" in inspect.signature(function).parameters:
             from perank_tasks.night.site import Site
 
-            inputs["site"] = Site.from_environment()
+            site = Site.from_environment()
+            is_one_of_many = get_current_context()["ti"].map_index not in (-1, None)
+            inputs["site"] = site.of_a_piece if is_one_of_many else site
         result = function(planned, **inputs)
     tags = {**planned.subject, "stage": function.__name__}
     stats.timing("perank.stage", 1000 * (time.monotonic() - begin), tags=tags)

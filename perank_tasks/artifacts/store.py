@@ -28,7 +28,7 @@ from perank_tasks.support.s3_uri import SCHEME, S3Uri
 
 __all__ = ["MANIFEST", "Artifact", "Manifest", "Store", "artifact_key"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Part of every key: raise it when the meaning of any artifact's content changes."""
 
 
@@ -58,6 +58,10 @@ class Store:
         else:
             self.root = Path(text).absolute()
             self.storage = LocalStorage(self.root)
+
+    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
+        """For another process, which opens it for itself: connections are not handed over."""
+        return Store, (str(self.root),)
 
     def check(self) -> None:
         """Look whether the root can be reached, before work begins.

@@ -105,12 +105,15 @@ class Arena:
             return self._timed(contender, lambda: [self.plain.rerank(each) for each in lists])
         engine = self.engines[contender.prompt]
         options = RankingOptions(
-            window=self.plain.window, step=self.plain.step, **contender.options
+            window=self.plain.window,
+            step=self.plain.step,
+            block=len(lists),
+            **contender.options,
         )
         before = replace(engine.counters)
         measurement = self._timed(
             contender,
-            lambda: list(engine.rerank_many(lists, options, batch_queries=len(lists))),
+            lambda: list(engine.rerank_many(lists, options)),
         )
         tokens = engine.counters.prefill_tokens - before.prefill_tokens
         measurement.prefill_flops = 2 * tokens * engine.model.llm.parameters()

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from perank_tasks.models.products import Matrix
 from perank_tasks.night.provenance import fingerprint
 
-SQUARE = 2048
+SQUARE = {"cpu": 2048, "cuda": 8192}
 MLP_TOKENS = 4096
 
 
@@ -27,22 +27,30 @@ def seconds_of(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def matrix_rate(model: PreTrainedModel, repeats: int = 5) -> float:
-    """FLOP/s of the engine's matrix products in the model's dtype, with the threads that torch is
-    set to.
+def matrix_rate(model: PreTrainedModel) -> float:
+    """FLOP/s of the engine's matrix products in the model's dtype."""
+    mlp = (MLP_TOKENS, model.config.hidden_size, model.config.intermediate_size)
+    return product_rate(model.device, model.dtype, mlp)
+
+
+def product_rate(
+    device: torch.device, dtype: torch.dtype, *more: tuple[int, int, int], repeats: int = 5
+) -> float:
+    """FLOP/s of a square product, or of those in `more` (rows, inner, columns) where one is
+    faster, with the threads that torch is set to.
 
     The best of `repeats` after one to warm up: other work on the machine can only lower it.
     """
-    llm = model.config
-    draw = partial(torch.randn, device=model.device, dtype=model.dtype)
-    shapes = [(SQUARE, SQUARE, SQUARE), (MLP_TOKENS, llm.hidden_size, llm.intermediate_size)]
+    draw = partial(torch.randn, device=device, dtype=dtype)
+    size = SQUARE[device.type]
+    shapes = [(size, size, size), *more]
     best = 0.0
     for rows, inner, columns in shapes:
         x = draw(rows, inner)
         weight = Matrix(draw(columns, inner))
         multiply = partial(weight, x)
         multiply()
-        fastest = min(seconds_of(multiply, model.device) for _ in range(repeats))
+        fastest = min(seconds_of(multiply, device) for _ in range(repeats))
         best = max(best, 2 * rows * inner * columns / fastest)
     return best
 

@@ -103,7 +103,7 @@ def run_pipeline(options: PipelineOptions, folder: Path) -> Results:
     """
     settings = Settings.from_environment()
     load_average = round(os.getloadavg()[0], 2)
-    machine = {**fingerprint(settings.threads), "load_average": load_average}
+    machine = {**fingerprint(settings.of_a_piece.threads), "load_average": load_average}
     results = Results(options.queries, machine)
     embedded = max(size for size in options.sizes if size <= EMBEDDED)
     work = folder / "work"
@@ -206,7 +206,7 @@ def print_results(out: Console, results: Results) -> None:
         table.add_row(stage, *cells, "–" if exponent is None else f"n^{exponent:.2f}")
     out.print(table)
     out.print(
-        f"[dim]Seconds, and peak memory of the night's process during the stage. ~: extrapolated "
+        f"[dim]Seconds, and peak memory of the stage's largest process. ~: extrapolated "
         f"from {EMBEDDED:,} passages; its memory is that of reusing vectors. Growth: of "
         f"seconds, from {FITTED:,} passages on, but for embedding.[/]"
     )

@@ -7,28 +7,14 @@ that `perank --help` needs neither torch nor pyarrow.
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
-import typer
-from rich.console import Console
-
+from perank_tasks.cli.command import Commands, printer
 from perank_tasks.errors import ConfigError
-from perank_tasks.training.training_folder import is_main_process
 
 if TYPE_CHECKING:
     from perank_tasks.night.site import Site
 
-console = Console(quiet=not is_main_process())
-"""Of several processes that train together, one prints."""
-
-
-def command_group(help_text: str | None) -> typer.Typer:
-    """A group of commands. Typer's boxed help cuts long words off; plain help wraps."""
-    return typer.Typer(
-        help=help_text,
-        no_args_is_help=True,
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
+command_group = Commands
+"""What makes a group of commands."""
 
 
 def open_site() -> "Site":
@@ -40,12 +26,12 @@ def open_site() -> "Site":
 
 def print_line(text: object, style: str | None = None) -> None:
     """Print a text as it is: no markup, no colours but `style`, no line broken."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    printer.line(text, style)
 
 
 def print_next(text: str) -> None:
     """Print what to type next."""
-    print_line(f"next: {text}", "dim")
+    printer.hint(f"next: {text}")
 
 
 def today() -> date:
@@ -54,12 +40,17 @@ def today() -> date:
 
 
 def parse_date(text: str | None) -> date | None:
-    """The date that an option names, None where it is left out.
+    """The date that an option names, as 2026-01-31 or 20260131; None where it is left out or empty.
 
     Raises:
         ConfigError: it is no date.
     """
+    if not text:
+        return None
     try:
-        return date.fromisoformat(text) if text else None
+        day = date.fromisoformat(text)
     except ValueError:
-        raise ConfigError(f"{text!r} is no date; write it as YYYY-MM-DD.") from None
+        day = None
+    if day is None or text not in (f"{day:%Y-%m-%d}", f"{day:%Y%m%d}"):
+        raise ConfigError(f"{text!r} is no date; write it as YYYY-MM-DD.")
+    return day

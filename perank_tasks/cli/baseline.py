@@ -4,7 +4,7 @@ Acceptances are rows: `perank sql "FROM baselines ORDER BY as_of DESC"` lists th
 """
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,7 +22,10 @@ def accept(
     as_of: Annotated[
         str | None, typer.Option(help="From which date on; empty: from the accepted night on.")
     ] = None,
-) -> None:
+    collection: Annotated[
+        str | None, typer.Option(help="Of which collection, where several ran on that date.")
+    ] = None,
+) -> dict[str, Any]:
     """Accept a night: later ones are judged against it. A row that is never changed."""
     from perank_tasks.config import NIGHTLY
     from perank_tasks.report.page import write_pages_after
@@ -32,7 +35,7 @@ def accept(
 
     site = open_site()
     with reading(site.settings.warehouse) as warehouse:
-        night = find_runs(warehouse, run)[0]
+        night = find_runs(warehouse, run, collection)[0]
     if night.series != NIGHTLY:
         raise ConfigError(
             f"{run} is no night: only nights are accepted, since only they are judged."
@@ -51,3 +54,4 @@ def accept(
     if pages := write_pages_after(site.settings, row["collection"], eve):
         print_line(f"pages written again: {pages}, and {site.settings.reports / 'index.html'}")
     print_next("perank report shows what the newest night is called now")
+    return row

@@ -3,12 +3,13 @@
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from perank_tasks.bench.options import BenchOptions, PipelineOptions
-from perank_tasks.cli import command_group, console, print_line
+from perank_tasks.cli import command_group, print_line
+from perank_tasks.cli.command import printer
 from perank_tasks.cli.options import takes_options
 
 app = command_group("Measure the reranking engine and the pipeline on this machine.")
@@ -21,7 +22,7 @@ def rerank(
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder for results. Empty: in PERANK_HOME.")
     ] = None,
-) -> None:
+) -> Any:
     """Rank the same queries by the engine and by the reference's plain way, in turn.
 
     Also: with early stopping, with a compact prompt, by the first step, by free generation,
@@ -34,9 +35,10 @@ def rerank(
     name = f"rerank-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     place = folder or Settings.from_environment().benchmarks / name
     report = run_benchmark(options, after_block=partial(write_report, place))
-    print_report(console, report)
+    print_report(printer.console, report)
     for path in write_report(place, report):
         print_line(f"written: {path}")
+    return report
 
 
 @app.command()
@@ -51,7 +53,7 @@ def pipeline(
             "Empty: pipeline in PERANK_BENCHMARKS.",
         ),
     ] = None,
-) -> None:
+) -> Any:
     """Run nights over corpora of growing size: seconds and peak memory of every stage.
 
     Embedding is measured up to 10,000 passages, which take some minutes, and extrapolated; larger
@@ -62,6 +64,7 @@ def pipeline(
 
     place = (folder or Settings.from_environment().benchmarks / "pipeline").absolute()
     results = run_pipeline(options, place)
-    print_results(console, results)
+    print_results(printer.console, results)
     for path in write_results(place, results):
         print_line(f"written: {path}")
+    return results

@@ -2,7 +2,7 @@
 
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,24 +25,32 @@ _AsOf = Annotated[
 
 
 @app.command("list")
-def list_checkpoints() -> None:
+def list_checkpoints() -> dict[str, Any]:
     """List registered checkpoints, every decision on the champion, and who is champion today."""
     from perank_tasks.warehouse import registry
 
     store = open_site().store
+    checkpoints = []
     for artifact in registry.registered(store):
         counts = artifact.manifest.counts
         scores = ", ".join(f"{arm} {value:.4f}" for arm, value in counts.get("scores", {}).items())
         registered_on, size = artifact.manifest.created_at[:10], counts["bytes"] / 2**20
         print_line(f"{artifact.reference}  {registered_on}  {size:.1f} MiB  {scores}")
-    for act in registry.all_decisions(store):
+        made = {"registered_at": artifact.manifest.created_at, "bytes": counts["bytes"]}
+        checkpoints.append(
+            {"checkpoint": artifact.reference, **made, "scores": counts.get("scores", {})}
+        )
+    decisions = registry.all_decisions(store)
+    for act in decisions:
         verb = {"promote": "promoted", "withdraw": "withdrawn"}[act["act"]]
         print_line(f"{act['as_of']}  {verb}  {act['checkpoint']}  {act['name']}: {act['reason']}")
-    print_line(f"champion today: {_champion(store, today())}")
+    champion = _champion(store, today())
+    print_line(f"champion today: {champion}")
+    return {"checkpoints": checkpoints, "decisions": decisions, "champion": champion}
 
 
 @app.command()
-def show(checkpoint: _Checkpoint) -> None:
+def show(checkpoint: _Checkpoint) -> dict[str, Any]:
     """Print a checkpoint's model card."""
     from perank_tasks.perank.checkpoint_config import find_checkpoint
     from perank_tasks.warehouse import registry
@@ -51,14 +59,16 @@ def show(checkpoint: _Checkpoint) -> None:
     name, _ = registry.resolve(checkpoint, today(), site.store)
     folder = find_checkpoint(registry.local(name, site.store), cache=site.settings.cache).folder
     card = folder / "README.md"
-    print(card.read_text(encoding="utf-8") if card.is_file() else f"{folder} has no model card.")
+    text = card.read_text(encoding="utf-8") if card.is_file() else None
+    print_line(text or f"{folder} has no model card.")
+    return {"checkpoint": name, "folder": folder, "card": text}
 
 
 @app.command()
 def register(
     folder: Annotated[Path, typer.Argument(help="A checkpoint's folder, in either layout.")],
     name: Annotated[str, typer.Option(help="What to call it.")],
-) -> None:
+) -> dict[str, Any]:
     """Keep a copy of a checkpoint made elsewhere, so that it can be promoted."""
     from perank_tasks.night.provenance import fingerprint
     from perank_tasks.warehouse import registry
@@ -78,16 +88,19 @@ def register(
     )
     print_line(reference)
     print_next(f"perank checkpoint promote {reference} --name … --reason …")
+    return {"checkpoint": reference}
 
 
 @app.command()
-def promote(checkpoint: _Checkpoint, name: _Name, reason: _Reason, as_of: _AsOf = None) -> None:
+def promote(
+    checkpoint: _Checkpoint, name: _Name, reason: _Reason, as_of: _AsOf = None
+) -> dict[str, Any]:
     """Make a checkpoint champion: nights from a date on rank by it. Never changed or removed."""
     from perank_tasks.warehouse import registry
 
     store, day = open_site().store, parse_date(as_of) or today()
     registry.promote(store, checkpoint, name, reason, as_of=day)
-    _print_champion(store, day)
+    return _print_champion(store, day)
 
 
 @app.command()
@@ -98,18 +111,20 @@ def withdraw(
         str | None, typer.Argument(help="By reference or name; empty: the champion.")
     ] = None,
     as_of: _AsOf = None,
-) -> None:
+) -> dict[str, Any]:
     """Take a promotion back from a date on: the champion before it is champion again."""
     from perank_tasks.warehouse import registry
 
     store, day = open_site().store, parse_date(as_of) or today()
     registry.withdraw(store, name, reason, as_of=day, checkpoint=checkpoint)
-    _print_champion(store, day)
+    return _print_champion(store, day)
 
 
-def _print_champion(store: "Store", day: date) -> None:
-    print_line(f"champion as of {day}: {_champion(store, day)}")
+def _print_champion(store: "Store", day: date) -> dict[str, Any]:
+    champion = _champion(store, day)
+    print_line(f"champion as of {day}: {champion}")
     print_next("perank nightly, or the next run of the DAG, ranks by it")
+    return {"as_of": day, "champion": champion}
 
 
 def _champion(store: "Store", day: date) -> str:

@@ -2,14 +2,13 @@
 
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
-from perank_tasks.cli import console, open_site, print_line, today
+from perank_tasks.cli import open_site, print_line, today
+from perank_tasks.cli.command import printer
 from perank_tasks.cli.options import takes_options
 from perank_tasks.experiments.options import Changes, RunOptions
 
@@ -37,7 +36,7 @@ def experiment(
     docs: Annotated[
         Path | None, typer.Option(help="Also write the pages into this folder.")
     ] = None,
-) -> None:
+) -> dict[str, Any]:
     """Run an experiment: every cell of its grid, tests against its baseline, a page.
 
     Prepared: ablation, compression, crossvalidation, decoding, embedders, order, precision,
@@ -46,7 +45,7 @@ def experiment(
     run. Cells that fail are reported, and the others go on. Of a collection that brings a run,
     that run takes the place of BM25.
 
-    perank compare EXPERIMENT/CELL EXPERIMENT/CELL compares two cells.
+    perank check EXPERIMENT/CELL EXPERIMENT/CELL compares two cells.
     """
     from perank_tasks.experiments.pipeline import run_experiment
     from perank_tasks.experiments.plan import plan_experiment
@@ -55,47 +54,47 @@ def experiment(
     options = RunOptions(experiment=file, **changes.model_dump())
     site, day = open_site(), options.run_date
     if page:  # made of the tables: its series needs no file
-        _print_results(site, f"{file}-smoke" if options.smoke else file, day, docs)
-        return
+        return _print_results(site, f"{file}-smoke" if options.smoke else file, day, docs)
     plan = plan_experiment(options.file(), day or today(), site)
     if dry_run:
-        _print_plan(plan, site)
-        return
+        return _print_plan(plan, site)
     results, _ = run_experiment(plan, site, print_line)
-    _print_results(site, plan.series, plan.run_date, docs)
+    found = _print_results(site, plan.series, plan.run_date, docs)
     check_complete(plan, site, results)
+    return found
 
 
-def _print_plan(plan: "ExperimentPlan", site: "Site") -> None:
+def _print_plan(plan: "ExperimentPlan", site: "Site") -> dict[str, Any]:
     from perank_tasks.experiments.cells import plan_sharing
     from perank_tasks.experiments.dry_run import estimate
 
     work, budget = estimate(plan, site), plan.experiment.budget
     print_line(f"{plan.series}: {plan.experiment.question}")
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("collection", no_wrap=True)
-    table.add_column("cell")
-    for heading in ("queries", "windows a query", "tokens a query", "tokens"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for each in work:
-        table.add_row(
-            escape(each.cell.collection_name),
-            escape(each.cell.label),
+    headings = ("collection", "cell", "queries", "windows a query", "tokens a query", "tokens")
+    rows = [
+        (
+            each.cell.collection_name,
+            Text(each.cell.label),
             str(each.queries),
             str(each.windows or "–"),
             f"{each.tokens:,.0f}" if each.tokens else "–",
             f"{each.queries * each.tokens:,.0f}" if each.tokens else "–",
         )
-    console.print(table)
+        for each in work
+    ]
+    printer.table(headings, rows)
     tokens = sum(each.queries * each.tokens for each in work)
     print_line(
         f"{len(work)} cells; {len(plan_sharing(plan))} lists of candidates and their embeddings, "
         f"which cells share; {len(plan.trainings())} trainings; {tokens:,.0f} tokens to read and "
         f"put out; budget: {budget.cells} cells a collection, {budget.hours:g} hours"
     )
+    return {"series": plan.series, "cells": [dict(zip(headings, row, strict=True)) for row in rows]}
 
 
-def _print_results(site: "Site", series: str, day: date | None, docs: Path | None) -> None:
+def _print_results(
+    site: "Site", series: str, day: date | None, docs: Path | None
+) -> dict[str, Any]:
     """Write the pages, and print the answer and where everything is."""
     from perank_tasks.experiments.answer import findings, read_answers
     from perank_tasks.experiments.page import write_html
@@ -106,11 +105,13 @@ def _print_results(site: "Site", series: str, day: date | None, docs: Path | Non
         paths += write_html(site.settings, series, day, docs)
     with reading(site.settings.warehouse) as connection:
         answers = read_answers(connection, series, day)
-    for answer in answers:
-        print_line(f"\n{answer.collection}:")
-        for sentence in findings(answer):
+    sentences = {answer.collection: findings(answer) for answer in answers}
+    for collection, its in sentences.items():
+        print_line(f"\n{collection}:")
+        for sentence in its:
             print_line(f"- {sentence}")
     print_line("")
     for path in paths:
         print_line(f"Page:   {path}")
     print_line(f"Tables: {site.settings.published_warehouse}")
+    return {"series": series, "findings": sentences, "pages": paths}

@@ -1,15 +1,17 @@
-"""`perank nightly`, its stages one by one, `perank arms`: commands that take a night's options."""
+"""`perank nightly`, `stage`, `rerank` and `arms`: commands that take a night's options."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from perank_tasks.cli import console, open_site, print_line, print_next, today
+from perank_tasks.cli import open_site, print_line, print_next, today
+from perank_tasks.cli.command import Guarded, printer
+from perank_tasks.cli.gate import FailOnOption, guarded, whole_night
 from perank_tasks.cli.options import takes_options
 from perank_tasks.config import Night, NightOptions
 from perank_tasks.errors import ConfigError
+from perank_tasks.support.progress import progress
 
 if TYPE_CHECKING:
     from perank_tasks.night.site import Site
@@ -38,36 +40,56 @@ takes_night_options = takes_options(NightOptions, whole=("set",))
 
 
 @takes_night_options
-def nightly(options: NightOptions, rerun: Rerun = False) -> None:
+def nightly(options: NightOptions, rerun: Rerun = False, fail_on: FailOnOption = None) -> Guarded:
     """Run a whole night and print its report."""
     from perank_tasks.night.pipeline import run_night
     from perank_tasks.night.plan import plan_night
     from perank_tasks.report.terminal import print_report
 
     site = open_site()
-    night = plan_night(options, today(), site)
+    with progress("planning the night"):
+        night = plan_night(options, today(), site)
     if not rerun:
         _refuse_to_replace(night, site)
-    run_night(night, site)
-    print_report(console, site.settings, site.store, night.run_date, night.collection_name)
+    said = run_night(night, site)["verdict"]
+    shown = (night.run_date, night.collection_name, said)
+    found = print_report(printer, site.settings, site.store, *shown)
+    words = [(arm["arm"], arm["verdict"]) for arm in said["arms"]]
+    if fail_on and not options.arms:
+        words += whole_night(site, night.run_date, night.collection_name)[1]
+    return guarded(found, words, fail_on)
 
 
 @takes_night_options
-def load(options: NightOptions, rerun: Rerun = False) -> None:
-    """Load the night's rows into DuckDB."""
-    _run_stage("load", options, rerun)
+def stage(
+    options: NightOptions,
+    name: Annotated[
+        Literal["snapshot", "embed", "index", "retrieve", "rerank", "evaluate", "load"],
+        typer.Argument(metavar="STAGE"),
+    ],
+    rerun: Rerun = False,
+) -> dict[str, Any]:
+    """Run a night up to a stage, reusing what is done.
 
+    `perank stage rerank` after `perank stage embed` indexes, retrieves and ranks.
 
-def _run_stage(stage: str, options: NightOptions, rerun: bool) -> None:
-    """Run a night up to a stage and print what that returned."""
+    \b
+    snapshot  read the collection as of the date into Parquet
+    embed     embed every passage and query that is new
+    index     build the BM25 indexes
+    retrieve  find every query's candidates
+    rerank    order the candidates by every arm
+    evaluate  measure every arm's ranking
+    load      load the night's rows into DuckDB
+    """
     from perank_tasks.night.pipeline import run_night
     from perank_tasks.night.plan import plan_night
 
     site = open_site()
     night = plan_night(options, today(), site)
-    if not rerun:
+    if name == "load" and not rerun:  # before loading, nothing is replaced
         _refuse_to_replace(night, site)
-    _print_stage(site, stage, run_night(night, site, until=stage)[stage])
+    return _print_stage(site, name, run_night(night, site, until=name)[name])
 
 
 def _refuse_to_replace(night: Night, site: "Site") -> None:
@@ -79,7 +101,7 @@ def _refuse_to_replace(night: Night, site: "Site") -> None:
 
     if night.run_date >= today() or not site.settings.published_warehouse.is_file():
         return
-    with reading(site.settings.warehouse) as warehouse:
+    with reading(site.settings.warehouse, even_if_held=True) as warehouse:
         replaced = warehouse.execute(
             "SELECT arm FROM runs WHERE series = ? AND run_date = ? AND collection = ? "
             "AND fingerprint <> ? AND list_contains(?, arm_hash) ORDER BY arm",
@@ -101,18 +123,8 @@ def _refuse_to_replace(night: Night, site: "Site") -> None:
         )
 
 
-def _stage(stage: str, help_text: str) -> Callable[..., None]:
-    """The command that runs a night up to a stage."""
-
-    def command(options: NightOptions) -> None:
-        _run_stage(stage, options, rerun=True)  # before loading, nothing is replaced
-
-    command.__doc__ = help_text
-    return takes_night_options(command)
-
-
 @takes_night_options
-def rerank(options: NightOptions, run: RunFile = None, out_file: OutFile = None) -> None:
+def rerank(options: NightOptions, run: RunFile = None, out_file: OutFile = None) -> dict[str, Any]:
     """Order the candidates by every arm; or with --run and --out: TREC files in and out."""
     from perank_tasks.collections.spec import with_run
     from perank_tasks.night.pipeline import run_night
@@ -135,26 +147,42 @@ def rerank(options: NightOptions, run: RunFile = None, out_file: OutFile = None)
             f"--run gives the candidates, and arm {elsewhere[0]} names a first stage of its own: "
             f"leave the arm out, or write --set {elsewhere[0]}.first-stage=given"
         )
-    rankings = run_night(night, site, until="rerank")["rerank"]
+    results = run_night(night, site, until="rerank")
+    rankings = results["rerank"]
     if out_file is None:
-        _print_stage(site, "rerank", rankings)
-        return
-    for path, queries in write_runs(night, site.store, rankings, out_file).items():
+        return _print_stage(site, "rerank", rankings)
+    written = write_runs(night, site.store, rankings, out_file)
+    for path, queries in written.items():
         print_line(f"{path}: {queries} queries")
+    embedded = {reference: site.store.open(reference) for reference in results["embed"].values()}
+    for reference, artifact in embedded.items():
+        counts = artifact.manifest.counts
+        print_line(
+            f"{site.store.root / reference}: {counts['embedded']:,} texts embedded, "
+            f"{counts['reused']:,} reused; what runs later in this PERANK_HOME reuses them"
+        )
     print_next("perank nightly, with the same options, measures and compares it")
+    return {
+        "runs": {str(path): queries for path, queries in written.items()},
+        "embeddings": list(embedded),
+    }
 
 
 @takes_night_options
-def arms(options: NightOptions) -> None:
+def arms(options: NightOptions) -> dict[str, Any]:
     """Show the arms of a night with their hashes and every setting; runs nothing."""
     from perank_tasks.night.plan import plan_night
 
-    for arm in plan_night(options, today(), open_site()).arms:
+    planned = plan_night(options, today(), open_site()).arms
+    for arm in planned:
         first_stage = arm.first_stage.settings()
         own = {k: v for k, v in arm.settings().items() if not k.startswith("first_stage.")}
         print_line(f"{arm.name}  {arm.hash}")
         print_line(f"  {_words(own)}")
         print_line(f"  first stage {arm.first_stage.name}: {_words(first_stage)}")
+        if arm.missing:
+            print_line(f"  incomplete tonight: {arm.missing}")
+    return {arm.name: {"arm_hash": arm.hash, **arm.settings()} for arm in planned}
 
 
 def _words(settings: dict[str, Any]) -> str:
@@ -162,34 +190,23 @@ def _words(settings: dict[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in settings.items() if value is not None)
 
 
-def _print_stage(site: "Site", stage: str, result: Any) -> None:
+def _print_stage(site: "Site", stage: str, result: Any) -> dict[str, Any]:
     """Print a stage's result, references as folders, and which stage is next."""
     from perank_tasks.night.pipeline import STAGES
 
-    if isinstance(result, str):
-        lines = [str(site.store.root / result)]
-    else:
-        lines = [
-            f"{name}: {site.store.root / value if isinstance(value, str) else value}"
-            for name, value in (result or {}).items()
-        ]
-    for line in lines or ["nothing to do"]:
-        print_line(line)
+    values = {stage: result} if isinstance(result, str) else result or {}
+    places = {
+        name: str(site.store.root / value) if isinstance(value, str) else value
+        for name, value in values.items()
+    }
+    for name, place in places.items():
+        print_line(place if isinstance(result, str) else f"{name}: {place}")
+    if not places:
+        print_line("nothing to do")
     following = STAGES[STAGES.index(stage) + 1]
     print_next(
-        "perank report" if following == "verdict" else f"perank {following}, with the same options"
+        "perank report"
+        if following == "verdict"
+        else f"perank stage {following}, with the same options"
     )
-
-
-COMMANDS = {
-    "nightly": nightly,
-    "snapshot": _stage("snapshot", "Read the collection as of the date into Parquet."),
-    "embed": _stage("embed", "Embed every passage and query that is new."),
-    "index": _stage("index", "Build the BM25 indexes."),
-    "retrieve": _stage("retrieve", "Find every query's candidates."),
-    "rerank": rerank,
-    "evaluate": _stage("evaluate", "Measure every arm's ranking."),
-    "load": load,
-    "arms": arms,
-}
-"""Commands by name, in the help's order."""
+    return places

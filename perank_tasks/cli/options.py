@@ -8,19 +8,22 @@ import inspect
 import textwrap
 import types
 from collections.abc import Callable, Collection, Mapping
+from datetime import date, timedelta
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
+from perank_tasks.cli import parse_date, today
 from perank_tasks.config import Options
+from perank_tasks.errors import ConfigError
 
 T = TypeVar("T", bound=Options)
 
 
 def takes_options(
-    kind: type[T], *, whole: Collection[str] = ()
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    kind: type[T], *, whole: Collection[str] = (), panel: str = "Options"
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator of Typer commands, whose first argument is a `kind` made of its fields' flags.
 
     What is not given is left to the class. A command's other arguments are its own options, and
@@ -29,21 +32,23 @@ def takes_options(
     Args:
         whole: fields that are lists of texts with commas in them, whose items are given one by
             one. The items of other lists may also be separated by commas.
+        panel: the help's heading of fields that name no section of their own.
     """
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(command, eval_str=True)
+        _, *own = signature.parameters.values()
 
-        def run(**values: Any) -> None:
+        def run(**values: Any) -> Any:
             own_values = {parameter.name: values.pop(parameter.name) for parameter in own}
-            command(kind.parse(_given(values, whole)), **own_values)
+            return command(kind.parse(_given(values, whole)), **own_values)
 
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters = [parameter.replace(kind=keyword) for parameter in own]
         for name, field in kind.model_fields.items():
-            annotation = _annotation(name, field, commas=name not in whole)
+            annotation = _annotation(name, field, panel, commas=name not in whole)
             parameters.append(inspect.Parameter(name, keyword, default=None, annotation=annotation))
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         return run
@@ -66,7 +71,7 @@ def description(field: FieldInfo) -> str:
     return " ".join((field.description or "").split())
 
 
-def _annotation(name: str, field: FieldInfo, *, commas: bool) -> Any:
+def _annotation(name: str, field: FieldInfo, panel: str, *, commas: bool) -> Any:
     flag = f"--{name.replace('_', '-')}"
     is_list = get_origin(field.annotation) is tuple
     is_union = get_origin(field.annotation) is types.UnionType
@@ -79,7 +84,9 @@ def _annotation(name: str, field: FieldInfo, *, commas: bool) -> Any:
     if default not in (None, "", ()):
         text += f" [default: {','.join(map(str, default)) if is_list else default}]"
     flags = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
-    option = typer.Option(flags, help=text, show_default=False)
+    extra = field.json_schema_extra
+    section = extra.get("section", panel) if isinstance(extra, dict) else panel
+    option = typer.Option(flags, help=text, show_default=False, rich_help_panel=str(section))
     return Annotated[(list[str] if is_list else kind) | None, option]
 
 
@@ -90,4 +97,18 @@ def _given(values: Mapping[str, Any], whole: Collection[str]) -> dict[str, Any]:
         if isinstance(value, list):
             texts = value if name in whole else [part for text in value for part in text.split(",")]
             given[name] = tuple(filter(None, map(str.strip, texts)))
+    if "run_date" in given:
+        given["run_date"] = _run_date(given["run_date"])
     return given
+
+
+def _run_date(text: str) -> date | None:
+    """The date, None where it is empty.
+
+    Raises:
+        ConfigError: it is none, or has not come: its results would be the newest until it has.
+    """
+    day = parse_date(text)
+    if day and day > today() + timedelta(days=1):
+        raise ConfigError(f"run_date: {day} has not come yet; give a date whose data is there.")
+    return day

@@ -1,10 +1,12 @@
 """`perank report` and `perank verdict`: a night in the terminal, and pages. Both only read."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from perank_tasks.cli import console, open_site, parse_date, print_line
+from perank_tasks.cli import open_site, parse_date, print_line
+from perank_tasks.cli.command import Format, Guarded, printer
+from perank_tasks.cli.gate import FailOnOption, guarded, whole_night
 from perank_tasks.errors import ConfigError
 
 RunDate = Annotated[str | None, typer.Option(help="The night's date; empty: the last.")]
@@ -17,7 +19,7 @@ def verdict(
     baseline: Annotated[
         str, typer.Option(help="What it is judged by: accepted, previous, or a date.")
     ] = "accepted",
-) -> None:
+) -> dict[str, Any]:
     """Say what each result of a night is against the accepted one; ranks nothing."""
     from perank_tasks.report.contents import read_summary
     from perank_tasks.warehouse.database import reading
@@ -35,6 +37,7 @@ def verdict(
     for arm in judged["arms"]:
         print_line(f"{arm['arm']}: {arm['text']}")
     print_line(judged["text"])
+    return {"run_date": date, "collection": name, **judged}
 
 
 def report(
@@ -46,7 +49,9 @@ def report(
     every: Annotated[
         bool, typer.Option("--all", help="Write the page of every night, and the index.")
     ] = False,
-) -> None:
+    fail_on: FailOnOption = None,
+    format: Annotated[Format, typer.Option(help="How to print.")] = "text",
+) -> Guarded:
     """Print a night's results: a table of arms, what changed, and where the tables are."""
     from perank_tasks.report.page import write_all_pages, write_pages
     from perank_tasks.report.terminal import print_report
@@ -54,10 +59,22 @@ def report(
     day, site = parse_date(run_date), open_site()
     if every and day:
         raise ConfigError("--all writes the page of every night; leave out --run-date, or --all.")
-    if every:
-        for path in write_all_pages(site.settings, collection):
+    if fail_on and (every or html or not day):
+        raise ConfigError(
+            "--fail-on judges one night: give its --run-date, for the last night may be an old "
+            "one, and leave out --html and --all."
+        )
+    if every or html:
+        pages = (
+            write_all_pages(site.settings, collection)
+            if every
+            else [write_pages(site.settings, day, collection)]
+        )
+        for path in pages:
             print_line(path)
-    elif html:
-        print_line(write_pages(site.settings, day, collection))
-    else:
-        print_report(console, site.settings, site.store, day, collection)
+        return Guarded({"pages": pages}, 0)
+    gone: list[tuple[str, str]] = []
+    if fail_on and day:
+        collection, gone = whole_night(site, day, collection)
+    found = print_report(printer, site.settings, site.store, day, collection)
+    return guarded(found, [(arm["arm"], arm["verdict"]) for arm in found["arms"]] + gone, fail_on)

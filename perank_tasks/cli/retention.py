@@ -1,6 +1,6 @@
 """`perank retention`: say which old artifacts nothing needs, and remove them if asked."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ from perank_tasks.config import RetentionOptions
 def retention(
     options: RetentionOptions,
     delete: Annotated[bool, typer.Option("--delete", help="Remove them.")] = False,
-) -> None:
+) -> list[Any]:
     """List old artifacts that nothing needs any more; with --delete, remove them."""
     from perank_tasks.night.retention import apply_retention
 
@@ -25,3 +25,4 @@ def retention(
     print_line(f"{len(removals)} artifacts {what} in {store.root}: {total:,} bytes")
     if removals and not delete:
         print_next("the same with --delete")
+    return removals

@@ -3,11 +3,12 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from perank_tasks.cli import print_line
+from perank_tasks.support.files import replacing
 
 
 def simulate(
@@ -18,7 +19,7 @@ def simulate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for simulation.json and power.png.")
     ] = None,
-) -> None:
+) -> dict[str, Any]:
     """Simulate nights: false alarms, and the power to see a drop.
 
     Noise: which queries were drawn, near ties flipped, passages added and removed, judgements
@@ -51,7 +52,8 @@ def simulate(
         powers = [point["power"] for point in report.curve if point["queries"] == n]
         print_line(f"{n:7.0f}   " + "".join(f"{p:8.2f}" for p in powers))
     if out:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "simulation.json").write_text(json.dumps(asdict(report), indent=1) + "\n")
+        with replacing(out / "simulation.json", "Give another folder with --out.") as file:
+            file.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
         simulation.plot_curve(report, out / "power.png")
         print_line(f"\n{out / 'simulation.json'}\n{out / 'power.png'}")
+    return asdict(report)

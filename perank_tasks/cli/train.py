@@ -26,7 +26,7 @@ def _explains(fields: Mapping[str, str]) -> Callable[[Any], Any]:
     """A decorator that puts what `--set` may name below a command's help."""
 
     def decorate(command: Any) -> Any:
-        help_text = f"{inspect.cleandoc(command.__doc__)}\n\n{_SET}\n\n"
+        help_text = f"{inspect.cleandoc(command.__doc__ or '')}\n\n{_SET}\n\n"
         command.__doc__ = help_text + described(fields)
         return command
 
@@ -51,7 +51,7 @@ def _commands() -> None:
 
 @app.command("data")
 @takes_options(DataOptions, whole=("terms",))
-def data(options: DataOptions) -> None:
+def data(options: DataOptions) -> dict[str, Any]:
     """Make training data: passages for stage 1, ranked lists for stage 2.
 
     Embeds and indexes the collections as a night does, reusing what is done; makes the lists in
@@ -90,12 +90,13 @@ def data(options: DataOptions) -> None:
         print_line(f"  terms of {source}: {note}")
     stage = "align" if options.stage == "alignment" else "rank"
     print_next(f"perank train {stage} --data {reference}")
+    return {"data": reference, "counts": counts, "stats": stats}
 
 
 @app.command("align")
 @takes_options(StageOptions, whole=_WHOLE)
 @_explains(_fields(AlignRecipe))
-def align(options: StageOptions) -> None:
+def align(options: StageOptions) -> dict[str, Any]:
     """Stage 1: teach a projector to say passages from their embeddings.
 
     LLM and embedder are frozen. The loss on passages that were held out is measured with their own
@@ -124,12 +125,13 @@ def align(options: StageOptions) -> None:
             f"{measured['high']:.3f}, 95% bootstrap over {measured['passages']} passages)"
         )
     print_next(f"perank train rank --data LISTS --start {report['checkpoint']} --out FOLDER")
+    return report
 
 
 @app.command("rank")
 @takes_options(StageOptions, whole=_WHOLE)
 @_explains(_fields(RankRecipe))
-def rank(options: StageOptions) -> None:
+def rank(options: StageOptions) -> dict[str, Any]:
     """Stage 2: teach the LLM to put passages out, best first.
 
     ListMLE by teacher forcing over lists with golden rankings, with embeddings only and, where
@@ -156,6 +158,7 @@ def rank(options: StageOptions) -> None:
     if measures:
         print_line(f"development, step {report['kept_step']}: {measures}")
     print_next(f"perank nightly --set perank.checkpoint={report['checkpoint']}")
+    return report
 
 
 @app.command("run")
@@ -163,7 +166,7 @@ def rank(options: StageOptions) -> None:
 @_explains(
     {n: s["description"] for n, s in form().items() if n not in TrainingOptions.model_fields}
 )
-def run(options: TrainingOptions, set_words: Words = None) -> None:
+def run(options: TrainingOptions, set_words: Words = None) -> dict[str, Any]:
     """Train from collections to a decision: what the DAG perank_train does.
 
     Data, stage 1, stage 2, evaluation on the development collection beside the champion, registry,
@@ -190,6 +193,7 @@ def run(options: TrainingOptions, set_words: Words = None) -> None:
     print_line(("promoted: " if promoted["promoted"] else "not promoted: ") + promoted["reason"])
     print_line(f"champion as of {training.run_date}: {promoted['champion']}")
     print_next(f"perank checkpoint show {registered}")
+    return {"registered": registered, **promoted}
 
 
 def _print_outcome(report: dict[str, Any], folder: Path) -> None:

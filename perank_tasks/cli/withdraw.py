@@ -21,7 +21,7 @@ def withdraw(
     reason: Annotated[str, typer.Option(help="What is wrong with it.")] = "",
     undo: Annotated[bool, typer.Option("--undo", help="Take the withdrawal back.")] = False,
     every: Annotated[bool, typer.Option("--list", help="List what has been withdrawn.")] = False,
-) -> None:
+) -> dict[str, Any]:
     """Withdraw a bad snapshot: no night uses it any more, and its results leave the tables.
 
     The warehouse is made again from Parquet without the results of that snapshot, so that later
@@ -34,9 +34,10 @@ def withdraw(
     site = open_site()
     store, settings = site.store, site.settings
     if every:
-        for withdrawal in all_withdrawals(store):
+        withdrawals = all_withdrawals(store)
+        for withdrawal in withdrawals:
             print_line(_line(withdrawal))
-        return
+        return {"withdrawals": withdrawals}
     if snapshot is None:
         raise ConfigError("Name a snapshot to withdraw, or see what has been with --list.")
     # A shell leaves a line's carriage return, as in CSV, in what it puts in.
@@ -47,13 +48,15 @@ def withdraw(
         rebuild(settings.warehouse, store, allow_empty=True)
     print_line(f"{'taken back: ' * undo}{_line(done)}")
     changed = before ^ _results(settings)
-    for run_date in sorted({row[0] for row in changed}):
+    dates = sorted({row[0] for row in changed})
+    for run_date in dates:
         settings.page(snapshot.split("/")[1], run_date).unlink(missing_ok=True)
         print_line(f"{run_date}: {'back in' if undo else 'out of'} the tables")
     if changed and undo:
         print_next("perank report --html --all makes the nights' pages again")
     elif changed:
         print_next("put the collection right, then run these nights again")
+    return {"withdrawal": done, "dates": dates}
 
 
 def _results(settings: "Settings") -> set[tuple[Any, ...]]:

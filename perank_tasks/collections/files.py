@@ -25,14 +25,14 @@ are `CollectionError` with file and line.
 """
 
 import logging
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import NamedTuple
 
 from perank_tasks.artifacts.storage.s3_path import AnyPath, to_path
 from perank_tasks.collections.formats import read_passages, read_queries
-from perank_tasks.collections.records import CollectionData, Judgement, Query
+from perank_tasks.collections.odd import Odd
+from perank_tasks.collections.records import CollectionData, IdenticalIds, Judgement, Query
 from perank_tasks.collections.trec import read_qrels, read_run
 from perank_tasks.errors import CollectionError
 from perank_tasks.support.s3_uri import SCHEME
@@ -62,7 +62,8 @@ class _Layout(NamedTuple):
 class FilesCollection:
     """A folder of files under a name; `qrels` and `run` name files, None: see the module.
 
-    `relevance_level` is the least grade that binary measures count as relevant.
+    `relevance_level` is the least grade that binary measures count as relevant. `strict` refuses
+    what is odd. `identical_ids` None: what BEIR's layout asks for, or TREC's.
     """
 
     folder: AnyPath
@@ -70,6 +71,8 @@ class FilesCollection:
     qrels: str | None = None
     run: str | None = None
     relevance_level: int = 1
+    strict: bool = False
+    identical_ids: IdenticalIds | None = None
 
     def check(self, as_of: date) -> None:
         """Look for all files, and read none.
@@ -84,26 +87,33 @@ class FilesCollection:
 
         Raises:
             CollectionError: no snapshot that early, or a file is missing, empty or
-                malformed. What is wrong with a passage is raised while they are read, and
-                a passage identifier that comes twice after the last.
+                malformed, or anything is odd and the collection strict. What is wrong with a
+                passage is raised while they are read, and an identifier with two texts after
+                the last.
         """
-        layout = self._find(as_of)
-        queries = read_queries(layout.queries)
-        judgements = read_qrels(layout.qrels) if layout.qrels else []
+        odd = Odd(strict=self.strict)
+        layout = self._find(as_of, odd)
+        queries = read_queries(layout.queries, odd)
+        judgements = read_qrels(layout.qrels, odd) if layout.qrels else []
         if layout.qrels and layout.qrels.parent.name == "qrels":
             queries = _judged(queries, judgements, layout)
         return CollectionData(
             name=self.name,
-            passages=read_passages(layout.passages),
+            passages=read_passages(layout.passages, odd),
             queries=queries,
             judgements=judgements,
             run=read_run(layout.run) if layout.run else [],
             snapshot_date=layout.snapshot_date,
             relevance_level=self.relevance_level,
+            odd=odd,
+            # Of queries that are passages, BEIR leaves out the passage. Numbers that count
+            # queries and passages alike are identical, too, and mean nothing: texts have to be.
+            identical_ids=self.identical_ids
+            or ("texts" if layout.passages.name.startswith("corpus") else "keep"),
         )
 
-    def _find(self, as_of: date) -> _Layout:
-        snapshot_date = choose_snapshot(self.folder, as_of)
+    def _find(self, as_of: date, odd: Odd | None = None) -> _Layout:
+        snapshot_date = choose_snapshot(self.folder, as_of, odd or Odd())
         folders: list[AnyPath] = [self.folder]
         if snapshot_date is not None:
             folders.insert(0, self.folder / f"dt={snapshot_date.isoformat()}")
@@ -129,13 +139,20 @@ class FilesCollection:
         return _Layout(snapshot_date, passages, queries, qrels, run)
 
 
-def choose_snapshot(folder: AnyPath, as_of: date) -> date | None:
+def choose_snapshot(folder: AnyPath, as_of: date, odd: Odd) -> date | None:
     """Date of the newest `dt=` folder dated `as_of` or earlier; None where there is none at all.
 
+    What an exporter leaves beside them, `dt=2025-01-31_$folder$` say, is passed over.
+
     Raises:
-        CollectionError: all are later, or one is not named by a date.
+        CollectionError: all are later, none is named by a date, or one by a date otherwise.
     """
-    dates = [_date_of(path) for path in folder.glob("dt=*")]
+    days = {path.name: _date_of(path) for path in folder.glob("dt=*")}
+    dates = [day for day in days.values() if day]
+    for name in sorted(name for name, day in days.items() if day is None):
+        if not dates:
+            raise _misnamed(folder / name)
+        odd.count("stray_names", str(folder / name), name)
     if not dates:
         return None
     early = [day for day in dates if day <= as_of]
@@ -147,13 +164,19 @@ def choose_snapshot(folder: AnyPath, as_of: date) -> date | None:
     return max(early)
 
 
-def _date_of(snapshot: AnyPath) -> date:
+def _date_of(snapshot: AnyPath) -> date | None:
     name = snapshot.name.removeprefix("dt=")
-    with suppress(ValueError):
+    try:
         day = date.fromisoformat(name)
-        if day.isoformat() == name:  # 20250131 and 2025-W05-5 are dates, too
-            return day
-    raise CollectionError(
+    except ValueError:
+        return None
+    if day.isoformat() != name:  # 20250131 and 2025-W05-5 are dates, too, and meant to be read
+        raise _misnamed(snapshot)
+    return day
+
+
+def _misnamed(snapshot: AnyPath) -> CollectionError:
+    return CollectionError(
         f"{snapshot}: expected a folder named dt=YYYY-MM-DD; rename it, or move it elsewhere"
     )
 

@@ -1,19 +1,16 @@
 """Passages and queries in the formats that people have: files in, records out.
 
-    passages   .jsonl, .jsonl.gz or .parquet: an identifier (`_id`, `id`, `passage_id` or
-               `docid`), a text (`text` or `contents`) and perhaps a `title`
-    queries    the same (an identifier may also be `query_id` or `qid`), or .tsv: identifier, tab,
-               text, without a header
+    passages   .jsonl, .jsonl.gz or .parquet, which may be a folder of parts: an identifier (`_id`,
+               `id`, `passage_id` or `docid`), a text (`text` or `contents`) and perhaps a `title`
+    queries    the same (an identifier may also be `query_id` or `qid`) and perhaps `tags`, a list
+               of strings; or .tsv: identifier, tab, text, without a header
 
 What a row must hold is for `rows` to say. All errors are `CollectionError` with file and line.
 """
 
-from array import array
 from collections.abc import Iterator
-from hashlib import blake2b
+from itertools import chain, repeat
 from typing import Any
-
-import numpy as np
 
 from perank_tasks.artifacts.storage.s3_path import AnyPath
 from perank_tasks.collections.lines import (
@@ -23,8 +20,9 @@ from perank_tasks.collections.lines import (
     shortened,
     text_lines,
 )
+from perank_tasks.collections.odd import Odd
 from perank_tasks.collections.records import Passage, Query
-from perank_tasks.collections.rows import Row, only_once, to_identifier, to_passage, to_queries
+from perank_tasks.collections.rows import Row, to_passages, to_queries
 from perank_tasks.errors import CollectionError
 
 ID_KEYS = ("_id", "id", "passage_id", "docid")
@@ -32,73 +30,53 @@ QUERY_ID_KEYS = ("_id", "id", "query_id", "qid")
 TEXT_KEYS = ("text", "contents")
 
 
-def read_passages(path: AnyPath) -> Iterator[Passage]:
+def read_passages(path: AnyPath, odd: Odd | None = None) -> Iterator[Passage]:
     """Passages of a .jsonl, .jsonl.gz or .parquet file, in its order, one at a time.
 
-    Memory is one passage (one batch of Parquet rows) and 8 bytes for every one read.
-
     Raises:
-        CollectionError: no passages, a line that is not JSON, an identifier or text that
-            is missing, or, after the last passage, an identifier that comes twice.
+        CollectionError: no passages, a line that is not JSON, an identifier that is missing, or as
+            `rows.to_passages`.
     """
-    # A set of 10 million identifiers takes 1 GB; their 8-byte hashes in an array 80 MB.
-    # Two different identifiers with one hash are possible, so the file has the last word.
-    hashes = array("Q")
-    for row in _rows(path, ID_KEYS):
-        passage = to_passage(row)
-        if passage is None:
-            raise CollectionError(
-                f"{row.where}: passage {row.identifier!r} has no text; expected one in "
-                f"{_either(TEXT_KEYS)}. Fill it in or remove the passage"
-            )
-        hashes.append(_hash(passage.passage_id))
-        yield passage
-    if not hashes:
+    odd, quiet = odd or Odd(), Odd()
+    # Where identifiers repeat, the file is read again: what is odd in it has been counted by then.
+    readings = chain([odd], repeat(quiet))
+    yield from to_passages(lambda: _rows(path, ID_KEYS, next(readings)), odd)
+    if not odd.read["passages"]:
         raise CollectionError(f"{path}: the file is empty; expected one passage a line")
-    ordered = np.sort(np.frombuffer(hashes, dtype=np.uint64))
-    if repeated := {int(value) for value in ordered[1:][ordered[1:] == ordered[:-1]]}:
-        seen: dict[str, str] = {}
-        for row in _rows(path, ID_KEYS):
-            passage_id = to_identifier(row)
-            if _hash(passage_id) in repeated:
-                only_once(seen, passage_id, "passage", row.where)
 
 
-def _hash(identifier: str) -> int:
-    return int.from_bytes(blake2b(identifier.encode(), digest_size=8).digest(), "little")
-
-
-def read_queries(path: AnyPath) -> list[Query]:
+def read_queries(path: AnyPath, odd: Odd | None = None) -> list[Query]:
     """Queries of a .jsonl, .jsonl.gz, .parquet or .tsv file, in its order.
 
     Raises:
-        CollectionError: no queries, a malformed line, an identifier that comes twice, or
-            a query without text.
+        CollectionError: no queries, a malformed line, or as `rows.to_queries`.
     """
-    queries = to_queries(_rows(path, QUERY_ID_KEYS))
+    odd = odd or Odd()
+    queries = to_queries(_rows(path, QUERY_ID_KEYS, odd), odd)
     if not queries:
         raise CollectionError(f"{path}: the file is empty; expected one query a line")
     return queries
 
 
-def _rows(path: AnyPath, id_keys: tuple[str, ...]) -> Iterator[Row]:
-    """The rows of a file, read as its name's ending says."""
+def _rows(path: AnyPath, id_keys: tuple[str, ...], odd: Odd) -> Iterator[Row]:
+    """The rows of a file, read as its name's ending says; a text null or absent is empty."""
     if path.suffix == ".tsv":
-        yield from _tsv_rows(path)
+        yield from _tsv_rows(path, odd)
         return
     if path.suffix == ".parquet":
-        records = parquet_records(path, {*id_keys, *TEXT_KEYS, "title"})
+        records = parquet_records(path, {*id_keys, *TEXT_KEYS, "title", "tags"})
     else:
-        records = json_records(path)
+        records = json_records(path, odd)
     for record in records:
-        identifier = _value(record, id_keys, (str, int), "an identifier, a string or an integer,")
-        text = _value(record, TEXT_KEYS, (str,), "a string")
-        title = record.values.get("title") and _value(record, ("title",), (str,), "a string")
-        yield Row(record.where, str(identifier), text, title)
+        text = _value(record, TEXT_KEYS, (str,), "a string") or ""
+        title = _value(record, ("title",), (str,), "a string")
+        columns, tags = tuple(sorted(record.values)), record.values.get("tags")
+        identifier = _identifier(record, id_keys)
+        yield Row(record.where, identifier, text, title, columns, tags)
 
 
-def _tsv_rows(path: AnyPath) -> Iterator[Row]:
-    for number, line in text_lines(path):
+def _tsv_rows(path: AnyPath, odd: Odd) -> Iterator[Row]:
+    for number, line in text_lines(path, odd):
         where = f"{path}, line {number}"
         query_id, tab, text = line.partition("\t")
         if not tab:
@@ -109,17 +87,30 @@ def _tsv_rows(path: AnyPath) -> Iterator[Row]:
         yield Row(where, query_id, text)
 
 
+def _identifier(record: Record, keys: tuple[str, ...]) -> str:
+    values, expected = record.values, "an identifier, a string or an integer,"
+    if any(type(values.get(key)) is float for key in keys):
+        expected = (
+            "an identifier, a string or an integer (a pandas column that once held a gap makes "
+            "decimals of integers: write it as `frame[column].astype('Int64')`),"
+        )
+    identifier = _value(record, keys, (str, int), expected)
+    if identifier is None:
+        actual = ", ".join(sorted(values)) or "an empty object"
+        raise CollectionError(
+            f"{record.where}: expected {expected} in {_either(keys)}; found only {actual}"
+        )
+    return str(identifier)
+
+
 def _value(record: Record, keys: tuple[str, ...], types: tuple[type, ...], expected: str) -> Any:
-    """The first of these keys' values that is there."""
-    values = record.values
-    value = next((values[key] for key in keys if values.get(key) is not None), None)
-    if type(value) in types:
+    """The first of these keys' values that is there; None where none is."""
+    value = next((v for key in keys if (v := record.values.get(key)) is not None), None)
+    if value is None or type(value) in types:
         return value
-    if value is None:
-        actual = "only " + (", ".join(sorted(values)) or "an empty object")
-    else:
-        actual = repr(value)
-    raise CollectionError(f"{record.where}: expected {expected} in {_either(keys)}; found {actual}")
+    raise CollectionError(
+        f"{record.where}: expected {expected} in {_either(keys)}; found {value!r}"
+    )
 
 
 def _either(keys: tuple[str, ...]) -> str:

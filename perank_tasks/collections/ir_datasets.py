@@ -12,8 +12,10 @@ for `/`, unless `name=` does.
 `run=FILE` those of a TREC run file. The least grade that binary measures count is
 `relevance_level=`, else the one in the dataset's own measures (TREC DL's `RR(rel=2)`), else 1.
 
-Out: `CollectionData` whose passages are read as they are asked for. Documents without any text
-are left out and counted: nothing can find them.
+A query's own passage is left out of BEIR's datasets, as BEIR's evaluation does: `identical_ids`
+is `drop` for `beir/*`, else `keep`.
+
+Out: `CollectionData` whose passages are read as they are asked for.
 """
 
 import logging
@@ -26,8 +28,15 @@ from typing import Any, TypeVar
 import ir_datasets
 
 from perank_tasks.artifacts.storage.s3_path import to_path
-from perank_tasks.collections.records import CollectionData, Judgement, Passage, Query, RunLine
-from perank_tasks.collections.rows import Row, to_passage, to_queries
+from perank_tasks.collections.odd import Odd
+from perank_tasks.collections.records import (
+    CollectionData,
+    IdenticalIds,
+    Judgement,
+    Query,
+    RunLine,
+)
+from perank_tasks.collections.rows import Row, to_passages, to_queries
 from perank_tasks.collections.trec import read_run
 from perank_tasks.config import did_you_mean
 from perank_tasks.errors import CollectionError, PerankError
@@ -43,13 +52,16 @@ log = logging.getLogger(__name__)
 class IrDatasetsCollection:
     """A dataset of the library under a name.
 
-    `run` is `scoreddocs` or a file; `given_level` None: see the module.
+    `run` is `scoreddocs` or a file; `given_level` None: see the module. `identical_ids` None: as
+    the dataset's own evaluation does.
     """
 
     dataset_id: str
     name: str
     run: str | None = None
     given_level: int | None = None
+    strict: bool = False
+    identical_ids: IdenticalIds | None = None
 
     def check(self, as_of: date) -> None:
         """Look whether the library has such a dataset with passages and queries; fetch nothing.
@@ -77,14 +89,17 @@ class IrDatasetsCollection:
             CollectionError: as `check`, or its files cannot be fetched or read.
         """
         self.check(as_of)
-        dataset = self._dataset()
+        dataset, odd = self._dataset(), Odd(strict=self.strict)
+        is_beir = self.dataset_id.startswith("beir/")
         return CollectionData(
             name=self.name,
-            passages=self._passages(dataset),
-            queries=self._queries(dataset),
+            passages=to_passages(lambda: self._rows(dataset), odd),
+            queries=self._queries(dataset, odd),
             judgements=list(self._judgements(dataset)),
             run=self._run(dataset),
             relevance_level=self.given_level or _level(dataset),
+            odd=odd,
+            identical_ids=self.identical_ids or ("drop" if is_beir else "keep"),
         )
 
     @property
@@ -100,22 +115,17 @@ class IrDatasetsCollection:
                 "https://ir-datasets.com lists them"
             ) from None
 
-    def _passages(self, dataset: Any) -> Iterator[Passage]:
-        empty = 0
-        for doc in self._read("passages", dataset.docs_iter):
-            passage = to_passage(Row(self._where, doc.doc_id, *_text_and_title(doc)))
-            if passage:
-                yield passage
-            else:
-                empty += 1
-        if empty:
-            log.warning("%s: %d documents without text are left out", self.name, empty)
+    def _rows(self, dataset: Any) -> Iterator[Row]:
+        for number, doc in enumerate(self._read("passages", dataset.docs_iter), 1):
+            where = f"{self._where}, document {number}"
+            yield Row(where, doc.doc_id, *_text_and_title(doc))
 
-    def _queries(self, dataset: Any) -> list[Query]:
-        return to_queries(
-            Row(f"{self._where}, query {query.query_id!r}", query.query_id, query.default_text())
-            for query in self._read("queries", dataset.queries_iter)
+    def _queries(self, dataset: Any, odd: Odd) -> list[Query]:
+        rows = (
+            Row(f"{self._where}, query {number}", query.query_id, query.default_text() or "")
+            for number, query in enumerate(self._read("queries", dataset.queries_iter), 1)
         )
+        return to_queries(rows, odd)
 
     def _judgements(self, dataset: Any) -> Iterator[Judgement]:
         if not dataset.has("qrels"):
@@ -172,7 +182,7 @@ class IrDatasetsCollection:
 def _text_and_title(doc: Any) -> tuple[str, str | None]:
     text, title = getattr(doc, "text", None), getattr(doc, "title", None)
     if not isinstance(text, str):
-        return doc.default_text(), None
+        return doc.default_text() or "", None
     return text, title if isinstance(title, str) else None
 
 

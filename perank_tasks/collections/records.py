@@ -3,7 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Protocol
+from typing import Literal, Protocol
+
+from perank_tasks.collections.odd import Odd
+
+IdenticalIds = Literal["keep", "texts", "drop"]
+"""The passage whose identifier is the query's: kept; left out where its text is the query's, too;
+or left out, as BEIR's own evaluation does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +24,11 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Query:
+    """What is asked; `tags` name the groups it belongs to, by which results are looked at."""
+
     query_id: str
     text: str
+    tags: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,7 @@ class CollectionData:
     `passages` may be a one-pass iterator (a corpus need not fit in memory); queries,
     judgements and the run do. `snapshot_date` is the date of the `dt=` folder that was
     chosen, None where the collection has no dates. `relevance_level` is the least grade
-    that binary measures count as relevant.
+    that binary measures count as relevant. `odd` counts on while passages are read.
     """
 
     name: str
@@ -58,6 +67,8 @@ class CollectionData:
     run: list[RunLine] = field(default_factory=list)
     snapshot_date: date | None = None
     relevance_level: int = 1
+    odd: Odd = field(default_factory=Odd)
+    identical_ids: IdenticalIds = "keep"
 
 
 class Collection(Protocol):

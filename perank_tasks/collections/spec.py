@@ -5,6 +5,8 @@
     files:/data/dl19?name=dl19&run=bm25.trec&relevance_level=2
     files:s3://bucket/scifact                the same on S3
     ir_datasets:beir/scifact/test            a public one, by its id in ir_datasets
+    files:/data/scifact?strict=true          what is odd and harmless is refused, not counted
+    files:/data/quora?identical_ids=keep     a query's own passage stays among its candidates
 
 An adapter is one class with `check(as_of)` and `load(as_of)`, picked by the spec's scheme.
 """
@@ -12,18 +14,19 @@ An adapter is one class with `check(as_of)` and `load(as_of)`, picked by the spe
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 from urllib.parse import quote, unquote
 
 from perank_tasks.artifacts.storage.s3_path import S3Path, to_path
-from perank_tasks.collections.records import Collection
+from perank_tasks.collections.records import Collection, IdenticalIds
 from perank_tasks.config import did_you_mean
 from perank_tasks.errors import ConfigError
 from perank_tasks.support.s3_uri import SCHEME
 
 OPTIONS = {
     "pydocs": [],
-    "files": ["name", "qrels", "run", "relevance_level"],
-    "ir_datasets": ["name", "run", "relevance_level"],
+    "files": ["name", "qrels", "run", "relevance_level", "identical_ids", "strict"],
+    "ir_datasets": ["name", "run", "relevance_level", "identical_ids", "strict"],
 }
 """The options of each scheme."""
 
@@ -69,12 +72,17 @@ class _Spec:
         if not level.isdecimal() or int(level) < 1:
             raise ConfigError(f"{where}: relevance_level={level}: expected a grade of 1 or more")
 
+        for option, words in (("identical_ids", ("keep", "drop")), ("strict", ("true", "false"))):
+            value = self.options.get(option, words[0])
+            if value not in words:
+                raise ConfigError(f"{where}: {option}={value}: expected {' or '.join(words)}")
+
     def name(self, default: str) -> str:
         name = self.options.get("name", default)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
             raise ConfigError(
-                f"collection name {name!r}: expected letters, digits, '.', '_' and '-'; choose "
-                f"one with {self.scheme}:{self.rest}?name=…"
+                f"collection name {name!r}: expected letters, digits, '.', '_' and '-', 100 at "
+                f"most; choose one with {self.scheme}:{self.rest}?name=…"
             )
         return name
 
@@ -93,10 +101,13 @@ def open_collection(text: str) -> Collection:
         return PydocsCollection()
     run = spec.options.get("run")
     level = int(spec.options["relevance_level"]) if "relevance_level" in spec.options else None
+    strict = spec.options.get("strict") == "true"
+    identical_ids = cast("IdenticalIds | None", spec.options.get("identical_ids"))
     if spec.scheme == "ir_datasets":
         from perank_tasks.collections.ir_datasets import IrDatasetsCollection
 
-        return IrDatasetsCollection(spec.rest, spec.name(spec.rest.replace("/", "-")), run, level)
+        name = spec.name(spec.rest.replace("/", "-"))
+        return IrDatasetsCollection(spec.rest, name, run, level, strict, identical_ids)
     if spec.scheme != "files":
         raise AssertionError(f"{spec.scheme} is in OPTIONS, and nothing opens it")
     from perank_tasks.collections.files import FilesCollection
@@ -104,7 +115,8 @@ def open_collection(text: str) -> Collection:
     folder = to_path(spec.rest, f"collection {text!r}")
     own_name = (folder if isinstance(folder, S3Path) else folder.resolve()).name
     qrels = spec.options.get("qrels")
-    return FilesCollection(folder, spec.name(own_name), qrels, run, level or 1)
+    name = spec.name(own_name)
+    return FilesCollection(folder, name, qrels, run, level or 1, strict, identical_ids)
 
 
 def absolute_spec(text: str) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 
 from perank_tasks.artifacts.storage.s3_path import AnyPath
 from perank_tasks.collections.lines import shortened, text_lines
+from perank_tasks.collections.odd import Odd
 from perank_tasks.collections.records import Judgement, RunLine
 from perank_tasks.errors import CollectionError
 from perank_tasks.support.files import replacing
@@ -26,7 +27,7 @@ RUN_LINE = "query_id Q0 passage_id rank score tag"
 QRELS_LINE = "query_id 0 passage_id grade"
 BEIR_HEADER = ["query-id", "corpus-id", "score"]
 
-_INTEGER = re.compile(r"[-+]?\d+")
+_INTEGER = re.compile(r"[-+]?\d{1,9}")  # what tables of 32-bit numbers hold
 
 
 def read_run(path: AnyPath) -> list[RunLine]:
@@ -79,19 +80,20 @@ def write_run(path: Path, lines: Iterable[RunLine], tag: str) -> None:
         temporary.write_text("".join(written), encoding="utf-8", newline="\n")
 
 
-def read_qrels(path: AnyPath) -> list[Judgement]:
-    """Lines of a qrels file in the file's order.
+def read_qrels(path: AnyPath, odd: Odd | None = None) -> list[Judgement]:
+    """Lines of a qrels file in the file's order; one that is there again is passed over.
 
     The first line says whether it is TREC's or BEIR's.
 
     Raises:
         CollectionError: the file is missing, unreadable, empty, has a malformed line or judges
-            a (query, passage) pair twice.
+            a (query, passage) pair in two ways.
     """
     judgements: list[Judgement] = []
     seen: dict[tuple[str, str], int] = {}
-    is_beir = False
-    for place, (number, line) in enumerate(text_lines(path)):
+    grades: dict[tuple[str, str], Judgement] = {}
+    is_beir, odd = False, odd or Odd()
+    for place, (number, line) in enumerate(text_lines(path, odd)):
         if place == 0 and line.split() == BEIR_HEADER:
             is_beir = True
             continue
@@ -99,7 +101,12 @@ def read_qrels(path: AnyPath) -> list[Judgement]:
             judgement = _from_beir(path, number, line)
         else:
             judgement = _from_trec(path, number, line.split())
-        _note_pair(path, seen, judgement.query_id, judgement.passage_id, number)
+        odd.read["judgements"] += 1
+        pair = judgement.query_id, judgement.passage_id
+        if grades.setdefault(pair, judgement) == judgement and pair in seen:
+            odd.count("repeated_judgements", f"{path}, line {number}", " ".join(pair))
+            continue
+        _note_pair(path, seen, *pair, number)
         judgements.append(judgement)
     if not judgements:
         raise CollectionError(
@@ -131,7 +138,8 @@ def write_qrels(path: Path, judgements: Iterable[Judgement]) -> None:
     """Write judgements as they come, tab-separated, with `text_hash` where it is known."""
     rows = ((j.query_id, "0", j.passage_id, str(j.relevance), j.text_hash) for j in judgements)
     lines = ["\t".join(filter(None, row)) + "\n" for row in rows]
-    path.write_text("".join(lines), encoding="utf-8", newline="\n")
+    with replacing(path, "Give another place and run the same command again.") as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def _note_pair(

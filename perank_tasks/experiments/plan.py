@@ -77,7 +77,7 @@ class ExperimentPlan(BaseModel):
         return {cell.training_hash: cell.training for cell in self.cells if cell.training}
 
     def night(self, cell: Cell, arms: ArmsFile, site: Site) -> Night:
-        """The night of a cell: one arm, in one shard, since a model is loaded for each.
+        """The night of a cell, which has one arm.
 
         Raises:
             ConfigError, CheckpointError: there can be no such arm here.
@@ -89,9 +89,7 @@ class ExperimentPlan(BaseModel):
     def options(self, cell: Cell) -> NightOptions:
         """What that night is run with."""
         limit = self.experiment.query_limit
-        return NightOptions.parse(
-            {"collection": cell.collection, "query_limit": limit, "shards": 1}
-        )
+        return NightOptions.parse({"collection": cell.collection, "query_limit": limit})
 
     def to_json(self) -> dict[str, Any]:
         """A small JSON object, fit for XCom; `ExperimentPlan.from_json` reads it."""
@@ -148,7 +146,7 @@ def plan_experiment(file: ExperimentFile, run_date: date, site: Site) -> Experim
         run_date=run_date,
         experiment=Experiment(**{name: getattr(file, name) for name in Experiment.model_fields}),
         cells=tuple(cell for of_collection in cells.values() for cell in of_collection),
-        fingerprint=fingerprint(site.settings.threads),
+        fingerprint=fingerprint(site.settings.of_a_piece.threads),
     )
     for training in plan.trainings().values():
         plan_training(training, run_date, site)  # refuses a typo before any work

@@ -7,13 +7,14 @@ with options behind a `?` (`all-minilm-l6-v2?layers=3`, `smollm2-135m-instruct?p
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from perank_tasks.errors import ConfigError, EmbeddingError
 from perank_tasks.models.find import ResolvedModel, resolve_model
 from perank_tasks.models.variants import ModelVariant, repository_code
+from perank_tasks.support.files import what_lies_instead
 
 BATCH_ON_CPU, BATCH_ON_GPU = 16, 128
 
@@ -24,8 +25,24 @@ class Embedder(Protocol):
     dimension: int
     device: str
 
+    @property
+    def max_length(self) -> int | None:
+        """Tokens of a text that it reads; None: all."""
+
     def encode(self, texts: Sequence[str], *, queries: bool = False) -> np.ndarray:
         """(n, dimension) float32, each row of norm 1; `queries`: whether they are queries."""
+
+    def are_cut(self, texts: Sequence[str]) -> list[bool]:
+        """Which of the texts are longer than it reads."""
+
+
+def are_longer(texts: Sequence[str], tokenizer: Any, max_length: int | None) -> list[bool]:
+    """Which of the texts have more tokens, special ones included."""
+    if max_length is None:
+        return [False] * len(texts)
+    # Not verbose: it would warn of the first text that is longer than the model reads.
+    tokens = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+    return [len(of_text) > max_length for of_text in tokens]
 
 
 def check_unit_vectors(vectors: np.ndarray, names: Sequence[str]) -> None:
@@ -48,9 +65,13 @@ def find_sentence_transformer(name: str, *, cache: Path) -> ResolvedModel:
     """The folder of a sentence-transformers model.
 
     Raises:
-        ConfigError: no such model (close names are offered), or it is a plain transformer.
+        ConfigError: no such model (close names are offered), it is a plain transformer, or a file
+            of it was not downloaded.
     """
     model = resolve_model(name, cache=cache)
+    for path in sorted(model.folder.rglob("*.*")):
+        if path.is_file() and (placeholder := what_lies_instead(path)):
+            raise ConfigError(f"The embedder {name!r} cannot be loaded: {path} {placeholder}.")
     if not (model.folder / "modules.json").is_file():
         raise ConfigError(
             f"The embedder {name!r} ({model.folder}) is no sentence-transformers model: it has no "
@@ -73,17 +94,23 @@ class SentenceTransformerEmbedder:
         from sentence_transformers import SentenceTransformer
 
         from perank_tasks.models.products import replace_linears
+        from perank_tasks.models.quiet import without_bars
 
         # Code on the hub is fetched by transformers, from where the name says.
         from_hub = repository_code(model.folder) is not None and model.revision is not None
         source = model.name if from_hub else str(model.folder)
-        self.model = SentenceTransformer(source, trust_remote_code=trust_remote_code)
+        with without_bars():
+            self.model = SentenceTransformer(source, trust_remote_code=trust_remote_code)
         self.model.eval()
         variant = ModelVariant.parse(model.name)
         self.prompts = dict(self.model.prompts) if variant and variant.prompts else {}
         replace_linears(self.model)
         self.dimension = int(self.model.get_embedding_dimension() or 0)
         self.device = str(self.model.device)
+        self.max_length = self.model.max_seq_length
+
+    def are_cut(self, texts: Sequence[str]) -> list[bool]:
+        return are_longer(texts, self.model.tokenizer, self.max_length)
 
     def encode(self, texts: Sequence[str], *, queries: bool = False) -> np.ndarray:
         return self.model.encode(

@@ -14,9 +14,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from perank_tasks.errors import CheckpointError, ConfigError
+from perank_tasks.models.embedders import are_longer
 from perank_tasks.models.encoder_spec import EncoderSpec
 from perank_tasks.models.find import resolve_model
 from perank_tasks.models.products import replace_linears
+from perank_tasks.models.quiet import without_bars
 from perank_tasks.models.variants import ModelVariant, architecture_code
 from perank_tasks.support.text import clean_text
 
@@ -65,7 +67,8 @@ class Encoder:
         options = {"trust_remote_code": trust_remote_code and needs_code}
         self._tokenizer = AutoTokenizer.from_pretrained(source, **options)
         if weights is None:
-            self._model = AutoModel.from_pretrained(source, dtype=torch.float32, **options)
+            with without_bars():
+                self._model = AutoModel.from_pretrained(source, dtype=torch.float32, **options)
         else:
             config = AutoConfig.from_pretrained(source, **options)
             self._model = AutoModel.from_config(config, dtype=torch.float32, **options)
@@ -134,6 +137,10 @@ class Encoder:
             pooled = _pool(states, inputs["attention_mask"], self._pooling)[:, : self.dimension]
             embeddings[batch] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
         return embeddings
+
+    def are_cut(self, texts: Sequence[str]) -> list[bool]:
+        """Which of the texts have more than `max_length` tokens."""
+        return are_longer([clean_text(text) for text in texts], self._tokenizer, self.max_length)
 
 
 def _own_max_length(folder: Path, positions: int | None) -> int:

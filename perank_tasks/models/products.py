@@ -38,6 +38,8 @@ class Matrix:
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._is_packed:
+            if len(x) == 1:  # a single row may be summed in another order than one of several
+                return _product(x.expand(2, *x.shape[1:]), self._weight, self._bias)[:1]
             return _product(x, self._weight, self._bias)
         return F.linear(x, self._weight, self._bias)
 

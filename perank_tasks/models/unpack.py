@@ -4,10 +4,12 @@ Each is restored once, to float32. What the quantisation lost is lost; nothing i
 while it runs, as a runtime for such files would do with activations.
 """
 
+import io
 import json
 import logging
 import shutil
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 
 from perank_tasks.errors import ConfigError
 from perank_tasks.support.files import file_sha256
+from perank_tasks.support.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +54,11 @@ def unpack_gguf(gguf: Path, folder: Path) -> None:
 
     log.info("unpacking %s once into %s", gguf.name, folder.parent)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-    )
+    # Its reader of GGUF files draws a bar that no setting turns off.
+    with progress("unpacking the language model"), redirect_stderr(io.StringIO()):
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+        )
     config = model.config.to_dict()
     for key in ("quantization_config", "_name_or_path"):
         config.pop(key, None)
@@ -65,7 +70,7 @@ def unpack_gguf(gguf: Path, folder: Path) -> None:
         if not (name == "lm_head.weight" and config["tie_word_embeddings"])
     }
     tokenizer.save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 

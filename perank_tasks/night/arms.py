@@ -9,6 +9,7 @@
     ranker = "perank"                 a name in `rankers.RANKERS`
     first-stage = "bm25"
     depth = 50                        only the first so many candidates are ranked
+    expect = ["order-unchanged"]      symptoms of doing nothing that this arm is to have
     window = 20                       whatever that ranker may be set to
 
 Keys may be written with hyphens or underscores. `arms.toml` beside this file is the built-in one.
@@ -23,18 +24,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from perank_tasks.config import (
     FirstStageKind,
     NightOptions,
     choices,
     did_you_mean,
-    split_words,
 )
 from perank_tasks.errors import ConfigError
 from perank_tasks.rankers import RANKERS
 from perank_tasks.rankers.interface import EmbedderOptions, RankerOptions
+from perank_tasks.support.analysis import ANALYZERS, ENGLISH
+from perank_tasks.support.words import split_words
 
 BUILT_IN = Path(__file__).with_name("arms.toml")
 
@@ -49,10 +51,10 @@ KIND_HELP = {
     "hybrid": "reciprocal-rank fusion of bm25 and dense, each to the depth of the list",
 }
 READ_BY = {
-    "bm25": {"k1", "b"},
+    "bm25": {"k1", "b", "analyzer"},
     "given": set[str](),
     "dense": set(EmbedderOptions.model_fields),
-    "hybrid": {"k1", "b", "rrf_k", *EmbedderOptions.model_fields},
+    "hybrid": {"k1", "b", "analyzer", "rrf_k", *EmbedderOptions.model_fields},
 }
 """What each kind of first stage reads beside its depth."""
 
@@ -61,15 +63,28 @@ class FirstStageOptions(EmbedderOptions):
     """What a first stage may be set to."""
 
     kind: FirstStageKind = Field(description="Where candidates come from: " + choices(KIND_HELP))
-    depth: int = Field(100, ge=1, le=1000, description="Candidates a query.")
+    depth: int = Field(100, ge=1, le=10_000, description="Candidates a query.")
     k1: float = Field(0.9, ge=0, le=10, description="BM25's term saturation (0.9 as Anserini).")
     b: float = Field(0.4, ge=0, le=1, description="BM25's length normalisation (0.4 as Anserini).")
+    analyzer: str = Field(
+        ENGLISH,
+        description="What makes terms of texts: english (as Lucene's); another language, by "
+        "PyStemmer's name for it; words: without stemming; bigrams: of characters, for scripts "
+        "without spaces (Chinese, Japanese, Thai, …).",
+    )
     rrf_k: int = Field(
         60,
         ge=1,
         description="hybrid: what is added to a rank before its reciprocal is taken (60 as Cormack "
         "et al., SIGIR 2009).",
     )
+
+    @field_validator("analyzer")
+    @classmethod
+    def _analyzer_is_known(cls, value: str) -> str:
+        if value not in ANALYZERS:
+            raise ValueError(f"expected {', '.join(ANALYZERS)}{did_you_mean(value, ANALYZERS)}")
+        return value
 
     @model_validator(mode="after")
     def _reads_what_is_set(self) -> Self:

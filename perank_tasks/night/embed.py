@@ -2,11 +2,13 @@
 
 In: a snapshot. Out, for each embedder the night's arms need: the artifact
 `embeddings/<collection>/<key>` with the tables `passages` and `queries`, rows
-(id, text_hash, embedding), embeddings L2-normalised, in the snapshot's order. Passages
-are split into shards by row; queries are one shard more.
+(id, text_hash, is_cut, embedding), embeddings L2-normalised, in the snapshot's order. Passages
+are split into shards by row, which are done side by side; queries are one shard more. Of a text
+that is longer than the embedder reads (`is_cut`), the vector is its beginning's.
 
 A text that an earlier snapshot had already is not embedded again: its vector is taken,
-by text hash, from the newest published embeddings of the same embedder.
+by text hash, from the newest published embeddings of the same embedder. Where all candidates are
+given, by a run, only the passages that it names are embedded.
 
 A shard streams through: in memory are a block of rows, the vectors of texts that the shard holds
 more than once, and 8 bytes for every row of the shard and of the earlier embeddings.
@@ -14,17 +16,17 @@ more than once, and 8 bytes for every row of the shard and of the earlier embedd
 
 import logging
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
-from functools import partial
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.config import Embedding, Night
 from perank_tasks.models.embedders import check_unit_vectors
 from perank_tasks.night.site import Site
-from perank_tasks.perank.embedders import load
+from perank_tasks.perank.embedders import Embedder, load
 from perank_tasks.schemas import embeddings as embeddings_schema
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
@@ -35,6 +37,10 @@ log = logging.getLogger(__name__)
 
 TEXTS_A_CALL = 512
 """New texts that the embedder sorts by length and encodes in one call."""
+
+PASSAGES_A_SHARD = 1_000
+"""Least passages of a shard where no number of shards is asked for: loading an embedder takes as
+long as embedding some hundred."""
 
 ROWS_A_BLOCK = 16_384
 """Rows that wait for their vectors at most: 25 MB of 384 values each."""
@@ -48,6 +54,13 @@ class EmbedShard(TypedDict):
     shard: int
 
 
+class _Vector(NamedTuple):
+    """What the embedder made of a text."""
+
+    embedding: np.ndarray
+    is_cut: bool
+
+
 class _Row(NamedTuple):
     """A text to embed; `place` is its row in the earlier embeddings, -1 where it is new."""
 
@@ -58,11 +71,13 @@ class _Row(NamedTuple):
 
 
 def plan_embedding(night: Night, site: Site, snapshot: str) -> list[EmbedShard]:
-    """The pieces of work for `embed_shard`, all embedders of the night."""
+    """The pieces of work for `embed_shard`, of all embedders whose embeddings are not published."""
+    source = site.store.open(snapshot)
     return [
-        EmbedShard(embedding=embedding, table=table, shard=shard)
-        for embedding in night.embeddings
-        for table, shards in _shards(night).items()
+        EmbedShard(embedding=name, table=table, shard=shard)
+        for name, embedding in night.embeddings.items()
+        if not _artifact(site.store, night, source, embedding).use()
+        for table, shards in _shards(night, source).items()
         for shard in range(shards)
     ]
 
@@ -74,12 +89,12 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
         EmbeddingError: the embedder returned something that is no unit vector.
     """
     store, embedding = site.store, night.embeddings[work["embedding"]]
-    artifact = _artifact(store, night, snapshot, embedding)
+    source = store.open(snapshot)
+    artifact = _artifact(store, night, source, embedding)
     if artifact.use() or artifact.has_part(work["table"], work["shard"]):
         return {"embedded": 0, "reused": 0}
 
     meter = Meter()
-    source = store.open(snapshot)
     earlier = _earlier(store, night, embedding)
     hashes = _hashes(night, source, work)
     places = _places(hashes, earlier, work["table"])
@@ -91,20 +106,26 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
         trust_remote_code=embedding.trust_remote_code,
     )
     meter.device = embedder.device
-    meter.items = len(hashes)
+    meter.items, counts["cut"] = len(hashes), 0
 
     schema = embeddings_schema(embedder.dimension, embedding.precision)
     rows = _rows(night, source, work, places)
     with progress(f"embedding {work['table']}", len(new), "texts") as advance:
-        encode = partial(embedder.encode, queries=work["table"] == "queries")
-        blocks = _encoded(rows, encode, _repeated(hashes[places < 0]), advance)
-        tables = (_table(*block, earlier, work["table"], schema) for block in blocks)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            are_queries = work["table"] == "queries"
+            repeated = _repeated(hashes[places < 0])
+            for block in _encoded(rows, embedder, repeated, advance, are_queries=are_queries):
+                table = _table(*block, earlier, work["table"], schema)
+                counts["cut"] += pc.sum(table["is_cut"]).as_py() or 0
+                yield from table.to_batches()
+
         artifact.write_part(
             work["table"],
-            in_groups(batch for table in tables for batch in table.to_batches()),
+            in_groups(batches()),
             schema,
             shard=work["shard"],
-            stats=lambda: meter.stats() | counts,
+            stats=lambda: meter.stats() | counts | {"max_length": embedder.max_length},
         )
     log.info("%s shard %d: %s", work["table"], work["shard"], counts)
     return counts
@@ -113,18 +134,21 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
 def publish_embeddings(night: Night, site: Site, snapshot: str) -> dict[str, str]:
     """Publish each artifact once its shards are written: {`Embedding.hash`: reference}."""
     references = {}
+    source = site.store.open(snapshot)
+    shards = _shards(night, source)
     for name, embedding in night.embeddings.items():
-        artifact = _artifact(site.store, night, snapshot, embedding)
+        artifact = _artifact(site.store, night, source, embedding)
         if not artifact.use():
-            shards = _shards(night)
             stats = [artifact.part_stats(table, s) for table, n in shards.items() for s in range(n)]
             artifact.publish(
                 expected=shards,
                 inputs={"snapshot": snapshot},
-                config=_config(embedding),
+                config=_config(embedding, is_partial=_is_partial(night)),
                 counts={
                     "embedded": sum(s["embedded"] for s in stats),
                     "reused": sum(s["reused"] for s in stats),
+                    "cut_passages": sum(s["cut"] for s in stats[: shards["passages"]]),
+                    "max_length": stats[0]["max_length"],
                     "stats": total(stats),
                 },
                 provenance=night.fingerprint,
@@ -150,18 +174,28 @@ def read_vectors(
     return rows, np.concatenate(blocks)
 
 
-def _shards(night: Night) -> dict[str, int]:
-    return {"passages": night.options.shards, "queries": 1}
+def _shards(night: Night, snapshot: Artifact) -> dict[str, int]:
+    """How many parts each table is made in."""
+    passages = snapshot.manifest.counts["passages"]
+    return {"passages": night.shards(passages, PASSAGES_A_SHARD), "queries": 1}
 
 
-def _artifact(store: Store, night: Night, snapshot: str, embedding: Embedding) -> Artifact:
-    key = artifact_key(snapshot=snapshot, shards=_shards(night), **_config(embedding))
+def _artifact(store: Store, night: Night, snapshot: Artifact, embedding: Embedding) -> Artifact:
+    config = _config(embedding, is_partial=_is_partial(night))
+    shards = _shards(night, snapshot)
+    key = artifact_key(snapshot=snapshot.reference, shards=shards, **config)
     return store.artifact("embeddings", night.collection_name, key)
 
 
-def _config(embedding: Embedding) -> dict[str, Any]:
-    """What makes the vectors of a text what they are."""
-    return {"embedder": embedding.identity, "precision": embedding.precision}
+def _config(embedding: Embedding, *, is_partial: bool = False) -> dict[str, Any]:
+    """What makes the vectors of a text what they are, and whether there is one of every text."""
+    partial = {"passages": "of the run"} if is_partial else {}
+    return {"embedder": embedding.identity, "precision": embedding.precision, **partial}
+
+
+def _is_partial(night: Night) -> bool:
+    """Whether every first stage reads the collection's run, which names all candidates."""
+    return {stage.kind for stage in night.first_stages.values()} == {"given"}
 
 
 def _rows(night: Night, snapshot: Artifact, work: EmbedShard, places: np.ndarray) -> Iterator[_Row]:
@@ -191,10 +225,17 @@ def _hashes(night: Night, snapshot: Artifact, work: EmbedShard) -> np.ndarray:
 def _passages(
     night: Night, snapshot: Artifact, work: EmbedShard, columns: list[str]
 ) -> Iterator[pa.RecordBatch]:
-    """A shard's passages."""
+    """A shard's passages, but for those that cannot be candidates."""
     dataset = snapshot.dataset("passages")
-    rows = share(dataset.count_rows(), night.options.shards, work["shard"])
-    return rows_between(dataset, columns, *rows)
+    shards = _shards(night, snapshot)["passages"]
+    rows = share(dataset.count_rows(), shards, work["shard"])
+    if not _is_partial(night):
+        yield from rows_between(dataset, columns, *rows)
+        return
+    named = pc.unique(snapshot.read("run", ["passage_id"])["passage_id"])
+    read = list(dict.fromkeys(["passage_id", *columns]))
+    for batch in rows_between(dataset, read, *rows):
+        yield batch.filter(pc.is_in(batch["passage_id"], named)).select(columns)
 
 
 def _numbers(parts: Iterable[list[str]]) -> np.ndarray:
@@ -210,10 +251,13 @@ def _repeated(hashes: np.ndarray) -> set[str]:
 
 
 def _earlier(store: Store, night: Night, embedding: Embedding) -> Artifact | None:
-    """The newest published embeddings by the same embedder."""
-    config = _config(embedding)
-    published = store.published("embeddings", night.collection_name)
-    return next((e for e in published if e.manifest.config == config), None)
+    """The newest published embeddings by the same embedder: of all texts, else of a run's."""
+    for is_partial in (False, *([True] if _is_partial(night) else [])):
+        config = _config(embedding, is_partial=is_partial)
+        for published in store.published("embeddings", night.collection_name):
+            if published.manifest.config == config:
+                return published
+    return None
 
 
 def _places(hashes: np.ndarray, earlier: Artifact | None, table: str) -> np.ndarray:
@@ -232,16 +276,18 @@ def _places(hashes: np.ndarray, earlier: Artifact | None, table: str) -> np.ndar
 
 def _encoded(
     rows: Iterator[_Row],
-    encode: Callable[[list[str]], np.ndarray],
+    embedder: Embedder,
     repeated: set[str],
     advance: Callable[[int], None],
-) -> Iterator[tuple[list[_Row], dict[str, np.ndarray]]]:
+    *,
+    are_queries: bool,
+) -> Iterator[tuple[list[_Row], dict[str, _Vector]]]:
     """Rows in order, in blocks, and the vectors of a block's new texts, by hash.
 
     A block takes one call of the embedder. Vectors of texts that come again in the shard, the
     `repeated` ones, are kept.
     """
-    kept: dict[str, np.ndarray] = {}
+    kept: dict[str, _Vector] = {}
     while block := list(_block(rows, kept)):
         new: dict[str, _Row] = {}
         for row in block:
@@ -249,10 +295,11 @@ def _encoded(
                 new.setdefault(row.hash, row)
         vectors = {}
         if new:
-            encoded = encode([row.text for row in new.values()])
+            texts = [row.text for row in new.values()]
+            encoded = embedder.encode(texts, queries=are_queries)
             check_unit_vectors(encoded, [row.id for row in new.values()])
             advance(len(new))
-            vectors = dict(zip(new, encoded, strict=True))
+            vectors = dict(zip(new, map(_Vector, encoded, embedder.are_cut(texts)), strict=True))
             kept |= {name: vector for name, vector in vectors.items() if name in repeated}
         yield block, kept | vectors
 
@@ -270,7 +317,7 @@ def _block(rows: Iterator[_Row], kept: Container[str]) -> Iterator[_Row]:
 
 def _table(
     block: list[_Row],
-    encoded: dict[str, np.ndarray],
+    encoded: dict[str, _Vector],
     earlier: Artifact | None,
     table: str,
     schema: pa.Schema,
@@ -278,18 +325,21 @@ def _table(
     """A block with its vectors, encoded now or read from the earlier embeddings."""
     column = schema.field("embedding").type
     matrix = np.empty((len(block), column.list_size), np.float32)
+    is_cut = np.zeros(len(block), bool)
     places = np.array([row.place for row in block])
     if earlier is not None and (places >= 0).any():
         wanted = np.unique(places[places >= 0])
-        read = rows_at(earlier.dataset(table), ["embedding"], wanted)
-        vectors = np.concatenate([to_matrix(batch["embedding"]) for batch in read])
-        matrix[places >= 0] = vectors[np.searchsorted(wanted, places[places >= 0])]
+        read = list(rows_at(earlier.dataset(table), ["embedding", "is_cut"], wanted))
+        rows = np.searchsorted(wanted, places[places >= 0])
+        matrix[places >= 0] = np.concatenate([to_matrix(b["embedding"]) for b in read])[rows]
+        cut = [batch["is_cut"].to_numpy(zero_copy_only=False) for batch in read]
+        is_cut[places >= 0] = np.concatenate(cut)[rows]
     for number in np.flatnonzero(places < 0).tolist():
-        matrix[number] = encoded[block[number].hash]
+        matrix[number], is_cut[number] = encoded[block[number].hash]
     flat = matrix.astype(column.value_type.to_pandas_dtype()).ravel()
     values = pa.FixedSizeListArray.from_arrays(pa.array(flat), type=column)
     names = [pa.array([r.id for r in block]), pa.array([r.hash for r in block])]
-    return pa.table([*names, values], schema=schema)
+    return pa.table([*names, pa.array(is_cut), values], schema=schema)
 
 
 def to_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 In: the night's rankings; snapshot, candidates and embeddings are found through their
 manifests. Out: the artifact `results/<collection>/<key>` with exactly the rows that the
-warehouse will hold (`schemas.RESULT_TABLES`): loading is copying, and the warehouse can be
-made again from these files alone. They are held against `sql/checks/` before they count.
+warehouse will hold (`schemas.RESULT_TABLES`), and the queries and judgements that they were
+measured by: loading is copying, and the warehouse can be made again from these files alone.
+They are held against `sql/checks/` before they count.
 """
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -17,12 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, Manifest, Store, artifact_key
+from perank_tasks.collections.odd import in_words
 from perank_tasks.config import Arm, Night
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import read_qrels, read_queries, snapshot_date
+from perank_tasks.night.symptoms import mark_twins, symptom_rows
 from perank_tasks.regression.measures import MEASURES, evaluate_run
-from perank_tasks.schemas import RESULT_TABLES, keyed_table
+from perank_tasks.schemas import RESULT_CONTENTS, RESULT_TABLES, keyed_table
 from perank_tasks.warehouse.quality import check_night
 
 
@@ -48,7 +51,7 @@ def evaluate(
         date=night.run_date,
         fingerprint=night.fingerprint_hash,
         rankings=rankings,
-        arms=[arm.name for arm in night.arms],
+        arms=[(arm.name, arm.expect) for arm in night.arms],
         measured=measured,
         measures=MEASURES,
         max_unranked=night.options.max_unranked,
@@ -62,19 +65,34 @@ def evaluate(
         arm_tables(night, arm, store, opened[arm.hash], (measured or {}).get(arm.hash))
         for arm in night.arms
     ]
+    mark_twins(by_arm)
     tables = {table: pa.concat_tables(of[table] for of in by_arm) for table in RESULT_TABLES}
     inputs = [artifact.manifest.inputs for artifact in opened.values()]
     embeddings = sorted({i["embeddings"] for i in inputs if "embeddings" in i})
     check_night(tables, _candidates(night, store, opened), map(store.open, embeddings))
-    for table, schema in RESULT_TABLES.items():
+    schemas = RESULT_TABLES | RESULT_CONTENTS
+    tables |= _contents_of(night, store, tables["runs"])
+    for table, schema in schemas.items():
         results.write_part(table, tables[table], schema)
     return results.publish(
-        expected=dict.fromkeys(RESULT_TABLES, 1),
+        expected=dict.fromkeys(schemas, 1),
         inputs={f"rankings {arm}": reference for arm, reference in rankings.items()},
         config={"measures": MEASURES},
         counts={table: len(rows) for table, rows in tables.items()},
         provenance=night.fingerprint,
     )
+
+
+def _contents_of(night: Night, store: Store, runs: pa.Table) -> dict[str, pa.Table]:
+    """The tables of `schemas.RESULT_CONTENTS`, of the snapshot that the night's arms ranked."""
+    (reference,) = runs["snapshot"].unique().to_pylist()
+    key = {"collection": night.collection_name, "snapshot": reference}
+    names = {"queries": "queries", "judgements": "qrels"}
+    snapshot = store.open(reference)
+    return {
+        table: keyed_table(key, snapshot.read(names[table]), schema)
+        for table, schema in RESULT_CONTENTS.items()
+    }
 
 
 def _candidates(night: Night, store: Store, rankings: Mapping[str, Artifact]) -> pa.Table:
@@ -84,7 +102,9 @@ def _candidates(night: Night, store: Store, rankings: Mapping[str, Artifact]) ->
         candidates = store.open(rankings[arm.hash].manifest.inputs["candidates"])
         columns = ["query_id", "passage_id"]
         table = candidates.read("candidates", columns, pc.field("rank") <= arm.depth)
-        tables.append(table.append_column("arm_hash", pa.array([arm.hash] * len(table))))
+        tables.append(
+            table.append_column("arm_hash", pa.array([arm.hash] * len(table), pa.string()))
+        )
     return pa.concat_tables(tables)
 
 
@@ -104,7 +124,8 @@ def arm_tables(
     snapshot = store.open(candidates.manifest.inputs["snapshot"])
     table = rankings.read("rankings")
     ranking = table.to_pylist()
-    status = rankings.read("queries").to_pylist()
+    status_table = rankings.read("queries")
+    status = status_table.to_pylist()
     queries = dict(read_queries(night, snapshot))
     wanted = queries if measured is None else measured
     qrels = {query: grades for query, grades in read_qrels(snapshot).items() if query in wanted}
@@ -115,6 +136,7 @@ def arm_tables(
         "runs": [
             {
                 **_counted(night, snapshot, status),
+                **_count_unjudged(ranking, qrels),
                 "ranking_hash": _ranking_hash(ranking),
                 "snapshot": snapshot.reference,
                 "snapshot_date": snapshot_date(snapshot),
@@ -139,6 +161,7 @@ def arm_tables(
         "rankings": table,
         "efficiency": [{"stage": stage, **_efficiency(m)} for stage, m in stages.items()],
         "provenance": [{"key": name, "value": str(fact)} for name, fact in facts.items()],
+        "symptoms": symptom_rows(table, status_table, arm.expect),
     }
     key = {
         "series": night.series,
@@ -163,16 +186,27 @@ def _measured(
 def _counted(night: Night, snapshot: Artifact, status: list[dict[str, Any]]) -> dict[str, Any]:
     """What a run's row counts, and whether enough of its queries were ranked."""
     unranked = sum(row["unranked_reason"] is not None for row in status)
+    reasons = Counter(filter(None, (row["unranked_reason"] for row in status))).most_common(1)
     incomplete = unranked > night.options.max_unranked * len(status)
     counts = snapshot.manifest.counts
     return {
         "status": "incomplete" if incomplete else "complete",
         "passages": counts["passages"],
         "unranked_queries": unranked,
+        "unranked_reason": reasons[0][0] if reasons else None,
         "cut_queries": sum(row["query_was_cut"] for row in status),
         "stale_judgements": counts["stale_judgements"],
         "unknown_judgements": counts["unknown_judgements"],
     }
+
+
+def _count_unjudged(
+    ranking: list[dict[str, Any]], qrels: dict[str, dict[str, int]]
+) -> dict[str, int]:
+    """How many results are in the first ten of judged queries, and how many nobody judged."""
+    top = [row for row in ranking if row["rank"] <= 10 and row["query_id"] in qrels]
+    unjudged = sum(row["passage_id"] not in qrels[row["query_id"]] for row in top)
+    return {"top_10_results": len(top), "top_10_unjudged": unjudged}
 
 
 def _facts(
@@ -194,8 +228,10 @@ def _facts(
         "queries.markers_defused": sum(row["markers_defused"] for row in status),
         "collection.relevance_level": snapshot.manifest.config["relevance_level"],
         **_contents(snapshot),
+        **_odd(arm, snapshot, status),
         **_embedder(store, arm, inputs),
         **_promotion(night, arm),
+        **({"run.content": run} if (run := arm.first_stage.run_content) else {}),
         **{f"model.{name}": value for name, value in rankings.manifest.counts["model"].items()},
     }
 
@@ -230,7 +266,28 @@ def _embedder(store: Store, arm: Arm, inputs: dict[str, str]) -> dict[str, Any]:
     if transform := arm.options.get("transform"):
         bits = Transform.parse(transform).bits(column.list_size)
     named = {f"embedder.{name}": value for name, value in identity.items()}
+    counts = embeddings.manifest.counts
+    if counts["cut_passages"]:
+        rows = embeddings.dataset("passages").count_rows()
+        named["odd.long_passages"] = (
+            f"passages longer than the {counts['max_length']} tokens that {identity['name']} "
+            "reads, embedded by their beginning alone (split them into passages): "
+            f"{counts['cut_passages']:,} of {rows:,}"
+        )
     return {**named, "embeddings.bits_a_passage": bits}
+
+
+def _odd(arm: Arm, snapshot: Artifact, status: list[dict[str, Any]]) -> dict[str, str]:
+    """What is odd in the collection, and how many queries have no candidates."""
+    counts = snapshot.manifest.counts["odd"]
+    sentences = {f"odd.{kind}": in_words(kind, count) for kind, count in counts.items()}
+    if empty := [row["query_id"] for row in status if not row["candidates"]]:
+        remedy = f" (its analyzer is {arm.first_stage.analyzer})" if arm.first_stage.bm25 else ""
+        sentences["odd.nothing_found"] = (
+            f"queries for which the first stage {arm.first_stage.name} found no passage{remedy}: "
+            f"{len(empty):,} of {len(status):,} ({empty[0]} the first)"
+        )
+    return sentences
 
 
 def _promotion(night: Night, arm: Arm) -> dict[str, str]:

@@ -20,6 +20,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypedDict
 
 import bm25s
@@ -28,11 +29,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
-from perank_tasks.config import Night
+from perank_tasks.config import FirstStage, Night
 from perank_tasks.night.best import best_places
 from perank_tasks.night.site import Site
 from perank_tasks.schemas import INDEX_IDS, INDEX_LENGTHS, INDEX_POSTINGS, INDEX_TERMS
-from perank_tasks.support.analysis import ANALYZER, analyze
+from perank_tasks.support.analysis import ENGLISH, Analyzer, analyze, analyzer, identity
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
 from perank_tasks.support.streams import rows_between, share
@@ -54,33 +55,44 @@ class IndexShard(TypedDict):
 def plan_index(night: Night, site: Site, snapshot: str) -> list[int]:
     """The shards whose terms are to be counted: none where every index is published."""
     shards = _shards(site.store, snapshot)
-    configs = [_config(k1, b, shards) for k1, b in night.indexes.values()]
+    configs = [_config(stage, shards) for stage in night.indexes.values()]
     if all(_index(site.store, night, snapshot, config).use() for config in configs):
         return []
     return list(range(shards))
 
 
 def count_terms(night: Night, site: Site, snapshot: str, shard: int) -> dict[str, int]:
-    """Count one shard's terms; returns how many passages and tokens it has."""
-    terms = _terms(night, site, snapshot)
-    if terms.use() or terms.has_part("postings", shard):
-        return {"passages": 0, "tokens": 0}
-    meter = Meter()
+    """Count one shard's terms by each analyzer; returns how many passages and tokens there are."""
+    counts = {"passages": 0, "tokens": 0}
     source = site.store.open(snapshot)
     shards, passages = _shards(site.store, snapshot), source.manifest.counts["passages"]
-    counted = _count(source, *share(passages, shards, shard))
-    meter.items = len(counted.ids)
-    counts = {"passages": len(counted.ids), "tokens": int(counted.lengths.sum())}
-    counted.write(terms, shard, lambda: meter.stats() | counts)
+    for name in _analyzers(night):
+        terms = _terms(night, site, snapshot, name)
+        if terms.use() or terms.has_part("postings", shard):
+            continue
+        meter = Meter()
+        counted = _count(source, *share(passages, shards, shard), analyzer(name))
+        meter.items = len(counted.ids)
+        own = {"passages": len(counted.ids), "tokens": int(counted.lengths.sum())}
+        counted.write(terms, shard, partial(_with_stats, meter, own))
+        counts = {what: count + own[what] for what, count in counts.items()}
     return counts
 
 
-def gather_terms(night: Night, site: Site, snapshot: str) -> str | None:
-    """Sum what the shards counted; returns the reference, None where there is nothing to index."""
+def _with_stats(meter: Meter, counts: dict[str, int]) -> dict[str, Any]:
+    return meter.stats() | counts
+
+
+def gather_terms(night: Night, site: Site, snapshot: str) -> dict[str, str]:
+    """Sum what the shards counted: {analyzer: reference}, empty where there is nothing to index."""
     shards = plan_index(night, site, snapshot)
     if not shards:
-        return None
-    terms = _terms(night, site, snapshot)
+        return {}
+    return {name: _gather(night, site, snapshot, shards, name) for name in _analyzers(night)}
+
+
+def _gather(night: Night, site: Site, snapshot: str, shards: list[int], analyzer: str) -> str:
+    terms = _terms(night, site, snapshot, analyzer)
     if terms.use():
         return terms.reference
     vocabulary = INDEX_TERMS.empty_table()
@@ -93,7 +105,7 @@ def gather_terms(night: Night, site: Site, snapshot: str) -> str | None:
     return terms.publish(
         expected={**dict.fromkeys(("passages", "terms", "postings"), len(shards)), "vocabulary": 1},
         inputs={"snapshot": snapshot},
-        config={"analyzer": ANALYZER},
+        config={"analyzer": identity(analyzer)},
         counts={
             "passages": sum(s["passages"] for s in stats),
             "tokens": sum(s["tokens"] for s in stats),
@@ -111,25 +123,24 @@ def plan_scoring(night: Night, site: Site, snapshot: str) -> list[IndexShard]:
 
 
 def index_shard(
-    night: Night, site: Site, snapshot: str, terms: str | None, work: IndexShard
+    night: Night, site: Site, snapshot: str, terms: dict[str, str], work: IndexShard
 ) -> str:
     """Score one shard's postings by the whole collection's statistics; returns its reference.
 
     Args:
-        terms: what `gather_terms` returned; None where the index is there already.
+        terms: what `gather_terms` returned; empty where the index is there already.
     """
     store, shard = site.store, work["shard"]
-    k1, b = night.indexes[work["index"]]
-    config = _config(k1, b, _shards(store, snapshot), shard)
+    stage = night.indexes[work["index"]]
+    config = _config(stage, _shards(store, snapshot), shard)
     index = _index(store, night, snapshot, config)
     if index.use():
         return index.reference
 
     meter = Meter()
-    assert terms is not None
-    counted = store.open(terms)
+    counted = store.open(terms[stage.analyzer or ENGLISH])
     own = _Counted.read(counted, shard)
-    bm25 = _scored(k1, b, own, _frequencies(counted, own.terms), counted.manifest.counts)
+    bm25 = _scored(stage, own, _frequencies(counted, own.terms), counted.manifest.counts)
     with store.draft("indexes", night.collection_name) as draft:
         draft.write_part("passages", pa.table([own.ids], schema=INDEX_IDS), INDEX_IDS)
         with draft.writing("bm25") as folder:
@@ -138,7 +149,7 @@ def index_shard(
         return draft.publish(
             key=index.reference.rpartition("/")[2],
             expected={"passages": 1},
-            inputs={"snapshot": snapshot, "terms": terms},
+            inputs={"snapshot": snapshot, "terms": counted.reference},
             config=config,
             counts={
                 "passages": len(own.ids),
@@ -153,17 +164,17 @@ def publish_index(night: Night, site: Site, snapshot: str) -> dict[str, str]:
     """Publish each index once its shards are: {`FirstStage.bm25`: reference}."""
     shards = _shards(site.store, snapshot) if night.indexes else 0
     return {
-        name: _publish(night, site.store, snapshot, shards, k1, b)
-        for name, (k1, b) in night.indexes.items()
+        name: _publish(night, site.store, snapshot, shards, stage)
+        for name, stage in night.indexes.items()
     }
 
 
-def _publish(night: Night, store: Store, snapshot: str, shards: int, k1: float, b: float) -> str:
-    config = _config(k1, b, shards)
+def _publish(night: Night, store: Store, snapshot: str, shards: int, stage: FirstStage) -> str:
+    config = _config(stage, shards)
     index = _index(store, night, snapshot, config)
     if shards == 1 or index.use():
         return store.open(index.reference).reference
-    configs = [_config(k1, b, shards, shard) for shard in range(shards)]
+    configs = [_config(stage, shards, shard) for shard in range(shards)]
     parts = [store.open(_index(store, night, snapshot, c).reference) for c in configs]
     counts = [part.manifest.counts for part in parts]
     return index.publish(
@@ -188,9 +199,14 @@ def shards_of(index: Artifact) -> list[Artifact]:
 
 
 class Searcher:
-    """A loaded index, or a shard of one. Memory-mapped: several processes share one copy."""
+    """A loaded index, or a shard of one. Memory-mapped: several processes share one copy.
 
-    def __init__(self, index: Artifact):
+    Args:
+        analyze: makes terms of a query, as it did of the passages.
+    """
+
+    def __init__(self, index: Artifact, analyze: Analyzer = analyze):
+        self.analyze = analyze
         self.passage_ids = index.read("passages")["passage_id"].combine_chunks()
         # An empty file cannot be mapped.
         self.bm25 = None
@@ -205,7 +221,7 @@ class Searcher:
         """
         if self.bm25 is None:
             return []
-        tokens = [token for token in analyze(query) if token in self.bm25.vocab_dict]
+        tokens = [token for token in self.analyze(query) if token in self.bm25.vocab_dict]
         if not tokens:
             return []
         scores = self.bm25.get_scores(tokens)
@@ -251,7 +267,7 @@ class _Counted:
         )
 
 
-def _count(snapshot: Artifact, first: int, last: int) -> _Counted:
+def _count(snapshot: Artifact, first: int, last: int, analyze: Analyzer) -> _Counted:
     """Count the terms of the passages numbered `first` to `last - 1`."""
     numbers: dict[str, int] = {}
     ids = [pa.array([], pa.string())]
@@ -290,7 +306,7 @@ def _frequencies(counted: Artifact, own: pa.ChunkedArray) -> np.ndarray:
 
 
 def _scored(
-    k1: float, b: float, shard: _Counted, frequencies: np.ndarray, collection: dict[str, int]
+    stage: FirstStage, shard: _Counted, frequencies: np.ndarray, collection: dict[str, int]
 ) -> bm25s.BM25:
     """A shard's index as bm25s makes one, but by the statistics of the whole collection.
 
@@ -301,6 +317,9 @@ def _scored(
         frequencies: in how many passages of the collection each of the shard's terms is.
         collection: how many `passages` and `tokens` it has.
     """
+    assert stage.k1 is not None
+    assert stage.b is not None
+    k1, b = stage.k1, stage.b
     seen, of_seen = np.unique(frequencies, return_inverse=True)
     passages = collection["passages"]
     idf = [math.log(1 + (passages - n + 0.5) / (n + 0.5)) for n in seen.tolist()]
@@ -322,9 +341,14 @@ def _scored(
     return bm25
 
 
-def _config(k1: float, b: float, shards: int, shard: int | None = None) -> dict[str, Any]:
+def _config(stage: FirstStage, shards: int, shard: int | None = None) -> dict[str, Any]:
     """What makes the scores what they are, and which part of the collection it is."""
-    config: dict[str, Any] = {"analyzer": ANALYZER, "method": "lucene", "k1": k1, "b": b}
+    config: dict[str, Any] = {
+        "analyzer": identity(stage.analyzer or ENGLISH),
+        "method": "lucene",
+        "k1": stage.k1,
+        "b": stage.b,
+    }
     if shards > 1:
         config["shards"] = shards
         if shard is not None:
@@ -343,7 +367,12 @@ def _index(store: Store, night: Night, snapshot: str, config: dict[str, Any]) ->
     return store.artifact("indexes", night.collection_name, key)
 
 
-def _terms(night: Night, site: Site, snapshot: str) -> Artifact:
+def _analyzers(night: Night) -> list[str]:
+    """The analyzers of the night's indexes, each once."""
+    return sorted({stage.analyzer or ENGLISH for stage in night.indexes.values()})
+
+
+def _terms(night: Night, site: Site, snapshot: str, analyzer: str) -> Artifact:
     shards = _shards(site.store, snapshot)
-    key = artifact_key(snapshot=snapshot, analyzer=ANALYZER, shards=shards)
+    key = artifact_key(snapshot=snapshot, analyzer=identity(analyzer), shards=shards)
     return site.store.artifact("terms", night.collection_name, key)

@@ -1,17 +1,24 @@
-"""A whole night in one process, stage after stage: what `dags/perank_nightly.py` does without
+"""A whole night by one command, stage after stage: what `dags/perank_nightly.py` does without
 Airflow, for the command line, experiments, training, benchmarks and notebooks.
+
+Where there is no GPU, embedding and reranking are done in processes of one thread, one a core.
 
 The order of the stages is told here and in the DAG, and nowhere else.
 """
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 from perank_tasks.config import NIGHTLY, Night
-from perank_tasks.night.embed import embed_shard, plan_embedding, publish_embeddings
+from perank_tasks.night.embed import (
+    PASSAGES_A_SHARD,
+    embed_shard,
+    plan_embedding,
+    publish_embeddings,
+)
 from perank_tasks.night.evaluate import evaluate
 from perank_tasks.night.index import (
     count_terms,
@@ -24,11 +31,18 @@ from perank_tasks.night.index import (
 from perank_tasks.night.load import load
 from perank_tasks.night.report import report
 from perank_tasks.night.rerank import plan_reranking, publish_rankings, rerank_shard
-from perank_tasks.night.retrieve import plan_retrieval, publish_candidates, retrieve_shard
+from perank_tasks.night.retrieve import (
+    QUERIES_A_SHARD,
+    plan_retrieval,
+    publish_candidates,
+    retrieve_shard,
+)
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import take_snapshot
 from perank_tasks.night.verdict import verdict
 from perank_tasks.support.log_context import stage_context
+from perank_tasks.support.progress import progress
+from perank_tasks.support.workers import do_each
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +86,10 @@ def stages(night: Night, site: Site, snapshot: str | None = None) -> Iterator[tu
     """Each stage's name and what it returned, as it ends."""
     do = partial(_do, night, site)
     snapshot = snapshot or do(take_snapshot)
+    each = partial(_each, night, site, snapshot)
     yield "snapshot", snapshot
 
-    for texts in do(plan_embedding, snapshot):
-        do(embed_shard, snapshot, texts)
+    each(embed_shard, do(plan_embedding, snapshot), snapshot)
     embeddings = do(publish_embeddings, snapshot)
     yield "embed", embeddings
 
@@ -92,8 +106,7 @@ def stages(night: Night, site: Site, snapshot: str | None = None) -> Iterator[tu
     candidates = do(publish_candidates, snapshot, index, embeddings)
     yield "retrieve", candidates
 
-    for lists in do(plan_reranking, candidates):
-        do(rerank_shard, candidates, embeddings, lists)
+    each(rerank_shard, do(plan_reranking, candidates, embeddings), candidates, embeddings)
     rankings = do(publish_rankings, candidates, embeddings)
     yield "rerank", rankings
 
@@ -108,5 +121,34 @@ def stages(night: Night, site: Site, snapshot: str | None = None) -> Iterator[tu
 def _do(night: Night, site: Site, stage: Callable[..., Any], *inputs: Any) -> Any:
     """Call a stage's function; its log lines say which night, stage and shard they are about."""
     named = inspect.signature(stage).bind(night, site, *inputs).arguments
-    with stage_context(night, stage.__module__.rpartition(".")[2], named):
+    doing = stage.__name__.replace("_", " ")
+    with stage_context(night, stage.__module__.rpartition(".")[2], named), progress(doing):
         return stage(night, site, *inputs)
+
+
+def _each(
+    night: Night,
+    site: Site,
+    snapshot: str,
+    stage: Callable[..., Any],
+    pieces: Iterable[Any],
+    *inputs: Any,
+) -> None:
+    """Do every piece of a stage's work, in processes of their own where that pays."""
+    pieces = list(pieces)
+    do = partial(_do, night, site.of_a_piece, stage, *inputs)
+    workers = site.settings.side_by_side
+    if workers > 1 and len(pieces) > 1 and _is_large(night, site, snapshot, stage):
+        do_each(do, pieces, workers=workers, threads=site.settings.of_a_piece.threads)
+        return
+    for piece in pieces:
+        do(piece)
+
+
+def _is_large(night: Night, site: Site, snapshot: str, stage: Callable[..., Any]) -> bool:
+    """Whether two processes take less time than one, which has no other to start."""
+    counts = site.store.open(snapshot).manifest.counts
+    if stage is embed_shard:
+        return counts["passages"] >= 2 * PASSAGES_A_SHARD
+    queries = min(counts["queries"], night.options.query_limit or counts["queries"])
+    return queries >= 2 * QUERIES_A_SHARD

@@ -6,7 +6,7 @@ another of its name, a checkpoint that cannot be read.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from perank_tasks.night.arms import READ_BY, ArmsFile, DeclaredArm
 from perank_tasks.night.provenance import fingerprint
 from perank_tasks.night.site import Site
 from perank_tasks.perank.embedders import check_code, identify
+from perank_tasks.rankers import RANKERS
 from perank_tasks.rankers.interface import EmbeddingOptions
 from perank_tasks.rankers.perank import PERankOptions
 from perank_tasks.warehouse.database import reading
@@ -82,7 +83,8 @@ def plan_night(
         collection_name=collection.name,
         options=options,
         arms=tuple(planned),
-        fingerprint=fingerprint(site.settings.threads),
+        fingerprint=fingerprint(site.settings.of_a_piece.threads),
+        side_by_side=site.settings.side_by_side,
         promotion=resolver.promotion,
     )
     log.info("night of %s on %s", night.run_date, spec)
@@ -139,9 +141,20 @@ class _Resolver:
         options = declared.options
         if isinstance(options, PERankOptions):
             options = self._with_checkpoint(options)
-        described = options.describe(self.site.models)
+        described = options.describe(replace(self.site.models, run_date=self.run_date))
+        if described.missing:
+            log.warning("arm %s will be incomplete: %s", declared.name, described.missing)
         if described.impossible:
             return described.impossible
+        if run := described.run:
+            first_stage = FirstStage(
+                name=declared.name,
+                kind="run",
+                depth=depth,
+                run=run.path,
+                run_content=run.content,
+                drop_unknown=run.drop_unknown,
+            )
         embedding = None
         if isinstance(options, EmbeddingOptions):
             if described.embedder:
@@ -153,10 +166,12 @@ class _Resolver:
             ranker=declared.ranker,
             first_stage=first_stage,
             depth=depth,
-            options=options.model_dump(mode="json"),
-            identity=described.identity,
+            options=options.model_dump(mode="json", exclude={"expect"}),
+            identity=described.identity | RANKERS.version(declared.ranker),
             embedding=embedding,
             query_limit=self.query_limit,
+            expect=options.expect,
+            missing=described.missing,
         )
 
     def _with_checkpoint(self, options: PERankOptions) -> PERankOptions:
@@ -185,7 +200,7 @@ class _Resolver:
             depth=options.depth,
             run=self.collection.run if options.kind == "given" else None,
             embedding=self._embedding(options.embedder, options) if "embedder" in read else None,
-            **options.model_dump(include=read & {"k1", "b", "rrf_k", "transform"}),
+            **options.model_dump(include=read & {"k1", "b", "analyzer", "rrf_k", "transform"}),
         )
 
     def _embedding(self, name: str, options: EmbeddingOptions) -> Embedding:
@@ -220,19 +235,18 @@ def _check_name(spec: str, name: str, site: Site) -> None:
 def _spec_of_results(name: str, site: Site) -> str | None:
     """Where the newest results of that name are from; None where that is not known.
 
-    Where artifacts are shared, the warehouse may be another worker's: then the snapshots say it.
+    The snapshots say it where the warehouse cannot: it is of another version or damaged or, where
+    artifacts are shared, it is another worker's.
     """
-    if not site.settings.published_warehouse.is_file():
-        if isinstance(site.store.root, Path):
-            return None
-        newest = next(site.store.published("snapshots", name), None)
-        return newest.manifest.config["spec"] if newest else None
-    query = (sql_folder() / "plan" / "collection_spec.sql").read_text()
-    try:
-        with reading(site.settings.warehouse) as warehouse:
-            row = warehouse.execute(query, {"collection": name}).fetchone()
-    except (WarehouseError, duckdb.Error) as error:
-        # The copy for readers is in nobody's way, not even while someone holds it open to write.
-        log.warning("not looked whether %s has results of another folder: %s", name, error)
+    if site.settings.published_warehouse.is_file():
+        query = (sql_folder() / "plan" / "collection_spec.sql").read_text(encoding="utf-8")
+        try:
+            with reading(site.settings.warehouse, even_if_held=True) as warehouse:
+                row = warehouse.execute(query, {"collection": name}).fetchone()
+            return row[0] if row else None
+        except (WarehouseError, duckdb.Error) as error:
+            log.warning("the snapshots say whose results those of %s are: %s", name, error)
+    elif isinstance(site.store.root, Path):
         return None
-    return row[0] if row else None
+    newest = next(site.store.published("snapshots", name), None)
+    return newest.manifest.config["spec"] if newest else None

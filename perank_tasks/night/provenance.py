@@ -13,6 +13,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from perank_tasks.settings import gpus
+
 _PACKAGE = Path(__file__).parent.parent
 
 # Libraries whose arithmetic or text handling can change a ranking or a measure.
@@ -43,7 +45,7 @@ def fingerprint(threads: int) -> dict[str, str]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "accelerators": ", ".join(_accelerators()) or "none",
+        "accelerators": ", ".join(gpus()) or "none",
         "cores": str(os.cpu_count()),
         "threads": str(threads),
         **{f"library.{name}": _version(name) for name in _LIBRARIES},
@@ -65,7 +67,7 @@ def _commit() -> str:
     describe = ["describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
     git = ["git", "-C", str(_PACKAGE), *describe]
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(git, capture_output=True, encoding="utf-8", check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return f"release {_version('perank')}"
 
@@ -78,16 +80,7 @@ def _version(distribution: str) -> str:
 
 
 def _processor() -> str:
-    models = _values(Path("/proc/cpuinfo"), "model name")
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or "unknown"
-
-
-def _accelerators() -> list[str]:
-    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    return [model for file in files for model in _values(file, "Model:")]
-
-
-def _values(file: Path, key: str) -> list[str]:
-    """What a file of lines `key: value` says of a key; nothing where there is no such file."""
-    lines = file.read_text().splitlines() if file.exists() else []
-    return [line.split(":", 1)[1].strip() for line in lines if line.startswith(key)]

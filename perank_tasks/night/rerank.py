@@ -12,8 +12,10 @@ Rankings of a night belong to its date and fingerprint: they are computed anew e
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import TypedDict
 
@@ -27,14 +29,17 @@ from perank_tasks.config import Arm, Night
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night.best import Hits
 from perank_tasks.night.embed import read_vectors
-from perank_tasks.night.retrieve import query_shard, read_candidates
+from perank_tasks.night.guarded import load_ranker, rank_guarded
+from perank_tasks.night.retrieve import read_candidates, shards_of_queries
 from perank_tasks.night.site import Site
-from perank_tasks.night.snapshot import read_qrels, read_texts
+from perank_tasks.night.snapshot import read_qrels, read_queries, read_texts
 from perank_tasks.rankers import RANKERS
+from perank_tasks.rankers.interface import Description
 from perank_tasks.schemas import QUERY_STATUS, RANKINGS, dicts_to_table, rows_to_table
 from perank_tasks.support.lists import CandidateList, RankedList
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
+from perank_tasks.support.streams import share
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +55,16 @@ class RerankShard(TypedDict):
     shard: int
 
 
-def plan_reranking(night: Night, site: Site, candidates: dict[str, str]) -> list[RerankShard]:
-    """The pieces of work for `rerank_shard`: every arm by every shard."""
-    shards = range(night.options.shards)
-    return [RerankShard(arm=arm.hash, shard=shard) for arm in night.arms for shard in shards]
+def plan_reranking(
+    night: Night, site: Site, candidates: dict[str, str], embeddings: dict[str, str]
+) -> list[RerankShard]:
+    """The pieces of work for `rerank_shard`: every arm that is not published by every shard."""
+    return [
+        RerankShard(arm=arm.hash, shard=shard)
+        for arm in night.arms
+        if not _unfinished(_attempts(site.store, night, arm, candidates, embeddings)).is_published
+        for shard in range(shards_of_queries(site.store.open(candidates[arm.first_stage.hash])))
+    ]
 
 
 def rerank_shard(
@@ -70,22 +81,24 @@ def rerank_shard(
         embeddings: {`Embedding.hash`: reference}.
     """
     arm, shard = night.arm(work["arm"]), work["shard"]
-    artifact = _artifact(site.store, night, arm, candidates, embeddings)
+    artifact = _unfinished(_attempts(site.store, night, arm, candidates, embeddings))
     if artifact.is_published or artifact.has_part("queries", shard):
         return {"queries": 0, "unranked": 0}
 
     meter = Meter()
     begin = time.perf_counter()
-    ranker = RANKERS[arm.ranker].parse(arm.options).load(site.models)
+    ranker = load_ranker(arm, replace(site.models, run_date=night.run_date))
     # With what is imported for it, which the process's first model pays for all.
     load_seconds = time.perf_counter() - begin
     meter.device = ranker.device
     join = Join.of(night, site, arm, candidates, embeddings)
-    queries = query_shard(night, join.snapshot, shard)
+    queries = read_queries(night, join.snapshot)
+    first, last = share(len(queries), shards_of_queries(join.candidates), shard)
+    queries = queries[first:last]
     ranked_lists = []
     with progress(f"ranking by {arm.name}", len(queries), "queries") as advance:
         lists = join.lists(queries, read_candidates(join.candidates, shard, arm.depth))
-        for ranked in ranker.rank(lists):
+        for ranked in rank_guarded(arm, ranker, lists):
             ranked_lists.append(ranked)
             advance(1)
     meter.items = len(ranked_lists)
@@ -101,12 +114,17 @@ def rerank_shard(
         _status_table(ranked_lists),
         QUERY_STATUS,
         shard=shard,
-        stats=lambda: {**meter.stats(), "model": ranker.description()},
+        stats=lambda: {
+            **meter.stats(),
+            "model": ranker.description(),
+            "outages": sum(r.is_outage for r in ranked_lists),
+        },
     )
     left = [ranked for ranked in ranked_lists if ranked.unranked_reason]
-    for ranked in left:
+    for reason, number in Counter(ranked.unranked_reason for ranked in left).items():
+        query_id = next(ranked.query_id for ranked in left if ranked.unranked_reason == reason)
         log.warning(
-            "query %s keeps its first-stage order: %s", ranked.query_id, ranked.unranked_reason
+            "%d queries keep their first-stage order, %s the first: %s", number, query_id, reason
         )
     return {"queries": len(ranked_lists), "unranked": len(left)}
 
@@ -117,15 +135,19 @@ def publish_rankings(
     """Publish each arm's rankings once its shards are written: {`Arm.hash`: reference}."""
     references = {}
     for arm in night.arms:
-        artifact = _artifact(site.store, night, arm, candidates, embeddings)
+        artifact = _newest(_attempts(site.store, night, arm, candidates, embeddings))
         if not artifact.is_published:
-            shards = range(night.options.shards)
+            shards = range(shards_of_queries(site.store.open(candidates[arm.first_stage.hash])))
             stats = [artifact.part_stats("queries", shard) for shard in shards]
             artifact.publish(
                 expected={"rankings": len(shards), "queries": len(shards)},
                 inputs=_inputs(arm, candidates, embeddings),
                 config=arm.model_dump(mode="json"),
-                counts={"stats": total(stats), "model": stats[0]["model"]},
+                counts={
+                    "stats": total(stats),
+                    "model": stats[0]["model"],
+                    "outages": sum(of_shard["outages"] for of_shard in stats),
+                },
                 provenance=night.fingerprint,
             )
         references[arm.hash] = artifact.reference
@@ -179,7 +201,9 @@ class Join:
         embeddings: dict[str, str],
     ) -> "Join":
         """What an arm of a night reads."""
-        described = RANKERS[arm.ranker].parse(arm.options).describe(site.models)
+        models = replace(site.models, run_date=night.run_date)
+        options = RANKERS[arm.ranker].parse(arm.options)
+        described = Description() if arm.missing else options.describe(models)
         opened = site.store.open(candidates[arm.first_stage.hash])
         snapshot = site.store.open(opened.manifest.inputs["snapshot"])
         transform = arm.options.get("transform")
@@ -285,18 +309,36 @@ def _inputs(arm: Arm, candidates: dict[str, str], embeddings: dict[str, str]) ->
     return inputs
 
 
-def _artifact(
+def _attempts(
     store: Store,
     night: Night,
     arm: Arm,
     candidates: dict[str, str],
     embeddings: dict[str, str],
-) -> Artifact:
-    key = artifact_key(
-        date=night.filed_under,
-        fingerprint=night.fingerprint_hash,
-        arm=arm.hash,
-        shards=night.options.shards,
-        **_inputs(arm, candidates, embeddings),
-    )
-    return store.artifact("rankings", night.collection_name, key)
+) -> Iterator[Artifact]:
+    """Where an arm's rankings go: the first, and where a second run of the night ranks anew what
+    the first left unranked because the arm's model or service was not there."""
+    for attempt in count():
+        key = artifact_key(
+            date=night.filed_under,
+            fingerprint=night.fingerprint_hash,
+            arm=arm.hash,
+            attempt=attempt,
+            **_inputs(arm, candidates, embeddings),
+        )
+        yield store.artifact("rankings", night.collection_name, key)
+
+
+def _unfinished(attempts: Iterator[Artifact]) -> Artifact:
+    """The first attempt that is not published, or that lacked nothing."""
+    return next(a for a in attempts if not a.is_published or not a.manifest.counts["outages"])
+
+
+def _newest(attempts: Iterator[Artifact]) -> Artifact:
+    """The last attempt that has begun, the first where none has."""
+    newest = next(attempts)
+    for artifact in attempts:
+        if not artifact.is_published and not artifact.has_part("queries", 0):
+            break
+        newest = artifact
+    return newest

@@ -3,7 +3,8 @@
 In: a snapshot, and what first stages search: indexes, embeddings, or neither where the run given
 with the collection stands in for them. Out, for each first stage of the night's arms: the artifact
 `candidates/<collection>/<key>` with the table `candidates`: at most `depth` passages a query, by
-score, ties to the earlier passage. A query may have fewer, or none.
+score, ties to the earlier passage. A query may have fewer, or none. One that is a passage of the
+collection does not find itself, unless the collection says so.
 
 Where an index is in shards, the work is split by these and not by queries: each is loaded once
 and searched for all queries, into the artifact `found/<collection>/<key>`, and publishing merges
@@ -13,7 +14,7 @@ Candidates of a night belong to its date and fingerprint: they are computed anew
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import TypedDict
@@ -23,19 +24,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
-from perank_tasks.config import FirstStage, Night
+from perank_tasks.config import FirstStage, Night, stable_hash
+from perank_tasks.errors import StorageError
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night.best import Hits, best_places
 from perank_tasks.night.dense import fuse, search
 from perank_tasks.night.index import Searcher, shards_of
 from perank_tasks.night.site import Site
-from perank_tasks.night.snapshot import read_queries
+from perank_tasks.night.snapshot import own_passages, read_queries
+from perank_tasks.rankers.run import read_lines
 from perank_tasks.schemas import CANDIDATES, FOUND, rows_to_table
+from perank_tasks.support.analysis import ENGLISH, analyzer
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
 from perank_tasks.support.streams import share
 
 log = logging.getLogger(__name__)
+
+QUERIES_A_SHARD = 12
+"""Least queries of a shard where no number of shards is asked for. Reranking has the same shards,
+and loading a checkpoint takes as long as ranking some."""
 
 QUERIES_A_GROUP = 64
 """Queries whose finds are merged at once; each shard of an index writes as many a row group."""
@@ -55,11 +63,14 @@ def plan_retrieval(
 ) -> list[RetrieveShard]:
     """The pieces of work for `retrieve_shard`; says what of a given run does not fit."""
     work = []
+    queries = len(read_queries(night, site.store.open(snapshot)))
     for name, stage in night.first_stages.items():
         if stage.kind == "given":
-            _compare_run(night, site.store.open(snapshot))
+            _compare_run(night, site.store.open(snapshot), stage.depth)
         parts = len(_index_shards(site.store, stage, index))
-        table, shards = ("found", parts) if parts > 1 else ("candidates", night.options.shards)
+        table, shards = "found", parts
+        if parts < 2:
+            table, shards = "candidates", night.shards(queries, QUERIES_A_SHARD)
         work += [RetrieveShard(first_stage=name, table=table, shard=s) for s in range(shards)]
     return work
 
@@ -97,11 +108,9 @@ def publish_candidates(
     }
 
 
-def query_shard(night: Night, snapshot: Artifact, shard: int) -> list[tuple[str, str]]:
-    """The (id, text) of one shard's queries: a contiguous share of the night's."""
-    queries = read_queries(night, snapshot)
-    first, last = share(len(queries), night.options.shards, shard)
-    return queries[first:last]
+def shards_of_queries(candidates: Artifact) -> int:
+    """How many parts the queries of these candidates are split into."""
+    return len(candidates.manifest.parts_of("candidates"))
 
 
 def read_candidates(
@@ -129,6 +138,10 @@ class _Search:
         self.night, self.store, self.stage = night, store, stage
         self.snapshot = store.open(snapshot)
         self.queries = read_queries(night, self.snapshot)
+        self.shards = night.shards(len(self.queries), QUERIES_A_SHARD)
+        self.own = own_passages(self.snapshot)
+        self.depth = stage.depth + bool(self.own)
+        """Passages that are searched for: a query's own is then left out."""
         self.parts = _index_shards(store, stage, index)
         self.inputs = {"snapshot": snapshot}
         if stage.bm25:
@@ -140,7 +153,7 @@ class _Search:
             fingerprint=night.fingerprint_hash,
             first_stage=stage.hash,
             query_limit=night.options.query_limit,
-            shards=night.options.shards,
+            shards=self.shards,
             **self.inputs,
         )
         self.candidates = store.artifact("candidates", night.collection_name, key)
@@ -166,7 +179,7 @@ class _Search:
         if self.candidates.has_part("candidates", shard):
             return {"queries": 0, "candidates": 0}
         meter = Meter()
-        first, last = share(len(self.queries), self.night.options.shards, shard)
+        first, last = share(len(self.queries), self.shards, shard)
         meter.items = last - first
         rows = (
             [
@@ -185,7 +198,7 @@ class _Search:
         """Publish the candidates, merged from the index's shards where it has several."""
         if self.candidates.is_published:
             return self.candidates.reference
-        shards = range(self.night.options.shards)
+        shards = range(self.shards)
         stats = []
         if len(self.parts) > 1:
             stats = [self.found.part_stats("found", part) for part in range(len(self.parts))]
@@ -209,26 +222,36 @@ class _Search:
         if self.stage.kind == "given":
             yield from self._given(ids).items()
             return
-        dense = self._dense(ids)
+        if self.stage.kind == "run":
+            yield from self._of_run(ids).items()
+            return
+        dense = {query_id: self._others(query_id, hits) for query_id, hits in self._dense(ids)}
         if not self.parts:
             yield from dense.items()
             return
         is_split = len(self.parts) > 1
         lexical = self._merged(first, ids) if is_split else self._searched(self.parts[0], queries)
-        for query_id, hits in lexical:
+        for query_id, found in lexical:
+            hits = self._others(query_id, found)
             if self.stage.rrf_k is not None:
                 rankings = [[p for p, _ in ranked] for ranked in (hits, dense[query_id])]
                 hits = fuse(rankings, self.stage.rrf_k, self.stage.depth)
             yield query_id, hits
 
+    def _others(self, query_id: str, hits: Hits) -> Hits:
+        """As many as are wanted, without the query itself where it is a passage."""
+        if query_id in self.own:
+            hits = [hit for hit in hits if hit[0] != query_id]
+        return hits[: self.stage.depth]
+
     def _searched(
         self, index: Artifact, queries: list[tuple[str, str]]
     ) -> Iterator[tuple[str, Hits]]:
         """Each query's id and best passages by BM25, in order."""
-        searcher = Searcher(index)
+        searcher = Searcher(index, analyzer(self.stage.analyzer or ENGLISH))
         with progress("retrieving", len(queries), "queries") as advance:
             for query_id, text in queries:
-                yield query_id, searcher.search(text, self.stage.depth)
+                yield query_id, searcher.search(text, self.depth)
                 advance(1)
 
     def _merged(self, first: int, ids: list[str]) -> Iterator[tuple[str, Hits]]:
@@ -242,17 +265,17 @@ class _Search:
             for number in numbers:
                 # In the order of the shards, as ties go to the earlier passage.
                 places = np.flatnonzero(query == number)
-                best = rows.take(places[best_places(score[places], self.stage.depth)])
+                best = rows.take(places[best_places(score[places], self.depth)])
                 columns = (best[name].to_pylist() for name in ("passage_id", "score"))
                 yield ids[number - first], list(zip(*columns, strict=True))
 
-    def _dense(self, queries: list[str]) -> dict[str, Hits]:
+    def _dense(self, queries: list[str]) -> Iterable[tuple[str, Hits]]:
         """Each query's best passages by embeddings; nothing where these are not searched."""
         if self.stage.embedding is None:
-            return {}
+            return []
         transform = Transform.parse(self.stage.transform) if self.stage.transform else None
         embeddings = self.store.open(self.inputs["embeddings"])
-        return search(embeddings, queries, self.stage.depth, transform)
+        return search(embeddings, queries, self.depth, transform).items()
 
     def _given(self, queries: list[str]) -> dict[str, Hits]:
         run = self.snapshot.read("run")
@@ -264,7 +287,22 @@ class _Search:
         # greater id first.
         for ranked in hits.values():
             ranked.sort(key=lambda pair: (pair[1], pair[0]), reverse=True)
-        return {query_id: ranked[: self.stage.depth] for query_id, ranked in hits.items()}
+        return {query_id: self._others(query_id, ranked) for query_id, ranked in hits.items()}
+
+    def _of_run(self, queries: list[str]) -> dict[str, Hits]:
+        """An arm's own run; nothing where there was none when the night was planned."""
+        if self.stage.run is None or self.stage.run_content is None:
+            return {query_id: [] for query_id in queries}
+        lines = read_lines(self.stage.run, self.night.run_date)
+        if stable_hash(lines) != self.stage.run_content:
+            raise StorageError(f"{self.stage.run} was written meanwhile: run the night again.")
+        if self.stage.drop_unknown:
+            ids = pa.array({p for its in lines.values() for p, _ in its}, pa.string())
+            is_named = pc.field("passage_id").isin(ids)
+            rows = self.snapshot.read("passages", ["passage_id"], is_named)
+            known = set(rows["passage_id"].to_pylist())
+            lines = {q: [hit for hit in its if hit[0] in known] for q, its in lines.items()}
+        return {query_id: lines.get(query_id, [])[: self.stage.depth] for query_id in queries}
 
 
 def _index_shards(store: Store, stage: FirstStage, index: dict[str, str]) -> list[Artifact]:
@@ -278,9 +316,17 @@ def _in_groups(rows: Iterator[list[tuple]], schema: pa.Schema) -> Iterator[pa.Re
         yield from rows_to_table(list(chain(*some)), schema).to_batches()
 
 
-def _compare_run(night: Night, snapshot: Artifact) -> None:
-    """Warn of each kind of identifier that the run and the collection do not share."""
+def _compare_run(night: Night, snapshot: Artifact, depth: int) -> None:
+    """Warn of each kind of identifier that the run and the collection do not share, and of
+    candidates that the run has beyond the depth."""
     run = snapshot.read("run")
+    candidates = pc.value_counts(run["query_id"]).field("counts").to_numpy()
+    if (beyond := candidates[candidates > depth] - depth).size:
+        log.warning(
+            "candidates of the run beyond the first stage's depth of %d, left out: %d of %d "
+            "queries; --set first-stages.given.depth=%d keeps them",
+            *(depth, beyond.sum(), beyond.size, candidates.max()),
+        )
     asked = pc.unique(run["query_id"])
     named = pc.unique(run["passage_id"])
     queries = snapshot.read("queries", ["query_id"])["query_id"]

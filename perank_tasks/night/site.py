@@ -1,6 +1,6 @@
 """Where a night runs: its store of artifacts, this machine's folders, its threads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.rankers.interface import Models
@@ -29,6 +29,11 @@ class Site:
         """
         settings = Settings.from_environment()
         return cls(Store(settings.root), settings)
+
+    @property
+    def of_a_piece(self) -> "Site":
+        """The same for a process that does one of several pieces of work at once."""
+        return replace(self, settings=self.settings.of_a_piece)
 
     @property
     def models(self) -> Models:

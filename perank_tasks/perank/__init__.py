@@ -16,25 +16,32 @@
     decode              windows, in a batch  -> their orders
     ranking             a CandidateList      -> its windows in turn, a RankedList
     rounds              lists in progress    -> ranked together, in the memory there is
+    inputs              texts and ids        -> a CandidateList
     engine              a stream of lists    -> the public API, `PERank`
 
-`PERank`, and torch with it, is loaded when it is first used.
+What is exported here is loaded when it is first used, `PERank` with torch and lists with numpy: the
+command line asks neither for its help.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from perank_tasks.perank.options import RankingOptions
-from perank_tasks.support.lists import CandidateList, RankedList
 
 if TYPE_CHECKING:
     from perank_tasks.perank.engine import PERank
+    from perank_tasks.perank.options import RankingOptions
+    from perank_tasks.support.lists import CandidateList, RankedList
 
 __all__ = ["CandidateList", "PERank", "RankedList", "RankingOptions"]
 
+_MODULES = {
+    "CandidateList": "perank_tasks.support.lists",
+    "PERank": "perank_tasks.perank.engine",
+    "RankedList": "perank_tasks.support.lists",
+    "RankingOptions": "perank_tasks.perank.options",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "PERank":
-        from perank_tasks.perank.engine import PERank
-
-        return PERank
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

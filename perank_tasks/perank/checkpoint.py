@@ -60,7 +60,7 @@ from perank_tasks.perank.checkpoint_files import (
 )
 from perank_tasks.perank.llm import ACTIVATIONS, FAMILIES, meta_body
 from perank_tasks.perank.projector import projector_shapes
-from perank_tasks.support.files import making_folder
+from perank_tasks.support.files import making_folder, what_lies_instead
 
 WRITE_REMEDY = "Make room, or name another folder."
 
@@ -147,6 +147,9 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     try:
         tokenizer = kind.from_pretrained(folder, **options)
     except Exception as error:  # SentencePiece, protobuf and tokenizers each raise their own
+        for path in (folder / "tokenizer.model", folder / "tokenizer.json"):
+            if placeholder := what_lies_instead(path):
+                raise CheckpointError(f"{path} {placeholder}") from error
         raise CheckpointError(
             f"the tokenizer in {folder} cannot be loaded: {error}. Fetch its files anew"
         ) from error
@@ -177,8 +180,10 @@ def save_checkpoint(
     """
     settings = {"format": "perank", "format_version": FORMAT_VERSION, **config.model_dump()}
     with making_folder(folder, WRITE_REMEDY, replace=True) as scratch:
-        (scratch / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
-        (scratch / "README.md").write_text(readme)
+        (scratch / "config.json").write_text(
+            json.dumps(settings, indent=2) + "\n", encoding="utf-8"
+        )
+        (scratch / "README.md").write_text(readme, encoding="utf-8")
         plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         save_file(plain, scratch / "model.safetensors", metadata={"format": "pt"})
 

@@ -7,7 +7,6 @@ safetensors.
 """
 
 import json
-import pickle
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +15,19 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from perank_tasks.errors import CheckpointError
+from perank_tasks.support.files import what_lies_instead
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model.bin")
-"""Where a model's tensors are: in one file, in shards, or in a pickle."""
+WEIGHTS = (
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model-*-of-*.bin",
+)
+"""Where a model's tensors are: in one file or in shards, as safetensors or as pickles."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -137,13 +142,16 @@ def read_pickle(path: Path) -> "dict[str, Tensor]":
 
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is a pickle that holds more than tensors and would run code when read: "
-            f"refused. Convert it to safetensors where you trust it"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except (OSError, RuntimeError) as error:
         raise unreadable(path, error) from error
+    except Exception as error:  # a damaged pickle fails in whatever it happens to say
+        # A name of a function or class in it that is none of a tensor's.
+        if "GLOBAL" in str(error):
+            raise CheckpointError(
+                f"{path} is a pickle that holds more than tensors and would run code when read: "
+                f"refused. Convert it to safetensors where you trust it"
+            ) from error
+        raise unreadable(path, ValueError("it is no whole pickle of tensors")) from error
     if not isinstance(tensors, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in tensors.items()
     ):
@@ -152,6 +160,8 @@ def read_pickle(path: Path) -> "dict[str, Tensor]":
 
 
 def unreadable(path: Path, error: Exception) -> CheckpointError:
-    """The error for a file that `error` kept from being read."""
+    """The error for a file that `error` kept from being read; says what lies in its place."""
+    if placeholder := what_lies_instead(path):
+        return CheckpointError(f"{path} {placeholder}")
     reason = re.sub(r"\s+", " ", str(error))[:200]
     return CheckpointError(f"{path} cannot be read: {reason}. Fetch or write the file anew")

@@ -1,8 +1,7 @@
 """The engine's public API: in, a stream of candidate lists; out, ranked ones in the same order.
 
 Lists are taken in groups and ranked together (`rounds`). Memory grows with the group, not with
-the number of lists. For a given order of lists, group size and machine the results are
-deterministic.
+the number of lists. A list is ranked the same whatever stands beside it (`shapes`).
 """
 
 import functools
@@ -11,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,24 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from perank_tasks.errors import ConfigError, QualityError
+from perank_tasks.errors import ConfigError
 from perank_tasks.models.encoder import Encoder
 from perank_tasks.models.encoder_spec import EncoderSpec
+from perank_tasks.perank.block import Counters
 from perank_tasks.perank.checkpoint import (
     Checkpoint,
     load_checkpoint,
     load_head,
     load_tokenizer,
 )
-from perank_tasks.perank.decode import Counters
+from perank_tasks.perank.inputs import Passages, candidate_list, candidate_lists
+from perank_tasks.perank.llm import Prefix
 from perank_tasks.perank.model import RankingModel
 from perank_tasks.perank.options import RankingOptions
 from perank_tasks.perank.prompt import TEMPLATES, PromptBuilder
-from perank_tasks.perank.ranking import Method, Ranking, check_texts
-from perank_tasks.perank.rounds import MAX_LISTS, Rounds
+from perank_tasks.perank.ranking import Method, Ranking
+from perank_tasks.perank.rounds import Rounds
+from perank_tasks.perank.shapes import MAX_ROWS
 from perank_tasks.settings import Settings
 from perank_tasks.support.lists import CandidateList, RankedList
 
@@ -76,6 +79,7 @@ class PERank:
         self._cache_folder = cache
         self._trust_remote_code = trust_remote_code
         self._builders: dict[tuple[str, bool], PromptBuilder] = {}
+        self._openings: dict[str, dict[int, Prefix]] = {}
         load = functools.partial(load_head, checkpoint)
         self._rounds = Rounds(self.model, self.counters, load)
         self._lock = threading.RLock()
@@ -156,6 +160,7 @@ class PERank:
             "score_residual": checkpoint.score_residual,
             "device": str(self.model.device),
             "dtype": str(self.model.dtype).removeprefix("torch."),
+            "shapes": self._rounds.shapes(options or RankingOptions()).description(),
         }
 
     def encode(
@@ -215,7 +220,7 @@ class PERank:
     def rerank(
         self,
         query: str,
-        passages: Sequence[str] | None = None,
+        passages: Passages | None = None,
         embeddings: np.ndarray | None = None,
         *,
         query_embedding: np.ndarray | None = None,
@@ -227,87 +232,59 @@ class PERank:
 
         Args:
             query: its text.
-            passages: n texts, best first by the first stage; embedded here where `embeddings`
-                are not given and needed.
+            passages: n of them, best first by the first stage: {id: text}, texts, or (id, text)
+                in a sequence; embedded here where `embeddings` are not given and needed.
             embeddings: (n, d), L2-normalised, by the checkpoint's encoder.
             query_embedding: (d,); embedded here where it is needed and not given.
             scores: (n,), the first stage's, for a checkpoint that reads them.
             top_k: as in `options`, which it replaces there.
             options: window, decoding and form. None: the paper's.
 
+        Returns:
+            `top(k)` of it is [(id, score), …]; texts without ids are known by their places.
+
         Raises:
-            ConfigError: neither passages nor embeddings, not as many of one as of the other,
-                something else than text, or options that want texts where there are none.
-            CheckpointError: embedding is needed and the encoder cannot be used.
+            ConfigError, CheckpointError: as `inputs.candidate_list`.
         """
         options = options or RankingOptions()
         if top_k is not None:
             options = type(options)(**dict(options) | {"top_k": top_k})
-        if passages is None and embeddings is None:
-            raise ConfigError("rerank takes passages, embeddings or both: give at least one")
-        if passages is None and options.passages != "embeddings":
-            raise ConfigError(f"options want passages {options.passages!r}: give their texts")
-        if isinstance(passages, str):
-            raise ConfigError("passages is one text, expected a list of texts")
-        passages = None if passages is None else list(passages)
-        try:
-            check_texts("the query", [query])
-            check_texts("passage", passages or ())
-        except QualityError as error:
-            raise ConfigError(str(error)) from None
-        count = len(embeddings if passages is None else passages)  # type: ignore[arg-type]
-        if embeddings is not None and len(embeddings) != count:
-            raise ConfigError(f"{len(embeddings)} embeddings for {count} passages")
-        if options.passages != "text":
-            embeddings = self.encode(passages or []) if embeddings is None else embeddings
-            if query_embedding is None and self.needs_query_embedding:
-                query_embedding = self.encode([query], queries=True)[0]
-        candidates = CandidateList(
-            "",
-            query,
-            [str(position) for position in range(count)],
-            scores=scores,
-            vectors=embeddings,
-            query_embedding=query_embedding,
-            texts=passages,
+        candidates = candidate_list(
+            self, options, query, passages, embeddings, query_embedding, scores
         )
         return next(self.rerank_many([candidates], options))
 
     def rerank_many(
         self,
-        lists: Iterable[CandidateList],
+        lists: Iterable[CandidateList | tuple[str, Passages]],
         options: RankingOptions | None = None,
-        *,
-        batch_queries: int | None = None,
     ) -> Iterator[RankedList]:
         """Rank many queries' candidates; one result a list, in order.
 
-        A list needs embeddings, the query's own where `needs_query_embedding`, and texts as
+        A list is (query, passages), in the shapes of `rerank`, or a `CandidateList`.
+        Such a one needs embeddings, the query's own where `needs_query_embedding`, and texts as
         `options.passages` says; scores are read by a checkpoint that `reads_scores`: to one that is
         given none, no passage is ahead of another. A list that cannot be ranked (embeddings that
         are missing, not finite or of another width; something else than text; logits that are not
         finite) keeps its given order and says why; the others are ranked as if it were not there.
 
         Args:
-            lists: read as results are asked for, a batch at a time.
+            lists: read as results are asked for, a group at a time.
             options: window, decoding and form. None: the paper's.
-            batch_queries: queries whose windows are ranked together. None: as many as memory
-                allows; half as many after memory ran out.
 
         Raises:
-            ConfigError: `batch_queries` is less than 1, or the residual is to rank alone and there
-                is none.
+            ConfigError: the residual is to rank alone and there is none; while results are read, a
+                list that is of another shape.
             DeviceMemoryError: not even one query's window fits into memory.
         """
+        lists = candidate_lists(self, lists, options)
         options = options or RankingOptions()
-        if batch_queries is not None and batch_queries < 1:
-            raise ConfigError(f"batch_queries must be 1 or more, found {batch_queries}")
         if options.decoding == "residual" and self.model.residual is None:
             raise ConfigError(
                 f"checkpoint {self._checkpoint.name!r} has no residual, and without its LLM "
                 f"nothing is left to rank by: choose another decoding"
             )
-        return self._stream(iter(lists), self._method(options), batch_queries)
+        return self._stream(iter(lists), self._method(options))
 
     def _method(self, options: RankingOptions) -> Method:
         with self._lock:
@@ -318,32 +295,25 @@ class PERank:
             prompts,
             options,
             self.counters,
+            self._openings.setdefault(prompts.hash, {}),
             needs_query_embedding=self.needs_query_embedding,
             sorts_by_residual=options.decoding == "residual"
             or (sorted_prompts and options.passages == "embeddings"),
         )
 
-    def _stream(
-        self, lists: Iterator[CandidateList], method: Method, batch_queries: int | None
-    ) -> Iterator[RankedList]:
-        waiting: list[Ranking] = []
-        while True:
-            wanted = max(0, (batch_queries or self._rounds.max_lists) - len(waiting))
-            read = list(itertools.islice(lists, wanted))
+    def _stream(self, lists: Iterator[CandidateList], method: Method) -> Iterator[RankedList]:
+        size = self._rounds.shapes(method.options).max_rows
+        while read := list(itertools.islice(lists, size)):
             # Cache, tokenizer and counters are the engine's; lists and results are not, and
             # whoever reads them may take time.
             with self._lock:
                 begin = time.perf_counter()
-                waiting += [Ranking(method, candidates) for candidates in read]
-                if not waiting:
-                    return
-                size = batch_queries or self._rounds.fitting(waiting)
-                group, waiting = waiting[:size], waiting[size:]
+                group = [Ranking(method, candidates) for candidates in read]
                 self._rounds.rank(group, method)
                 self.counters.queries += len(group)
                 self.counters.rank_seconds += time.perf_counter() - begin
             for ranking in group:
-                yield ranking.ranked
+                yield replace(ranking.ranked, texts=ranking.candidates.texts)
 
 
 def device_named(name: str) -> torch.device:
@@ -360,6 +330,6 @@ def device_named(name: str) -> torch.device:
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} cannot be used ({reason}): try 'auto'") from error
-    if device.type not in MAX_LISTS:
+    if device.type not in MAX_ROWS:
         raise ConfigError(f"device is {name!r}, expected auto or one of torch's cpu and cuda")
     return device

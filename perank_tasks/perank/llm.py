@@ -4,6 +4,9 @@ The forward pass of Llama and Mistral, for ranking only: no gradients, no vocabu
 in the last layer nothing but keys and values for positions that nobody reads. Rows of a batch
 are padded on the right, where the causal mask hides what follows; each row continues at its
 own place in the cache, so that a prefix that is already there is not computed again.
+
+Attention always looks at the whole length of a cache, and masks what is not there: what a row's
+result is then depends on that length, on a GPU also on the number of rows, and not on the others.
 """
 
 from dataclasses import dataclass
@@ -24,6 +27,10 @@ ACTIVATIONS = ("silu", "gelu")
 
 # Tokens that go through the MLP at once on a CPU: what they become there stays in its cache.
 _CPU_MLP_TOKENS = 1024
+
+
+# Queries of one row go through attention in multiples of this.
+_ATTENTION_ROWS = 4
 
 
 def meta_body(llm: PretrainedConfig) -> PreTrainedModel:
@@ -52,15 +59,33 @@ class Cache:
     def length(self) -> int:
         return self.keys.shape[2]
 
-    def spread(self, tokens: int) -> None:
-        """Copy the first row's first `tokens` positions into every row."""
-        for kept in (self.keys, self.values):
-            kept[:, 1:, :tokens] = kept[:, :1, :tokens]
+    def put(self, row: int, prefix: "Prefix") -> None:
+        """Let a row begin with a prefix."""
+        length = len(prefix.ids)
+        self.keys[:, row, :length] = prefix.keys
+        self.values[:, row, :length] = prefix.values
 
-    def keep(self, rows: list[int]) -> None:
-        """Move `rows`, in rising order, to the front."""
-        for kept in (self.keys, self.values):
-            kept[:, : len(rows)] = kept[:, rows]
+    def prefix(self, row: int, ids: list[int]) -> "Prefix":
+        """What a row begins with, as something that others can begin with, too."""
+        keys, values = self.keys[:, row, : len(ids)], self.values[:, row, : len(ids)]
+        return Prefix(ids, keys.clone(), values.clone())
+
+    def clear(self) -> None:
+        """Fill it with zeros."""
+        self.keys.zero_()
+        self.values.zero_()
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Tokens that prompts begin with, and what the LLM made of them.
+
+    `keys` and `values` are (layers, len(ids), key/value heads, head size).
+    """
+
+    ids: list[int]
+    keys: Tensor
+    values: Tensor
 
 
 @dataclass(frozen=True)
@@ -174,6 +199,10 @@ class Llm:
             for matrix in (layer.qkv, layer.out, layer.gate, layer.up, layer.down)
         )
 
+    def weight_bytes(self) -> int:
+        """What weights and token embeddings take."""
+        return (self.parameters() + self.embeddings.numel()) * self.dtype.itemsize
+
     def flops(self, tokens: int, attended: int) -> int:
         """Floating-point operations, two a multiply-add, of a forward pass.
 
@@ -191,43 +220,52 @@ class Llm:
 
     @torch.inference_mode()
     def forward(
-        self, inputs: Tensor, cache: Cache, *, first_row: int, starts: Tensor, ends: Tensor, to: int
+        self,
+        inputs: Tensor,
+        cache: Cache,
+        *,
+        rows: slice | Tensor,
+        starts: Tensor,
+        ends: Tensor,
+        every: bool = False,
     ) -> Tensor:
         """Run new tokens through the LLM and put their keys and values into the cache.
 
         Args:
             inputs: (B, L, H) embedded tokens, row i's padded on the right to L.
-            cache: its rows `first_row` to `first_row + B` hold what came before.
-            first_row: as said.
+            cache: its `rows` hold what came before.
+            rows: of the cache, B of them: a slice, or their numbers.
             starts: (B,) position of each row's first new token; those before it are cached.
             ends: (B,) number of each row's new tokens, 1 to L.
-            to: positions of the cache that are looked at, at least max(starts + ends).
+            every: whether all tokens' hidden states are wanted, not the last ones'.
 
         Returns:
-            (B, H), the normed hidden state of each row's last new token.
+            (B, H), the normed hidden state of each row's last new token; (B, L, H) of `every` one.
         """
         batch, length, _ = inputs.shape
-        rows = slice(first_row, first_row + batch)
         offsets = torch.arange(length, device=self.device)
         # Padding may reach beyond the cache; no row's own tokens reach its last position here.
         positions = (starts[:, None] + offsets).clamp_(max=cache.length - 1)
-        cos, sin = self._angles(cache.length)
+        cos, sin = self._angles()
         angles = cos[positions][:, :, None], sin[positions][:, :, None]
         row_index = torch.arange(batch, device=self.device)
         last = row_index * length + ends - 1
-        place = (first_row + row_index)[:, None], positions
-        # Right padding and one common start leave nothing to mask but the future.
-        causal = length > 1 and to == length
-        mask = None
-        if not causal:
-            mask = (torch.arange(to, device=self.device) <= positions[..., None])[:, None]
+        numbers = (
+            torch.arange(rows.start, rows.stop, device=self.device)
+            if isinstance(rows, slice)
+            else rows
+        )
+        place = numbers[:, None], positions
+        columns = torch.arange(cache.length, device=self.device)
+        mask = self._mask(columns <= positions[..., None])
+        last_mask = self._mask(columns < (starts + ends)[:, None, None])
 
         x = inputs.reshape(batch * length, -1)
         split = self.heads * self.head_size
         for index, layer in enumerate(self.layers):
             keys, values = cache.keys[index], cache.values[index]
             y = F.rms_norm(x, (self.hidden_size,), layer.input_norm, self.epsilon)
-            q_and_kv = layer.q_and_kv if length > 1 else None
+            q_and_kv = layer.q_and_kv if length > 1 and not every else None
             if q_and_kv is not None:
                 q = q_and_kv[0](y[last]).view(batch, 1, -1, self.head_size)
                 q_angles = angles[0].flatten(0, 1)[last], angles[1].flatten(0, 1)[last]
@@ -242,14 +280,12 @@ class Llm:
                 kv = qkv[:, :, self.heads :]
             keys[place] = k
             values[place] = kv[:, :, self.kv_heads :]
-            if q_and_kv is not None:
-                seen = torch.arange(to, device=self.device) < (starts + ends)[:, None]
-                attended = _attend(q, keys[rows, :to], values[rows, :to], seen[:, None, None])
-            else:
-                attended = _attend(q, keys[rows, :to], values[rows, :to], mask, causal=causal)
+            seen = mask if q_and_kv is None else last_mask
+            attended = _attend(q, keys[rows], values[rows], seen)
             x = x + layer.out(attended.reshape(len(x), split))
             x = self._add_mlp(layer, x)
-        return F.rms_norm(x, (self.hidden_size,), self.norm, self.epsilon)
+        x = F.rms_norm(x, (self.hidden_size,), self.norm, self.epsilon)
+        return x.view(batch, length, -1) if every else x
 
     def _add_mlp(self, layer: _Layer, x: Tensor) -> Tensor:
         chunks = -(-len(x) // _CPU_MLP_TOKENS) if self.device.type == "cpu" else 1
@@ -261,10 +297,17 @@ class Llm:
             part += layer.down(gate)
         return x
 
-    def _angles(self, positions: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines (positions, head size) of the rotary embedding."""
-        if len(self._cos) < positions:
-            every = torch.arange(positions, device=self.device)[None]
+    def _mask(self, seen: Tensor) -> Tensor:
+        """(B, L, K), which keys each token sees -> (B, 1, L, K), what is added to its logits."""
+        mask = torch.zeros(seen.shape, device=self.device, dtype=self.dtype)
+        return mask.masked_fill_(~seen, -torch.inf)[:, None]
+
+    def _angles(self) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (positions, head size) of the rotary embedding.
+
+        Made once and never replaced: CUDA graphs know them by their place in memory."""
+        if not len(self._cos):
+            every = torch.arange(self.max_positions, device=self.device)[None]
             like = torch.empty(0, device=self.device, dtype=self.dtype)
             cos, sin = self.rotary(like, every)
             self._cos, self._sin = cos[0], sin[0]
@@ -281,9 +324,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return out
 
 
-def _attend(
-    q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, *, causal: bool = False
-) -> Tensor:
+def _attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """Grouped-query attention: q (B, L, heads, D), keys and values (B, K, kv heads, D)."""
     batch, length, heads, size = q.shape
     groups = heads // keys.shape[2]
@@ -293,7 +334,11 @@ def _attend(
         q = q.view(batch, heads // groups, groups, size)
         out = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
         return out.reshape(batch, 1, heads, size)
+    # A CPU sums the last few of an uneven number of rows in another order.
+    missing = -length % _ATTENTION_ROWS
+    if missing:
+        q, mask = F.pad(q, (0, 0, 0, 0, 0, missing)), F.pad(mask, (0, 0, 0, missing))
     out = F.scaled_dot_product_attention(
-        q.transpose(1, 2), keys, values, attn_mask=mask, is_causal=causal, enable_gqa=groups > 1
+        q.transpose(1, 2), keys, values, attn_mask=mask, enable_gqa=groups > 1
     )
-    return out.transpose(1, 2)
+    return out.transpose(1, 2)[:, :length]

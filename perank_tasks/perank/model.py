@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from perank_tasks.perank.checkpoint import Checkpoint
-from perank_tasks.perank.llm import Llm
+from perank_tasks.perank.llm import Cache, Llm, Prefix
 from perank_tasks.perank.projector import build_projector
 from perank_tasks.perank.prompt import Prompt
 
@@ -51,12 +51,28 @@ class RankingModel:
         """Embeddings (…, d) of any float dtype -> projected (…, H) in the model's dtype."""
         return self._projector(embeddings.to(self.device, self.dtype))
 
+    @torch.inference_mode()
+    def prefix(self, ids: list[int]) -> Prefix:
+        """What prompts that begin with these tokens begin with, embeddings not among them."""
+        cache = Cache(self.llm, 1, max(1, len(ids)))
+        if ids:
+            whole = torch.tensor([ids], device=self.device)
+            start = torch.zeros(1, dtype=torch.long, device=self.device)
+            self.llm.forward(
+                self.llm.embeddings[whole],
+                cache,
+                rows=slice(0, 1),
+                starts=start,
+                ends=start + len(ids),
+            )
+        return cache.prefix(0, ids)
+
     def embed(
         self,
         prompts: Sequence[Prompt],
         starts: Sequence[int],
         projected: Tensor,
-        projected_queries: Tensor | None,
+        projected_queries: Tensor,
     ) -> Tensor:
         """What the LLM reads of a batch of prompts, from position `starts[i]` of each on.
 
@@ -64,7 +80,7 @@ class RankingModel:
             prompts: B prompts.
             starts: the position of each that comes first.
             projected: (B, n_max, H); row i's first `len(prompts[i].passage_slots)` are used.
-            projected_queries: (B, H), None where the prompts have no query slot.
+            projected_queries: (B, H); read where a prompt has a query slot.
 
         Returns:
             (B, L, H), L the most tokens that one of them has left; padded on the right.
@@ -88,10 +104,8 @@ class RankingModel:
         ids[rows, places] = 0
         ids[query_rows, query_places] = 0
         embeds = self.llm.embeddings[ids.to(self.device)]
-        if slots:
-            embeds[rows, places] = projected[rows, passages]
-        if projected_queries is not None:
-            embeds[query_rows, query_places] = projected_queries[query_rows]
+        embeds[rows, places] = projected[rows, passages]
+        embeds[query_rows, query_places] = projected_queries[query_rows]
         return embeds
 
     def bias(

@@ -57,6 +57,15 @@ class RankingOptions(Options):
     initial_order: InitialOrder = Field(
         "given", description="The order that ranking starts from: " + choices(ORDER_HELP)
     )
+    block: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Lists that the LLM ranks together at most. On a GPU logits depend on it in "
+        "their last bits, and so may rankings: another value is another arm. 1 answers a single "
+        "query soonest, in about half the time: the order of a step is a draft of those behind it, "
+        "checked in one pass. Empty: 256 on a GPU, 32 on a CPU, fewer where memory is short.",
+    )
     order_seed: int = Field(0, ge=0, description="Seed of a random initial order.")
 
     def __init__(self, **values: Any) -> None:

@@ -143,6 +143,10 @@ COMPACT_V2 = replace(COMPACT_V1, name="compact-v2", query_line="", answer=QUERY_
 TEMPLATES = {template.name: template for template in (RELEASED_V1, COMPACT_V1, COMPACT_V2)}
 
 
+# No two begin alike: what prompts for them have in common is the template's.
+_UNLIKE_QUERIES = ("query", "7", "ünder", "(", "Which")
+
+
 @dataclass(frozen=True, slots=True)
 class PreparedText:
     """Text that is safe to put in a prompt, and what had to be done to it."""
@@ -220,6 +224,7 @@ class PromptBuilder:
         self._marker_pattern = _marker_pattern([*added, *tokenizer.all_special_tokens])
         self._chat_template = tokenizer.chat_template or DEFAULT_CHAT_TEMPLATE
         self._structure: dict[int, list[int]] = {}
+        self._openings: dict[int, list[int]] = {}
         rules = [MAX_QUERY_TOKENS, MAX_PASSAGE_TOKENS]
         hashed = json.dumps([template.name, *self._pieces, self._chat_template, *rules])
         self.hash = hashlib.sha256(hashed.encode()).hexdigest()[:16]
@@ -262,6 +267,17 @@ class PromptBuilder:
                 f"the chat template drops or repeats part of the message"
             )
         return Prompt(ids, slots, query_slots[0] if query_slots else None)
+
+    def opening(self, passages: int) -> list[int]:
+        """The token ids that prompts of so many passages begin with, whatever the query is."""
+        if passages not in self._openings:
+            texts = ["text"] * passages
+            prompts = [self._tokenise(query, passages, texts) for query in _UNLIKE_QUERIES]
+            shared = _common(min(prompts), max(prompts))
+            slots = {self._passage_id, self._query_id}
+            before = (i for i, token in enumerate(prompts[0][:shared]) if token in slots)
+            self._openings[passages] = prompts[0][: next(before, shared)]
+        return self._openings[passages]
 
     def answer_tokens(self, passages: int) -> int:
         """Tokens that a window's answer takes at most: a whole ranking in numbers and some to
@@ -306,13 +322,28 @@ class PromptBuilder:
         )
 
     def _tokenise(self, query: str, passages: int, texts: Sequence[str]) -> list[int]:
-        rendered: Any = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": self.message(query, passages, texts)}],
-            chat_template=self._chat_template,
-            add_generation_prompt=True,
-            tokenize=False,
-        )
+        messages = [{"role": "user", "content": self.message(query, passages, texts)}]
+        try:
+            rendered: Any = self._tokenizer.apply_chat_template(
+                messages,
+                chat_template=self._chat_template,
+                add_generation_prompt=True,
+                tokenize=False,
+            )
+        except Exception as error:  # a template is a program, and fails as programs do
+            raise CheckpointError(
+                f"{self._tokenizer.name_or_path}: its chat template fails: {error}. Mend "
+                "chat_template in tokenizer_config.json, or the file chat_template.jinja"
+            ) from error
         return self._tokenizer(rendered + self._pieces[-1], add_special_tokens=False)["input_ids"]
+
+
+def _common(left: list[int], right: list[int]) -> int:
+    """How many ids the two begin with in common."""
+    for place, (a, b) in enumerate(zip(left, right, strict=False)):
+        if a != b:
+            return place
+    return min(len(left), len(right))
 
 
 def _marker_pattern(tokens: list[str]) -> re.Pattern[str]:

@@ -3,6 +3,7 @@
 """
 
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor
 
 from perank_tasks.errors import QualityError
-from perank_tasks.perank.decode import Counters, Decoded, Window
+from perank_tasks.perank.block import Counters, Window
+from perank_tasks.perank.decode import Decoded
+from perank_tasks.perank.llm import Cache, Prefix
 from perank_tasks.perank.model import RankingModel
 from perank_tasks.perank.options import RankingOptions
 from perank_tasks.perank.prompt import Prompt, PromptBuilder
@@ -24,16 +27,24 @@ from perank_tasks.support.lists import CandidateList, RankedList
 class Method:
     """What ranks the lists of one call, and how.
 
-    `needs_query_embedding`: the model or the prompt reads it. `sorts_by_residual`: windows are
-    put in the order of the residual's logits before they are ranked, if they are.
+    `openings` are what prompts begin with, by the number of passages. `needs_query_embedding`: the
+    model or the prompt reads it. `sorts_by_residual`: windows are put in the order of the
+    residual's logits before they are ranked, if they are.
     """
 
     model: RankingModel
     prompts: PromptBuilder
     options: RankingOptions
     counters: Counters
+    openings: dict[int, Prefix]
     needs_query_embedding: bool
     sorts_by_residual: bool
+
+    def opening(self, passages: int) -> Prefix:
+        """What prompts of so many passages begin with, computed when it is first asked for."""
+        if passages not in self.openings:
+            self.openings[passages] = self.model.prefix(self.prompts.opening(passages))
+        return self.openings[passages]
 
 
 class Ranking:
@@ -42,14 +53,11 @@ class Ranking:
     Attributes:
         ranked: the result, as far as it is known.
         todo: the windows still to be ranked.
-        tokens: that the first window takes in the cache, decoding included.
-        query_length: characters of the query in the prompts.
     """
 
     def __init__(self, method: Method, candidates: CandidateList) -> None:
         self.method, self.candidates = method, candidates
         self.todo: list[Range] = []
-        self.tokens = self.query_length = 0
         self.ranked = RankedList(
             candidates.query_id, candidates.passage_ids, initial_order(candidates, method.options)
         )
@@ -58,6 +66,7 @@ class Ranking:
         self._scores: Tensor | None = None
         self._residual: list[float] | None = None
         self._prompts: dict[int | tuple[int, ...], Prompt] = {}
+        self._prefix: Prefix | None = None
         try:
             self._prepare()
         except QualityError as error:
@@ -82,22 +91,31 @@ class Ranking:
         except QualityError as error:
             self.fail(str(error))
             return None
-        # Names what stands at each position, for comparing prompts: a token by its id, an
-        # embedding by a negative number.
-        keys = list(prompt.input_ids)
-        for slot, member in zip(prompt.passage_slots, members, strict=False):
-            keys[slot] = -2 - member
-        if prompt.query_slot is not None:
-            keys[prompt.query_slot] = -1
         picked = torch.tensor(members, device=self.method.model.device)
         return Window(
             prompt,
+            self._begin(prompt, len(members)),
             self._projected[picked],
             self._query_embedding,
-            keys,
             outputs,
+            len(prompt.input_ids) + self.method.prompts.answer_tokens(len(members)),
             None if self._scores is None else self._scores[picked],
         )
+
+    def keep_prefix(self, window: Window, cache: Cache, row: int) -> None:
+        """Keep what the window's prompt has before its first embedding, the query too, for the
+        windows that follow."""
+        if self._prefix is None and window.prompt.passage_slots:
+            slots = [*window.prompt.passage_slots, window.prompt.query_slot]
+            first = min(slot for slot in slots if slot is not None)
+            self._prefix = cache.prefix(row, window.prompt.input_ids[:first])
+
+    def _begin(self, prompt: Prompt, passages: int) -> Prefix:
+        """What the prompt begins with that was computed before; not the whole of it."""
+        for prefix in (self._prefix, self.method.opening(passages)):
+            if prefix is not None and prompt.input_ids[: len(prefix.ids)] == prefix.ids:
+                return prefix
+        return self.method.model.prefix([])
 
     def take(self, window: Window, decoded: Decoded) -> None:
         """Put a window's order back into the list."""
@@ -109,6 +127,9 @@ class Ranking:
             numbers_missing=decoded.missing,
             numbers_repeated=decoded.repeated,
         )
+        values = np.array(decoded.logits, np.float32).tobytes()
+        checksum = zlib.crc32(values, self.ranked.logits_checksum)
+        self.ranked = replace(self.ranked, logits_checksum=checksum)
         if not decoded.finite:
             self.fail(
                 f"logits of the window [{start}, {end}) are not finite: "
@@ -148,7 +169,6 @@ class Ranking:
             raise QualityError(candidates.problem)
         check_texts("the query", [candidates.query])
         self._query = self.method.prompts.prepare(candidates.query)
-        self.query_length = len(self._query.text)
         self.ranked = replace(self.ranked, query_was_cut=self._query.was_cut)
         self._add(markers_defused=self._query.markers_defused)
         todo = schedule(len(candidates), options)
@@ -158,14 +178,12 @@ class Ranking:
             self._prepare_texts()
         if options.passages == "text":
             # Nothing of it is ever read; it says how many passages a window has.
-            self._projected = torch.zeros(len(candidates), 0, device=self.method.model.device)
+            model = self.method.model
+            nothing = torch.zeros(1, model.llm.hidden_size, device=model.device, dtype=model.dtype)
+            self._projected = nothing.expand(len(candidates), -1)
         else:
             self._prepare_embeddings()
         self.todo = todo
-        if options.reads_a_prompt:
-            start, end, _ = todo[0]
-            prompt = self._prompt(self.ranked.order[start:end])
-            self.tokens = len(prompt.input_ids) + self.method.prompts.answer_tokens(end - start)
 
     def _prepare_texts(self) -> None:
         texts = () if self.candidates.texts is None else self.candidates.texts

@@ -1,32 +1,25 @@
 """Groups of lists: in, lists in progress; out, the same, ranked to their fronts.
 
-Round by round, the next windows of all lists of a group go through the LLM together, over one
-key/value cache. A list keeps its row of it, so that what its prompts begin with is computed once.
-How many lists make a group follows from the memory that is free; where it runs out all the same,
-the group is ranked in two halves.
+Round by round, the next windows of all lists of a group go through the LLM in blocks: windows
+whose caches have the same length together, as many as `shapes` says.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
 from perank_tasks.errors import DeviceMemoryError
 from perank_tasks.perank import decode
-from perank_tasks.perank.decode import Batch, Counters, Decoded
-from perank_tasks.perank.llm import Cache
+from perank_tasks.perank.block import Block, Counters, Window
+from perank_tasks.perank.decode import Decoded
 from perank_tasks.perank.model import RankingModel
+from perank_tasks.perank.options import RankingOptions
 from perank_tasks.perank.ranking import Method, Ranking
+from perank_tasks.perank.shapes import Shapes
 
-# Lists ranked together where memory allows: on two cores nothing is gained beyond; a GPU
-# decodes as many tokens in the time of one.
-MAX_LISTS = {"cpu": 32, "cuda": 256}
-
-# Of the memory that is free, what the key/value cache may take; the forward pass needs some, too.
-CACHE_SHARE = {"cpu": 0.25, "cuda": 0.6}
-MAX_CPU_CACHE_BYTES = 2**30
+Waiting = list[tuple[Ranking, Window]]
 
 
 class Rounds:
@@ -36,39 +29,27 @@ class Rounds:
         model: what ranks.
         counters: where its work is counted.
         load_head: gives the LLM's output embeddings, (V, H); only free decoding asks for them.
-
-    Attributes:
-        max_lists: the largest group that memory has sufficed for.
     """
 
     def __init__(
         self, model: RankingModel, counters: Counters, load_head: Callable[[], Tensor]
     ) -> None:
         self.model, self.counters = model, counters
-        self.max_lists = MAX_LISTS[model.device.type]
-        self.cache: Cache | None = None
         self._load_head = load_head
         self._head: Tensor | None = None
+        self._shapes: dict[int | None, Shapes] = {}
+        self._blocks: dict[tuple[Shapes, int, int], Block] = {}
+        self._was_out_of_memory = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "cache": None}
+        return {**vars(self), "_blocks": {}}
 
-    def fitting(self, rankings: list[Ranking]) -> int:
-        """How many of these the memory that is free has room for together, at least 1."""
-        tokens = max(ranking.tokens for ranking in rankings)
-        if not tokens:
-            return len(rankings)
-        llm, kind = self.model.llm, self.model.device.type
-        if kind == "cuda":
-            free = torch.cuda.mem_get_info(self.model.device)[0]
-        else:
-            free = psutil.virtual_memory().available
-        if self.cache is not None:
-            free += llm.cache_bytes(self.cache.rows * self.cache.length)
-        budget = free * CACHE_SHARE[kind]
-        if kind == "cpu":
-            budget = min(budget, MAX_CPU_CACHE_BYTES)
-        return max(1, min(self.max_lists, int(budget // llm.cache_bytes(tokens))))
+    def shapes(self, options: RankingOptions) -> Shapes:
+        """The shapes that lists are ranked in: smaller ones after memory ran out."""
+        rows = options.block
+        if rows not in self._shapes:
+            self._shapes[rows] = Shapes.of(self.model.llm, rows)
+        return self._shapes[rows]
 
     def rank(self, group: list[Ranking], method: Method) -> None:
         """Rank lists to their fronts.
@@ -76,74 +57,94 @@ class Rounds:
         Raises:
             DeviceMemoryError: not even one list's windows fit into memory.
         """
-        active = [ranking for ranking in group if ranking.todo]
         if not method.options.reads_a_prompt:
-            for ranking in active:
-                ranking.rank_by_residual()
-                self.counters.windows += ranking.ranked.windows
+            for ranking in group:
+                if ranking.todo:
+                    ranking.rank_by_residual()
+                    self.counters.windows += ranking.ranked.windows
             return
-        # Windows of like length side by side: there is less to pad.
-        active.sort(key=lambda ranking: -ranking.query_length)
+        while True:
+            next_windows = [(ranking, ranking.window()) for ranking in group]
+            waiting = [(ranking, window) for ranking, window in next_windows if window is not None]
+            if not waiting:
+                return
+            # Windows of like length side by side: there is less to pad.
+            waiting.sort(key=lambda pair: -pair[1].new_tokens)
+            while waiting:
+                waiting = self._rank_some(waiting, method)
+
+    def _rank_some(self, waiting: Waiting, method: Method) -> Waiting:
+        """Rank a block of windows; the windows that are left."""
+        shapes = self.shapes(method.options)
+        length = shapes.cache_length(waiting[0][1].tokens)
+        fitting = [pair for pair in waiting if shapes.cache_length(pair[1].tokens) == length]
+        some = fitting[: shapes.rows(length)]
         try:
-            self._rank_together(active, method)
-            return
+            self._rank_block(some, self._block(shapes, length, method), method)
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
-            if len(active) < 2:
-                raise DeviceMemoryError(
-                    f"ranking a single query runs out of memory on {self.model.device}: "
-                    f"choose a smaller window, or passages without text"
-                ) from error
-        self.cache = None
-        if self.model.device.type == "cuda":
-            torch.cuda.empty_cache()
-        half = len(active) // 2
-        self.max_lists = max(1, min(self.max_lists, half))
-        self.rank(active[:half], method)
-        self.rank(active[half:], method)
+            self._shrink(shapes, method, error)
+            return waiting
+        ranked = {id(window) for _, window in some}
+        return [pair for pair in waiting if id(pair[1]) not in ranked]
+
+    def _block(self, shapes: Shapes, length: int, method: Method) -> Block:
+        """The block for windows of this length, kept for all that follow while there is room."""
+        key = (shapes, length, method.options.window)
+        if key not in self._blocks:
+            rows = shapes.rows(length)
+            kept = sum(b.cache.rows * b.cache.length for b in self._blocks.values())
+            if (kept + rows * length) * shapes.token_bytes > shapes.cache_bytes:
+                self._blocks.clear()
+            self._blocks[key] = Block(
+                self.model, shapes, rows, length, method.options.window, self.counters
+            )
+        return self._blocks[key]
 
     @torch.inference_mode()
-    def _rank_together(self, active: list[Ranking], method: Method) -> None:
-        """Rank round by round; row i of the cache is list i's."""
-        cached: list[list[int]] = [[] for _ in active]
-        while True:
-            next_windows = [ranking.window() for ranking in active]
-            rows = [row for row, window in enumerate(next_windows) if window is not None]
-            if not rows:
-                return
-            if len(rows) < len(active) and self.cache is not None and any(cached):
-                self.cache.keep(rows)
-            active, cached = [active[row] for row in rows], [cached[row] for row in rows]
-            windows = [window for window in next_windows if window is not None]
-            room = max(
-                len(w.keys) + method.prompts.answer_tokens(len(w.projected)) for w in windows
-            )
-            if self.cache is None or self.cache.rows < len(rows) or self.cache.length < room:
-                self.cache = None  # gives its memory back before more is asked for
-                self.cache = Cache(self.model.llm, len(rows), -(-room // 64) * 64)
-                cached = [[] for _ in active]
-            batch = Batch(self.model, self.cache, cached, windows, self.counters)
-            outputs = self._decode(batch, method)
-            for ranking, window, output in zip(active, windows, outputs, strict=True):
-                ranking.take(window, output)
-            self.counters.windows += len(windows)
-            if not all(output.finite for output in outputs):
-                # Attention gives what it masks a weight of 0, and 0 times NaN is NaN: nothing
-                # of such a row may be read by a later one.
-                self.cache = None
-                cached = [[] for _ in active]
+    def _rank_block(self, some: Waiting, block: Block, method: Method) -> None:
+        windows = [window for _, window in some]
+        block.fill(windows)
+        outputs = self._decode(block, method)
+        if not all(output.finite for output in outputs):
+            # Attention gives what it masks a weight of 0, and 0 times NaN is NaN: nothing of such a
+            # row may be read by a later one.
+            block.cache.clear()
+        elif not block.shapes.is_fixed:
+            for row, (ranking, window) in enumerate(some):
+                ranking.keep_prefix(window, block.cache, row)
+        for (ranking, window), output in zip(some, outputs, strict=True):
+            ranking.take(window, output)
+        self.counters.windows += len(windows)
 
-    def _decode(self, batch: Batch, method: Method) -> list[Decoded]:
+    def _shrink(self, shapes: Shapes, method: Method, error: BaseException) -> None:
+        """Give memory back; where that was not enough the last time, choose smaller shapes."""
+        self._blocks.clear()
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if not self._was_out_of_memory:
+            self._was_out_of_memory = True
+            return
+        smaller = shapes.halved()
+        if smaller is None:
+            raise DeviceMemoryError(
+                f"ranking a single query runs out of memory on {self.model.device}: "
+                f"choose a smaller window, or passages without text"
+            ) from error
+        self._shapes[method.options.block] = smaller
+
+    def _decode(self, block: Block, method: Method) -> list[Decoded]:
         if method.options.decoding == "constrained":
-            return decode.constrained(batch)
+            alone = method.options.block == 1
+            return decode.drafted(block) if alone else decode.constrained(block)
         if method.options.decoding == "first-step":
-            return decode.first_step(batch)
+            return decode.first_step(block)
         if self._head is None:
             self._head = self._load_head().to(self.model.device, self.model.dtype)
         prompts = method.prompts
         return decode.free(
-            batch,
+            block,
             self._head,
             max_tokens=prompts.answer_tokens,
             stop=prompts.stop_tokens,

@@ -6,18 +6,19 @@ texts are, which model ranks. Its *ranker* is made by `load` where lists are ran
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
-from perank_tasks.config import DEFAULT_EMBEDDER, Options, Precision
+from perank_tasks.config import DEFAULT_EMBEDDER, Options, Precision, SymptomName
 from perank_tasks.errors import ConfigError
 from perank_tasks.models.vectors import Transform
-from perank_tasks.support.lists import CandidateList, RankedList, unranked
+from perank_tasks.support.lists import NOT_FINITE, CandidateList, RankedList, unranked
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,28 @@ class Models:
         cache: the folder for models that have to be unpacked.
         local: the folder of a checkpoint that is known by a name; other names are handed back.
         threads: that one task may use.
+        run_date: the night's, for what is another one every night.
     """
 
     cache: Path
     local: Callable[[str], str]
     threads: int
+    run_date: date = date.min
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """A TREC run that an arm's candidates are read from.
+
+    Attributes:
+        path: as the arm says it, `{date}` and all.
+        content: names its lines; None: it cannot be read.
+        drop_unknown: whether passages that the collection does not have are left out.
+    """
+
+    path: str
+    content: str | None
+    drop_unknown: bool
 
 
 @dataclass(frozen=True)
@@ -43,8 +61,12 @@ class Description:
         embedder: whose vectors of passages and query it reads; None: it reads none.
         texts: whether it reads passages' texts.
         grades: whether it reads judgements, as an oracle does.
-        identity: what names the content of its models, for the arm's hash.
+        identity: what names the content of its models, for the arm's hash. `NAME_hash` is of the
+            files of the setting NAME: where these change under one name, the verdict says so.
         impossible: why there can be no such arm here; None: there can.
+        missing: why its model or file is not there tonight; None: it is. The arm is incomplete for
+            that reason, the others are whole.
+        run: where its candidates come from in place of its first stage; None: from that.
     """
 
     embedder: str | None = None
@@ -52,6 +74,8 @@ class Description:
     grades: bool = False
     identity: dict[str, Any] = field(default_factory=dict)
     impossible: str | None = None
+    missing: str | None = None
+    run: RunFile | None = None
 
 
 class Ranker(Protocol):
@@ -79,18 +103,28 @@ class Ranker(Protocol):
 class RankerOptions(Options):
     """What an arm may set of its ranker."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    expect: tuple[SymptomName, ...] = ()
+    """Symptoms of a ranker that does nothing which this arm is to have (`regression/symptoms.py`);
+    no part of its hash."""
+
     def describe(self, models: Models) -> Description:
         """What these options mean on this machine; nothing is loaded. By default: the list alone
         is read, and there is no model.
 
         Raises:
-            ConfigError, CheckpointError: there is no such model.
+            ConfigError, CheckpointError: there is no such model, and the night is refused.
         """
         return Description()
 
     @abstractmethod
     def load(self, models: Models) -> Ranker:
-        """The ranker, ready to rank."""
+        """The ranker, ready to rank.
+
+        Raises:
+            RankerError: its model or service is not there, or does not work.
+        """
 
 
 class EmbeddingOptions(Options):
@@ -132,14 +166,19 @@ class EmbedderOptions(EmbeddingOptions):
 
 
 class ScoreRanker:
-    """A ranker that sorts by one score a passage and needs no model: equal scores keep the
-    first stage's order."""
+    """A ranker that sorts by one score a passage: equal scores keep the first stage's order."""
 
-    device: str = "cpu"
-
-    def __init__(self, score: Callable[[CandidateList], np.ndarray]):
-        """Args: score: a list's n scores."""
+    def __init__(
+        self,
+        score: Callable[[CandidateList], np.ndarray],
+        *,
+        device: str = "cpu",
+        description: Mapping[str, Any] | None = None,
+    ):
+        """Args: score: a list's n scores. device, description: as `Ranker` has them."""
         self.score = score
+        self.device = device
+        self._description = dict(description or {})
 
     def rank(self, lists: Iterable[CandidateList]) -> Iterator[RankedList]:
         """As `Ranker.rank`; a list with scores that are not finite is left unranked."""
@@ -150,22 +189,27 @@ class ScoreRanker:
                 yield by_score(candidates, self.score(candidates))
 
     def description(self) -> dict[str, Any]:
-        """No model."""
-        return {}
+        """What ranks; nothing where there is no model."""
+        return self._description
 
     def work(self) -> dict[str, float]:
         """No LLM, no work of one."""
         return {}
 
 
-def by_score(candidates: CandidateList, scores: np.ndarray) -> RankedList:
-    """The list sorted by its scores, (n,), stably; unranked where one is not finite."""
+def by_score(candidates: CandidateList, scores: np.ndarray, **counts: int) -> RankedList:
+    """The list sorted by its scores, (n,), stably; unranked where one is not finite.
+
+    Args:
+        counts: fields of `RankedList`: what ranking it took.
+    """
     if not np.isfinite(scores).all():
-        return unranked(candidates, "its scores are not finite: embeddings or scores hold NaN")
+        return unranked(candidates, f"{NOT_FINITE}: embeddings or scores hold NaN")
     order = np.argsort(-scores, kind="stable")
     return RankedList(
         candidates.query_id,
         candidates.passage_ids,
         order.tolist(),
         scores[order].astype(float).tolist(),
+        **counts,  # type: ignore[arg-type]
     )

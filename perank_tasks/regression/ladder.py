@@ -9,7 +9,8 @@ In: per-query values of the night and of its baseline, and the nights between. O
     unusual       above the noise band, and not shown to be more than chance
     acknowledged  it changed, and this very night has been accepted
     improvement   as regression, upwards
-    suspect       below the noise band, and not (yet) shown to be more than chance
+    suspect       below the noise band, and not (yet) shown to be more than chance; or a symptom
+                  that its ranker did nothing (`symptoms.py`)
     incomplete    too many queries unranked or not measured: nothing can be said
     regression    suspect, the paired test against the baseline is significant after Holm's
                   correction over the arm's measures, and the change is relevant
@@ -22,6 +23,10 @@ band, or still worse by what is relevant, is called without a new test, since it
 claim. Small drops that never leave the band are let through to the test by a significant
 trend since the baseline; a trend alone is no suspicion, for a collection that changes a
 little every night has one.
+
+Where the judgements are not the baseline's, like is compared with like: its values are what its
+rankings get by the night's own judgements. What these alone change in its mean is no claim on any
+ranking: beyond the band's least width it is suspect, or unusual upwards, until it is accepted.
 
 The band is made by usual nights alone: one that was called does not widen the band by which
 its like is judged.
@@ -59,7 +64,8 @@ MEANINGS = {
     Verdict.UNUSUAL: "above the noise band of the arm's own history, but it may be chance",
     Verdict.ACKNOWLEDGED: "it changed, and this very night was accepted",
     Verdict.IMPROVEMENT: "as regression, upwards",
-    Verdict.SUSPECT: "below the noise band of the arm's own history, but it may be chance",
+    Verdict.SUSPECT: "below the noise band of the arm's own history, but it may be chance; or a "
+    "symptom that its ranker did nothing",
     Verdict.INCOMPLETE: "too many queries unranked, or not measured: nothing can be said",
     Verdict.REGRESSION: "suspect, significant against the baseline after Holm's correction over "
     f"the arm's measures (p < {DEFAULT.alpha}), and {DEFAULT.relevance} or more",
@@ -108,12 +114,15 @@ class Evidence:
     now: np.ndarray
     """(queries,) values of the night; NaN where a query has none."""
     baseline: np.ndarray | None
-    """(queries,) values of the baseline, the same queries in the same order."""
+    """(queries,) values of the baseline by the night's judgements, the same queries in the same
+    order."""
     same_rankings: bool = False
     """Whether every query ranks exactly as in the baseline."""
     missing: str | None = None
     """What the arm lacks of this night, so that nothing can be said: `unranked` (too many
     queries) or `unmeasured` (not one judged query)."""
+    judgements_delta: float | None = None
+    """What the night's judgements alone change in the baseline's mean; None: they are its own."""
     accepted: bool = False
     """Whether this very night has been accepted."""
     earlier: Sequence[EarlierNight] = ()
@@ -129,7 +138,7 @@ class Judgement:
 
     verdict: Verdict
     reason: str | None = None
-    """What made it suspect or more: band, trend or standing; what made it incomplete:
+    """What made it suspect or more: band, trend, standing, symptom or judgements; incomplete:
     unranked, unmeasured or coverage."""
     comparison: Comparison | None = None
     """With the baseline; None: there is none, or no query in common."""
@@ -138,6 +147,8 @@ class Judgement:
     nights: int = 0
     """Nights whose values made the band, the baseline's own included."""
     trend_p: float | None = None
+    judgements_delta: float | None = None
+    """As of the evidence."""
 
 
 def judge_arm(measures: Sequence[Evidence], thresholds: Thresholds = DEFAULT) -> list[Judgement]:
@@ -169,6 +180,10 @@ def _judge(e: Evidence, comparison: Comparison | None, thresholds: Thresholds) -
         changes = [night.change for night in e.earlier]
         trend = trend_p(np.array([0.0, *changes, comparison.delta]))
     verdict, reason = _climb(e, comparison, band, trend, thresholds)
+    if e.judgements_delta:
+        by_them = _word_of_judgements(e, thresholds)
+        if worst([verdict, by_them]) != verdict:
+            verdict, reason = by_them, "judgements"
     return Judgement(
         Verdict.ACKNOWLEDGED if e.accepted and verdict != Verdict.IDENTICAL else verdict,
         reason,
@@ -176,7 +191,15 @@ def _judge(e: Evidence, comparison: Comparison | None, thresholds: Thresholds) -
         band=band if e.is_quality else None,
         nights=1 + len(usual),
         trend_p=trend if e.is_quality else None,
+        judgements_delta=e.judgements_delta,
     )
+
+
+def _word_of_judgements(e: Evidence, thresholds: Thresholds) -> Verdict:
+    shift = e.judgements_delta or 0.0
+    if not e.is_quality or abs(shift) <= thresholds.band_floor:
+        return Verdict.DRIFT
+    return Verdict.SUSPECT if shift < 0 else Verdict.UNUSUAL
 
 
 def _climb(

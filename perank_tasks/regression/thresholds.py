@@ -5,6 +5,10 @@ regression, and how large a drop has to be to be called one.
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+FailOn = Literal["suspect", "regression", "drift"]
+"""How bad a verdict has to be for a gate to close."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,10 @@ class Thresholds:
 
     min_seconds: float = 5.0
     """A stage shorter than this is not judged by its speed: it measures start-up."""
+
+    fall: float = 0.5
+    """Least nDCG@10 of its query that a relevant passage has to take along when it leaves the first
+    ten, for the query to be named whatever the mean does: half of what a perfect ranking has."""
 
 
 DEFAULT = Thresholds()

@@ -1,6 +1,6 @@
 """Contents: everything that a page says, read from the published warehouse.
 
-In: a connection, the store of artifacts for the texts of queries and passages, a series, a date
+In: a connection, the store of artifacts for the snapshots that tell what changed, a series, a date
 and a collection. Out: `PageContents`. Of a night, only it, earlier ones and acceptances are looked
 at, so that its page does not change when later nights are loaded. Results of another series have
 no verdict and no past; what each of their arms was held against is in `comparisons` alone.
@@ -18,9 +18,11 @@ import numpy as np
 from perank_tasks.artifacts.store import Store
 from perank_tasks.config import NIGHTLY
 from perank_tasks.errors import ConfigError
+from perank_tasks.regression.ladder import Verdict
 from perank_tasks.regression.measures import MEASURES
 from perank_tasks.regression.statistics import Band, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
+from perank_tasks.report.looks import Look, looks_of
 from perank_tasks.report.worst_queries import WorstQuery, losses, worst_queries
 from perank_tasks.warehouse.attribution import facts_of
 from perank_tasks.warehouse.database import ask, dicts, rows_where
@@ -52,6 +54,7 @@ class Arm:
     """One result and everything about it."""
 
     label: str
+    look: Look
     run: Run
     said: ArmVerdict | None
     """None: results of this series are not judged."""
@@ -107,10 +110,6 @@ class PageContents:
     remarks: list[str]
     previous: date | None
     """The night before."""
-    causes: dict[str, list[str]]
-    """{what was different: labels of the arms in which it was}"""
-    costs: dict[str, list[str]]
-    """The same of what was unusual in the cost of reranking."""
     question: str | None = None
     """What an experiment asks."""
     answer: list[str] = field(default_factory=list)
@@ -159,7 +158,7 @@ def read_page(
     if series == NIGHTLY:
         names = {row["arm_hash"]: row["arm"] for row in rows}
         said = judge(connection, store, run_date, collection, names)
-    arms = _read_arms(connection, store, nights, rows, said)
+    arms = _read_arms(connection, nights, rows, said)
     return PageContents(
         series,
         run_date,
@@ -168,14 +167,11 @@ def read_page(
         arms,
         remarks(rows),
         max((r.run_date for r in nights.runs if r.run_date < run_date), default=None),
-        _grouped((arm.label, arm.said["different"]) for arm in arms if arm.said),
-        _grouped((arm.label, arm.said["costs"]) for arm in arms if arm.said),
     )
 
 
 def _read_arms(
     connection: duckdb.DuckDBPyConnection,
-    store: Store,
     nights: Nights,
     rows: list[dict[str, Any]],
     said: NightVerdict | None,
@@ -189,32 +185,41 @@ def _read_arms(
     key = {name: rows[0][name] for name in ("series", "run_date", "collection")}
     runs = {run.arm_hash: run for run in nights.of(key["run_date"])}
     names = [row["arm"] for row in rows]
+    labels = [
+        row["arm"] if names.count(row["arm"]) == 1 else f"{row['arm']} {row['arm_hash'][:6]}"
+        for row in rows
+    ]
+    looks = looks_of(labels)
     by_query: dict[str, dict[str, list[float]]] = defaultdict(dict)
     for row in ask(connection, "means_by_query", **key):
         by_query[row["arm_hash"]][row["measure"]] = row["by_query"]
     lines = rows_where(connection, "arm_verdicts", **key)
-    comparisons = rows_where(connection, "judged" if said else "comparisons", **key)
+    comparisons = rows_where(connection, "comparisons", **key)
+    judged = rows_where(connection, "judged", **key)
     changes = rows_where(connection, "changes", **key)
     costs = ask(connection, "costs", **key)
     arms = []
-    for i, row in enumerate(rows):
+    for i, (row, label) in enumerate(zip(rows, labels, strict=True)):
         run = runs[row["arm_hash"]]
-        its = _its(comparisons, run)
+        word = said["arms"][i] if said else None
+        # What is the first of its kind is compared with another arm, as in an experiment.
+        is_judged = word is not None and word["verdict"] != Verdict.FIRST
+        its = _its(judged if is_judged else comparisons, run)
         ids = {(c["against_date"], c["against_arm_hash"]) for c in its}
         before = next((other for other in nights.runs if other.id in ids), None)
         lost = losses(connection, run) if before else []
         measures = [m for m in MEASURES if m in by_query[run.arm_hash]]
-        word = said["arms"][i] if said else None
-        moved = word is None or word["verdict"] not in ("first", "identical")
+        moved = word is None or word["verdict"] != Verdict.IDENTICAL
         arms.append(
             Arm(
-                label=run.arm if names.count(run.arm) == 1 else f"{run.arm} {run.arm_hash[:6]}",
+                label=label,
+                look=looks[label],
                 run=run,
                 said=word,
                 summary=row,
                 line=next(iter(_its(lines, run)), {}),
                 against=before,
-                comparisons={c["measure"]: c for c in its},
+                comparisons={c["measure"]: c for c in its if c.get("reason") != "symptom"},
                 means={m: float(np.mean(by_query[run.arm_hash][m])) for m in measures},
                 intervals={m: _interval(by_query[run.arm_hash][m]) for m in measures},
                 trends={m: _trend(connection, nights, run, m) for m in [*measures, OVERLAP]}
@@ -222,11 +227,11 @@ def _read_arms(
                 else {},
                 cost=next(iter(_its(costs, run)), {}),
                 deltas=[query["delta"] for query in lost],
-                worst=worst_queries(connection, store, run, before, lost)
-                if before and moved
-                else [],
+                worst=worst_queries(connection, run, before, lost) if before and moved else [],
                 facts=facts_of(connection, run),
-                changes=sorted(_its(changes, run), key=lambda c: c["key"]),
+                changes=sorted(_its(changes, run), key=lambda c: c["key"])
+                if is_judged or not said
+                else [],
             )
         )
     return arms
@@ -237,7 +242,7 @@ def read_means(
 ) -> list[tuple[str, list[tuple[date, float]]]]:
     """The main measure of every arm over the newest nights, for the index."""
     rows = connection.execute(
-        "SELECT arm, run_date, max(value) FROM measure_trend WHERE collection = ? "
+        "SELECT arm, run_date, max(value) FROM means_by_date WHERE collection = ? "
         "AND measure = ? GROUP BY ALL ORDER BY ALL",
         [collection, MAIN],
     ).fetchall()
@@ -270,11 +275,38 @@ def remarks(rows: list[dict[str, Any]]) -> list[str]:
             "and no part of bands and trends"
         ]
     counted = [f"{n} {what}" for what, n in counts.items() if n > 0]
-    return [*limited, *counted] + [
+    return [*limited, *counted, *_odd(rows), *_unjudged(rows)] + [
         f"{row['arm']}: {row['unranked_queries']} queries could not be ranked and kept their "
-        "first-stage order"
+        f"first-stage order ({row['unranked_reason']})"
         for row in rows
         if row["unranked_queries"]
+    ]
+
+
+def _odd(rows: list[dict[str, Any]]) -> list[str]:
+    """What is odd in the data, and of which arms, where it is not of all."""
+    arms: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        for sentence in row["odd"] or []:
+            arms[sentence].append(row["arm"])
+    return [
+        sentence if len(its) == len(rows) else f"{', '.join(its)}: {sentence}"
+        for sentence, its in arms.items()
+    ]
+
+
+def _unjudged(rows: list[dict[str, Any]]) -> list[str]:
+    counts = [
+        f"{row['arm']} {row['top_10_unjudged']} of {row['top_10_results']}"
+        for row in rows
+        if row["top_10_unjudged"]
+    ]
+    if not counts:
+        return []
+    where = "run_date = '{run_date}' AND collection = '{collection}'".format(**rows[0])
+    return [
+        f"top-10 results not judged: {', '.join(counts)}; a ranker that finds new passages lowers "
+        f'judged@10, which is no loss. To judge: perank sql "FROM unjudged WHERE {where}"'
     ]
 
 
@@ -319,12 +351,3 @@ def _trend(
         if chosen.get(row["run_date"]) == row["arm_hash"]
     ]
     return points[-TREND_NIGHTS:]
-
-
-def _grouped(phrases: Iterable[tuple[str, list[str]]]) -> dict[str, list[str]]:
-    """{phrase: the labels of the arms that it is said of}"""
-    found: dict[str, list[str]] = defaultdict(list)
-    for label, its in phrases:
-        for phrase in its:
-            found[phrase].append(label)
-    return dict(found)

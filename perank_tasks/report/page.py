@@ -8,7 +8,7 @@ other host; every text of a collection is escaped. The same tables give the same
 import fcntl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,9 @@ from perank_tasks.report.contents import (
 )
 from perank_tasks.settings import Settings
 from perank_tasks.support.files import replacing, storage_errors
+from perank_tasks.warehouse.answers import QUESTIONS
 from perank_tasks.warehouse.database import ask, reading
+from perank_tasks.warehouse.night_verdict import band_name
 
 TEMPLATES = Path(__file__).parent / "templates"
 _REMEDY = (
@@ -112,19 +114,22 @@ def render(
     arms = contents.arms
     ladder = list(Verdict)
     by_word = sorted(arms, key=lambda arm: -ladder.index(Verdict(arm.word)) if arm.word else 0)
+    rows = [arm.comparisons.get(MAIN, {}) for arm in arms]
+    nights = [row["nights"] for row in rows if row.get("band_low") is not None]
+    shared = set.intersection(*(set(arm.facts.items()) for arm in arms))
     return template("results.html").render(
         page=contents,
-        by_word=by_word,
         main=MAIN,
         measures=[m for m in MEASURES if any(m in arm.intervals for arm in arms)],
-        trends=[(arm, _trends(arm)) for arm in by_word if arm.trends],
+        sections=[_section(arm, shared) for arm in by_word],
         means=_means(arms),
         changes=_changes(arms),
-        gains=_gains(by_word),
+        band=band_name(min(nights)) if nights else None,
         costs=_costs(arms),
-        facts=_facts(arms),
+        facts=sorted(shared),
         figures=list(figures),
         index=index,
+        questions=QUESTIONS,
     )
 
 
@@ -173,17 +178,35 @@ def _write_again(
     return len(nights)
 
 
-def _trends(arm: Arm) -> list[tuple[str, list[Point], Markup]]:
-    return [
-        (measure, points, plots.plot_trend(points, f"trend {arm.run.arm_hash} {measure}"))
-        for measure, points in arm.trends.items()
-        if points
-    ]
+@dataclass(frozen=True)
+class _Section:
+    """What a page shows of one arm alone."""
+
+    arm: Arm
+    gains: Markup | None
+    trends: list[tuple[str, list[Point], Markup]]
+    """Measure, nights and figure, where there are two nights at least."""
+    facts: list[tuple[str, str]]
+    """Those that not every arm has."""
+
+
+def _section(arm: Arm, shared: set[tuple[str, str]]) -> _Section:
+    salt, changed = arm.run.arm_hash, [delta for delta in arm.deltas if delta]
+    return _Section(
+        arm,
+        plots.plot_gains(changed, f"change of {MAIN}", f"gains {salt}") if changed else None,
+        [
+            (measure, points, plots.plot_trend(points, arm.look, f"trend {salt} {measure}"))
+            for measure, points in arm.trends.items()
+            if len(points) > 1
+        ],
+        sorted(set(arm.facts.items()) - shared),
+    )
 
 
 def _means(arms: list[Arm]) -> Markup | None:
     intervals = [
-        plots.Interval(arm.label, arm.summary["ndcg_10"], **asdict(arm.intervals[MAIN]))
+        plots.Interval(arm.label, arm.look, arm.means[MAIN], **asdict(arm.intervals[MAIN]))
         for arm in arms
         if MAIN in arm.intervals
     ]
@@ -198,40 +221,23 @@ def _changes(arms: list[Arm]) -> Markup | None:
             low, high = row.get("band_low"), row.get("band_high")
             band = None if low is None or high is None else (low, high)
             intervals.append(
-                plots.Interval(arm.label, row["delta"], row["ci_low"], row["ci_high"], band)
+                plots.Interval(
+                    arm.label, arm.look, row["delta"], row["ci_low"], row["ci_high"], band
+                )
             )
     return plots.plot_intervals(intervals, f"change of {MAIN}", "changes") if intervals else None
-
-
-def _gains(arms: list[Arm]) -> list[tuple[Arm, int, Markup]]:
-    """Of each arm in which a query changed: how many did, and the figure of those."""
-    found = []
-    for arm in arms:
-        if changed := [delta for delta in arm.deltas if delta]:
-            figure = plots.plot_gains(changed, f"change of {MAIN}", f"gains {arm.run.arm_hash}")
-            found.append((arm, len(changed), figure))
-    return found
 
 
 def _costs(arms: list[Arm]) -> Markup | None:
     costs = [
         plots.Cost(
-            arm.label,
             1 / speed,
-            plots.Interval(MAIN, arm.summary["ndcg_10"], **asdict(arm.intervals[MAIN])),
+            plots.Interval(arm.label, arm.look, arm.means[MAIN], **asdict(arm.intervals[MAIN])),
         )
         for arm in arms
         if (speed := arm.cost.get("queries_per_second")) and MAIN in arm.intervals
     ]
     return plots.plot_costs(costs, MAIN, "costs") if costs else None
-
-
-def _facts(arms: list[Arm]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Facts by whom they are of: first those that all arms share, then each arm's own."""
-    shared = set.intersection(*(set(arm.facts.items()) for arm in arms))
-    own = [(arm.label, sorted(set(arm.facts.items()) - shared)) for arm in arms]
-    groups = [("every arm", sorted(shared)), *own]
-    return [(name, facts) for name, facts in groups if facts]
 
 
 def template(name: str) -> Any:
@@ -272,7 +278,7 @@ def _writing(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
     written after the pages."""
     with storage_errors(settings.reports, _REMEDY):
         settings.reports.mkdir(parents=True, exist_ok=True)
-        lock = (settings.reports / ".lock").open("w")
+        lock = (settings.reports / ".lock").open("w", encoding="utf-8")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with reading(settings.warehouse) as warehouse:

@@ -18,15 +18,17 @@ from matplotlib.axes import Axes
 from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
+from perank_tasks.report import looks
 from perank_tasks.report.contents import Point
+from perank_tasks.report.looks import Look
 
-_NAMES = ("soft", "rule", "band", "bad", "good", "warn", "accent", "paper", "ink")
+_NAMES = ("soft", "rule", "band", "bad", "good", "warn", "accent", "paper", "ink", *looks.COLOURS)
 COLOURS = {name: f"#{i:06x}" for i, name in enumerate(_NAMES, 1)}
 """{CSS variable: the colour that stands for it while matplotlib draws}. Not black, which
 matplotlib leaves out where it is what SVG takes by itself."""
 
 WORDS: dict[str, tuple[str, str, str]] = {
-    "first": ("★", "*", "soft"),
+    "first": ("▷", ">", "soft"),
     "identical": ("•", ".", "soft"),
     "drift": ("○", "o", "soft"),
     "unusual": ("△", "^", "soft"),
@@ -37,10 +39,6 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "regression": ("▼", "v", "bad"),
 }
 """{verdict: (its sign in text, its marker in plots, its colour)}"""
-
-_ARM_MARKERS = "osD^vPX*"
-_ARM_LINES = ("-", "--", "-.", ":")
-_ARM_COLOURS = ("accent", "bad", "good", "warn", "ink", "soft")
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -71,9 +69,10 @@ _LEAST_SPAN = 0.03
 
 @dataclass(frozen=True)
 class Interval:
-    """A number with its confidence interval, and the band in which it is usual."""
+    """An arm's number with its confidence interval, and the band in which it is usual."""
 
     name: str
+    look: Look
     value: float
     low: float
     high: float
@@ -84,13 +83,12 @@ class Interval:
 class Cost:
     """What an arm costs and how well it ranks."""
 
-    name: str
     seconds: float
     quality: Interval
 
 
-def plot_trend(points: Sequence[Point], salt: str) -> Markup:
-    """A mean over the nights: band, baseline, a mark for each verdict and acceptance."""
+def plot_trend(points: Sequence[Point], look: Look, salt: str) -> Markup:
+    """An arm's mean over the nights: band, baseline, a mark for each verdict and acceptance."""
     with mpl.rc_context(STYLE):
         # Ticks are as wide everywhere; to measure them in every figure takes as long as to draw.
         figure, axes = _figure(2.1, layout=None)
@@ -103,7 +101,7 @@ def plot_trend(points: Sequence[Point], salt: str) -> Markup:
         lows, highs, baselines = (np.repeat(bound, 2) for bound in (low, high, baseline))
         axes.fill_between(edges, lows, highs, color=COLOURS["band"], linewidth=0, zorder=1)
         axes.plot(edges, baselines, ":", color=COLOURS["soft"], linewidth=1, zorder=2)
-        axes.plot(x, values, "-", color=COLOURS["ink"], linewidth=1, zorder=3)
+        axes.plot(x, values, "-", color=COLOURS[look.colour], linewidth=1, zorder=3)
         for word, (_, marker, colour) in WORDS.items():
             if its := [i for i, point in enumerate(points) if point.verdict == word]:
                 hollow = word == "drift"
@@ -137,7 +135,7 @@ def plot_intervals(intervals: Sequence[Interval], label: str, salt: str) -> Mark
             axes.plot(
                 [interval.low, interval.high], [at, at], "|-", color=COLOURS["ink"], linewidth=1.2
             )
-            axes.plot(interval.value, at, "o", color=COLOURS["accent"], markersize=5)
+            axes.plot(interval.value, at, **_mark(interval.look), markersize=6)
         if any(interval.band for interval in intervals):
             axes.axvline(0, color=COLOURS["ink"], linewidth=0.8)
         axes.set_yticks(y, [interval.name for interval in intervals])
@@ -171,11 +169,11 @@ def plot_costs(costs: Sequence[Cost], label: str, salt: str) -> Markup:
     """Quality, with its interval, against seconds a query on a logarithmic scale."""
     with mpl.rc_context(STYLE):
         figure, axes = _figure(2.7)
-        for i, cost in enumerate(costs):
-            style = _arm_style(i)
-            interval = [cost.quality.low, cost.quality.high]
-            axes.plot([cost.seconds] * 2, interval, "-", color=style["color"], linewidth=1)
-            axes.plot(cost.seconds, cost.quality.value, linestyle="", label=cost.name, **style)
+        for cost in costs:
+            mark, quality = _mark(cost.quality.look), cost.quality
+            ends = [quality.low, quality.high]
+            axes.plot([cost.seconds] * 2, ends, "-", color=mark["color"], linewidth=1)
+            axes.plot(cost.seconds, quality.value, linestyle="", label=quality.name, **mark)
         axes.set_xscale("log")
         seconds = [cost.seconds for cost in costs]
         axes.set_xlim(min(seconds) / 3, max(seconds) * 3)
@@ -191,15 +189,16 @@ def plot_arms(series: Sequence[tuple[str, Sequence[tuple[date, float]]]], salt: 
     """Every arm's mean over the nights in one figure."""
     with mpl.rc_context(STYLE):
         figure, axes = _figure(2.7)
-        for i, (name, points) in enumerate(series):
+        its_look = looks.looks_of(name for name, _ in series)
+        for name, points in series:
             axes.plot(
                 date2num([day for day, _ in points]),
                 [value for _, value in points],
-                linestyle=_ARM_LINES[i % len(_ARM_LINES)],
-                markersize=4,
+                linestyle=its_look[name].line,
+                markersize=5,
                 linewidth=1,
                 label=name,
-                **_arm_style(i),
+                **_mark(its_look[name]),
             )
         values = [value for _, points in series for _, value in points]
         _limit(axes, min(values), max(values))
@@ -208,10 +207,8 @@ def plot_arms(series: Sequence[tuple[str, Sequence[tuple[date, float]]]], salt: 
         return svg(figure, salt)
 
 
-def _arm_style(i: int) -> dict[str, Any]:
-    """The marker and colour of the i-th arm of a figure."""
-    colour = COLOURS[_ARM_COLOURS[i % len(_ARM_COLOURS)]]
-    return {"marker": _ARM_MARKERS[i % len(_ARM_MARKERS)], "color": colour}
+def _mark(look: Look) -> dict[str, Any]:
+    return {"marker": look.marker, "color": COLOURS[look.colour]}
 
 
 def _figure(

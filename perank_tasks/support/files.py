@@ -1,15 +1,23 @@
 """Files and folders, written whole or not at all; a system's refusal, said with its remedy."""
 
+import errno
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from perank_tasks.errors import StorageError
+
+log = logging.getLogger(__name__)
+
+_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+"""Descriptors of the process by their names: what a shell sent into a file is not replaced."""
 
 
 def file_sha256(path: Path) -> str:
@@ -18,27 +26,73 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def what_lies_instead(path: Path) -> str | None:
+    """What a download left in a file's place, with the remedy, where it is not the file itself."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(64).lstrip().lower()
+    except OSError:
+        return None
+    if start.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file it stands for: run `git lfs pull` in its folder"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "is a web page, perhaps of a login, not the file asked for: fetch it anew"
+    return None
+
+
 @contextmanager
 def replacing(path: Path, remedy: str) -> Iterator[Path]:
-    """A temporary path that becomes `path` if the block succeeds, else vanishes.
+    """A temporary path whose content `path` gets if the block succeeds; else it vanishes.
 
-    A block that removes the temporary file leaves `path` as it was.
+    A regular file is replaced in one step: it keeps its permissions, and a symbolic link still
+    leads to it. A device or a pipe stays what it is and is written to. A block that removes the
+    temporary file leaves `path` as it was.
 
     Args:
         remedy: sentences for `storage_errors`.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with storage_errors(path, remedy), ExitStack() as stack:
+        is_special = str(path) in _STREAMS or (path.exists() and not path.is_file())
+        target = path.resolve()
+        if is_special:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        else:
+            folder = target.parent
+            folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{target.name[:200]}.{uuid.uuid4().hex[:8]}.tmp"
+        stack.callback(_remove, temporary)
+        yield temporary
+        if not temporary.exists():
+            return
+        if is_special:
+            with temporary.open("rb") as content, _open_special(path) as sink:
+                shutil.copyfileobj(content, sink)
+            return
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        if target.exists():
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+def _open_special(path: Path) -> BinaryIO:
+    """A device or a pipe, to write to; a pipe that nobody reads yet is waited for, and said."""
+    if str(path) in _STREAMS:
+        return os.fdopen(os.dup(_STREAMS[str(path)]), "wb")
     try:
-        with storage_errors(path, remedy):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            if temporary.exists():
-                with temporary.open("rb") as stream:
-                    os.fsync(stream.fileno())
-                temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        os.set_blocking(descriptor, True)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        log.warning("%s: waiting until somebody reads it", path)
+        descriptor = os.open(path, os.O_WRONLY)
+    return os.fdopen(descriptor, "wb")
 
 
 @contextmanager
@@ -53,6 +107,7 @@ def making_folder(target: Path, remedy: str, *, replace: bool = False) -> Iterat
         replace: a folder that is there gives way.
     """
     with storage_errors(target, remedy):
+        target = target.resolve()  # a link to the folder that gives way stays a link
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:

@@ -6,8 +6,12 @@ Parquet and the GPU nothing else holds a query's candidates.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+
+NOT_FINITE = "its scores are not finite"
+"""How the reason begins of a list that was left unranked for its scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +21,7 @@ class CandidateList:
     Attributes:
         query_id: as the collection has it.
         query: its text.
-        passage_ids: n identifiers.
+        passage_ids: n identifiers: texts, or what a caller in Python knows passages by.
         scores: (n,) float64, the first stage's; None where there are none.
         vectors: (N, d) float32, L2-normalised: the embeddings of the candidates of many lists,
             shared between these. None where the ranker reads none.
@@ -30,7 +34,7 @@ class CandidateList:
 
     query_id: str
     query: str
-    passage_ids: Sequence[str]
+    passage_ids: Sequence[Any]
     scores: np.ndarray | None = None
     vectors: np.ndarray | None = None
     rows: np.ndarray | None = None
@@ -55,7 +59,7 @@ class RankedList:
     """One query's ranking.
 
     Attributes:
-        query_id, passage_ids: the candidate list's.
+        query_id, passage_ids, texts: the candidate list's, in its order.
         order: a permutation of 0..n-1, best first.
         scores: n, best first, never rising; reciprocal ranks where a ranker has no scores.
         unranked_reason: why the list keeps its given order; None: it was ranked.
@@ -64,12 +68,19 @@ class RankedList:
         windows, tokens_in, decode_steps: what it took: windows ranked, prompt tokens without
             padding, passages or tokens put out.
         numbers_missing, numbers_repeated: what free decoding had to repair.
+        logits_checksum: CRC-32 of the logits that led to the order, 0 where there were none: equal
+            where they were the same to the last bit.
+        texts_cut: passages of which a model read a part only.
+        is_malformed: it is unranked because what the ranker was answered cannot be read.
+        is_outage: it is unranked because a model, file or service was not there: another attempt
+            may rank it.
     """
 
     query_id: str
-    passage_ids: Sequence[str]
+    passage_ids: Sequence[Any]
     order: list[int]
     scores: list[float] = field(default_factory=list)
+    texts: Sequence[str] | None = None
     unranked_reason: str | None = None
     query_was_cut: bool = False
     markers_defused: int = 0
@@ -78,10 +89,19 @@ class RankedList:
     decode_steps: int = 0
     numbers_missing: int = 0
     numbers_repeated: int = 0
+    logits_checksum: int = 0
+    texts_cut: int = 0
+    is_malformed: bool = False
+    is_outage: bool = False
 
     def __post_init__(self) -> None:
         if not self.scores:
             object.__setattr__(self, "scores", reciprocal_ranks(len(self.order)))
+
+    def top(self, k: int | None = None) -> list[tuple[Any, float]]:
+        """(id, score) of the best k passages, or of all, best first."""
+        ids = (self.passage_ids[place] for place in self.order[:k])
+        return list(zip(ids, self.scores, strict=False))
 
 
 def reciprocal_ranks(n: int) -> list[float]:
@@ -89,7 +109,8 @@ def reciprocal_ranks(n: int) -> list[float]:
     return [1 / rank for rank in range(1, n + 1)]
 
 
-def unranked(candidates: CandidateList, reason: str) -> RankedList:
-    """The list in its given order, and why."""
+def unranked(candidates: CandidateList, reason: str, **flags: bool) -> RankedList:
+    """The list in its given order, and why; `flags` are fields of `RankedList`."""
     order = list(range(len(candidates)))
-    return RankedList(candidates.query_id, candidates.passage_ids, order, unranked_reason=reason)
+    ids = candidates.passage_ids
+    return RankedList(candidates.query_id, ids, order, unranked_reason=reason, **flags)  # type: ignore[arg-type]

@@ -8,15 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-WORK = (
-    "forward_passes",
-    "flops",
-    "load_seconds",
-    "tokenise_seconds",
-    "prefill_seconds",
-    "decode_seconds",
-)
-SUMMED = ("seconds", "items", "tokens_in", "decode_steps", "numbers_repaired", *WORK)
+PHASES = ("load_seconds", "tokenise_seconds", "prefill_seconds", "decode_seconds")
+WORK = ("forward_passes", "flops", *PHASES)
+SUMMED = ("items", "tokens_in", "decode_steps", "numbers_repaired", *WORK)
 
 
 class Meter:
@@ -35,11 +29,13 @@ class Meter:
         self.work: dict[str, float] = dict.fromkeys(WORK, 0)
         """What an LLM did, by the names in `WORK`; all 0 where none ran."""
         _forget_peak()
+        self._began = time.time()
         self._start = time.perf_counter()
 
     def stats(self) -> dict[str, Any]:
         return {
             "device": self.device,
+            "began": round(self._began, 6),
             "seconds": round(time.perf_counter() - self._start, 6),
             "items": self.items,
             "tokens_in": self.tokens_in,
@@ -53,23 +49,37 @@ class Meter:
 def _forget_peak() -> None:
     """Have the kernel count from here: else every stage of a process would have the first's."""
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def _peak() -> int:
     with suppress(OSError, StopIteration):
         # getrusage counts what the parent had when it started this process.
-        rows = Path("/proc/self/status").read_text().splitlines()
+        rows = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return int(next(row for row in rows if row.startswith("VmHWM")).split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def total(stats: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Sum what shards measured; the peak is the largest, devices are listed."""
-    stats = list(stats)
+    """Sum what shards measured; the peak is that of the largest process, devices are listed.
+
+    Seconds are those in which any shard was at work, from the first one's start to the last one's
+    end without the time between: side by side counts once. Phases are their shares of these.
+    """
+    stats = sorted(stats, key=lambda s: s["began"])
+    seconds, end = 0.0, 0.0
+    for shard in stats:
+        ended = shard["began"] + shard["seconds"]
+        seconds += max(0.0, ended - max(end, shard["began"]))
+        end = max(end, ended)
+    share = seconds / (sum(s["seconds"] for s in stats) or 1)
+    summed = {name: sum(s[name] for s in stats) for name in SUMMED}
     return {
         "device": ", ".join(sorted({s["device"] for s in stats})),
+        "began": min((s["began"] for s in stats), default=0),
+        "seconds": round(seconds, 6),
         "peak_memory_bytes": max((s["peak_memory_bytes"] for s in stats), default=0),
-        **{name: sum(s[name] for s in stats) for name in SUMMED},
+        **summed,
+        **{name: round(summed[name] * share, 6) for name in PHASES},
     }

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from perank_tasks.artifacts.store import Artifact
-from perank_tasks.models.find import GGUF, LLM
+from perank_tasks.models.find import LLM
 from perank_tasks.support.markdown import markdown_table
 from perank_tasks.training.data.readers import terms
 from perank_tasks.training.evaluation import MAIN, Evaluation, in_words, score
@@ -105,7 +105,7 @@ def _made_of(training: Training, trained: Artifact) -> dict[str, str]:
     if rank.num_layers:
         llm += f", its first {rank.num_layers} layers"
     if training.start is None and rank.base_model == LLM:
-        llm += f"; {GGUF}, a 4-bit quantised file, made float32 again"
+        llm += "; its package carries a 4-bit quantised file, made float32 again"
     rows = {
         "LLM": llm,
         "learnt of it": rank.trained_llm,

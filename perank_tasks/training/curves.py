@@ -23,7 +23,10 @@ def write_curves(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    with replacing(folder / "curves.jsonl", _REMEDY) as path, path.open("w") as file:
+    with (
+        replacing(folder / "curves.jsonl", _REMEDY) as path,
+        path.open("w", encoding="utf-8") as file,
+    ):
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
 

@@ -1,8 +1,8 @@
 """An evaluation: in, the artifact that `stages.evaluate` published; out, what its arms got.
 
-The values are a night's own result rows, the tests the nights' own (`warehouse.comparison`): a
-paired randomisation test, Student's t interval of the difference, Holm's correction over all that
-is compared at once.
+The values are a night's own result rows, the tests the nights' own (`regression.paired`): a paired
+randomisation test, Student's t interval of the difference, Holm's correction over all that is
+compared at once.
 """
 
 from collections import defaultdict
@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from perank_tasks.artifacts.store import Artifact, Store
-from perank_tasks.regression.paired import Comparison
+from perank_tasks.regression.paired import Comparison, Pair, compare_family
 from perank_tasks.regression.statistics import mean_interval
 from perank_tasks.training.night import CHAMPION, FIRST_STAGE, NEW, OFF
-from perank_tasks.warehouse.comparison import Side, compare
 
 MAIN = "nDCG@10"
 """The measure that decides."""
@@ -60,12 +59,14 @@ class Evaluation:
         values: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
         for row in results.read("query_measures").to_pylist():
             values[names[row["arm_hash"]]][row["measure"]][row["query_id"]] = row["value"]
-        sides = {name: Side(name, measures, {}) for name, measures in values.items()}
-        others = [name for name in (CHAMPION, NEW + OFF, FIRST_STAGE) if name in sides]
-        compared = compare([(sides[other], sides[NEW]) for other in others], MAIN)
+        others = [name for name in (CHAMPION, NEW + OFF, FIRST_STAGE) if name in values]
+        compared = compare_family(
+            [Pair.by_query(values[NEW][MAIN], values[other][MAIN]) for other in others]
+        )
         tests = {
-            other: comparison.measures[MAIN]
+            other: comparison
             for other, comparison in zip(others, compared, strict=True)
+            if comparison
         }
         return cls(collection, dict(values), tests)
 

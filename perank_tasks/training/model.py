@@ -27,7 +27,8 @@ class Trainee(nn.Module):
     """LLM body and projector of a checkpoint, of which the recipe says what learns.
 
     Its state dict holds what learns, and nothing else. `lora_scale` scales the low-rank additions,
-    where there are any.
+    where there are any. What learns is float32; what does not stays, where activations are in
+    bfloat16, as it is stored: a 7B is not doubled before it reaches the GPU.
 
     Args:
         checkpoint: where it begins; its tensors are taken over.
@@ -41,7 +42,9 @@ class Trainee(nn.Module):
         super().__init__()
         self.begun = checkpoint
         self.body = meta_body(checkpoint.llm)
-        tensors = {name: tensor.float() for name, tensor in checkpoint.body.items()}
+        tensors = checkpoint.body
+        if recipe.precision == "float32":
+            tensors = {name: tensor.float() for name, tensor in tensors.items()}
         self.body.load_state_dict(tensors, assign=True)
         # Its tables are no part of the state dict, and have no memory yet.
         self.body.rotary_emb = type(self.body.rotary_emb)(config=checkpoint.llm)
@@ -75,7 +78,7 @@ class Trainee(nn.Module):
             projected: (B, n, H).
             projected_query: (B, H), None where the prompts have no query slot.
         """
-        inputs = nn.functional.embedding(rows["ids"], self.body.embed_tokens.weight)
+        inputs = nn.functional.embedding(rows["ids"], self.body.embed_tokens.weight).float()
         sources = projected
         if projected_query is not None:
             # Passage -1 is the last one: the query is put behind the passages.
@@ -104,6 +107,9 @@ class RankingTrainee(Trainee):
             self.body.embed_tokens.requires_grad_(recipe.train_tokens)
         elif recipe.trained_llm == "lora":
             self._add_lora(recipe)
+        for parameter in self.body.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
         self.projector.requires_grad_(recipe.train_projector)
         self.t: nn.Parameter | None = None
         self.b: nn.Parameter | None = None
@@ -147,7 +153,7 @@ class RankingTrainee(Trainee):
             if ".lora_" not in name
         }
         for name, (a, b) in self.lora().items():
-            body[name] += self.lora_scale * b @ a
+            body[name] = body[name].float() + self.lora_scale * b @ a
         return replace(
             super().checkpoint(),
             body=body,
@@ -209,7 +215,8 @@ class AlignmentTrainee(Trainee):
 
     def __init__(self, checkpoint: Checkpoint, recipe: StageRecipe, head: Tensor) -> None:
         super().__init__(checkpoint, recipe)
-        self.register_buffer("head", head.float(), persistent=False)
+        head = head.float() if recipe.precision == "float32" else head
+        self.register_buffer("head", head, persistent=False)
 
     def forward(self, batch: AlignmentBatch) -> Tensor:
         """(B, n, V) logits of the texts' tokens."""

@@ -15,10 +15,11 @@ from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
-from perank_tasks.config import Options, split_words, stable_hash
+from perank_tasks.config import Options, stable_hash
 from perank_tasks.models.find import EMBEDDER, LLM
 from perank_tasks.perank.checkpoint_config import PromptOrder
 from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
+from perank_tasks.support.words import split_words
 
 Preset = Literal["paper", "tiny", "feedback"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
@@ -93,7 +94,8 @@ class StageRecipe(Options):
     patience: int | None = Field(None, ge=1)
     """Stop after so many evaluations in a row without a new best. Empty: never."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of activations; weights and optimiser stay float32."""
+    """Of activations; what is trained, and its optimiser, stay float32. A 7B needs bfloat16
+    to fit; on an H100 a 135M trains 1.6 times as fast in float32, where nothing has to be cast."""
     gradient_checkpointing: bool = False
     """Compute activations again rather than keep them."""
     seed: int = Field(1, ge=0)

@@ -13,8 +13,9 @@ from typing import Any, Literal, Self, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from perank_tasks.config import Options, split_words, stable_hash
+from perank_tasks.config import Options, stable_hash
 from perank_tasks.errors import ConfigError
+from perank_tasks.support.words import split_words
 from perank_tasks.training.data.data_options import DataOptions
 from perank_tasks.training.recipe import AlignRecipe, Preset, RankRecipe
 

@@ -171,9 +171,11 @@ def _save_published(
         "dtype": storage,
     }
     with making_folder(folder, WRITE_REMEDY, replace=True) as scratch:
-        (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        (scratch / "training.json").write_text(json.dumps(training, indent=2) + "\n")
-        (scratch / "README.md").write_text(card)
+        (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (scratch / "training.json").write_text(
+            json.dumps(training, indent=2) + "\n", encoding="utf-8"
+        )
+        (scratch / "README.md").write_text(card, encoding="utf-8")
         for name in TOKENIZER_FILES:
             if (trained.tokenizer_folder / name).is_file():
                 shutil.copy(trained.tokenizer_folder / name, scratch / name)

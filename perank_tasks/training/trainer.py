@@ -140,7 +140,7 @@ def last_point(folder: Path) -> Path | None:
     points = {int(point.name.rpartition("-")[2]): point for point in folder.glob("checkpoint-*")}
     for step in sorted(points, reverse=True):
         try:
-            json.loads((points[step] / "trainer_state.json").read_text())
+            json.loads((points[step] / "trainer_state.json").read_text(encoding="utf-8"))
             return points[step]
         except (OSError, ValueError):
             log.info("step %d was not saved whole: removed", step)

@@ -90,14 +90,14 @@ def begin_run(run: Run, recipe: StageRecipe, examples: Sequence[int]) -> dict[st
             f"{run.folder} is not empty and holds no training: choose a new folder with --out"
         )
     with replacing(run.identity_file, _REMEDY) as temporary:
-        temporary.write_text(json.dumps(identity, indent=2) + "\n")
+        temporary.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
     return None
 
 
 def end_run(run: Run, report: dict[str, Any]) -> None:
     """Write the report, and remove the points to resume from."""
     with replacing(run.folder / "report.json", _REMEDY) as path:
-        path.write_text(json.dumps(report, indent=2) + "\n")
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     with storage_errors(run.folder / "steps", _REMEDY):
         shutil.rmtree(run.folder / "steps", ignore_errors=True)
 

@@ -1,14 +1,16 @@
-"""Attribution: what was different between two runs, in words, and which stage it shows in.
+"""Attribution: what was different between two runs, in words, and what a night's changes come from.
 
 In: the facts recorded of two runs (the view `run_facts`), their snapshots where they are
-still there, and the verdicts of the control arms. Out: phrases for a person, the likeliest
-cause of changed results first.
+still there, and the verdicts of all arms of a night. Out: phrases for a person, in the order in
+which changes are attributed: to judgements, settings, versions and data, and only what none of
+these explains to a stage, of which the control arms tell.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Literal
 
 import duckdb
 import pyarrow as pa
@@ -20,9 +22,11 @@ from perank_tasks.warehouse.nights import LLM_OFF, Run
 
 Facts = Mapping[str, str]
 
-_CONTENTS = {"passages": "passages", "queries": "queries", "qrels": "judgements"}
+Kind = Literal["judgements", "settings", "versions", "data"]
+"""Of what can differ between two runs, in the order of attribution."""
+
+_CONTENTS = {"qrels": "judgements", "passages": "passages", "queries": "queries"}
 _SETTINGS_OF_FILES = {
-    "arm.checkpoint_hash": "the checkpoint's files",
     "arm.embedder_hash": "the embedder's files or precision",
     "arm.first_stage.embedder_hash": "the first stage's embedder's files or precision",
 }
@@ -49,43 +53,65 @@ def snapshot_of(connection: duckdb.DuckDBPyConnection, store: Store, run: Run) -
     return snapshot if snapshot.is_published else None
 
 
+@dataclass(frozen=True)
+class Change:
+    """One thing that was different between two runs."""
+
+    kind: Kind
+    phrase: str
+
+
 def explain(
     connection: duckdb.DuckDBPyConnection, store: Store, before: Run, now: Run
-) -> list[str]:
-    """What was different between two runs, in words; empty where nothing was."""
+) -> list[Change]:
+    """What was different between two runs, in the order of attribution; empty: nothing was."""
     old, new = facts_of(connection, before), facts_of(connection, now)
     changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
     snapshots = [snapshot_of(connection, store, run) for run in (before, now)]
-    phrases = []
+    contents: dict[str, str] = {}
     for table, name in _CONTENTS.items():
         if f"collection.{table}_hash" in changed:
             counts = _arrow(old, new, f"collection.{table}")
             was, is_now = snapshots
             known = compare_snapshots(was, is_now, table) if was and is_now else ""
-            phrases.append(f"{name}: {known}" if known else f"{name} changed ({counts})")
-    return phrases + _in_words(old, new, changed)
-
-
-def _in_words(before: Facts, now: Facts, changed: set[str]) -> list[str]:
-    """What else was different, from the facts alone."""
-    phrases = []
+            contents[table] = f"{name}: {known}" if known else f"{name} changed ({counts})"
+    judgements = [contents.pop("qrels")] if "qrels" in contents else []
     if "collection.relevance_level" in changed:
-        arrow = _arrow(before, now, "collection.relevance_level")
-        phrases.append(f"relevance level {arrow}")
-    for key in sorted(k for k in changed if k.startswith("arm.")):
-        if key in _SETTINGS_OF_FILES:
+        judgements.append(f"relevance level {_arrow(old, new, 'collection.relevance_level')}")
+    data = list(contents.values())
+    if "run.content" in changed:
+        data.append("the run's lines")
+    phrases: dict[Kind, list[str]] = {
+        "judgements": judgements,
+        "settings": _settings(old, new, changed),
+        "versions": _versions(old, new, changed),
+        "data": data,
+    }
+    return [Change(kind, phrase) for kind, of_kind in phrases.items() for phrase in of_kind]
+
+
+def _settings(before: Facts, now: Facts, changed: set[str]) -> list[str]:
+    phrases = []
+    # How many queries a limited night ranks says nothing of how it ranks them.
+    for key in sorted(k for k in changed if k.startswith("arm.") and k != "arm.query_limit"):
+        if key.endswith("_hash"):
             # A new name says more than a new hash.
-            if key.removesuffix("_hash") not in changed:
-                phrases.append(_SETTINGS_OF_FILES[key])
+            if (setting := key.removesuffix("_hash")) not in changed:
+                files = f"the {setting.removeprefix('arm.')}'s files"
+                phrases.append(_SETTINGS_OF_FILES.get(key, files))
         else:
             phrases.append(f"setting {key.removeprefix('arm.')}: {_arrow(before, now, key)}")
             if key == "arm.checkpoint" and "promotion.id" in now:
                 phrases[-1] += " (promoted as of {}, {}: {})".format(
                     *(now[f"promotion.{what}"] for what in ("as_of", "name", "reason"))
                 )
+    return phrases
+
+
+def _versions(before: Facts, now: Facts, changed: set[str]) -> list[str]:
+    phrases = []
     if "code" in changed:
-        commits = _arrow(before, now, "commit")
-        phrases.append(f"perank's code (commit {commits})")
+        phrases.append(f"perank's code (commit {_arrow(before, now, 'commit')})")
     for key in sorted(k for k in changed if k.startswith("library.")):
         phrases.append(f"{key.removeprefix('library.')} {_arrow(before, now, key)}")
     for key, name in _MACHINE.items():
@@ -119,13 +145,72 @@ class ArmWord:
     verdict: str
     against: date | None
     """The night it was judged by."""
+    has_moved: bool
+    """Whether it ranks otherwise than that one did."""
+    changes: Sequence[Change] = ()
+    """What was different from that one."""
 
     @property
-    def has_moved(self) -> bool:
+    def has_changed(self) -> bool:
         return self.against is not None and self.verdict not in (Verdict.FIRST, Verdict.IDENTICAL)
 
+    def has(self, kind: Kind) -> bool:
+        """Whether anything of that kind was different."""
+        return any(change.kind == kind for change in self.changes)
 
-def which_stage(words: Sequence[ArmWord]) -> str | None:
+
+def find_cause(words: Sequence[ArmWord]) -> str | None:
+    """What a night's changes come from, as far as can be told.
+
+    Where no ranking moved, it is the judgements or what measures. Settings explain the arms that
+    have other ones. Other versions and data come with what is left, and the control arms among
+    these say where it shows.
+
+    Returns:
+        A sentence, or None where nothing changed or nothing can be said.
+    """
+    changed = [word for word in words if word.has_changed]
+    moved = [word for word in changed if word.has_moved]
+    if changed and not moved:
+        causes = [_phrases(changed, "judgements"), _phrases(changed, "versions")]
+        return next((f"because of {cause}; no ranking moved" for cause in causes if cause), None)
+    left = [word for word in words if not word.has("settings")]
+    moved_left = [word for word in left if word in moved]
+    judgements, settings = _phrases(changed, "judgements"), _phrases(moved, "settings")
+    versions, data = _phrases(moved_left, "versions"), _phrases(moved_left, "data")
+    with_them = ", ".join(filter(None, [judgements, versions, data]))
+    parts = [settings and f"because of {settings}", with_them and f"with {with_them}"]
+    if moved_left and (stage := which_stage(left)):
+        evidence, place = stage
+        if not (versions or data):
+            parts.append(f"{evidence}: it is {place}")
+        elif versions or place != FIRST_STAGE:  # other data move a first stage
+            parts.append(f"{evidence}: it shows in {place}")
+    return "; ".join(filter(None, parts)) or None
+
+
+FIRST_STAGE = "the first stage"
+
+LISTED = 3
+"""Changes of a kind that a sentence names; an arm's line has them all."""
+
+
+def _phrases(words: Sequence[ArmWord], kind: Kind) -> str:
+    """The changes of a kind in one phrase, and whose they are where not of all words."""
+    by_phrase: dict[str, list[str]] = defaultdict(list)
+    for word in words:
+        for change in word.changes:
+            if change.kind == kind:
+                by_phrase[change.phrase].append(word.run.arm)
+    phrases = [
+        phrase if len(arms) == len(words) else f"{phrase} ({_and(arms)})"
+        for phrase, arms in by_phrase.items()
+    ]
+    more = len(phrases) - LISTED
+    return ", ".join([*phrases[:LISTED], *([f"and {more} more"] if more > 0 else [])])
+
+
+def which_stage(words: Sequence[ArmWord]) -> tuple[str, str] | None:
     """What the control arms of a night say of where a change comes from: those that rank by the
     first stage alone, by the cosine alone, and with the LLM off.
 
@@ -133,7 +218,8 @@ def which_stage(words: Sequence[ArmWord]) -> str | None:
     candidates of the same first stage; others are left out.
 
     Returns:
-        A sentence, or None where no arm moved or no control arm was run.
+        Which controls moved or did not, and the stage; None where no arm moved or no control arm
+        was run.
     """
     controlled = {word.run.first_stage for word in words if word.run.ranker == "first-stage"}
     words = [word for word in words if word.run.first_stage in controlled]
@@ -146,19 +232,19 @@ def which_stage(words: Sequence[ArmWord]) -> str | None:
     for word in words:
         (moved if word.has_moved else still)[word.run.ranker].append(word.run.arm)
     if "first-stage" in moved:
-        return f"{_and(moved['first-stage'])} moved: it is the data or the first stage"
+        return f"{_and(moved['first-stage'])} moved", FIRST_STAGE
     if "first-stage" not in still:
         return None
     first = _and(still["first-stage"])
     if "cosine" in moved:
-        return f"{_and(moved['cosine'])} moved and {first} did not: it is the embeddings"
+        return f"{_and(moved['cosine'])} moved and {first} did not", "the embeddings"
     if "cosine" in still and "perank" in moved:
         controls = [*still["first-stage"], *still["cosine"]]
         if LLM_OFF in still and LLM_OFF not in moved:
-            return f"{_and([*controls, *still[LLM_OFF]])} did not move: it is the LLM"
-        return f"{_and(controls)} did not move: it is the reranker"
+            return f"{_and([*controls, *still[LLM_OFF]])} did not move", "the LLM"
+        return f"{_and(controls)} did not move", "the reranker"
     others = ", ".join(name for names in moved.values() for name in names)
-    return f"{first} did not move: it is what comes after the first stage, in {others}"
+    return f"{first} did not move", f"what comes after the first stage, in {others}"
 
 
 def _and(names: Sequence[str]) -> str:

@@ -1,30 +1,36 @@
-"""Comparison: two runs, measure by measure and query by query, with a test.
+"""Comparison: two runs, measure by measure and query by query, judged as a night is.
 
-In: two results of the warehouse, or two TREC runs with judgements from anywhere. Out: a
-`Comparison`: means, differences, intervals, a paired randomisation test with Holm's
-correction over all that is compared at once, and what every query gained or lost.
+In: two results of the warehouse, or TREC runs with judgements from anywhere. Out: a `Comparison`:
+means, differences, intervals, the paired tests and words of the ladder of verdicts, over which
+queries, and what every query gained or lost. What a run lacks of the queries that the other one
+ranks is counted and said, never passed over.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from operator import itemgetter
 from pathlib import Path
+from typing import Any, Literal
 
 import duckdb
+import numpy as np
 
 from perank_tasks.artifacts.store import Store
+from perank_tasks.collections import trec
 from perank_tasks.errors import ConfigError
-from perank_tasks.regression import paired
 from perank_tasks.regression.drift import Drift, compare_rankings
-from perank_tasks.regression.paired import Pair, compare_family
+from perank_tasks.regression.ladder import Evidence, Judgement, Verdict, judge_arm, worst
+from perank_tasks.regression.measures import MEASURES, Grades, Scores, evaluate_run
+from perank_tasks.regression.thresholds import DEFAULT, Thresholds
 from perank_tasks.warehouse.attribution import explain
 from perank_tasks.warehouse.database import rows_where
 from perank_tasks.warehouse.derive import NO_QUALITY
 from perank_tasks.warehouse.nights import Run, read_rankings
 from perank_tasks.warehouse.run_names import find_runs
 
-Scores = Mapping[str, Mapping[str, float]]
-"""{query id: {passage id: score}}, best first."""
+On = Literal["either", "both", "judged"]
+"""Which judged queries are measured: those that either run ranks, that both rank, or all. A query
+that a run file does not rank counts 0."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +39,26 @@ class Side:
 
     name: str
     values: Mapping[str, Mapping[str, float]]
-    """{measure: {query id: value}}"""
+    """{measure: {query id: value}}, of every judged query."""
     rankings: Scores
+    """Best first."""
     run: Run | None = None
     """Its row in the warehouse, where it is from there."""
+
+    @property
+    def judged(self) -> set[str]:
+        """The queries that have a value."""
+        return {query for by_query in self.values.values() for query in by_query}
+
+    @property
+    def ranked(self) -> set[str]:
+        """The judged queries that it ranks."""
+        return self.judged & self.rankings.keys()
 
 
 @dataclass(frozen=True)
 class QueryComparison:
-    """One query: its values by the measure that is plotted, and how far its ranking moved."""
+    """One query: its values by the measure that is shown, and how far its ranking moved."""
 
     query_id: str
     a: float
@@ -55,20 +72,61 @@ class QueryComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs side by side."""
+    """Two runs side by side, b against a."""
 
     a: Side
     b: Side
-    measures: dict[str, paired.Comparison]
-    """What b is against a, by measure."""
+    measured: list[str]
+    """The queries that they are compared over."""
+    judgements: dict[str, Judgement]
+    """By measure."""
     queries: list[QueryComparison]
     """The one that lost most first."""
     different: list[str]
     """What was different, in words, where that was recorded."""
 
+    @property
+    def verdict(self) -> Verdict:
+        return worst([judgement.verdict for judgement in self.judgements.values()])
 
-def sides_of(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> list[tuple[Side, Side]]:
-    """The pairs of results that two names mean.
+    @property
+    def problem(self) -> str | None:
+        """Why it could not be judged; None where it was."""
+        if self.verdict != Verdict.INCOMPLETE:
+            return None
+        if any(judgement.reason == "unranked" for judgement in self.judgements.values()):
+            return "too many queries kept their first-stage order"
+        return (
+            "too few judged queries are ranked by both runs; --on both compares them over these "
+            "alone"
+        )
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each measure that any query has in both: the fields of the paired comparison
+        and of the judgement."""
+        return [
+            {"measure": name, "verdict": str(j.verdict), "reason": j.reason, "nights": j.nights}
+            | {"band_low": j.band and j.band.low, "band_high": j.band and j.band.high}
+            | {"judgements_delta": None}
+            | asdict(j.comparison)
+            for name, j in self.judgements.items()
+            if j.comparison
+        ]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many queries are judged, ranked by either run and by both, and measured."""
+        a, b = self.a.ranked, self.b.ranked
+        sets = {"judged": self.a.judged | self.b.judged, "ranked_a": a, "ranked_b": b}
+        sets |= {"ranked_both": a & b, "measured": set(self.measured)}
+        return {name: len(queries) for name, queries in sets.items()}
+
+
+def sides_of(
+    connection: duckdb.DuckDBPyConnection, a: str, b: str, collection: str | None = None
+) -> tuple[list[tuple[Side, Side]], list[str]]:
+    """The pairs of results that two names mean, and the names of a's results that b has not.
 
     Two nights pair arm by arm; where both names say an arm, those two; where one does, the
     other's is the same arm.
@@ -76,84 +134,28 @@ def sides_of(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> list[tupl
     Raises:
         ConfigError: a name means nothing, or no arm is in both.
     """
-    runs_a, runs_b = find_runs(connection, a), find_runs(connection, b)
+    runs_a, runs_b = (find_runs(connection, name, collection) for name in (a, b))
     both_named = "/" in a and "/" in b
-    pairs = []
+    pairs, alone = [], []
     for run in runs_a:
         others = [other for other in runs_b if both_named or other.arm == run.arm]
         # Of two configurations of an arm, the same one where it is there.
         others.sort(key=lambda other: other.arm_hash != run.arm_hash)
         pairs += [(run, other) for other in others[:1]]
+        if not others and "/" not in b:
+            alone.append(run.name)
     if not pairs:
         raise ConfigError(
             f"{a} has {', '.join(run.arm for run in runs_a)} and {b} has "
             f"{', '.join(run.arm for run in runs_b)}: no arm is in both. Name an arm on either "
             "side, as in 2026-01-31/bm25 2026-01-31/perank."
         )
-    return [(_side(connection, one), _side(connection, other)) for one, other in pairs]
+    sides = [(side_of_run(connection, one), side_of_run(connection, two)) for one, two in pairs]
+    return sides, alone
 
 
-def side_of_file(path: Path, qrels: Path, relevance_level: int) -> Side:
-    """A TREC run, measured by a qrels file.
-
-    Raises:
-        CollectionError: a file has a line that cannot be read.
-    """
-    from perank_tasks.collections import trec
-    from perank_tasks.regression.measures import evaluate_run
-
-    run: dict[str, dict[str, float]] = {}
-    for line in trec.read_run(path):
-        run.setdefault(line.query_id, {})[line.passage_id] = line.score
-    grades: dict[str, dict[str, int]] = {}
-    for judgement in trec.read_qrels(qrels):
-        grades.setdefault(judgement.query_id, {})[judgement.passage_id] = judgement.relevance
-    ranked = {
-        query: dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
-        for query, found in run.items()
-    }
-    return Side(path.name, evaluate_run(run, grades, relevance_level), ranked)
-
-
-def compare(
-    pairs: Sequence[tuple[Side, Side]],
-    measure: str,
-    connection: duckdb.DuckDBPyConnection | None = None,
-    store: Store | None = None,
-) -> list[Comparison]:
-    """Compare pairs of runs; the correction is over all of them.
-
-    Args:
-        measure: whose values by query are given.
-        connection: with the store, where what was different between results is looked up.
-
-    Raises:
-        ConfigError: two runs have no judged query or not that measure in common.
-    """
-    measures = [[name for name in a.values if name in b.values] for a, b in pairs]
-    family = [
-        Pair.by_query(b.values[name], a.values[name], is_tested=name not in NO_QUALITY)
-        for (a, b), names in zip(pairs, measures, strict=True)
-        for name in names
-    ]
-    compared = iter(compare_family(family))
-    comparisons = []
-    for (a, b), names in zip(pairs, measures, strict=True):
-        rows = {name: row for name in names if (row := next(compared))}
-        if measure not in rows:
-            raise ConfigError(
-                f"{a.name} and {b.name} have no {measure} of any query in common; they have "
-                f"{', '.join(rows) or 'no measure at all'}."
-            )
-        different = []
-        if connection and store and a.run and b.run:
-            different = explain(connection, store, a.run, b.run)
-        queries = _compare_queries(a, b, measure)
-        comparisons.append(Comparison(a, b, rows, queries, different))
-    return comparisons
-
-
-def _side(connection: duckdb.DuckDBPyConnection, run: Run) -> Side:
+def side_of_run(connection: duckdb.DuckDBPyConnection, run: Run) -> Side:
+    """A result of the warehouse, with the values that its night measured."""
     values: dict[str, dict[str, float]] = {}
     rows = rows_where(connection, "query_measures", **run.key)
     for row in sorted(rows, key=itemgetter("measure", "query_id")):
@@ -161,15 +163,133 @@ def _side(connection: duckdb.DuckDBPyConnection, run: Run) -> Side:
     return Side(run.name, values, read_rankings(connection, run), run)
 
 
-def _compare_queries(a: Side, b: Side, measure: str) -> list[QueryComparison]:
+def side_of_file(path: Path) -> Side:
+    """A TREC run, not measured yet.
+
+    Raises:
+        CollectionError: the file has a line that cannot be read.
+    """
+    run: dict[str, dict[str, float]] = {}
+    for line in trec.read_run(path):
+        run.setdefault(line.query_id, {})[line.passage_id] = line.score
+    # trec_eval's order: of equal scores, the greater id first.
+    ranked = {
+        query: dict(sorted(scores.items(), key=lambda pair: (pair[1], pair[0]), reverse=True))
+        for query, scores in run.items()
+    }
+    return Side(path.name, {}, ranked)
+
+
+def read_grades(path: Path) -> dict[str, dict[str, int]]:
+    """A qrels file as {query id: {passage id: grade}}.
+
+    Raises:
+        CollectionError: the file has a line that cannot be read.
+    """
+    grades: dict[str, dict[str, int]] = {}
+    for judgement in trec.read_qrels(path):
+        grades.setdefault(judgement.query_id, {})[judgement.passage_id] = judgement.relevance
+    return grades
+
+
+def measured_by(side: Side, grades: Grades, relevance_level: int) -> Side:
+    """A side measured by other judgements.
+
+    Raises:
+        ConfigError: it ranks none of the judged queries.
+    """
+    if not side.rankings.keys() & grades.keys():
+        ranked, judged = (sorted(ids) for ids in (side.rankings, grades))
+        raise ConfigError(
+            f"{side.name} and the judgements share no query: {len(ranked)} are ranked "
+            f"({', '.join(ranked[:3])} …) and {len(judged)} are judged ({', '.join(judged[:3])} "
+            "…). Give the judgements of these queries, or write their ids in the same way."
+        )
+    values = evaluate_run(side.rankings, grades, relevance_level)
+    return Side(side.name, values, side.rankings, side.run)
+
+
+def compare(
+    a: Side,
+    b: Side,
+    measure: str,
+    *,
+    on: On = "either",
+    thresholds: Thresholds = DEFAULT,
+    connection: duckdb.DuckDBPyConnection | None = None,
+    store: Store | None = None,
+) -> Comparison:
+    """Compare b with a; the tests of all measures are corrected together, as of a night's arm.
+
+    Args:
+        measure: whose values by query are given.
+        on: over which of the judged queries.
+        connection: with the store, where what was different between results is looked up.
+
+    Raises:
+        ConfigError: two runs have no judged query or not that measure in common.
+    """
+    names = sorted(a.values.keys() & b.values.keys(), key=_place)
+    if measure not in names or not a.values[measure].keys() & b.values[measure].keys():
+        raise ConfigError(
+            f"{a.name} and {b.name} have no {measure} of any query in common; they have "
+            f"{', '.join(names) or 'no measure at all'}."
+        )
+    queries = sorted(
+        {
+            "either": a.ranked | b.ranked,
+            "both": a.ranked & b.ranked,
+            "judged": a.judged | b.judged,
+        }[on]
+    )
+    shared = a.ranked & b.ranked
+    if not shared:
+        raise ConfigError(
+            f"{a.name} and {b.name} rank no judged query in common: {len(a.ranked)} and "
+            f"{len(b.ranked)} of the {len(a.judged | b.judged)} that are judged."
+        )
+    missing = None
+    if any(side.run and not side.run.complete for side in (a, b)):
+        missing = "unranked"
+    elif on != "both" and len(shared) < thresholds.coverage * len(a.ranked | b.ranked):
+        missing = "coverage"
+    same = all(list(a.rankings.get(q, {})) == list(b.rankings.get(q, {})) for q in queries)
+    evidence = [
+        Evidence(
+            _aligned(b.values[name], queries),
+            _aligned(a.values[name], queries),
+            same_rankings=same,
+            missing=missing,
+            is_quality=name not in NO_QUALITY,
+        )
+        for name in names
+    ]
+    judgements = dict(zip(names, judge_arm(evidence, thresholds), strict=True))
+    different = []
+    if connection and store and a.run and b.run:
+        different = [c.phrase for c in explain(connection, store, a.run, b.run)]
+    return Comparison(a, b, queries, judgements, _by_query(a, b, measure, queries), different)
+
+
+def _place(measure: str) -> tuple[int, str]:
+    """Where a measure stands: in the order of the tables, others behind."""
+    return (MEASURES.index(measure) if measure in MEASURES else len(MEASURES)), measure
+
+
+def _aligned(by_query: Mapping[str, float], queries: Sequence[str]) -> np.ndarray:
+    return np.array([by_query.get(query, np.nan) for query in queries])
+
+
+def _by_query(a: Side, b: Side, measure: str, queries: Sequence[str]) -> list[QueryComparison]:
     old, new = a.values[measure], b.values[measure]
-    queries = [
+    compared = [
         QueryComparison(
             query,
             old[query],
             new[query],
             compare_rankings(a.rankings.get(query, {}), b.rankings.get(query, {})),
         )
-        for query in sorted(old.keys() & new.keys())
+        for query in queries
+        if query in old and query in new
     ]
-    return sorted(queries, key=lambda query: (query.delta, query.drift.overlap_10, query.query_id))
+    return sorted(compared, key=lambda query: (query.delta, query.drift.overlap_10, query.query_id))

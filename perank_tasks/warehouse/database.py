@@ -21,14 +21,20 @@ import pyarrow as pa
 from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.config import NIGHTLY
 from perank_tasks.errors import ConfigError, WarehouseError
-from perank_tasks.schemas import EXPERIMENT_TABLES, RESULT_TABLES
+from perank_tasks.schemas import EXPERIMENT_TABLES, RESULT_CONTENTS, RESULT_TABLES
 from perank_tasks.support.files import storage_errors
+from perank_tasks.warehouse.contents import insert_passages
 from perank_tasks.warehouse.decisions import publish_acceptance
 from perank_tasks.warehouse.derive import VERSION, derive, derive_all
 from perank_tasks.warehouse.load_log import collection_of, keys_of, record_experiment, record_load
 from perank_tasks.warehouse.sql_files import sql_folder
+from perank_tasks.warehouse.whole import whole
 
 LOCK_PATIENCE_S = 60.0
+
+_READ_ONLY: dict[str, Any] = {"enable_external_access": False, "lock_configuration": True}
+"""A read-only connection of DuckDB's may still read and write every other file of its process:
+`COPY … TO`, `read_text`, `ATTACH`. These settings refuse that, and to be changed."""
 
 
 def load_results(
@@ -90,7 +96,8 @@ def load_acceptance(
 
 def insert_results(connection: duckdb.DuckDBPyConnection, results: Artifact) -> dict[str, int]:
     """Replace the rows of the same keys by those of an artifact; derives nothing."""
-    return _insert(connection, results, RESULT_TABLES, "load")
+    counts = _insert(connection, results, [*RESULT_TABLES, *RESULT_CONTENTS], "load")
+    return counts | {"passages": insert_passages(connection, results)}
 
 
 def insert_experiment(connection: duckdb.DuckDBPyConnection, results: Artifact) -> dict[str, int]:
@@ -116,7 +123,7 @@ def _run_files(connection: duckdb.DuckDBPyConnection, *folders: str) -> None:
     """Run every statement of folders of `sql/`, in the order of folders and of their files."""
     for folder in folders:
         for file in sorted((sql_folder() / folder).glob("*.sql")):
-            connection.execute(file.read_text())
+            connection.execute(file.read_text(encoding="utf-8"))
 
 
 def load_experiment(
@@ -162,8 +169,19 @@ def _check_is_there(connection: duckdb.DuckDBPyConnection, act: dict[str, Any]) 
 
 
 @contextmanager
-def reading(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A read-only connection to the published copy.
+def reading(folder: Path, *, even_if_held: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    """`connect_readonly` for the length of a block."""
+    with connect_readonly(folder, even_if_held=even_if_held) as connection:
+        yield connection
+
+
+def connect_readonly(folder: Path, *, even_if_held: bool = False) -> duckdb.DuckDBPyConnection:
+    """A read-only connection to the published copy, which reaches no other file; nights loaded
+    later are not in it.
+
+    Args:
+        even_if_held: where the copy cannot be opened, since another program has it open to write,
+            read the loader's own file. Its rows are the same, and the loader waits: not for long.
 
     Raises:
         WarehouseError: there is none yet, or it cannot be read.
@@ -175,11 +193,16 @@ def reading(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             "`perank nightly`), or set PERANK_HOME to where one ran."
         )
     try:
-        connection = duckdb.connect(str(path), read_only=True)
+        try:
+            return duckdb.connect(str(path), read_only=True, config=_READ_ONLY)
+        except duckdb.Error:
+            writer = folder / "writer.duckdb"
+            if not even_if_held or not writer.is_file():
+                raise
+            path = writer
+            return duckdb.connect(str(path), read_only=True, config=_READ_ONLY)
     except duckdb.Error as error:
         raise WarehouseError(f"{path} cannot be opened: {error}") from error
-    with connection:
-        yield connection
 
 
 def dicts(result: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
@@ -200,7 +223,7 @@ def ask(
     connection: duckdb.DuckDBPyConnection, statement: str, **parameters: Any
 ) -> list[dict[str, Any]]:
     """The rows of a statement of `sql/report/`."""
-    text = (sql_folder() / "report" / f"{statement}.sql").read_text()
+    text = (sql_folder() / "report" / f"{statement}.sql").read_text(encoding="utf-8")
     return dicts(connection.execute(text, parameters))
 
 
@@ -209,7 +232,7 @@ def writing(folder: Path, patience_s: float) -> Iterator[duckdb.DuckDBPyConnecti
     """The writer's connection, migrated, in a transaction; publishes the copy when it succeeds."""
     with locked(folder, patience_s) as deadline:
         writer = folder / "writer.duckdb"
-        with _connect(writer, deadline) as connection:
+        with whole(writer), _connect(writer, deadline) as connection:
             _migrate(connection)
             try:
                 connection.begin()
@@ -233,7 +256,7 @@ def locked(folder: Path, patience_s: float) -> Iterator[float]:
     remedy = "It is the warehouse's folder: make it writable or set PERANK_WAREHOUSE."
     with storage_errors(folder, remedy):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "writer.lock").open("w")
+        lock = (folder / "writer.lock").open("w", encoding="utf-8")
     with lock:
         deadline = time.monotonic() + patience_s
         _lock(lock.fileno(), folder / "writer.duckdb", deadline)
@@ -288,7 +311,7 @@ def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
     for version, file in files.items():
         if version not in done:
             try:
-                connection.execute(file.read_text())
+                connection.execute(file.read_text(encoding="utf-8"))
             except duckdb.Error as error:
                 connection.rollback()
                 raise WarehouseError(
@@ -301,7 +324,7 @@ def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
 
 def publish(writer: Path) -> None:
     """Replace the readers' copy by the writer's file, in one step."""
-    published = writer.with_name("perank.duckdb")
+    published = writer.with_name("perank.duckdb").resolve()  # a link to it stays a link
     # Always of one name: what a killed loader leaves is overwritten by the next.
     temporary = published.with_name(f".{published.name}.tmp")
     remedy = "It is the copy for readers; the rows are loaded. Free space and load again."

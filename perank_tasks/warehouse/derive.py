@@ -1,5 +1,5 @@
-"""Derive: the tables `comparisons`, `verdicts`, `cost_verdicts` and `drift`, from results and
-acceptances of the nights.
+"""Derive: the tables `comparisons`, `verdicts` and `cost_verdicts`, and those of `pairs.py`, from
+results and acceptances of the nights.
 
 In: a connection of the loader, in the transaction of a load. Out: the derived rows of the
 loaded date and of every later date of that collection, recomputed. A date's rows depend on
@@ -7,20 +7,20 @@ earlier dates alone, so whatever the order of loading, the rows end up the same.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 import duckdb
 import numpy as np
 
 from perank_tasks.config import NIGHTLY, stable_hash
-from perank_tasks.regression.drift import compare_rankings
 from perank_tasks.regression.ladder import EarlierNight, Evidence, Judgement, Verdict, judge_arm
+from perank_tasks.regression.symptoms import SYMPTOMS, is_found
 from perank_tasks.regression.thresholds import DEFAULT
-from perank_tasks.schemas import DERIVED_TABLES, dicts_to_table
+from perank_tasks.schemas import DERIVED_TABLES
 from perank_tasks.warehouse.cost_verdicts import cost_rows
 from perank_tasks.warehouse.nights import (
     Baseline,
@@ -31,8 +31,11 @@ from perank_tasks.warehouse.nights import (
     Values,
     read_rankings,
 )
+from perank_tasks.warehouse.pairs import derive_pairs, drift_rows, insert_derived, rescored_rows
 
-VERSION = stable_hash({"rules": 3, **asdict(DEFAULT)})
+VERSION = stable_hash(
+    {"rules": 4, **asdict(DEFAULT), **{n: asdict(s) for n, s in SYMPTOMS.items()}}
+)
 """Of what derives the rows: raise the number of the rules when the same tables give others."""
 
 OVERLAP = "overlap@10"
@@ -73,6 +76,7 @@ class Judged:
             "band_high": band and band.high,
             "nights": judgement.nights,
             "trend_p": judgement.trend_p,
+            "judgements_delta": judgement.judgements_delta,
         }
 
     @property
@@ -108,21 +112,22 @@ def derive(
     """Recompute the derived rows of a collection's nights from `since` on.
 
     Args:
-        loaded: the dates whose results are new; None: any may be. Drift between two runs that
-            are not is kept, for it depends on nothing else.
+        loaded: the dates whose results are new; None: any may be. What depends on two runs that
+            are not is kept.
     """
     nights = Nights(connection, collection)
     runs = [run for run in nights.runs if run.run_date >= since]
     baselines = {run: nights.baseline(run) for run in runs}
-    _derive_drift(connection, nights, since, baselines, None if loaded is None else set(loaded))
+    pairs = {run: baseline.run for run, baseline in baselines.items()}
+    derive_pairs(nights, since, pairs, None if loaded is None else set(loaded))
     words = _earlier_words(nights, since)
     values = _values(nights, baselines)
-    overlaps = _overlaps(nights, since)
+    drift = _drift(nights, since)
 
     rows: list[Judged] = []
     for day in sorted({run.run_date for run in runs}):
         of_day = {run: baselines[run] for run in nights.of(day)}
-        judged = _judge(nights, of_day, values, overlaps, words)
+        judged = _judge(nights, of_day, values, drift, words)
         rows += judged
         for row in judged:
             before = row.baseline.run
@@ -130,7 +135,9 @@ def derive(
                 before.id if before else None,
                 str(row.judgement.verdict),
             )
-    comparisons = [row.comparison for row in rows]
+    # What has nothing earlier is shown beside its night's first stage; no verdict rests on that.
+    beside = {run: nights.beside(run) for run in runs if baselines[run].run is None}
+    comparisons = [row.comparison for row in [*rows, *_judge(nights, beside, values, drift, {})]]
     _replace(nights, "verdicts", since, [row.verdict for row in rows])
     _replace(nights, "comparisons", since, [row for row in comparisons if row])
     _replace(nights, "cost_verdicts", since, cost_rows(nights, since, baselines))
@@ -166,27 +173,27 @@ def judge_against(
         for run in nights.of(run_date)
     }
     drift: list[TableRow] = []
-    overlaps: _Overlaps = {}
+    rescored: list[TableRow] = []
     for run, baseline in baselines.items():
         if before := baseline.run:
-            rows = _drift_rows(run, before, lambda r: read_rankings(connection, r))
-            overlaps[run.id] = {row["query_id"]: row["overlap_10"] for row in rows}
-            drift += rows
-    judged = _judge(nights, baselines, _values(nights, baselines), overlaps, {})
+            drift += drift_rows(connection, run, before, partial(read_rankings, connection))
+            rescored += rescored_rows(connection, run, before, partial(read_rankings, connection))
+    values = _values(nights, baselines, rescored)
+    judged = _judge(nights, baselines, values, _drift_by_run(drift), {})
     return [row.joined for row in judged], drift
 
 
 _Words = dict[tuple[date, str, str], tuple[RunId | None, str]]
 """{(date, arm hash, measure): (id of the baseline, verdict)}"""
-_Overlaps = dict[RunId, dict[str, float]]
-"""{id of a run: {query id: overlap of its first ten with the baseline's}}"""
+_Drift = dict[RunId, list[TableRow]]
+"""{id of a run: its rows of `drift`, by query}"""
 
 
 def _judge(
     nights: Nights,
     baselines: Baselines,
     values: Values,
-    overlaps: _Overlaps,
+    drift: _Drift,
     words: _Words,
 ) -> list[Judged]:
     """Judge the arms of one night, each by itself."""
@@ -198,25 +205,20 @@ def _judge(
         if missing is None and not run.measured:
             missing = "unmeasured"
         state: dict[str, Any] = {
-            "same_rankings": before is not None and run.ranking_hash == before.ranking_hash,
+            "same_rankings": before is not None and run.ranks_as(before, drift[run.id]),
             "missing": missing,
             "accepted": baseline.acknowledged,
         }
-        overlap = np.array(list(overlaps.get(run.id, {}).values()))
+        overlap = np.array([row["overlap_10"] for row in drift[run.id]])
         alike = None if before is None else np.ones(len(overlap))
         evidence = {OVERLAP: Evidence(overlap, alike, is_quality=False, **state)}
         since = _since(nights, run, before)
         # What the baseline has and this night has not is missing, not forgotten.
         for measure in dict.fromkeys([*values.measures_of(run), *values.measures_of(before)]):
             now = values.of(run, measure)
-            then = values.of(before, measure) if before else None
-            if then is not None and np.isnan(then).all():
-                then = None  # a measure that is newer than the baseline
-            elif then is not None and run.limited:
-                then = np.where(np.isnan(now), np.nan, then)
             evidence[measure] = Evidence(
                 now,
-                then,
+                **_held_against(run, before, measure, now, values),
                 earlier=_earlier_nights(since, run, measure, before, values, words, bad_snapshots),
                 is_quality=measure not in NO_QUALITY,
                 **state,
@@ -226,7 +228,40 @@ def _judge(
             Judged(run, measure, baseline, judgement)
             for measure, judgement in zip(evidence, judgements, strict=True)
         ]
+        word = Verdict.ACKNOWLEDGED if baseline.acknowledged else Verdict.SUSPECT
+        rows += [
+            Judged(run, symptom, baseline, Judgement(word, "symptom"))
+            for symptom in _symptoms(nights, run)
+        ]
     return rows
+
+
+def _held_against(
+    run: Run, before: Run | None, measure: str, now: np.ndarray, values: Values
+) -> dict[str, Any]:
+    """The baseline's values by the run's judgements, and what these alone change in its mean; no
+    values where the measure is newer than the baseline."""
+    if before is None or np.isnan(own := values.of(before, measure)).all():
+        return {"baseline": None}
+    then = values.rescored(run, before, measure)
+    is_measured = ~np.isnan(now)
+    shift = (then - own)[is_measured & ~np.isnan(own)]
+    return {
+        "baseline": np.where(is_measured, then, np.nan) if run.limited else then,
+        "judgements_delta": float(shift.mean())
+        if run.judgements != before.judgements and len(shift)
+        else None,
+    }
+
+
+def _symptoms(nights: Nights, run: Run) -> list[str]:
+    """The symptoms found in a result that it is not to have."""
+    rows = nights.connection.execute(
+        "SELECT symptom, shown, looked_at FROM symptoms WHERE NOT expected AND series = ? "
+        "AND run_date = ? AND collection = ? AND arm_hash = ?",
+        [run.series, run.run_date, run.collection, run.arm_hash],
+    ).fetchall()
+    return sorted(name for name, *counts in rows if is_found(name, *counts))
 
 
 def _since(nights: Nights, run: Run, before: Run | None) -> list[Run]:
@@ -248,10 +283,9 @@ def _earlier_nights(
     """Each night's change against this baseline, with its verdict if that was against it."""
     if before is None:
         return []
-    then = values.of(before, measure)
     earlier = []
     for run in since:
-        difference = values.of(run, measure) - then
+        difference = values.of(run, measure) - values.rescored(run, before, measure)
         if not np.isnan(difference).all():
             against, word = words.get((*run.id, measure), (None, ""))
             earlier.append(
@@ -259,7 +293,7 @@ def _earlier_nights(
                     change=float(np.nanmean(difference)),
                     verdict=word if against == before.id else "",
                     is_alike=run.arm_hash == before.arm_hash
-                    and run.qrels_hash == now.qrels_hash
+                    and run.judgements == now.judgements
                     and (run.snapshot == before.snapshot or run.snapshot not in bad_snapshots),
                 )
             )
@@ -270,20 +304,20 @@ def _bad_snapshots(nights: Nights, words: _Words) -> set[str]:
     """Snapshots whose first night was called for any arm."""
     called_dates = {
         day
-        for (day, *_), (_, word) in words.items()
-        if word in (Verdict.SUSPECT, Verdict.REGRESSION)
+        for (day, _, measure), (_, word) in words.items()
+        if word in (Verdict.SUSPECT, Verdict.REGRESSION) and measure not in SYMPTOMS
     }
     return {run.snapshot for run in nights.runs if nights.first_date(run.snapshot) in called_dates}
 
 
-def _values(nights: Nights, baselines: Baselines) -> Values:
+def _values(nights: Nights, baselines: Baselines, rescored: Sequence[TableRow] = ()) -> Values:
     """Values of all dates that judging these runs looks at."""
     dates = {run.run_date for run in baselines}
     for run, baseline in baselines.items():
         if before := baseline.run:
             dates.add(before.run_date)
             dates |= {r.run_date for r in _since(nights, run, before)}
-    return Values(nights, dates)
+    return Values(nights, dates, rescored)
 
 
 def _earlier_words(nights: Nights, since: date) -> _Words:
@@ -298,68 +332,20 @@ def _earlier_words(nights: Nights, since: date) -> _Words:
     }
 
 
-def _derive_drift(
-    connection: duckdb.DuckDBPyConnection,
-    nights: Nights,
-    since: date,
-    baselines: Baselines,
-    loaded: set[date] | None,
-) -> None:
-    """Bring `drift` up to date, computing only pairs of runs that are new."""
-    held: list[tuple[date, str, date, str]] = connection.execute(
-        "SELECT DISTINCT run_date, arm_hash, against_date, against_arm_hash FROM drift "
-        "WHERE collection = ? AND run_date >= ?",
-        [nights.collection, since],
-    ).fetchall()
-    unchanged = {
-        (day, arm): (then, other)
-        for day, arm, then, other in held
-        if loaded is not None and not {day, then} & loaded
-    }
-    rankings = lru_cache(maxsize=32)(lambda run: read_rankings(connection, run))
-    rows: list[TableRow] = []
-    wanted = set()
-    for run, baseline in baselines.items():
-        before = baseline.run
-        if before and unchanged.get(run.id) == before.id:
-            wanted.add(run.id)
-        elif before:
-            rows += _drift_rows(run, before, rankings)
-    if outdated := sorted({(day, arm) for day, arm, *_ in held} - wanted):
-        connection.executemany(
-            "DELETE FROM drift WHERE collection = ? AND run_date = ? AND arm_hash = ?",
-            [(nights.collection, *run_id) for run_id in outdated],
-        )
-    _insert(connection, "drift", rows)
+def _drift(nights: Nights, since: date) -> _Drift:
+    rows = nights.connection.sql(
+        "SELECT run_date, arm_hash, overlap_10, rbo, largest_move FROM drift "
+        "WHERE collection = $1 AND run_date >= $2 ORDER BY query_id",
+        params=[nights.collection, since],
+    )
+    return _drift_by_run(rows.to_arrow_table().to_pylist())
 
 
-def _drift_rows(
-    run: Run, baseline: Run, rankings: Callable[[Run], dict[str, dict[str, float]]]
-) -> list[TableRow]:
-    """Rows of `drift`, one for each query that either run has candidates for; of a limited run,
-    for each query that it ranked."""
-    before, now = rankings(baseline), rankings(run)
-    return [
-        {
-            **run.key,
-            "query_id": query_id,
-            "against_date": baseline.run_date,
-            "against_arm_hash": baseline.arm_hash,
-            **asdict(compare_rankings(before.get(query_id, {}), now.get(query_id, {}))),
-        }
-        for query_id in sorted(now.keys() if run.limited else before.keys() | now.keys())
-    ]
-
-
-def _overlaps(nights: Nights, since: date) -> _Overlaps:
-    overlaps: _Overlaps = defaultdict(dict)
-    for day, arm_hash, query_id, overlap in nights.connection.execute(
-        "SELECT run_date, arm_hash, query_id, overlap_10 FROM drift "
-        "WHERE collection = ? AND run_date >= ? ORDER BY query_id",
-        [nights.collection, since],
-    ).fetchall():
-        overlaps[day, arm_hash][query_id] = overlap
-    return overlaps
+def _drift_by_run(rows: Iterable[TableRow]) -> _Drift:
+    by_run: _Drift = defaultdict(list)
+    for row in rows:
+        by_run[row["run_date"], row["arm_hash"]].append(row)
+    return by_run
 
 
 def _replace(nights: Nights, table: str, since: date, rows: list[TableRow]) -> None:
@@ -367,10 +353,4 @@ def _replace(nights: Nights, table: str, since: date, rows: list[TableRow]) -> N
         f"DELETE FROM {table} WHERE series = ? AND collection = ? AND run_date >= ?",
         [nights.series, nights.collection, since],
     )
-    _insert(nights.connection, table, rows)
-
-
-def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: list[TableRow]) -> None:
-    connection.register("derived", dicts_to_table(rows, DERIVED_TABLES[table]))
-    connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM derived")
-    connection.unregister("derived")
+    insert_derived(nights.connection, table, rows)

@@ -12,18 +12,21 @@ Everything here depends on what is in the tables alone and never on the order it
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import duckdb
 import numpy as np
 import pyarrow.compute as pc
 
 from perank_tasks.config import NIGHTLY
+from perank_tasks.schemas import DERIVED_TABLES, dicts_to_table
 
-BaselineKind = Literal["accepted", "first night", "previous", "pinned"]
+SAME_NIGHT: Final = "same night"
+
+BaselineKind = Literal["accepted", "first night", "previous", "pinned", "same night"]
 
 TableRow = dict[str, Any]
 """A row of a table by column name."""
@@ -51,7 +54,9 @@ class Run:
     """Whether it ranked some of the collection's queries only."""
     ranking_hash: str
     snapshot: str
-    qrels_hash: str
+    judgements: str
+    """Names what it was measured by: the judgements and from which grade on they say relevant."""
+    relevance_level: int
     ranker: str
     """What kind of thing ranked: `first-stage`, `cosine`, `perank` …, or `llm-off`."""
     first_stage: str
@@ -78,6 +83,16 @@ class Run:
         """Whether others can be judged by it."""
         return self.complete and self.measured and not self.limited
 
+    def ranks_as(self, other: "Run", drift: Iterable[TableRow]) -> bool:
+        """Whether each of its queries ranks as the other's.
+
+        Args:
+            drift: rows of that table, of the two.
+        """
+        if self.limited:  # its hash is over fewer queries
+            return not any(row["largest_move"] or row["rbo"] < 1 for row in drift)
+        return self.ranking_hash == other.ranking_hash
+
 
 @dataclass(frozen=True)
 class Baseline:
@@ -101,10 +116,12 @@ class Nights:
         rows = connection.execute(
             "SELECT series, run_date, collection, runs.arm, arm_hash, status = 'complete', "
             "judged_queries > 0, queries < collection_queries, ranking_hash, snapshot, "
-            "provenance.value, config "
-            "FROM runs JOIN provenance USING (series, run_date, collection, arm_hash) "
-            "WHERE series = ? AND collection = ? AND key = 'collection.qrels_hash' "
-            "ORDER BY run_date, runs.arm, arm_hash",
+            "string_agg(value, ' ' ORDER BY key), "
+            "coalesce(max(value) FILTER (key = 'collection.relevance_level'), '1')::INTEGER, "
+            "config FROM runs JOIN provenance USING (series, run_date, collection, arm_hash) "
+            "WHERE series = ? AND collection = ? "
+            "AND key IN ('collection.qrels_hash', 'collection.relevance_level') "
+            "GROUP BY ALL ORDER BY run_date, runs.arm, arm_hash",
             [series, collection],
         ).fetchall()
         self.runs = [Run(*about, **_configuration(config)) for *about, config in rows]
@@ -173,6 +190,19 @@ class Nights:
         first = self.like(run, min(earlier)) if earlier else None
         return Baseline(first, "first night", acknowledged)
 
+    def beside(self, run: Run) -> Baseline:
+        """Another arm of the same night that ranks by the first stage alone: by the run's own first
+        stage, where there is one."""
+        controls = [
+            other
+            for other in self.of(run.run_date)
+            if other.ranker == "first-stage" and other.comparable
+        ]
+        if run in controls or not run.comparable:
+            return Baseline(None)
+        controls.sort(key=lambda other: other.first_stage != run.first_stage)
+        return Baseline(next(iter(controls), None), SAME_NIGHT)
+
     def previous(self, run: Run) -> Baseline:
         """The newest complete result before the run."""
         earlier = self._earlier(run)
@@ -197,13 +227,22 @@ def _configuration(config: str) -> dict[str, Any]:
 class Values:
     """Per-query values of all measures of some dates, aligned: NaN where a query has none."""
 
-    def __init__(self, nights: Nights, dates: Iterable[date]):
+    def __init__(self, nights: Nights, dates: Iterable[date], rescored: Sequence[TableRow] = ()):
+        """Read what the tables hold.
+
+        Args:
+            rescored: rows as of the table of that name that it does not have.
+        """
+        more = dicts_to_table(rescored, DERIVED_TABLES["rescored"])
+        nights.connection.register("more_rescored", more)
         table = nights.connection.sql(
-            "SELECT run_date::VARCHAR || ' ' || arm_hash AS run, measure, query_id, value "
-            "FROM query_measures "
+            "SELECT concat_ws(' ', run_date, arm_hash, against_date, against_arm_hash) AS run, "
+            "measure, query_id, value FROM (FROM query_measures UNION ALL BY NAME FROM rescored "
+            "UNION ALL BY NAME FROM more_rescored) "
             "WHERE series = $1 AND collection = $2 AND run_date IN (SELECT unnest($3))",
             params=[nights.series, nights.collection, sorted(set(dates))],
         ).to_arrow_table()
+        nights.connection.unregister("more_rescored")
         codes, names = [], []
         for column in ("run", "measure", "query_id"):
             encoded = pc.dictionary_encode(table[column]).combine_chunks()
@@ -215,8 +254,20 @@ class Values:
 
     def of(self, run: Run, measure: str) -> np.ndarray:
         """(queries,) values of one run and measure."""
-        r = self._runs.get(f"{run.run_date} {run.arm_hash}")
-        m = self._measures.get(measure)
+        return self._row(f"{run.run_date} {run.arm_hash}", measure)
+
+    def rescored(self, run: Run, against: Run, measure: str) -> np.ndarray:
+        """(queries,) values of what a run is held against, by the run's judgements; those of a
+        query that these leave out are its own."""
+        values = self.of(against, measure)
+        if run.judgements == against.judgements:
+            return values
+        name = f"{run.run_date} {run.arm_hash} {against.run_date} {against.arm_hash}"
+        by_them = self._row(name, measure)
+        return np.where(np.isnan(by_them), values, by_them)
+
+    def _row(self, name: str, measure: str) -> np.ndarray:
+        r, m = self._runs.get(name), self._measures.get(measure)
         if r is None or m is None:
             return np.full(len(self.queries), np.nan)
         return self._values[r, m]

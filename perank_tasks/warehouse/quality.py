@@ -46,7 +46,7 @@ def check_night(
         connection.register("candidates", candidates)
         connection.register("vectors", _norms(candidates, embeddings))
         for check in sorted((sql_folder() / "checks").glob("*.sql")):
-            rows_of_check = connection.execute(check.read_text()).fetchall()
+            rows_of_check = connection.execute(check.read_text(encoding="utf-8")).fetchall()
             problems += sorted(problem for (problem,) in rows_of_check)
     if problems:
         more = len(problems) - LISTED

@@ -10,31 +10,36 @@ from perank_tasks.errors import ConfigError
 from perank_tasks.warehouse.nights import Nights, Run
 
 
-def find_runs(connection: duckdb.DuckDBPyConnection, name: str) -> list[Run]:
+def find_runs(
+    connection: duckdb.DuckDBPyConnection, name: str, collection: str | None = None
+) -> list[Run]:
     """The results of that name, all of one date and collection.
+
+    Args:
+        collection: of which collection, where the name does not say.
 
     Raises:
         ConfigError: there are none, or those of several collections.
     """
     groups = connection.execute(
-        "SELECT series, run_date, collection, list(arm_hash) FROM runs_named(?) "
-        "GROUP BY ALL ORDER BY ALL",
-        [name],
+        "SELECT series, run_date, collection, list(arm_hash) FROM runs_named($1) "
+        "WHERE collection = coalesce($2, collection) GROUP BY ALL ORDER BY ALL",
+        [name, collection],
     ).fetchall()
     if not groups:
         raise ConfigError(
-            f"There are no results of {name}. Write DATE, DATE/arm or DATE/arm/collection, as in "
-            "2026-01-31/perank/pydocs, or SERIES/arm or SERIES@DATE/arm for an experiment. See "
-            'what there is: perank sql "SELECT series, run_date, arm, collection FROM runs '
-            'ORDER BY ALL"'
+            f"There are no results of {name}{f' for {collection}' if collection else ''}. "
+            "Write DATE, DATE/arm or DATE/arm/collection, as in 2026-01-31/perank/pydocs, or "
+            "SERIES/arm or SERIES@DATE/arm for an experiment. See what there is: perank sql "
+            '"SELECT series, run_date, arm, collection FROM runs ORDER BY ALL"'
         )
     if len(groups) > 1:
-        collections = [collection for _, _, collection, _ in groups]
+        collections = [each for _, _, each, _ in groups]
         first, arm = [*name.split("/"), "ARM"][:2]
         raise ConfigError(
             f"{name} has results of {', '.join(collections)}; say which: "
-            f"{first}/{arm}/{collections[0]}"
+            f"{first}/{arm}/{collections[0]}, or --collection {collections[0]}"
         )
-    ((series, run_date, collection, arm_hashes),) = groups
-    nights = Nights(connection, collection, series)
+    ((series, run_date, its_collection, arm_hashes),) = groups
+    nights = Nights(connection, its_collection, series)
     return [run for run in nights.of(run_date) if run.arm_hash in arm_hashes]

@@ -1,2 +1,5 @@
--- PE-Rank's nDCG@10 over the nights, the noise band it was judged by, and who accepted what.
-FROM measure_trend((SELECT any_value(collection) FROM latest_runs), 'perank', 'nDCG@10');
+-- nDCG@10 of every arm over the nights, the noise band it was judged by, and who accepted what.
+SELECT newest.collection, newest.arm, trend.*
+FROM (SELECT DISTINCT collection, arm FROM latest_runs) AS newest,
+    measure_trend(newest.collection, newest.arm, 'nDCG@10') AS trend
+ORDER BY ALL;

@@ -35,3 +35,9 @@ WHERE provenance.series = incoming_runs.series
   AND provenance.run_date = incoming_runs.run_date
   AND provenance.collection = incoming_runs.collection
   AND provenance.arm_hash = incoming_runs.arm_hash;
+
+DELETE FROM symptoms USING incoming_runs
+WHERE symptoms.series = incoming_runs.series
+  AND symptoms.run_date = incoming_runs.run_date
+  AND symptoms.collection = incoming_runs.collection
+  AND symptoms.arm_hash = incoming_runs.arm_hash;

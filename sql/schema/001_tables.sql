@@ -16,9 +16,12 @@ CREATE TABLE runs (
     collection_queries BIGINT NOT NULL CHECK (collection_queries >= queries),
     judged_queries BIGINT NOT NULL CHECK (judged_queries <= queries),
     unranked_queries BIGINT NOT NULL CHECK (unranked_queries <= queries),
+    unranked_reason VARCHAR,
     cut_queries BIGINT NOT NULL,
     stale_judgements BIGINT NOT NULL,
     unknown_judgements BIGINT NOT NULL,
+    top_10_results BIGINT NOT NULL,
+    top_10_unjudged BIGINT NOT NULL CHECK (top_10_unjudged <= top_10_results),
     config VARCHAR NOT NULL,
     evaluated_at TIMESTAMP NOT NULL,
     PRIMARY KEY (series, run_date, collection, arm_hash)
@@ -97,6 +100,50 @@ CREATE TABLE provenance (
     PRIMARY KEY (series, run_date, collection, arm_hash, key)
 );
 
+CREATE TABLE symptoms (
+    series VARCHAR NOT NULL,
+    run_date DATE NOT NULL,
+    collection VARCHAR NOT NULL,
+    arm VARCHAR NOT NULL,
+    arm_hash VARCHAR NOT NULL,
+    symptom VARCHAR NOT NULL,
+    shown BIGINT NOT NULL CHECK (shown <= looked_at),
+    looked_at BIGINT NOT NULL,
+    expected BOOLEAN NOT NULL,
+    other_arm VARCHAR,
+    PRIMARY KEY (series, run_date, collection, arm_hash, symptom)
+);
+
+-- What results are of, once for each snapshot that any of them read.
+
+CREATE TABLE queries (
+    collection VARCHAR NOT NULL,
+    snapshot VARCHAR NOT NULL,
+    query_id VARCHAR NOT NULL,
+    text VARCHAR NOT NULL,
+    is_passage BOOLEAN NOT NULL,
+    tags VARCHAR[],
+    PRIMARY KEY (collection, snapshot, query_id)
+);
+
+CREATE TABLE judgements (
+    collection VARCHAR NOT NULL,
+    snapshot VARCHAR NOT NULL,
+    query_id VARCHAR NOT NULL,
+    passage_id VARCHAR NOT NULL,
+    relevance INTEGER NOT NULL,
+    PRIMARY KEY (collection, snapshot, query_id, passage_id)
+);
+
+CREATE TABLE passages (
+    collection VARCHAR NOT NULL,
+    snapshot VARCHAR NOT NULL,
+    passage_id VARCHAR NOT NULL,
+    title VARCHAR,
+    text VARCHAR NOT NULL,
+    PRIMARY KEY (collection, snapshot, passage_id)
+);
+
 -- What a night is judged by and judged to be. `baselines` are acts of people, appended and
 -- never changed; the other tables are derived from them and from the results, and made again
 -- for a loaded date and all later ones, so that the order of loading does not matter.
@@ -153,7 +200,10 @@ CREATE TABLE verdicts (
     measure VARCHAR NOT NULL,
     verdict verdict NOT NULL,
     reason VARCHAR CHECK (
-        reason IN ('band', 'trend', 'standing', 'unranked', 'unmeasured', 'coverage')
+        reason IN (
+            'band', 'trend', 'standing', 'symptom', 'judgements', 'unranked', 'unmeasured',
+            'coverage'
+        )
     ),
     against_date DATE CHECK (against_date < run_date),
     against_arm_hash VARCHAR,
@@ -161,6 +211,7 @@ CREATE TABLE verdicts (
     band_high DOUBLE,
     nights INTEGER NOT NULL,
     trend_p DOUBLE CHECK (trend_p BETWEEN 0 AND 1),
+    judgements_delta DOUBLE,
     PRIMARY KEY (series, run_date, collection, arm_hash, measure)
 );
 
@@ -199,6 +250,20 @@ CREATE TABLE drift (
     largest_move_passage VARCHAR,
     score_shift DOUBLE NOT NULL CHECK (score_shift >= 0),
     PRIMARY KEY (series, run_date, collection, arm_hash, query_id)
+);
+
+CREATE TABLE rescored (
+    series VARCHAR NOT NULL,
+    run_date DATE NOT NULL,
+    collection VARCHAR NOT NULL,
+    arm VARCHAR NOT NULL,
+    arm_hash VARCHAR NOT NULL,
+    query_id VARCHAR NOT NULL,
+    measure VARCHAR NOT NULL,
+    against_date DATE NOT NULL CHECK (against_date < run_date),
+    against_arm_hash VARCHAR NOT NULL,
+    value DOUBLE NOT NULL CHECK (value BETWEEN 0 AND 1),
+    PRIMARY KEY (series, run_date, collection, arm_hash, query_id, measure)
 );
 
 -- What derived the rows above; where it is not what would derive them now, all are made again.

@@ -25,6 +25,12 @@ cost AS (
         items_per_second AS queries_per_second
     FROM efficiency
     WHERE stage = 'rerank'
+),
+odd_data AS (
+    SELECT series, run_date, collection, arm_hash, list(value ORDER BY key) AS odd
+    FROM provenance
+    WHERE starts_with(key, 'odd.')
+    GROUP BY ALL
 )
 SELECT
     series,
@@ -41,11 +47,16 @@ SELECT
     runs.collection_queries,
     runs.judged_queries,
     runs.unranked_queries,
+    runs.unranked_reason,
     runs.cut_queries,
     runs.stale_judgements,
     runs.unknown_judgements,
+    runs.top_10_results,
+    runs.top_10_unjudged,
+    odd_data.odd,
     runs.evaluated_at,
     runs.config
 FROM runs
 LEFT JOIN wide USING (series, run_date, collection, arm_hash)
-LEFT JOIN cost USING (series, run_date, collection, arm_hash);
+LEFT JOIN cost USING (series, run_date, collection, arm_hash)
+LEFT JOIN odd_data USING (series, run_date, collection, arm_hash);

@@ -20,6 +20,7 @@ from perank_tasks.airflow.local.components import members, stop
 from perank_tasks.airflow.local.home import Home, environment
 from perank_tasks.airflow.local.runs import Printer
 from perank_tasks.errors import ConfigError
+from perank_tasks.settings import Settings
 from tests.airflow.harness import RealAirflow, interrupt, read_until
 
 PROBE = """
@@ -92,7 +93,8 @@ def test_runs_join_a_running_ui(real_airflow: Callable[..., RealAirflow], tmp_pa
     keys = airflow.home / "airflow" / "airflow.cfg"
     assert stat.S_IMODE(keys.stat().st_mode) == 0o600
     pools = airflow.query("SELECT pool, slots FROM slot_pool ORDER BY pool")
-    assert pools == [("default_pool", 128), ("gpu", 1), ("warehouse", 1)]
+    at_once = Settings.from_environment().side_by_side
+    assert pools == [("default_pool", 128), ("gpu", at_once), ("warehouse", 1)]
 
     failed = airflow.run("probe", {"luck": "bad"})
     assert failed.status == 1
@@ -228,7 +230,9 @@ def test_options_of_a_night_are_checked_before_airflow_starts(
 
 
 def test_a_long_task_says_that_it_is_still_at_it(capsys: pytest.CaptureFixture[str]) -> None:
-    printer, begin = Printer(), time.monotonic()
+    how_far = {0: "embedding: 7 of 9 texts", 1: None}
+    printer = Printer(lambda instance: how_far[instance["map_index"]])
+    begin = time.monotonic()
 
     def at(seconds: float, *states: str | None) -> str:
         index = {"task_id": "index", "map_index": -1, "state": "success", "duration": 2.0}
@@ -240,12 +244,13 @@ def test_a_long_task_says_that_it_is_still_at_it(capsys: pytest.CaptureFixture[s
         return capsys.readouterr().out
 
     assert at(1, "running", None) == "  embed[0]: running\n  index: success (2.0 s)\n"
-    assert at(29, "running", "queued") == ""
-    assert at(32, "running", "scheduled") == "  still running: embed[0]\n"
-    assert at(33, "running", None) == ""
-    assert at(50, "success", "running") == "  embed[0]: success\n  embed[1]: running\n"
-    assert at(79, "success", "running") == ""
-    assert at(81, "success", "running") == "  still running: embed[1]\n"
+    assert at(10, "running", "queued") == ""
+    still = "  still running: embed[0]: embedding: 7 of 9 texts\n"
+    assert at(12, "running", "scheduled") == still
+    assert at(13, "running", None) == ""
+    assert at(20, "success", "running") == "  embed[0]: success\n  embed[1]: running\n"
+    assert at(29, "success", "running") == ""
+    assert at(31, "success", "running") == "  still running: embed[1]\n"
 
 
 @pytest.mark.parametrize(

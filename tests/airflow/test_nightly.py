@@ -25,6 +25,7 @@ def test_the_night_runs_and_the_second_one_changes_no_cell(real_airflow, tmp_pat
         "collection": write_collection(tmp_path / "topics"),
         "set": SMALL_MODELS,
         "run_date": "2026-01-31",
+        "shards": 2,
     }
     ui = airflow.start("ui")  # both runs join it
     read_until(ui, "no login")
@@ -68,7 +69,7 @@ def test_the_report_is_of_the_night_that_ran_and_nothing_to_embed_skips_no_stage
     # What has nothing to do is skipped; what follows it is not.
     skipped = {task for task, state in states.items() if state == "skipped"}
     assert "embed.embed_shard" in skipped
-    assert {task.partition(".")[0] for task in skipped} <= {"embed", "index"}
+    assert {task.partition(".")[0] for task in skipped} <= {"embed", "index", "rerank"}
     assert {states[task] for task in states.keys() - skipped} == {"success"}
     assert rows(airflow, "SELECT DISTINCT arm FROM runs") == [("bm25",)]
 

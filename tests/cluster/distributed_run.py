@@ -149,7 +149,7 @@ def _look_at_the_cluster(made: Cluster, outcome: Outcome) -> None:
     anonymous = made.http.get("/api/v2/dags", headers={"Authorization": ""})
     outcome.expect(anonymous.status_code == 401, f"no login: {anonymous.status_code}")
     slots = pool_slots(made)
-    wanted = {"gpu": 1, "warehouse": 1}
+    wanted = {"gpu": 128, "warehouse": 1}
     outcome.expect({n: slots.get(n) for n in wanted} == wanted, f"pools: {slots}")
     set_slots(made, "gpu", 2)
 

@@ -50,6 +50,8 @@ def test_files_are_named_after_their_folder(
         ("files:/data?relevance_level=0", "expected a grade of 1 or more"),
         ("files:/my data", "collection name 'my data'"),
         ("files:/data?name=../x", "collection name '../x'"),
+        (f"files:/data?name={'x' * 101}", "100 at most"),
+        ("files:/data?name='; DROP TABLE runs;--", "expected letters, digits"),
     ],
 )
 def test_what_is_wrong_with_a_spec_is_said_before_anything_is_read(

@@ -160,3 +160,11 @@ def test_a_real_run_and_its_qrels_go_round(tmp_path: Path) -> None:
     ]
     write_qrels(tmp_path / "qrels.txt", qrels)
     assert read_qrels(tmp_path / "qrels.txt") == qrels
+
+
+def test_a_grade_that_no_table_holds_is_named(tmp_path: Path) -> None:
+    for grade in ("3000000000", "-3000000000"):
+        with pytest.raises(CollectionError, match=f"line 1: .*grade; found '{grade}'"):
+            read_qrels(write(tmp_path / "qrels.txt", f"q1 0 d1 {grade}\n"))
+    (judgement,) = read_qrels(write(tmp_path / "qrels.txt", "q1 0 d1 999999999\n"))
+    assert judgement.relevance == 999_999_999

@@ -195,7 +195,17 @@ def test_secrets_are_files_that_are_made_and_that_git_ignores(tmp_path: Path) ->
 def test_the_pools_are_those_of_the_local_airflow() -> None:
     pools = json.loads((DOCKER / "pools.json").read_text())
     assert set(pools) == set(POOLS)
-    assert {pool["slots"] for pool in pools.values()} == {1}
+    # How many tasks load a model at once is each worker's to know.
+    assert {name: pool["slots"] for name, pool in pools.items()} == {"gpu": 128, "warehouse": 1}
+
+
+def test_a_worker_without_a_gpu_takes_a_task_a_core(services: dict[str, dict[str, Any]]) -> None:
+    command = services["worker-gpu-less"]["command"]
+    asked = re.search(r'"\$\((python .*)\)"', command)
+    assert asked
+    python = asked[1].replace("python", sys.executable, 1)
+    done = subprocess.run(python, shell=True, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == settings_module.Settings.from_environment().side_by_side
 
 
 def test_paths_of_the_image_are_those_of_the_compose_file(ours: dict[str, dict[str, Any]]) -> None:

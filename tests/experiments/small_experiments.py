@@ -60,7 +60,7 @@ def write_toml(file: Path, given: dict[str, Any]) -> Path:
     for axis, choices in given["axes"].items():
         for choice in (c for c in choices if isinstance(c, dict)):
             lines += [f"[[axes.{axis}]]", *_lines(choice)]
-    file.write_text("\n".join(lines) + "\n")
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return file
 
 

@@ -71,8 +71,8 @@ def test_two_windows_side_by_side_as_a_night_and_as_an_experiment(tmp_path: Path
         "w100": "first",
     }
     html = site.settings.page("topics", DAY).read_text()
-    assert "<th>w20" in html
-    assert "<th>w100" in html
+    assert "</span> w20</th>" in html
+    assert "</span> w100</th>" in html
 
     windows = [
         {"label": "w20", "window": 20},

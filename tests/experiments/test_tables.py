@@ -109,11 +109,11 @@ def test_another_date_is_another_run_and_the_newest_is_shown(
 
 
 def test_cells_are_compared_by_name(plan: ExperimentPlan, site: Site) -> None:
-    done = CliRunner().invoke(app, ["compare", "orders/as given", "orders/shuffled, seed 1"])
-    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(app, ["check", "orders/as given", "orders/shuffled, seed 1"])
+    assert done.exit_code in (0, 1), done.output
     assert MAIN in done.output
     names = [f"orders@{NIGHT}/as given", f"orders@{NIGHT}/as given/topics"]
-    done = CliRunner().invoke(app, ["compare", *names])
+    done = CliRunner().invoke(app, ["check", *names])
     assert done.exit_code == 0, done.output
     assert "+0.0000" in done.output
     assert "lost most" not in done.output

@@ -170,7 +170,8 @@ def test_it_ranks_from_an_embedding_artifact_without_its_encoder(
     column = pa.FixedSizeListArray.from_arrays(
         pa.array(vectors.ravel()), type=schema.field("embedding").type
     )
-    rows = pa.table([pa.array(ids), pa.array(ids), column], schema=schema)
+    is_cut = pa.array([False] * len(ids))
+    rows = pa.table([pa.array(ids), pa.array(ids), is_cut, column], schema=schema)
     artifact.write_part("passages", rows, schema, shard=0)
     artifact.publish(expected={"passages": 1}, inputs={}, config={}, counts={}, provenance={})
 

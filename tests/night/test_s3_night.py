@@ -206,7 +206,7 @@ def test_retention_and_commands_work_on_a_bucket(
     rebuilt = CliRunner().invoke(app, ["warehouse", "rebuild"])
     assert rebuilt.exit_code == 0, rebuilt.output
     assert differences(tables(warehouse), before) == []
-    shown = CliRunner().invoke(app, ["snapshot", "--collection", spec])
+    shown = CliRunner().invoke(app, ["stage", "snapshot", "--collection", spec])
     assert shown.exit_code == 0, shown.output
     assert f"{root}/snapshots/topics/" in shown.output.replace("\n", "")
 

@@ -169,7 +169,7 @@ def test_a_folder_has_no_revisions(published: Path, tmp_path: Path) -> None:
 
 def test_missing_weights_are_named(published: Path) -> None:
     edit_weights(published, drop="model.layers.1.mlp.up_proj.weight")
-    refused(published, "model.layers.1.mlp.up_proj.weight", "missing", "(48, 32)")
+    refused(published, "model.layers.1.mlp.up_proj.weight", "missing", "(64, 32)")
 
 
 def test_no_weights_at_all(published: Path) -> None:
@@ -265,7 +265,7 @@ def test_damaged_settings_of_a_tokenizer(published: Path, tmp_path: Path, text: 
 
 def test_our_format_keeps_the_first_layers_and_adds_to_them(tmp_path: Path) -> None:
     up, norm = "layers.0.mlp.up_proj.weight", "norm.weight"
-    low, high = torch.randn(2, HIDDEN_SIZE), torch.randn(48, 2)
+    low, high = torch.randn(2, HIDDEN_SIZE), torch.randn(64, 2)
     extra = {
         f"lora_a.{up}": low,
         f"lora_b.{up}": high,
@@ -313,7 +313,7 @@ def test_our_format_without_its_residual(tmp_path: Path) -> None:
 
 
 def test_an_addition_to_a_layer_that_is_cut_off(tmp_path: Path) -> None:
-    extra = {"body.layers.2.mlp.up_proj.weight": torch.zeros(48, HIDDEN_SIZE)}
+    extra = {"body.layers.2.mlp.up_proj.weight": torch.zeros(64, HIDDEN_SIZE)}
     refused(write_own(tmp_path / "ranker", extra=extra), "layers.2.mlp.up_proj.weight")
 
 

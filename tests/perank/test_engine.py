@@ -127,7 +127,7 @@ def test_threads_may_share_an_engine(engine: PERank) -> None:
 def test_streams_may_take_turns(engine: PERank) -> None:
     given = [[request(10 * stream + number, 30) for number in range(6)] for stream in range(2)]
     expected = [list(engine.rerank_many(requests)) for requests in given]
-    streams = [engine.rerank_many(requests, batch_queries=2) for requests in given]
+    streams = [engine.rerank_many(requests, RankingOptions(block=2)) for requests in given]
     turns = list(zip(*streams, strict=True))
     assert [list(stream) for stream in zip(*turns, strict=True)] == expected
 
@@ -176,7 +176,7 @@ def test_requests_are_read_a_group_at_a_time_and_answered_in_order(engine: PERan
             read.append(number)
             yield request(number, 2 + number)
 
-    results = engine.rerank_many(stream(), batch_queries=4)
+    results = engine.rerank_many(stream(), RankingOptions(block=4))
     assert read == []
     assert next(results).query_id == "q0"
     assert read == [0, 1, 2, 3]
@@ -218,11 +218,6 @@ def test_numpys_integers_become_pythons(engine: PERank) -> None:
     json.dumps(vars(engine.counters))
 
 
-def test_a_batch_of_none_is_refused_before_anything_is_read(engine: PERank) -> None:
-    with pytest.raises(ConfigError):
-        engine.rerank_many(iter([]), batch_queries=0)
-
-
 def test_a_window_beyond_the_llms_positions_is_said_per_query(engine: PERank) -> None:
     result = next(engine.rerank_many([request(1, 2100)], RankingOptions(window=2100)))
     assert result.unranked_reason is not None
@@ -234,7 +229,7 @@ def test_what_is_given_must_suffice_and_agree(engine: PERank) -> None:
         engine.rerank("question")
     with pytest.raises(ConfigError, match="1 embeddings for 2 passages"):
         engine.rerank("question", ["one", "two"], request(1, 1).embeddings)
-    with pytest.raises(ConfigError, match="a list of texts"):
+    with pytest.raises(ConfigError, match="type str, expected a mapping"):
         engine.rerank("question", "one passage")
     with pytest.raises(ConfigError, match="passage 1 is of type NoneType"):
         engine.rerank("question", ["one", None])  # type: ignore[list-item]

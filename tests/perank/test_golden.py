@@ -18,11 +18,11 @@ def test_the_prompt_has_the_references_token_ids(
     assert prompt.input_ids == case["first_window_input_ids"]
 
 
-@pytest.mark.parametrize("batch_queries", [1, 2, 32])
+@pytest.mark.parametrize("block", [1, 2, 32])
 def test_the_rankings_are_the_references(
-    golden_engine: PERank, golden_requests: list[CandidateList], batch_queries: int
+    golden_engine: PERank, golden_requests: list[CandidateList], block: int
 ) -> None:
-    results = list(golden_engine.rerank_many(golden_requests, batch_queries=batch_queries))
+    results = list(golden_engine.rerank_many(golden_requests, RankingOptions(block=block)))
     rankings = [
         [request.passage_ids[position] for position in result.order]
         for request, result in zip(golden_requests, results, strict=True)

@@ -120,7 +120,9 @@ def write_lora(folder: Path, *, pickled: bool = False, **lora: Any) -> Path:
 
 
 def edit(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8"
+    )
 
 
 def assert_golden(folder: Path, requests: list[CandidateList]) -> None:

@@ -42,10 +42,10 @@ def engine_orders(
     requests: Sequence[CandidateList],
     options: RankingOptions,
     *,
-    batch_queries: int = 32,
+    block: int = 32,
 ) -> list[list[int]]:
     """What the engine makes of the requests; each must be ranked."""
-    results = engine.rerank_many(requests, options, batch_queries=batch_queries)
+    results = engine.rerank_many(requests, options.model_copy(update={"block": block}))
     orders = []
     for result, request in zip(results, requests, strict=True):
         assert (result.query_id, result.unranked_reason) == (request.query_id, None)
@@ -84,7 +84,7 @@ class Model:
         generator = torch.Generator().manual_seed(self.seed)
         down = "layers.1.mlp.down_proj.weight"
         extra = {
-            f"lora_a.{down}": torch.randn(3, 48, generator=generator) / 8,
+            f"lora_a.{down}": torch.randn(3, 64, generator=generator) / 8,
             f"lora_b.{down}": torch.randn(HIDDEN_SIZE, 3, generator=generator),
         }
         return write_own(
@@ -160,7 +160,7 @@ class Lists:
     window: int
     step: int
     lengths: tuple[int, ...]
-    batch_queries: int
+    block: int
     top_k: int
     seed: int
 
@@ -194,7 +194,7 @@ def lists(draw: st.DrawFn) -> Lists:
         window=window,
         step=step,
         lengths=tuple(draw(st.lists(length, min_size=2, max_size=4))),
-        batch_queries=draw(st.integers(2, 5)),
+        block=draw(st.integers(2, 5)),
         top_k=draw(st.integers(1, 30)),
         seed=draw(st.integers(0, 2**16)),
     )
@@ -262,8 +262,8 @@ def compare(
     twin = Twin(folder)
     window, step, k = lists.window, lists.step, lists.top_k
     options = RankingOptions(window=window, step=step)
-    together = engine_orders(engine, requests, options, batch_queries=lists.batch_queries)
-    alone = engine_orders(engine, requests, options, batch_queries=1)
+    together = engine_orders(engine, requests, options, block=lists.block)
+    alone = engine_orders(engine, requests, options, block=1)
     early = engine_orders(engine, requests, options.model_copy(update={"top_k": k}))
     for i, request in enumerate(requests):
         expected = twin.rank(
@@ -319,7 +319,7 @@ def test_it_does_so_on_lists_of_a_hundred(
 ) -> None:
     prompt = {"prompt": "compact-v1", "query_token": True, "residual": True}
     model = Model(own, family, "mlp2x_gelu", {}, {"rope_theta": 1e6}, prompt, seed=5)
-    given_lists = Lists(window, step, lengths, batch_queries=2, top_k=10, seed=window)
+    given_lists = Lists(window, step, lengths, block=2, top_k=10, seed=window)
     seen: Counter[str] = Counter()
     folder = model.write(tmp_path / "ranker")
     compare(folder, given_lists.requests(model), given_lists, seen)

@@ -24,7 +24,7 @@ def llm_config(family: str, layers: int = 2, **changes: Any) -> Any:
     settings = {
         "vocab_size": 802,
         "hidden_size": HIDDEN_SIZE,
-        "intermediate_size": 48,
+        "intermediate_size": 64,
         "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,

@@ -203,3 +203,31 @@ def test_a_slower_night_is_named_and_does_not_become_usual() -> None:
 def test_four_nights_do_not_say_what_a_night_costs() -> None:
     few = judge_cost(MEMORY, 21e9, [(10e9, "first")] * 4)
     assert (few.word, few.band, few.nights) == ("first", None, 4)
+
+
+@pytest.mark.parametrize(
+    ("shift", "is_quality", "word", "reason"),
+    [
+        (0.0, True, "identical", None),
+        (-0.005, True, "drift", "judgements"),
+        (-0.03, True, "suspect", "judgements"),
+        (0.03, True, "unusual", "judgements"),
+        (-0.3, False, "drift", "judgements"),
+    ],
+)
+def test_what_judgements_alone_change_is_no_regression_and_not_green_for_long(
+    shift: float, is_quality: bool, word: str, reason: str | None
+) -> None:
+    evidence = Evidence(
+        BASE, BASE, same_rankings=True, judgements_delta=shift, is_quality=is_quality
+    )
+    judgement = judge(evidence)
+    assert (judgement.verdict, judgement.reason) == (word, reason)
+    assert judgement.judgements_delta == shift
+    accepted = judge(replace(evidence, accepted=True))
+    assert accepted.verdict == ("acknowledged" if shift else "identical")
+
+
+def test_a_drop_by_like_judgements_is_a_regression_whatever_these_gain() -> None:
+    judgement = judge(replace(shifted(-0.05), judgements_delta=0.1))
+    assert (judgement.verdict, judgement.reason) == ("regression", "band")

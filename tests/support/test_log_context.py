@@ -59,7 +59,8 @@ def test_the_command_line_shows_it_when_asked(tmp_path: Path) -> None:
     spec = write_collection(tmp_path / "topics")
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "perank_tasks.cli.main", "embed", "--collection", spec),
+            *(sys.executable, "-m", "perank_tasks.cli.main", "stage", "embed"),
+            *("--collection", spec),
             *("--set", f"cosine.embedder=checkpoint:{GOLDEN}", "--arms", "cosine"),
             *("--run-date", "2026-01-31", "--shards", "1"),
         ],

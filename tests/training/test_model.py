@@ -242,3 +242,26 @@ def test_bfloat16_trains(own: Path, cache: Path, tmp_path: Path) -> None:
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
     assert np.isfinite(report["measures"]["dev_loss"])
+
+
+@pytest.mark.parametrize("trained_llm", ["lora", "full"])
+def test_in_bfloat16_only_what_learns_is_float32(
+    own: Path, cache: Path, tmp_path: Path, trained_llm: str
+) -> None:
+    start = load_checkpoint(own, cache=cache)
+    stored = {name: tensor.bfloat16() for name, tensor in start.body.items()}
+    recipe = recipe_of(precision="bfloat16", trained_llm=trained_llm, lora_targets="q_proj,up_proj")
+    model = RankingTrainee(replace(start, body=stored), recipe)
+    learns = {n: p.dtype for n, p in model.named_parameters() if p.requires_grad}
+    assert set(learns.values()) == {torch.float32}
+    frozen = {p.dtype for n, p in model.body.named_parameters() if not p.requires_grad}
+    assert frozen == {torch.bfloat16}
+    # A fresh low-rank addition is nothing.
+    begun = model.checkpoint().body
+    assert all(torch.equal(begun[name].float(), stored[name].float()) for name in stored)
+    collate = RankingCollator(start, recipe)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(collate(some_lists(2)))["plain"]
+    logits.nan_to_num(neginf=0.0).square().sum().backward()
+    gradients = [p.grad for n, p in model.body.named_parameters() if p.requires_grad]
+    assert any(g is not None and g.abs().sum() > 0 for g in gradients)

@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from perank_tasks.artifacts.store import Store
 from perank_tasks.night import provenance
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse.attribution import ArmWord, which_stage
-from perank_tasks.warehouse.database import load_acceptance
+from perank_tasks.warehouse.attribution import ArmWord, Change, find_cause
+from perank_tasks.warehouse.database import load_acceptance, reading
 from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.night_verdict import NightVerdict
 from perank_tasks.warehouse.nights import Run
@@ -78,7 +78,7 @@ def test_an_unchanged_night_is_identical(spec: str) -> None:
     assert found["text"] == "identical (bm25, cosine, perank)"
     for word, text in arms(found).values():
         assert word == "identical"
-        assert text.startswith("identical against 2026-01-01 (first night)")
+        assert text.startswith("identical compared with 2026-01-01 (first night)")
         assert "different" not in text
 
 
@@ -87,7 +87,9 @@ def test_another_bm25_setting_is_named(spec: str) -> None:
     word, text = arms(found)["bm25"]
     assert word in ("drift", "unusual", "suspect", "regression", "improvement")
     assert "setting first_stage.b: 0.4 → 1.0, setting first_stage.k1: 0.9 → 10.0" in text
-    assert found["text"].endswith("bm25 moved: it is the data or the first stage")
+    assert found["stage"] == (
+        "because of setting first_stage.b: 0.4 → 1.0, setting first_stage.k1: 0.9 → 10.0"
+    )
 
 
 def test_noise_in_the_projector_is_a_regression_of_the_reranker(spec: str, tmp_path: Path) -> None:
@@ -102,7 +104,8 @@ def test_noise_in_the_projector_is_a_regression_of_the_reranker(spec: str, tmp_p
     words = {arm: word for arm, (word, _) in arms(found).items()}
     assert words["bm25"] == words["cosine"] == "identical"
     assert words["perank"] not in ("identical", "first")
-    assert found["text"].endswith("bm25 and cosine did not move: it is the reranker")
+    # Its own embedder is the checkpoint's, too.
+    assert found["stage"].startswith(f"because of setting checkpoint: {GOLDEN} → {noisy}")
     assert f"setting checkpoint: {GOLDEN} → {noisy}" in arms(found)["perank"][1]
 
 
@@ -110,7 +113,7 @@ def test_deleted_passages_are_counted_and_blamed_on_the_data(spec: str, tmp_path
     collection(tmp_path / "topics", without=GONE)
     found = night(spec, 2)
     assert found["verdict"] == "regression"
-    assert found["text"].endswith("bm25 moved: it is the data or the first stage")
+    assert found["text"].endswith("; with passages: 10 removed")
     for word, text in arms(found).values():
         assert word == "regression"
         assert "different: passages: 10 removed" in text
@@ -127,11 +130,24 @@ def test_one_changed_judgement_is_named_and_no_ranking_moved(spec: str, tmp_path
     collection(tmp_path / "topics", judged=judged)
     found = night(spec, 2)
     # One query has no candidates, so 29 have a ranking.
+    assert found["stage"] == "because of judgements: 1 changed; no ranking moved"
     for word, text in arms(found).values():
         assert word in ("drift", "unusual", "suspect")
         assert "different: judgements: 1 changed" in text
         assert "0 of 29 queries changed in the top 10" in text
-        assert "0 queries better, 1 worse" in text or "1 queries better, 0 worse" in text
+        assert " by other judgements alone " in text
+        assert "queries better" not in text
+    # The rankings are the same, so that the first night's get what the second's got.
+    with reading(Settings.from_environment().warehouse) as warehouse:
+        own = "SELECT {} FROM {} WHERE run_date = '2026-01-02' ORDER BY ALL"
+        columns = "arm_hash, query_id, measure, value"
+        rescored = warehouse.execute(own.format(columns, "rescored")).fetchall()
+        assert len(rescored) == 3 * 5 * 30
+        assert rescored == warehouse.execute(own.format(columns, "query_measures")).fetchall()
+        deltas = "SELECT DISTINCT delta FROM comparisons WHERE run_date = '2026-01-02'"
+        assert warehouse.execute(deltas).fetchall() == [(0.0,)]
+    again = night(spec, 3, baseline="previous")
+    assert again["verdict"] == "identical"
 
 
 def test_a_library_that_changed_nothing_else_is_named(
@@ -192,7 +208,9 @@ def test_another_release_of_a_library_that_ranks_otherwise_is_judged_and_named(
     word, text = arms(found)["bm25"]
     assert word in ("suspect", "regression")
     assert f"; different: PyStemmer {was} → 99.0" in text
-    assert found["text"].endswith("bm25 moved: it is the data or the first stage")
+    assert found["text"].endswith(
+        f"; with PyStemmer {was} → 99.0; bm25 moved: it shows in the first stage"
+    )
     # The index was made by it, too: a night does not mix the terms of two releases.
     made = Store(Settings.from_environment().root).published("indexes", "topics")
     assert len(list(made)) == 2
@@ -207,7 +225,7 @@ def test_a_night_can_be_accepted_as_it_runs(spec: str, tmp_path: Path) -> None:
     assert found["verdict"] == "acknowledged"
     after = night(spec, 3)
     assert {word for word, _ in arms(after).values()} == {"identical"}
-    assert "identical against 2026-01-02 (accepted)" in arms(after)["bm25"][1]
+    assert "identical compared with 2026-01-02 (accepted)" in arms(after)["bm25"][1]
 
 
 def test_another_baseline_is_asked_for_by_an_option(spec: str, tmp_path: Path) -> None:
@@ -231,7 +249,8 @@ def test_arms_with_other_baselines_say_nothing_of_each_other(spec: str) -> None:
         word != "identical" and against == "2026-01-01" for word, against in words.values()
     ), words
     # BM25 stands still since the second night only, which says nothing of the time before.
-    assert found["stage"] is None
+    changed = "setting first_stage.b: 0.4 → 1.0, setting first_stage.k1: 0.9 → 10.0"
+    assert found["stage"] == f"because of {changed}"
 
 
 @pytest.mark.parametrize(
@@ -239,7 +258,7 @@ def test_arms_with_other_baselines_say_nothing_of_each_other(spec: str) -> None:
     [
         ("bm25 identical, cosine identical, perank identical", None),
         ("cosine suspect, perank suspect", None),
-        ("bm25 drift, cosine suspect, perank suspect", "bm25 moved: it is the data"),
+        ("bm25 drift, cosine suspect, perank suspect", "bm25 moved: it is the first stage"),
         ("bm25 identical, cosine suspect, perank drift", "it is the embeddings"),
         ("bm25 identical, cosine identical, perank drift", "it is the reranker"),
         ("bm25 identical, cosine identical, llm-off identical, perank drift", "it is the LLM"),
@@ -249,16 +268,18 @@ def test_arms_with_other_baselines_say_nothing_of_each_other(spec: str) -> None:
 )
 def test_control_arms_say_which_stage_it_is(words: str, sentence: str | None) -> None:
     said = dict(pair.split() for pair in words.split(", "))
-    found = which_stage([arm_word(arm, word, RANKERS.get(arm, arm)) for arm, word in said.items()])
+    found = find_cause([arm_word(arm, word, RANKERS.get(arm, arm)) for arm, word in said.items()])
     assert (found is None) if sentence is None else (sentence in (found or ""))
 
 
 RANKERS = {"bm25": "first-stage"}
 
 
-def arm_word(arm: str, word: str, ranker: str, first_stage: str = "bm25") -> ArmWord:
-    run = Run("nightly", DAY, "c", arm, arm, True, True, False, "", "", "", ranker, first_stage)
-    return ArmWord(run, word, DAY)
+def arm_word(
+    arm: str, word: str, ranker: str, first_stage: str = "bm25", changes: Sequence[Change] = ()
+) -> ArmWord:
+    run = Run("nightly", DAY, "c", arm, arm, True, True, False, "", "", "", 1, ranker, first_stage)
+    return ArmWord(run, word, DAY, word != "identical", changes)
 
 
 def test_arms_are_controls_by_what_ranks_in_them_and_not_by_their_names() -> None:
@@ -268,7 +289,47 @@ def test_arms_are_controls_by_what_ranks_in_them_and_not_by_their_names() -> Non
         arm_word("window 20", "drift", "perank"),
         arm_word("window 100", "identical", "perank"),
     ]
-    assert which_stage(words) == "plain and vectors did not move: it is the reranker"
+    assert find_cause(words) == "plain and vectors did not move: it is the reranker"
     # A first stage says nothing of what ranks another one's candidates.
     other = arm_word("over hybrid", "drift", "perank", first_stage="hybrid")
-    assert which_stage([*words[:2], words[3], other]) is None
+    assert find_cause([*words[:2], words[3], other]) is None
+
+
+TOP_K = Change("settings", "setting top_k: none → 10")
+TORCH = Change("versions", "torch 2.13 → 2.14")
+GONE_PASSAGES = Change("data", "passages: 20 removed")
+JUDGED = Change("judgements", "judgements: 6 changed")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ([TOP_K], "because of setting top_k: none → 10"),
+        ([TORCH], "with torch 2.13 → 2.14; bm25 and cosine did not move: it shows in the reranker"),
+        ([JUDGED, TOP_K], "because of setting top_k: none → 10; with judgements: 6 changed"),
+        (
+            [TORCH, GONE_PASSAGES],
+            "with torch 2.13 → 2.14, passages: 20 removed; bm25 and cosine did not move: "
+            "it shows in the reranker",
+        ),
+    ],
+)
+def test_what_was_different_is_named_before_a_stage(changes: list[Change], sentence: str) -> None:
+    words = [
+        arm_word("bm25", "identical", "first-stage"),
+        arm_word("cosine", "identical", "cosine"),
+    ]
+    words.append(arm_word("perank", "suspect", "perank", changes=changes))
+    assert find_cause(words) == sentence
+
+
+def test_settings_explain_the_arms_that_have_them_and_no_others() -> None:
+    words = [
+        arm_word("bm25", "identical", "first-stage"),
+        arm_word("fast", "drift", "perank", changes=[TOP_K]),
+        arm_word("whole", "drift", "perank"),
+    ]
+    assert find_cause(words) == (
+        "because of setting top_k: none → 10 (fast); "
+        "bm25 did not move: it is what comes after the first stage, in whole"
+    )

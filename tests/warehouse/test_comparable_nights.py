@@ -41,20 +41,20 @@ def test_a_night_whose_judgements_are_lost_is_incomplete(
     assert same.startswith("incomplete: no query that it ranked has judgements")
     other = night(tmp_path, 4, lost, set=("bm25.depth=3",))
     assert other.startswith("incomplete: no query that it ranked has judgements")
-    assert night(tmp_path, 5).startswith("identical against 2026-01-01 (first night)")
+    assert night(tmp_path, 5).startswith("identical compared with 2026-01-01 (first night)")
 
 
 def test_a_first_night_without_judgements_is_nobodys_baseline(tmp_path: Path) -> None:
     assert night(tmp_path, 1, []).startswith("incomplete")
     assert night(tmp_path, 2).startswith("first")
-    assert night(tmp_path, 3).startswith("identical against 2026-01-02 (first night)")
+    assert night(tmp_path, 3).startswith("identical compared with 2026-01-02 (first night)")
 
 
 def test_a_limited_night_is_judged_and_is_nobodys_baseline(tmp_path: Path) -> None:
     assert night(tmp_path, 1, query_limit=2).startswith("first")
     assert night(tmp_path, 2).startswith("first")
-    assert "0 of 2 queries changed in the top 10" in night(tmp_path, 3, query_limit=2)
-    assert night(tmp_path, 4).startswith("identical against 2026-01-02 (first night)")
+    assert night(tmp_path, 3, query_limit=2).startswith("identical compared with 2026-01-02")
+    assert night(tmp_path, 4).startswith("identical compared with 2026-01-02 (first night)")
     with reading(Site.from_environment().settings.warehouse) as warehouse:
         limited = warehouse.execute(
             "SELECT nights FROM verdicts WHERE run_date = '2026-01-03' AND measure = 'nDCG@10'"

@@ -165,7 +165,7 @@ def test_another_baseline_can_be_asked_for_and_is_not_kept(tmp_path: Path) -> No
         ]
     verdicts = [found["verdict"] for found in say]
     assert verdicts == ["regression", "identical", "regression", "first"]
-    assert "identical against 2026-01-02 (previous)" in say[1]["arms"][0]["text"]
+    assert "identical compared with 2026-01-02 (previous)" in say[1]["arms"][0]["text"]
     assert derived(tmp_path) == kept
 
 

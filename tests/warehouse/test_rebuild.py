@@ -11,7 +11,7 @@ from perank_tasks.errors import ArtifactError, WarehouseError
 from perank_tasks.warehouse.database import load_acceptance, load_experiment, load_results, reading
 from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.rebuild import rebuild
-from tests.results import BASE, drop, publish_experiment, publish_results
+from tests.results import BASE, drop, publish_experiment, publish_results, publish_snapshot
 
 DAYS = [date(2026, 1, day) for day in range(1, 5)]
 
@@ -26,8 +26,9 @@ def everything(folder: Path) -> dict[str, list[tuple]]:
 
 @pytest.fixture
 def filled(tmp_path: Path) -> Path:
-    """Two collections, a date run twice and back, another run for one arm, an acceptance, and
-    results of another series."""
+    """Two collections, one of them judged anew, a date run twice and back, another run for one arm,
+    an acceptance, and results of another series."""
+    publish_snapshot(tmp_path)
     nights = [
         publish_results(
             tmp_path, day, {"perank": drop(0.03 * i), "bm25": BASE}, order=np.roll(range(12), i)
@@ -37,8 +38,12 @@ def filled(tmp_path: Path) -> Path:
     again = publish_results(tmp_path, DAYS[1], {"perank": drop(0.2)}, hour=9)
     once = publish_results(tmp_path, DAYS[3], {"perank": drop(0.4), "bm25": BASE}, hour=1)
     other = publish_results(tmp_path, DAYS[2], {"bm25": BASE}, collection="other")
+    others = {"collection.qrels_hash": "others"}
+    judged_anew = publish_results(
+        tmp_path, DAYS[3], {"bm25": BASE}, collection="other", provenance=others
+    )
     first, second, third, fourth = nights
-    loads = (once, third, first, second, again, other, fourth, second, again)
+    loads = (once, third, first, second, again, other, judged_anew, fourth, second, again)
     for results in loads:
         load_results(tmp_path, results)
     load_acceptance(tmp_path, Store(tmp_path), acceptance("c", DAYS[2], "Ada", "new corpus"))
@@ -58,7 +63,7 @@ def test_every_table_is_made_again(filled: Path) -> None:
     for name in ("writer.duckdb", "perank.duckdb"):
         (filled / name).unlink()
     # All that was loaded, less what was replaced whole since.
-    assert rebuild(filled, Store(filled)) == 7 + 4
+    assert rebuild(filled, Store(filled)) == 8 + 4
     assert everything(filled) == before
     load_results(filled, publish_results(filled, date(2026, 1, 10), {"bm25": BASE}))
     assert len(everything(filled)["runs"]) == len(before["runs"]) + 1

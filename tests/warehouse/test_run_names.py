@@ -67,6 +67,8 @@ def test_what_names_nothing_is_said(folder: Path, name: str) -> None:
 def test_of_several_collections_one_has_to_be_named(folder: Path) -> None:
     with (
         reading(folder) as warehouse,
-        pytest.raises(ConfigError, match=r"has results of c, d; say which: s/a/c"),
+        pytest.raises(
+            ConfigError, match=r"has results of c, d; say which: s/a/c, or --collection c"
+        ),
     ):
         find_runs(warehouse, "s/a")

@@ -9,14 +9,18 @@ import duckdb
 import numpy as np
 import pytest
 
-from perank_tasks.schemas import DERIVED_TABLES, EXPERIMENT_TABLES, RESULT_TABLES
+from perank_tasks.schemas import (
+    CONTENT_TABLES,
+    DERIVED_TABLES,
+    EXPERIMENT_TABLES,
+    RESULT_TABLES,
+)
 from perank_tasks.warehouse.database import load_experiment, load_results, reading
 from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.sql_files import sql_folder
 from tests.results import BASE, drop, publish_experiment, publish_results
 
 DAYS = [date(2026, 1, day) for day in (1, 2, 3)]
-EXAMPLES = sorted((sql_folder() / "examples").glob("*.sql"))
 README = sql_folder() / "README.md"
 
 
@@ -67,7 +71,7 @@ def test_measure_trend_has_bands_and_acceptances(warehouse: duckdb.DuckDBPyConne
     assert [r["accepted"] for r in found] == ["Ada: why not", None, None]
     assert found[1]["against_value"] == pytest.approx(BASE.mean())
     assert found[1]["band_low"] == pytest.approx(BASE.mean() - 0.01)
-    assert rows(warehouse, "FROM measure_trend WHERE measure = 'nDCG@10'")[0]["arm"] == "cosine"
+    assert rows(warehouse, "FROM means_by_date WHERE measure = 'nDCG@10'")[0]["arm"] == "cosine"
 
 
 def test_overlap_with_the_baseline_is_a_trend_from_the_second_night_on(
@@ -146,18 +150,10 @@ def test_variants_of_an_experiment_stand_beside_their_costs(
     assert seeds["bits_a_passage"] is None
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_example_queries_run_and_find_something(
-    warehouse: duckdb.DuckDBPyConnection, example: Path
-) -> None:
-    assert warehouse.execute(example.read_text()).fetchall()
-    assert example.read_text().startswith("-- ")
-
-
 def dictionary() -> dict[str, list[tuple[str, str, bool]]]:
     """{table: [(column, type, nullable)]} of the README's data dictionary."""
     sections = re.split(r"^### (\w+)$", README.read_text(), flags=re.MULTILINE)[1:]
-    row = re.compile(r"^\| `(\w+)` \| (\w+) \| (yes)? ?\| (.*)\|$", re.MULTILINE)
+    row = re.compile(r"^\| `(\w+)` \| (\w+(?:\[\])?) \| (yes)? ?\| (.*)\|$", re.MULTILINE)
     return {
         table: [(m[1], m[2], bool(m[3])) for m in row.finditer(text)]
         for table, text in zip(sections[::2], sections[1::2], strict=True)
@@ -165,7 +161,13 @@ def dictionary() -> dict[str, list[tuple[str, str, bool]]]:
 
 
 def test_the_dictionary_is_the_schema(warehouse: duckdb.DuckDBPyConnection) -> None:
-    tables = (*RESULT_TABLES, "baselines", *DERIVED_TABLES, *EXPERIMENT_TABLES)
+    tables = (
+        *RESULT_TABLES,
+        *CONTENT_TABLES,
+        "baselines",
+        *DERIVED_TABLES,
+        *EXPERIMENT_TABLES,
+    )
     real = {
         table: [
             (name, "verdict" if kind.startswith("ENUM") else kind, null == "YES")

@@ -12,7 +12,13 @@ import pytest
 from perank_tasks.artifacts.store import Artifact
 from perank_tasks.config import NIGHTLY
 from perank_tasks.errors import StorageError, WarehouseError
-from perank_tasks.schemas import BASELINES, DERIVED_TABLES, RESULT_TABLES, keyed_table
+from perank_tasks.schemas import (
+    BASELINES,
+    CONTENT_TABLES,
+    DERIVED_TABLES,
+    RESULT_TABLES,
+    keyed_table,
+)
 from perank_tasks.warehouse.database import load_results, reading
 from tests.results import efficiency, publish_tables
 
@@ -39,9 +45,12 @@ def publish(
         "collection_queries": 2,
         "judged_queries": 2,
         "unranked_queries": 0,
+        "unranked_reason": None,
         "cut_queries": 0,
         "stale_judgements": 0,
         "unknown_judgements": 0,
+        "top_10_results": 2,
+        "top_10_unjudged": 0,
         "config": '{"ranker": "first-stage"}',
         "evaluated_at": datetime(2026, 1, day, 2, tzinfo=UTC).replace(tzinfo=None),
     }
@@ -57,6 +66,15 @@ def publish(
         "provenance": [
             {"key": "library.torch", "value": f"2.{day}"},
             {"key": "collection.qrels_hash", "value": "j"},
+        ],
+        "symptoms": [
+            {
+                "symptom": "order-unchanged",
+                "shown": 0,
+                "looked_at": 2,
+                "expected": False,
+                "other_arm": None,
+            }
         ],
     }
     tables = {table: keyed_table(key, rows[table], s) for table, s in RESULT_TABLES.items()}
@@ -84,8 +102,9 @@ def test_loading_replaces_rows_of_the_same_key_and_no_others(tmp_path: Path) -> 
 
 def test_parquet_and_duckdb_have_the_same_columns(tmp_path: Path) -> None:
     load_results(tmp_path, publish(tmp_path, 1, 0.5))
+    schemas = {**RESULT_TABLES, **CONTENT_TABLES, **DERIVED_TABLES, "baselines": BASELINES}
     with reading(tmp_path) as warehouse:
-        for table, schema in {**RESULT_TABLES, **DERIVED_TABLES, "baselines": BASELINES}.items():
+        for table, schema in schemas.items():
             held = warehouse.sql(f"FROM {table}").to_arrow_table().schema
             assert held.names == schema.names
             for name in schema.names:

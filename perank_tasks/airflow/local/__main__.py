@@ -22,6 +22,7 @@ from perank_tasks.airflow.local.runs import run_dag
 from perank_tasks.errors import ConfigError, PerankError
 from perank_tasks.night.arms import ArmsFile
 from perank_tasks.settings import Settings
+from perank_tasks.support.output import start_output
 
 NIGHTLY = "perank_nightly"
 PLAN = "plan_night"
@@ -49,8 +50,15 @@ def nightly(home: Home, conf: dict[str, Any]) -> int:
     Raises:
         ConfigError: `conf` is not valid; Airflow has not been started.
     """
-    options = parse_conf(conf)
-    ArmsFile.of_night(options, Settings.from_environment().arms).select(options.arms)
+    options, settings = parse_conf(conf), Settings.from_environment()
+    arms = ArmsFile.of_night(options, settings.arms).select(options.arms)
+    print(
+        f"A night on {options.collection or settings.collection}: embed, retrieve, rerank by "
+        f"{', '.join(arm.name for arm in arms)}, measure, judge.\n"
+        "The first one embeds every passage, which takes most of its time: how much is said as it "
+        "goes. Later ones embed what is new.",
+        flush=True,
+    )
     night = run_dag(NIGHTLY, conf, home, result_of=PLAN)
     # Without them it would be the night evaluated last, and one that was done before is not.
     which = ["--run-date", night["run_date"], "--collection", night["collection_name"]]
@@ -73,6 +81,7 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, _exit_on_signal)
     command = arguments[0] if arguments else ""
     try:
+        start_output()
         # All that follows `airflow` is Airflow's, `--help` included.
         if command == "airflow":
             airflow(Home.from_environment(), arguments[1:])

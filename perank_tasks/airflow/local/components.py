@@ -26,6 +26,8 @@ import psutil
 from perank_tasks.airflow.local.api import Api
 from perank_tasks.airflow.local.home import Home, environment, setup
 from perank_tasks.errors import ConfigError, PerankError
+from perank_tasks.settings import Settings
+from perank_tasks.support.progress import progress
 
 START_SECONDS = 180
 STOP_SECONDS = 8
@@ -36,7 +38,7 @@ COMPONENTS = {
     SERVER: ["api-server"],
 }
 POOLS = {
-    "gpu": "Reranking: one task at a time, whatever starts it",
+    "gpu": "Tasks that load a model: one where there is a GPU, else one a core",
     "warehouse": "The one writer of the DuckDB file",
 }
 
@@ -69,7 +71,7 @@ def started(home: Home, owner: str) -> Iterator[Running]:
         PerankError: a component did not come up; nothing is left running.
     """
     home.airflow.mkdir(parents=True, exist_ok=True)
-    with (home.airflow / "lock").open("w") as lock:
+    with (home.airflow / "lock").open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -103,8 +105,11 @@ def _own(home: Home, owner: str) -> Iterator[Running]:
             # A session of its own: Ctrl-C reaches us alone, and we find all that it starts.
             components[name] = home.start(name, command, env, start_new_session=True)
         processes = {name: [p.pid, p.create_time()] for name, p in components.items()}
-        home.running.write_text(json.dumps({"owner": owner, "port": port, "processes": processes}))
-        _wait_until_up(running, port)
+        home.running.write_text(
+            json.dumps({"owner": owner, "port": port, "processes": processes}), encoding="utf-8"
+        )
+        with progress("starting Airflow, which takes 40 s on two cores"):
+            _wait_until_up(running, port)
         yield running
     finally:
         _stop_components(home, {name: process.pid for name, process in components.items()})
@@ -121,8 +126,11 @@ def _wait_until_up(running: Running, port: int) -> None:
             )
         time.sleep(0.2)
     # A task whose pool is missing waits for ever, so a pool that someone deleted comes back;
-    # one that was given more slots stays as it is.
-    pools = [{"name": name, "slots": 1, "description": text} for name, text in POOLS.items()]
+    # one that is there keeps its slots.
+    slots = {"gpu": Settings.from_environment().side_by_side, "warehouse": 1}
+    pools = [
+        {"name": name, "slots": slots[name], "description": text} for name, text in POOLS.items()
+    ]
     create = {"action": "create", "entities": pools, "action_on_existence": "skip"}
     running.api.call("PATCH", "/pools", json={"actions": [create]})
 
@@ -196,7 +204,7 @@ def stop(processes: list[psutil.Process], seconds: float = STOP_SECONDS) -> None
 def running_state(home: Home) -> dict[str, Any]:
     """Owner, port and processes of the Airflow that runs here; empty where none does."""
     try:
-        state: dict[str, Any] = json.loads(home.running.read_text())
+        state: dict[str, Any] = json.loads(home.running.read_text(encoding="utf-8"))
         return state
     except (FileNotFoundError, ValueError):  # none, or not yet all of it
         return {}

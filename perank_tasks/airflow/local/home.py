@@ -27,7 +27,8 @@ import psutil
 
 from perank_tasks.airflow.local.logs import tail
 from perank_tasks.errors import ConfigError, PerankError
-from perank_tasks.settings import Settings, cores
+from perank_tasks.settings import Settings, local_folder
+from perank_tasks.support.progress import progress
 
 PROJECT = Path(__file__).resolve().parents[3]
 LOCK_SECONDS = 120
@@ -55,8 +56,8 @@ class Home:
         Raises:
             ConfigError: the DAG folder does not exist.
         """
-        root = Path(os.environ.get("PERANK_HOME") or "var").absolute()
-        dags = Path(os.environ.get("PERANK_DAGS") or PROJECT / "dags").absolute()
+        root = local_folder(os.environ.get("PERANK_HOME") or "var")
+        dags = local_folder(os.environ.get("PERANK_DAGS") or str(PROJECT / "dags"))
         if not dags.is_dir():
             raise ConfigError(
                 f"No DAG folder at {dags}. Run this from a checkout of the project, or set "
@@ -80,7 +81,7 @@ class Home:
         self, name: str, command: list[str], env: dict[str, str], **options: Any
     ) -> psutil.Popen:
         """Start a command of Airflow's, whose output goes into the log of that name."""
-        with (self.logs / f"{name}.log").open("w") as log:
+        with (self.logs / f"{name}.log").open("w", encoding="utf-8") as log:
             return psutil.Popen(
                 [*AIRFLOW, *command],
                 env=env,
@@ -110,20 +111,26 @@ def setup(home: Home) -> None:
     home.logs.mkdir(parents=True, exist_ok=True)
     installed = version("apache-airflow-core")
     migrated, database = home.airflow / "migrated-to", home.airflow / "airflow.db"
-    with (home.airflow / "setup-lock").open("w") as lock:
+    with (home.airflow / "setup-lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if database.exists() and migrated.exists() and migrated.read_text() == installed:
+        if (
+            database.exists()
+            and migrated.exists()
+            and migrated.read_text(encoding="utf-8") == installed
+        ):
             return
         print("Setting up Airflow's database …", flush=True)
         # Airflow's own is of 24 bytes, and every component warns of it.
         (home.airflow / JWT_SECRET).touch(mode=0o600)
-        (home.airflow / JWT_SECRET).write_text(secrets.token_urlsafe(64))
-        if status := home.start("setup", ["db", "migrate"], environment(home, port=0)).wait():
+        (home.airflow / JWT_SECRET).write_text(secrets.token_urlsafe(64), encoding="utf-8")
+        with progress("migrating Airflow's database"):
+            status = home.start("setup", ["db", "migrate"], environment(home, port=0)).wait()
+        if status:
             raise PerankError(
                 f"{home.ended('setup', status)}\n"
                 f"If {home.airflow} is damaged, move it away: results are not in it."
             )
-        migrated.write_text(installed)
+        migrated.write_text(installed, encoding="utf-8")
 
 
 def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, str]:
@@ -136,7 +143,7 @@ def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, st
     not_ours = {"AIRFLOW_CONFIG", "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"}
     inherited = {name: value for name, value in os.environ.items() if name not in not_ours}
     defaults = {
-        "AIRFLOW__CORE__PARALLELISM": str(_tasks_side_by_side()),
+        "AIRFLOW__CORE__PARALLELISM": str(Settings.from_environment().side_by_side),
         # Asking costs 7 % of a core even when idle; asking more rarely makes tasks wait.
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
         # A task's supervisor can miss its end and then sleeps for one heartbeat, 5 s by default.
@@ -145,9 +152,8 @@ def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, st
         # How soon a task is started again whose process died.
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "60",
-        # How long a thread spins while it waits for the others. By default it is so long that two
-        # processes of two threads on two cores can take ten times what one of them takes alone;
-        # so short, it costs a twentieth on a quiet machine.
+        # Training takes several threads. How long one spins while it waits for the others: so long
+        # by default that training beside a night takes many times what it takes alone.
         "GOMP_SPINCOUNT": "1000",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -182,8 +188,3 @@ def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, st
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost"])),
     }
     return defaults | inherited | ours
-
-
-def _tasks_side_by_side() -> int:
-    """Cores / threads of a task: tasks that fight for cores are ten times slower, not equal."""
-    return max(1, cores() // Settings.from_environment().threads)

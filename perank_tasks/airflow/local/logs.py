@@ -3,17 +3,31 @@
 import json
 from pathlib import Path
 
+from perank_tasks.support import progress
+
 TAIL_LINES = 20
 
 
 def tail(log: Path) -> str:
     """The last lines of a log, whether plain or, as tasks write it, one JSON record a line."""
     try:
-        records = log.read_text(errors="replace").splitlines()
+        records = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return "(no log)"
     lines = [line for record in records for line in _readable(record)]
     return "\n".join(lines[-TAIL_LINES:])
+
+
+def how_far(log: Path) -> str | None:
+    """The last line of progress in a task's log."""
+    try:
+        records = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    for record in reversed(records):
+        if progress.log.name in record:
+            return _readable(record)[-1]
+    return None
 
 
 def _readable(record: str) -> list[str]:

@@ -9,17 +9,18 @@ joins a running `ui`. It puts the DAG's pause switch back where the user left it
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from perank_tasks.airflow.local.api import ALL, Api
 from perank_tasks.airflow.local.components import Running, started
 from perank_tasks.airflow.local.home import Home
-from perank_tasks.airflow.local.logs import tail
+from perank_tasks.airflow.local.logs import how_far, tail
 from perank_tasks.errors import ConfigError, PerankError
-from perank_tasks.support.progress import SECONDS_BETWEEN_LINES
+from perank_tasks.support.progress import SECONDS_BETWEEN_LINES, duration
 
 RUN_PREFIX = "local__"
 PARSE_SECONDS = 60
@@ -56,8 +57,10 @@ def run_dag(dag_id: str, conf: dict[str, Any], home: Home, *, result_of: str | N
             body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
             api.call("POST", f"/dags/{dag_id}/dagRuns", json=body)
             print(f"{dag_id} is running, watch it at {api.url}/dags/{dag_id}", flush=True)
+            if last := _last_duration(api, dag_id):
+                print(f"The last one that succeeded took {duration(last)}.", flush=True)
             try:
-                state, instances = _follow(running, run)
+                state, instances = _follow(running, dag_id, run_id)
             except BaseException:
                 # Otherwise the run would be resumed when Airflow next starts.
                 with suppress(PerankError):
@@ -106,6 +109,13 @@ def _end_interrupted_runs(api: Api, dag_id: str) -> None:
             api.call("PATCH", f"{runs}/{run['dag_run_id']}", json={"state": "failed"})
 
 
+def _last_duration(api: Api, dag_id: str) -> float | None:
+    """Seconds that the last run that succeeded took."""
+    newest = {"state": "success", "order_by": "-end_date", "limit": 1}
+    runs = api.call("GET", f"/dags/{dag_id}/dagRuns", params=newest)["dag_runs"]
+    return runs[0]["duration"] if runs else None
+
+
 @contextmanager
 def _unpaused(running: Running, dag: dict[str, Any]) -> Iterator[None]:
     """The DAG unpaused for as long as the block, then as the user left it."""
@@ -128,9 +138,10 @@ def _unpaused(running: Running, dag: dict[str, Any]) -> Iterator[None]:
             api.call("PATCH", path, json={"is_paused": True})
 
 
-def _follow(running: Running, run: str) -> tuple[str, list[dict[str, Any]]]:
+def _follow(running: Running, dag_id: str, run_id: str) -> tuple[str, list[dict[str, Any]]]:
     """Show the tasks until the run ends; its state and its task instances."""
-    api, printer = running.api, Printer()
+    api, run = running.api, f"/dags/{dag_id}/dagRuns/{run_id}"
+    printer = Printer(lambda instance: how_far(_log(running.home, dag_id, run_id, instance)))
     while True:
         running.check()
         state = (api.call("GET", run) or {}).get("state")
@@ -144,9 +155,14 @@ def _follow(running: Running, run: str) -> tuple[str, list[dict[str, Any]]]:
 
 
 class Printer:
-    """A run in lines: what changes and, after half a minute without any change, what is running."""
+    """A run in lines: what changes and, after ten seconds without any change, what is running.
 
-    def __init__(self) -> None:
+    Args:
+        how_far: says of a record of Airflow's how far that running task is, where it is known.
+    """
+
+    def __init__(self, how_far: Callable[[dict[str, Any]], str | None]) -> None:
+        self._how_far = how_far
         self._states: dict[str, str] = {}
         """By task, as they were printed last."""
         self._printed = time.monotonic()
@@ -164,8 +180,12 @@ class Printer:
                 self._states[task] = state
                 self._print(f"{task}: {state}" + (f" ({seconds:.1f} s)" if seconds else ""), now)
         if now - self._printed >= SECONDS_BETWEEN_LINES:
-            tasks = [task for task, state in self._states.items() if state == "running"]
-            self._print(f"still {run_state}: {', '.join(tasks) or 'no task yet'}", now)
+            tasks = [
+                ": ".join(filter(None, (_name(instance), self._how_far(instance))))
+                for instance in instances
+                if self._states.get(_name(instance)) == "running"
+            ]
+            self._print(f"still {run_state}: {'; '.join(tasks) or 'no task yet'}", now)
 
     def _print(self, text: str, now: float) -> None:
         self._printed = now
@@ -187,14 +207,18 @@ def _failure(home: Home, dag_id: str, run_id: str, instances: list[dict[str, Any
             f"The run was ended from outside or ran out of time. See {home.logs / 'scheduler.log'}."
         )
     for instance in failed[:3]:
-        attempt = instance["try_number"]
-        log = home.logs / f"dag_id={dag_id}/run_id={run_id}/task_id={instance['task_id']}"
-        if instance["map_index"] >= 0:
-            log /= f"map_index={instance['map_index']}"
-        log /= f"attempt={attempt}.log"
+        attempt, log = instance["try_number"], _log(home, dag_id, run_id, instance)
         lines = tail(log).replace("\n", "\n    ")
         parts.append(
             f"Task {_name(instance)} failed at attempt {attempt}:\n    {lines}\n"
             f"  The whole log: {log}"
         )
     return "\n\n".join(parts)
+
+
+def _log(home: Home, dag_id: str, run_id: str, instance: dict[str, Any]) -> Path:
+    """Where a task instance's last attempt writes its log."""
+    folder = home.logs / f"dag_id={dag_id}/run_id={run_id}/task_id={instance['task_id']}"
+    if instance["map_index"] >= 0:
+        folder /= f"map_index={instance['map_index']}"
+    return folder / f"attempt={instance['try_number']}.log"

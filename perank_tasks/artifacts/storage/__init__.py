@@ -14,14 +14,23 @@ what writes differs.
 | `s3_path.py`   | places on S3, and files there for those who read paths: the collections|
 """
 
+import errno
+
 from perank_tasks.errors import StorageError
+
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+"""What only somebody at the machine can mend."""
 
 
 def in_words(error: OSError) -> StorageError | None:
-    """The StorageError that says what S3 refused in the middle of a scan; None: it is another's.
+    """The StorageError that says what was refused, by S3 in the middle of a scan or by the
+    system; None: it is another's.
 
     pyarrow raises its own wherever a dataset is being read.
     """
+    if error.errno in _REFUSALS:
+        place = error.filename or "The output cannot be written"
+        return StorageError(f"{place}: {error.strerror}. Mend that and run the same command again.")
     if "AWS Error" not in str(error):
         return None
     from perank_tasks.artifacts.storage.s3_client import s3  # boto3 takes a third of a second

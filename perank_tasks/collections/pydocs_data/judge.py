@@ -21,9 +21,11 @@ import typer
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.collections import trec
+from perank_tasks.collections.lines import json_records
 from perank_tasks.collections.records import Judgement
 from perank_tasks.errors import CollectionError, PerankError
 from perank_tasks.settings import Settings
+from perank_tasks.support.files import replacing
 
 GRADES = range(4)
 
@@ -71,7 +73,9 @@ def write_sheet(path: Path, collection: str = "pydocs", depth: int = 10) -> None
             warehouse.register(table, snapshot.read(table))
         pool = warehouse.sql(_POOL, params={"collection": collection, "depth": depth})
         lines = pool.to_arrow_table().to_pylist()
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    with replacing(path, "Name another file.") as temporary:
+        temporary.write_text(text, encoding="utf-8")
     queries = len({line["query_id"] for line in lines})
     print(f"{path}: {len(lines)} passages of {queries} queries to judge")
 
@@ -88,8 +92,14 @@ def record_grades(
         CollectionError: a line is malformed, names what the sheet does not hold, or is twice.
             Nothing is recorded then.
     """
-    entries = [json.loads(line) for line in sheet.read_text().splitlines()]
-    hashes = {(entry["query_id"], entry["passage_id"]): entry["text_hash"] for entry in entries}
+    hashes = {}
+    for where, entry in json_records(sheet):
+        try:
+            hashes[entry["query_id"], entry["passage_id"]] = entry["text_hash"]
+        except KeyError as error:
+            raise CollectionError(
+                f"{where}: has no {error}; expected a line of a sheet that this program wrote"
+            ) from error
     new: dict[tuple[str, str], Judgement] = {}
     for path in grades:
         for judgement in trec.read_qrels(path):

@@ -84,8 +84,6 @@ class DataOptions(Options):
     """How embeddings are kept: float16 takes half the space."""
     trust_remote_code: bool = False
     """Run Python code that the embedder's repository brings, with all your rights."""
-    shards: int = Field(2, ge=1, le=512)
-    """Parts that embedding is split into."""
     seed: int = Field(0, ge=0)
     """Of every draw: passages, candidates, orders."""
     terms: tuple[str, ...] = ()

@@ -39,12 +39,14 @@ class ListBuilder:
         queries: where they are from.
         first_stage: scores every passage of the pool.
         grades: what is judged; None: the golden ranking is the teacher's alone.
+        own: {query id: row} of queries that are passages, which are in no list of theirs.
     """
 
     options: DataOptions
     queries: QuerySet
     first_stage: FirstStage
     grades: Grades | None
+    own: Mapping[str, int]
 
     @cached_property
     def cross_encoder(self) -> CrossEncoder | None:
@@ -68,7 +70,8 @@ class ListBuilder:
         judged = (self.grades or {}).get(query.query_id, {})
         relevant = np.array(sorted(r for r, grade in judged.items() if grade > 0), np.int64)
         certain = options.relevant if options.hard_weights is not None else 0
-        hard = self._hard_rows(dense, judged)
+        own = self.own.get(query.query_id)
+        hard = self._hard_rows(dense, judged, own)
         if not len(hard) and not (certain and len(relevant)):
             return []
         draws = []
@@ -79,6 +82,7 @@ class ListBuilder:
                 relevant=relevant,
                 hard=hard,
                 passages=len(self.first_stage.pool),
+                own=own,
                 relevant_count=certain,
                 hard_count=options.hard,
                 random_count=options.random,
@@ -99,14 +103,17 @@ class ListBuilder:
             for number, (rows, is_hard) in enumerate(draws)
         ]
 
-    def _hard_rows(self, dense: Scores, judged: Mapping[int, int]) -> np.ndarray:
+    def _hard_rows(self, dense: Scores, judged: Mapping[int, int], own: int | None) -> np.ndarray:
         """The rows that hard candidates are drawn from."""
         weights = self.options.hard_weights
         if weights is None:
             return np.array(sorted(judged), np.int64)
         # A passage without a term of the query was not found, nor one that a run lacks.
         above = 0.0 if set(weights) == {"bm25"} else -np.inf
-        return top(_weighted_sum(weights, dense), self.options.depth, above=above)
+        scores = _weighted_sum(weights, dense)
+        if own is not None:
+            scores[own] = -np.inf
+        return top(scores, self.options.depth, above=above)
 
     def _golden(
         self, rows: np.ndarray, judged: Mapping[int, int], scores: dict[int, float] | None

@@ -38,13 +38,15 @@ def draw(
     relevant_count: int,
     hard_count: int,
     random_count: int,
+    own: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw a list of `hard_count + random_count` different passages.
 
     Args:
         relevant: rows of which up to `relevant_count` are among the hard ones for certain.
         hard: rows that hard candidates are drawn from, evenly.
-        passages: rows there are; at least as many as the list is long.
+        passages: rows there are; at least as many as the list is long, without `own`.
+        own: a row that is not drawn.
 
     Returns:
         rows, and which of them are hard. Where there are fewer hard rows than asked for,
@@ -55,10 +57,11 @@ def draw(
     certain = _sample(rng, relevant, min(relevant_count, hard_count))
     others = np.setdiff1d(hard, certain)
     chosen = np.concatenate([certain, _sample(rng, others, hard_count - len(certain))])
-    excluded = np.union1d(relevant, hard)
+    itself = np.array([] if own is None else [own], np.int64)
+    excluded = np.union1d(np.union1d(relevant, hard), itself)
     fillers = _outside(rng, excluded, passages, count - len(chosen))
     if len(chosen) + len(fillers) < count:
-        left = np.setdiff1d(np.arange(passages), np.union1d(chosen, fillers))
+        left = np.setdiff1d(np.arange(passages), np.concatenate([chosen, fillers, itself]))
         fillers = np.concatenate([fillers, _sample(rng, left, count - len(chosen) - len(fillers))])
     rows = np.concatenate([chosen, fillers]).astype(np.int64)
     return rows, np.arange(count) < len(chosen)

@@ -22,6 +22,7 @@ from perank_tasks.collections import trec
 from perank_tasks.config import stable_hash
 from perank_tasks.errors import TrainingDataError
 from perank_tasks.night.provenance import fingerprint
+from perank_tasks.night.snapshot import own_passages
 from perank_tasks.schemas import ALIGNMENT_DATA, RANKING_DATA, rows_to_table
 from perank_tasks.settings import Settings
 from perank_tasks.support.analysis import ANALYZER
@@ -104,13 +105,14 @@ def _make_ranking(making: Making, pool: str, sources: Sequence[Source]) -> str:
     store, options, name = making.store, making.options, pool.split("/")[1]
     reference, pool = make_queries(making, pool, sources)
     passages, queries = Pool(store.open(pool)), QuerySet(store.open(reference))
-    if len(passages) < options.hard + options.random:
+    own = _own(passages, sources, options)
+    if len(passages) - bool(own) < options.hard + options.random:
         raise TrainingDataError(
             f"There are {len(passages)} passages, and a list takes {options.hard} hard and "
             f"{options.random} random ones; ask for fewer, or add collections."
         )
     grades = _grades(passages, queries, sources, options)
-    run = Path(options.run_file) if options.run_file else None
+    run = Path(options.run_file).expanduser() if options.run_file else None
     config = {
         "teacher": options.teacher_weights,
         "cross_encoder": cross_encoder_content(options),
@@ -133,7 +135,7 @@ def _make_ranking(making: Making, pool: str, sources: Sequence[Source]) -> str:
         return artifact.reference
     scores = _read_run(run, passages) if run else None
     first_stage = FirstStage(passages, options, scores)
-    shards = _write_lists(artifact, ListBuilder(options, queries, first_stage, grades))
+    shards = _write_lists(artifact, ListBuilder(options, queries, first_stage, grades, own))
     return artifact.publish(
         expected={"lists": shards},
         inputs={"passages": pool, "queries": reference},
@@ -215,6 +217,17 @@ def _grades(
             "is here; leave out judgements, or add a collection that has some."
         )
     return grades
+
+
+def _own(pool: Pool, sources: Sequence[Source], options: DataOptions) -> dict[str, int]:
+    """Rows of queries that are passages, by the query's id."""
+    if options.queries != "collection":
+        return {}
+    return {
+        qualified_id(source, query_id, sources): row
+        for source in sources
+        for query_id, row in pool.rows_of(own_passages(source.snapshot), source.name).items()
+    }
 
 
 def _read_run(path: Path, pool: Pool) -> dict[str, dict[int, float]]:

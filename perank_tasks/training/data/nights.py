@@ -44,5 +44,5 @@ def plan_arms(
         },
         "the training",
     )
-    options = NightOptions.parse({"collection": spec, "run_date": day, "shards": data.shards})
+    options = NightOptions.parse({"collection": spec, "run_date": day})
     return plan_night(options, day, site, arms=file, series=SERIES)

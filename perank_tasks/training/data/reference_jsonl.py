@@ -188,7 +188,7 @@ def _write_collection(path: Path, name: str, folder: Path) -> list[_List]:
     if not lists:
         raise TrainingDataError(f"{path}: the file is empty; expected one list a line")
     for file, rows in (("passages.jsonl", texts), ("queries.jsonl", queries)):
-        with (folder / file).open("w") as written:
+        with (folder / file).open("w", encoding="utf-8") as written:
             for row_id, text in rows.items():
                 written.write(json.dumps({"id": row_id, "text": text}) + "\n")
     return lists

@@ -6,14 +6,13 @@ texts, and scores what is in a list.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import bm25s
 import numpy as np
-import sentence_transformers
 import torch
 
-from perank_tasks.errors import ConfigError
+from perank_tasks.models import cross_encoder
 from perank_tasks.models.find import content_hash, find_model, resolve_model
 from perank_tasks.settings import Settings
 from perank_tasks.support.analysis import analyze
@@ -26,10 +25,6 @@ logging.getLogger("bm25s").setLevel(logging.WARNING)
 ROWS_A_BLOCK = 1 << 16
 """Vectors that are multiplied at once: those in float16 are widened, and a large file is not
 read whole."""
-
-PAIRS_A_BATCH = 16
-MAX_TOKENS = 512
-"""Of a query with a passage."""
 
 
 class FirstStage:
@@ -76,8 +71,8 @@ class FirstStage:
         return scores
 
 
-class CrossEncoder:
-    """A sentence-transformers CrossEncoder with one output; scores are logits.
+class CrossEncoder(cross_encoder.CrossEncoder):
+    """A teacher: a cross-encoder in float32.
 
     Raises:
         ConfigError: the model is not there, or does not give one score.
@@ -85,23 +80,7 @@ class CrossEncoder:
 
     def __init__(self, name: str, settings: Settings):
         torch.set_num_threads(settings.threads)
-        folder = resolve_model(name, cache=settings.cache).folder
-        self.model = sentence_transformers.CrossEncoder(str(folder), max_length=MAX_TOKENS)
-        if self.model.num_labels != 1:
-            raise ConfigError(
-                f"The cross-encoder {name!r} gives {self.model.num_labels} scores for a pair; a "
-                "teacher gives one. Use one trained for ranking."
-            )
-
-    def score(self, query: str, texts: Sequence[str]) -> np.ndarray:
-        """(n,) float32, higher is better."""
-        scores = self.model.predict(
-            [(query, text) for text in texts],
-            batch_size=PAIRS_A_BATCH,
-            activation_fn=torch.nn.Identity(),  # a sigmoid ties what it saturates on
-            show_progress_bar=False,
-        )
-        return np.asarray(scores, np.float32)
+        super().__init__(resolve_model(name, cache=settings.cache), float32=True)
 
 
 def cross_encoder_content(options: DataOptions) -> str | None:

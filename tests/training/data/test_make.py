@@ -378,3 +378,23 @@ def test_vectors_of_a_night_are_taken_over(topics: str, monkeypatch: pytest.Monk
     second = small_lists(topics, seed=5, lists_per_query=2)
     assert second.artifact.manifest.inputs["queries"] == first.artifact.manifest.inputs["queries"]
     assert len(second) == 2 * len(first)
+
+
+def test_a_query_that_is_a_passage_is_in_no_list_of_its_own(tmp_path: Path) -> None:
+    passages = some_passages(each=4)
+    own = [passages[0], passages[5]]
+    spec = write_collection(
+        tmp_path / "c",
+        passages=passages,
+        queries={passage["_id"]: passage["text"] for passage in own},
+        qrels=[(own[0]["_id"], passages[1]["_id"], 1)],
+    )
+    (tmp_path / "c" / "passages.jsonl").rename(tmp_path / "c" / "corpus.jsonl")
+    for options in ({}, {"hard": 15, "random": 4, "depth": 15}):
+        examples = small_lists(spec, lists_per_query=3, **options)
+        assert len(examples) == 6
+        assert all(example.query_id not in example.passage_ids for example in examples)
+    kept = small_lists(f"{spec}?identical_ids=keep&name=k", lists_per_query=3)
+    assert any(example.query_id in example.passage_ids for example in kept)
+    with pytest.raises(TrainingDataError, match="There are 20 passages, and a list takes"):
+        small_lists(spec, hard=15, random=5, depth=15)

@@ -1,6 +1,6 @@
 -- Every night's mean by date, beside the same configuration's mean of the date before it; nights
 -- limited to a few queries are left out.
-CREATE OR REPLACE VIEW measure_trend AS
+CREATE OR REPLACE VIEW means_by_date AS
 SELECT
     run_date,
     collection,

@@ -2,7 +2,8 @@
 
 In: nothing. Out: ranx's measures, compiled by Numba and kept in Numba's cache beside ranx
 (or, where that folder is read-only, in the user's cache folder): 38 s the first time, a few
-seconds when they are there. `make` runs this; leaving it out costs time, never a result.
+seconds when they are there. `make` runs this while it installs the other packages, so it imports
+ranx and nothing else; leaving it out costs time, never a result.
 """
 
 import sys

@@ -1,0 +1,246 @@
+"""`perank check`: two runs side by side, the verdict on the second, and an exit status.
+
+In: two TREC run files with a qrels file, or two names of results. Out: a verdict, a table of
+measures with intervals and tests, what was different, and the queries that lost and gained most; as
+text, Markdown or JSON.
+"""
+
+import tomllib
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from pydantic import Field
+from rich.text import Text
+
+from perank_tasks.cli import open_site
+from perank_tasks.cli.command import Format, Guarded, printer
+from perank_tasks.cli.gate import FailOnOption, guarded
+from perank_tasks.cli.options import takes_options
+from perank_tasks.config import Options
+from perank_tasks.errors import ConfigError
+from perank_tasks.regression.thresholds import DEFAULT, Thresholds
+
+if TYPE_CHECKING:
+    from perank_tasks.warehouse.comparison import Comparison, QueryComparison
+
+BAR = 24
+"""Characters of the longest bar."""
+
+
+class ThresholdOptions(Options):
+    """What decides the word on two runs; `regression.thresholds` has the reasons."""
+
+    alpha: float = Field(
+        DEFAULT.alpha, gt=0, lt=1, description="Below which corrected p a change is significant."
+    )
+    relevance: float = Field(
+        DEFAULT.relevance, ge=0, description="Least significant change that is a regression."
+    )
+    band_floor: float = Field(
+        DEFAULT.band_floor, ge=0, description="Change of a mean from which a run is suspect."
+    )
+    coverage: float = Field(
+        DEFAULT.coverage,
+        ge=0,
+        le=1,
+        description="Least share of RUN_A's judged queries that RUN_B has to rank.",
+    )
+
+
+ThresholdsFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="TOML file with alpha, relevance, band_floor and coverage, or some of them.",
+        rich_help_panel="Thresholds",
+    ),
+]
+OnOption = Annotated[
+    Literal["either", "both", "judged"],
+    typer.Option(
+        help="Measure judged queries that either run ranks, that both rank, or all. One that a "
+        "file does not rank counts 0."
+    ),
+]
+
+
+@takes_options(ThresholdOptions, panel="Thresholds")
+def check(
+    options: ThresholdOptions,
+    run_a: Annotated[
+        str,
+        typer.Argument(help="A TREC run file, or DATE[/arm[/collection]], or SERIES/arm."),
+    ],
+    run_b: Annotated[str, typer.Argument(help="The same: what is judged by it.")],
+    qrels: Annotated[
+        Path | None,
+        typer.Option(help="Judgements to measure both by; without, those of the results' nights."),
+    ] = None,
+    relevance_level: Annotated[
+        int, typer.Option(min=1, help="Least relevant grade of binary measures; 2 for TREC DL.")
+    ] = 1,
+    on: OnOption = "either",
+    collection: Annotated[
+        str | None, typer.Option(help="Of which collection, where a date has results of several.")
+    ] = None,
+    fail_on: FailOnOption = "regression",
+    thresholds: ThresholdsFile = None,
+    measure: Annotated[str, typer.Option(help="The measure shown by query.")] = "nDCG@10",
+    queries: Annotated[int, typer.Option(min=0, help="How many queries of either end.")] = 10,
+    format: Annotated[Format, typer.Option(help="How to print.")] = "text",
+) -> Guarded:
+    """Judge RUN_B by RUN_A: verdict, means, tests, and every query's gain or loss.
+
+    Leaves with 0 where it is fine, with 1 where it is as bad as --fail-on says, with 2 where it
+    could not be judged.
+
+    Runs are TREC files with --qrels, and need no warehouse; or results of the warehouse:
+    2026-01-30 and 2026-01-31 or 2026-01-31/bm25 and 2026-01-31/perank of nights, "window/window
+    20" and "window/window 100" of an experiment (window@2026-01-31/… of its run of that date).
+    """
+    from perank_tasks.regression.ladder import worst
+
+    limits = _thresholds(options, thresholds)
+    sides = (run_a, run_b, qrels, relevance_level, collection)
+    comparisons, alone = _compare(*sides, measure=measure, on=on, thresholds=limits)
+    for comparison in comparisons:
+        _print(comparison, measure, queries)
+    words = [(comparison.b.name, str(comparison.verdict)) for comparison in comparisons]
+    words += [(f"{name}, which {run_b} has no results of", "incomplete") for name in alone]
+    found = {
+        "verdict": worst([word for _, word in words]),
+        "thresholds": {name: getattr(limits, name) for name in ThresholdOptions.model_fields},
+        "comparisons": [_found(comparison, queries) for comparison in comparisons],
+    }
+    return guarded(found, words, fail_on)
+
+
+def _thresholds(options: ThresholdOptions, file: Path | None) -> Thresholds:
+    """The options given, before the file's, before the defaults."""
+    values = options.model_dump(exclude_unset=True)
+    if file is not None:
+        try:
+            read = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{file} cannot be read as a TOML file: {error}") from None
+        parsed = ThresholdOptions.parse(read, where=f"The thresholds of {file}")
+        values = parsed.model_dump(exclude_unset=True) | values
+    return replace(DEFAULT, **values)
+
+
+def _compare(
+    run_a: str,
+    run_b: str,
+    qrels: Path | None,
+    relevance_level: int,
+    collection: str | None,
+    **how: Any,
+) -> tuple[list["Comparison"], list[str]]:
+    """The comparisons that two names mean, one of files, one an arm of nights; and the results that
+    have no counterpart."""
+    from perank_tasks.warehouse import comparison as sides
+    from perank_tasks.warehouse.database import reading
+
+    files = [Path(run) for run in (run_a, run_b) if Path(run).is_file()]
+    if files and qrels is None:
+        raise ConfigError(f"{files[0]} is a file: name its judgements with --qrels FILE.")
+    if len(files) == 1:
+        raise ConfigError(f"{run_b if files[0] == Path(run_a) else run_a}: no such run file")
+    alone: list[str] = []
+    if files:
+        pairs = [(sides.side_of_file(files[0]), sides.side_of_file(files[1]))]
+    else:
+        site = open_site()
+        with reading(site.settings.warehouse) as warehouse:
+            pairs, alone = sides.sides_of(warehouse, run_a, run_b, collection)
+            if qrels is None:
+                how |= {"connection": warehouse, "store": site.store}
+                return [sides.compare(a, b, **how) for a, b in pairs], alone
+    assert qrels is not None
+    grades = sides.read_grades(qrels)
+    measured = [[sides.measured_by(side, grades, relevance_level) for side in p] for p in pairs]
+    return [sides.compare(a, b, **how) for a, b in measured], alone
+
+
+def _print(comparison: "Comparison", measure: str, most: int) -> None:
+    from perank_tasks.warehouse.night_verdict import measures_in_words
+
+    a, b, counts = comparison.a.name, comparison.b.name, comparison.counts
+    printer.heading(f"{comparison.verdict}: {b} against {a}")
+    if comparison.problem:
+        printer.line(f"could not be judged: {comparison.problem}")
+    else:
+        for sentence in measures_in_words(comparison.verdict, comparison.rows):
+            printer.line(sentence)
+    printer.line(
+        "queries: {judged} judged; {ranked_a} of them ranked by {a}, {ranked_b} by {b}, "
+        "{ranked_both} by both; measured over {measured}".format(a=a, b=b, **counts)
+    )
+    if comparison.different:
+        printer.line(f"different: {', '.join(comparison.different)}")
+    headings = ["measure", "A", "B", "B - A", "95% interval", "p", "Holm's p", "better", "worse"]
+    printer.table(headings, [_row(row) for row in comparison.rows])
+    losses, gains = _ends(comparison, most)
+    longest = max((abs(query.delta) for query in (*losses, *gains)), default=1.0)
+    for heading, some in (("lost", losses), ("gained", gains)):
+        if some:
+            printer.line(f"{measure} {heading} most:", "bold")
+            headings = ["query", "A", "B", "B - A", "overlap@10", ""]
+            rows = [_query_row(query, longest) for query in some]
+            if printer.markdown:  # where bars are darker than words
+                headings, rows = headings[:-1], [row[:-1] for row in rows]
+            printer.table(headings, rows)
+    tests = max(row["tests"] for row in comparison.rows)
+    printer.line(
+        f"p: paired randomisation test; Holm's correction over {tests} tests; "
+        "interval: 95% of the difference, Student's t\n",
+        "dim",
+    )
+
+
+def _row(row: dict[str, Any]) -> list[str]:
+    return [
+        row["measure"],
+        f"{row['against_value']:.4f}",
+        f"{row['value']:.4f}",
+        f"{row['delta']:+.4f}",
+        f"{row['ci_low']:+.3f} … {row['ci_high']:+.3f}",
+        *("–" if p is None else f"{p:.4f}" for p in (row["p"], row["p_holm"])),
+        str(row["better"]),
+        str(row["worse"]),
+    ]
+
+
+def _query_row(query: "QueryComparison", longest: float) -> list[str | Text]:
+    bar = "█" * max(1, round(BAR * abs(query.delta) / longest))
+    numbers = (f"{query.a:.3f}", f"{query.b:.3f}", f"{query.delta:+.3f}")
+    overlap = f"{query.drift.overlap_10:.1f}"
+    return [query.query_id, *numbers, overlap, Text(bar, "red" if query.delta < 0 else "blue")]
+
+
+def _ends(
+    comparison: "Comparison", most: int
+) -> tuple[list["QueryComparison"], list["QueryComparison"]]:
+    """The queries that lost most and those that gained most."""
+    losses = [query for query in comparison.queries if query.delta < 0]
+    gains = [query for query in reversed(comparison.queries) if query.delta > 0]
+    return losses[:most], gains[:most]
+
+
+def _found(comparison: "Comparison", most: int) -> dict[str, Any]:
+    """A comparison as data."""
+    losses, gains = (
+        [asdict(q) | {"delta": q.delta} for q in end] for end in _ends(comparison, most)
+    )
+    return {
+        "a": comparison.a.name,
+        "b": comparison.b.name,
+        "verdict": comparison.verdict,
+        "problem": comparison.problem,
+        "queries": comparison.counts,
+        "measures": comparison.rows,
+        "different": comparison.different,
+        "lost": losses,
+        "gained": gains,
+    }

@@ -1,0 +1,127 @@
+"""Pairs: the derived tables `drift` and `rescored`, which depend on a result and on what it is held
+against, and on nothing else.
+
+In: runs with their baselines. Out: for each query how far its two rankings lie apart; and where
+the two were measured by other judgements, what the baseline's rankings get by those of the run,
+measured as the night measures its own.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from datetime import date
+from functools import lru_cache
+
+import duckdb
+
+from perank_tasks.regression.drift import compare_rankings
+from perank_tasks.regression.measures import evaluate_run
+from perank_tasks.schemas import DERIVED_TABLES, dicts_to_table
+from perank_tasks.warehouse.nights import Nights, Run, TableRow, read_rankings
+
+Rankings = Callable[[Run], dict[str, dict[str, float]]]
+"""Of a run: {query id: {passage id: score}}, best first."""
+
+
+def derive_pairs(
+    nights: Nights, since: date, pairs: Mapping[Run, Run | None], loaded: set[date] | None
+) -> None:
+    """Bring the tables of pairs up to date from `since` on, computing only pairs that are new.
+
+    Args:
+        pairs: by which run each is judged.
+        loaded: the dates whose results are new; None: any may be.
+    """
+    connection = nights.connection
+    rankings = lru_cache(maxsize=32)(lambda run: read_rankings(connection, run))
+    for table, rows_of in (("drift", drift_rows), ("rescored", rescored_rows)):
+        held: list[tuple[date, str, date, str]] = connection.execute(
+            f"SELECT DISTINCT run_date, arm_hash, against_date, against_arm_hash FROM {table} "
+            "WHERE collection = ? AND run_date >= ?",
+            [nights.collection, since],
+        ).fetchall()
+        unchanged = {
+            (day, arm): (then, other)
+            for day, arm, then, other in held
+            if loaded is not None and not {day, then} & loaded
+        }
+        rows: list[TableRow] = []
+        wanted = set()
+        for run, before in pairs.items():
+            if before and unchanged.get(run.id) == before.id:
+                wanted.add(run.id)
+            elif before:
+                rows += rows_of(connection, run, before, rankings)
+        if outdated := sorted({(day, arm) for day, arm, *_ in held} - wanted):
+            connection.executemany(
+                f"DELETE FROM {table} WHERE collection = ? AND run_date = ? AND arm_hash = ?",
+                [(nights.collection, *run_id) for run_id in outdated],
+            )
+        insert_derived(connection, table, rows)
+
+
+def drift_rows(
+    connection: duckdb.DuckDBPyConnection, run: Run, baseline: Run, rankings: Rankings
+) -> list[TableRow]:
+    """Rows of `drift`, one for each query that either run has candidates for; of a limited run,
+    for each query that it ranked."""
+    before, now = rankings(baseline), rankings(run)
+    return [
+        {
+            **_pair(run, baseline),
+            "query_id": query_id,
+            **asdict(compare_rankings(before.get(query_id, {}), now.get(query_id, {}))),
+        }
+        for query_id in sorted(now.keys() if run.limited else before.keys() | now.keys())
+    ]
+
+
+def rescored_rows(
+    connection: duckdb.DuckDBPyConnection, run: Run, baseline: Run, rankings: Rankings
+) -> list[TableRow]:
+    """Rows of `rescored`, for each query that the run measured and the baseline knew; none where
+    both were measured by the same judgements."""
+    if run.judgements == baseline.judgements:
+        return []
+    ranked = rankings(baseline)
+    known = _measured(connection, run) & (_measured(connection, baseline) | ranked.keys())
+    grades: dict[str, dict[str, int]] = {}
+    for query, passage, relevance in connection.execute(
+        "SELECT query_id, passage_id, relevance FROM judgements "
+        "WHERE collection = ? AND snapshot = ?",
+        [run.collection, run.snapshot],
+    ).fetchall():
+        if query in known:
+            grades.setdefault(query, {})[passage] = relevance
+    # Ranks, not scores: ties are measured as the tables show them.
+    order = {
+        query: {passage: -float(rank) for rank, passage in enumerate(ranked.get(query, {}))}
+        for query in grades
+    }
+    return [
+        {**_pair(run, baseline), "query_id": query, "measure": measure, "value": value}
+        for measure, by_query in evaluate_run(order, grades, run.relevance_level).items()
+        for query, value in by_query.items()
+    ]
+
+
+def insert_derived(
+    connection: duckdb.DuckDBPyConnection, table: str, rows: Iterable[TableRow]
+) -> None:
+    """Append rows to a derived table."""
+    connection.register("derived", dicts_to_table(list(rows), DERIVED_TABLES[table]))
+    connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM derived")
+    connection.unregister("derived")
+
+
+def _pair(run: Run, baseline: Run) -> TableRow:
+    against = {"against_date": baseline.run_date, "against_arm_hash": baseline.arm_hash}
+    return {**run.key, **against}
+
+
+def _measured(connection: duckdb.DuckDBPyConnection, run: Run) -> set[str]:
+    rows = connection.execute(
+        "SELECT DISTINCT query_id FROM query_measures "
+        "WHERE series = ? AND run_date = ? AND collection = ? AND arm_hash = ?",
+        [run.series, run.run_date, run.collection, run.arm_hash],
+    ).fetchall()
+    return {query for (query,) in rows}
