@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ BGE_SHA256 = "6c9c6101a956d62dfb5e7190c538226c0c5bb9cb27b651234b6df063ee7dbfe4"
 QUERY_INSTRUCTION = "Represent this sentence for searching relevant passages: "
 
 # BertConfig's defaults say the rest.
-_BGE_CONFIG = {
+_BGE_CONFIG: dict[str, Any] = {
     "model_type": "bert",
     "architectures": ["BertModel"],
     "hidden_size": 384,

@@ -127,13 +127,14 @@ def _build(variant: ModelVariant, base: Path) -> Any:
         Transformer,
     )
 
-    name, prompts = f"{variant.base}?{variant.words}", {}
+    name = f"{variant.base}?{variant.words}"
+    prompts: dict[str, str] = {}
     if (base / "modules.json").is_file() and variant.pooling is None:
         # Its own pooling, and whatever else it has but the last step.
         whole = SentenceTransformer(str(base), device="cpu")
         modules: list[Any] = [module for module in whole if not isinstance(module, Normalize)]
         transformer: Any = modules[0]
-        prompts = whole.prompts
+        prompts = {kind: text for kind, text in whole.prompts.items() if text}
     elif variant.pooling is None:
         raise ConfigError(
             f"the model {name!r} is a plain transformer: add pooling=mean, or another rule, to "
@@ -156,7 +157,7 @@ def _build(variant: ModelVariant, base: Path) -> Any:
         tokenizer.padding_side = "right"
         hidden = int(transformer.auto_model.config.hidden_size)
         modules = [transformer, Pooling(hidden, POOLINGS[variant.pooling])]
-    if variant.prompts and not any(prompts.values()):
+    if variant.prompts and not prompts:
         raise ConfigError(f"the model {name!r} brings no prompts: leave prompts=own out")
     if variant.layers is not None:
         _cut(transformer.auto_model, variant.layers, name)

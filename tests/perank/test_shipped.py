@@ -1,4 +1,4 @@
-"""The checkpoint that ships: it ranks texts, its LLM has a say, and its card is complete."""
+"""The checkpoints that ship: they rank texts, their LLM has a say, and their cards are complete."""
 
 import json
 import os
@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from perank_tasks.config import DEFAULT_CHECKPOINT as NAME
-from perank_tasks.models.find import EMBEDDER, resolve_model
+from perank_tasks.config import DEFAULT_CHECKPOINT
+from perank_tasks.models.find import BGE, EMBEDDER, resolve_model
 from perank_tasks.perank import CandidateList, PERank, RankingOptions
-from perank_tasks.perank.checkpoint_config import SHIPPED
+from perank_tasks.perank.checkpoint_config import SHIPPED, shipped_checkpoints
 from perank_tasks.perank.projector import orthonormal_columns
+
+EMBEDDERS = {"smollm2-minilm": EMBEDDER, "smollm2-bge": BGE}
 
 PASSAGES = [
     "Prenatal care includes check-ups, screening tests and advice during pregnancy.",
@@ -38,12 +40,13 @@ def test_the_projectors_columns_are_orthonormal_and_the_seeds_alone() -> None:
 
 
 @pytest.mark.slow
-def test_the_shipped_checkpoint_ranks_texts(cache: Path) -> None:
-    engine = PERank.from_pretrained(NAME, cache=cache, device="cpu")
+@pytest.mark.parametrize("name", EMBEDDERS)
+def test_a_shipped_checkpoint_ranks_texts(name: str, cache: Path) -> None:
+    engine = PERank.from_pretrained(name, cache=cache, device="cpu")
     result = engine.rerank("how long does a flea live", PASSAGES)
     assert set(result.order[:2]) == {1, 4}
-    assert engine.encoder.name == EMBEDDER
-    assert engine.encoder.revision == resolve_model(EMBEDDER, cache=cache).revision
+    assert engine.encoder.name == EMBEDDERS[name]
+    assert engine.encoder.revision == resolve_model(EMBEDDERS[name], cache=cache).revision
 
     vectors = engine.encode(["how long does a flea live", *PASSAGES])
     assert vectors.shape == (6, 384)
@@ -55,9 +58,10 @@ def test_the_shipped_checkpoint_ranks_texts(cache: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_llm_reads_the_list_as_a_whole(cache: Path) -> None:
+@pytest.mark.parametrize("name", EMBEDDERS)
+def test_the_llm_reads_the_list_as_a_whole(name: str, cache: Path) -> None:
     """A passage like the list's best three moves up, past one that the residual puts before it."""
-    engine = PERank.from_pretrained(NAME, cache=cache, device="cpu")
+    engine = PERank.from_pretrained(name, cache=cache, device="cpu")
     random = np.random.default_rng(0)
     moved = []
     for _ in range(10):
@@ -79,8 +83,14 @@ def test_the_llm_reads_the_list_as_a_whole(cache: Path) -> None:
     assert np.mean(moved) > 2
 
 
-def test_it_comes_with_the_package_and_says_what_it_is() -> None:
-    folder = SHIPPED / NAME
+def test_those_that_ship_are_known_here_and_the_default_is_one_of_them() -> None:
+    assert shipped_checkpoints() == sorted(EMBEDDERS)
+    assert DEFAULT_CHECKPOINT in EMBEDDERS
+
+
+@pytest.mark.parametrize("name", EMBEDDERS)
+def test_it_comes_with_the_package_and_says_what_it_is(name: str) -> None:
+    folder = SHIPPED / name
     assert (folder / "model.safetensors").stat().st_size <= 32e6
     card = (folder / "README.md").read_text()
     for said in ("non-commercial", "4-bit", "DL 2019", "DL 2021", "pydocs", "must not be used"):

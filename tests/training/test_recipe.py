@@ -1,11 +1,14 @@
 """Recipes: presets, changes, and what is refused."""
 
+import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 from perank_tasks.errors import ConfigError
+from perank_tasks.perank.checkpoint_config import SHIPPED
 from perank_tasks.training.recipe import PRESETS, AlignRecipe, RankRecipe
 
 
@@ -64,3 +67,10 @@ def test_recipes_load_without_torch() -> None:
     """DAG files and forms read them."""
     code = "import sys, perank_tasks.training.recipe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_command_in_the_card_is_the_recipe_of_what_ships() -> None:
+    folder = SHIPPED / "smollm2-bge"
+    words = re.findall(r"--set ([a-z_]+=\S+)", (folder / "README.md").read_text())
+    kept = json.loads((folder / "config.json").read_text())["training"]["recipe"]
+    assert RankRecipe.preset("feedback", words).model_dump(mode="json") == kept
