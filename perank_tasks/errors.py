@@ -46,6 +46,10 @@ class RankerError(PerankError):
     """An arm's model, file or service is not there or does not work. Other arms are not touched."""
 
 
+class MalformedError(RankerError):
+    """A service answered something else than what was asked for."""
+
+
 class DeviceMemoryError(PerankError):
     """Not even the smallest piece of work fits into the memory of the GPU or the machine, or a
     process that did one was killed, as is done where memory ends."""

@@ -23,9 +23,8 @@ from pydantic import (
     field_validator,
 )
 
-from perank_tasks.errors import ConfigError, RankerError
+from perank_tasks.errors import ConfigError, MalformedError, RankerError
 from perank_tasks.rankers.interface import Description, Models, RankerOptions, by_score
-from perank_tasks.rankers.service_client import Client, MalformedError
 from perank_tasks.support.lists import CandidateList, RankedList, unranked
 
 DOCUMENTS = {"cohere": 1000, "tei": 32}
@@ -105,6 +104,8 @@ class ServiceRanker:
     device = "service"
 
     def __init__(self, options: ServiceOptions, key: str):
+        from perank_tasks.rankers.service_client import Client
+
         self.options = options
         self.client = Client(options.url, key, options.timeout_s, options.retries)
         self._failed = 0

@@ -14,14 +14,10 @@ import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_exponential_jitter
 
-from perank_tasks.errors import RankerError
+from perank_tasks.errors import MalformedError, RankerError
 
 for _name in ("httpx", "httpcore"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # they log every request
-
-
-class MalformedError(RankerError):
-    """The service answered something else than what was asked for."""
 
 
 class _BusyError(RankerError):

@@ -88,7 +88,7 @@ def judge(
     costs = rows_where(warehouse, "cost_verdicts", run_date=run_date, collection=collection)
     arm_verdicts: list[ArmVerdict] = []
     words: list[ArmWord] = []
-    for arm_hash, name in arms.items():
+    for arm_hash, name in sorted(arms.items(), key=lambda arm: arm[1]):
         rows, moved, its_costs = (
             [row for row in table if row["arm_hash"] == arm_hash]
             for table in (verdicts, drift, costs)

@@ -47,7 +47,7 @@ def test_pages_are_written_by_command_and_named_in_the_report(nights: Settings) 
 def test_accepting_a_night_turns_the_next_ones_green(nights: Settings) -> None:
     assert "Verdict: regression (perank)" in perank("report", "--run-date", "2026-01-03").stdout
     page = Path(perank("report", "--html", "--run-date", "2026-01-03").stdout.strip())
-    badge = re.compile(r'<th>perank</th><td><span class="badge \w+">(.*?)</span>')
+    badge = re.compile(r'<th>[^\n]*perank[^\n]*</th><td><span class="badge \w+">(.*?)</span>')
     assert badge.search(page.read_text(encoding="utf-8"))[1] == "▼ regression"
     said = ["--name", "Ada", "--reason", "cheaper model"]
     done = perank("baseline", "accept", "2026-01-02/perank", *said)

@@ -56,7 +56,7 @@ def test_what_a_terminal_cannot_spell_is_escaped(encoding: str, tmp_path: Path) 
         write_run(tmp_path / name, lines, "tag")
     (tmp_path / "qrels").write_text("q→ 0 p1 1\n", encoding="utf-8")
     files = [str(tmp_path / name) for name in ("a", "b", "qrels")]
-    done = perank("compare", *files[:2], "--qrels", files[2], PYTHONIOENCODING=encoding)
+    done = perank("check", *files[:2], "--qrels", files[2], PYTHONIOENCODING=encoding)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 
