@@ -112,7 +112,7 @@ def cores() -> int:
 def gpus() -> list[str]:
     """The models of the NVIDIA GPUs here, as their driver names them."""
     files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    lines = [line for file in files for line in file.read_text().splitlines()]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     return [line.split(":", 1)[1].strip() for line in lines if line.startswith("Model:")]
 
 

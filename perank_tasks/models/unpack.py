@@ -114,7 +114,7 @@ def unpack_bge(onnx: Path, folder: Path) -> None:
     for path, _ in parts[1:]:
         (folder / path).mkdir()
     for name, content in files.items():
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def int8_tensors(onnx: Path) -> dict[str, np.ndarray]:

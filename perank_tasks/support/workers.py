@@ -7,10 +7,10 @@ Notes: the processes are spawned, since forking after OpenMP has started can han
 the next stage, which needs the same imports, and end with the process that started them.
 """
 
+import copy
 import logging
 import multiprocessing
 import os
-import pickle
 import signal
 import traceback
 from collections.abc import Callable, Sequence
@@ -121,7 +121,7 @@ def _do(function: Callable[[Any], Any], piece: Any, level: int) -> None:
         function(piece)
     except Exception as error:
         try:
-            pickle.loads(pickle.dumps(error))
+            copy.copy(error)  # which calls its class as unpickling does
         except Exception:
             # It could not be raised elsewhere, and trying would look like a worker that was killed.
             raise RuntimeError(traceback.format_exc()) from None

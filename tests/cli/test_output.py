@@ -80,6 +80,7 @@ def test_what_the_environment_says_wrong_is_said_in_one_line(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long  # its Airflow is set up first
 def test_the_local_airflow_speaks_every_encoding() -> None:
     done = perank(
         "nightly",

@@ -63,7 +63,8 @@ def test_equal_vectors_go_to_the_earlier_passage_also_where_the_list_is_cut(
 ) -> None:
     monkeypatch.setattr(dense, "ROWS_A_BLOCK", 4)
     passages = [{"_id": f"p{i:02}", "text": "the same words"} for i in range(30)]
-    spec = write_collection(tmp_path / "c", passages=passages)
+    qrels = [("q-flea", "p00", 1)]
+    spec = write_collection(tmp_path / "c", passages=passages, qrels=qrels)
     found = candidates(spec, first_stage="dense", depth=5)
     assert all(
         [p for p, _ in ranked] == [f"p{i:02}" for i in range(5)] for ranked in found.values()

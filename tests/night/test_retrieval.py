@@ -68,7 +68,8 @@ def test_the_index_scores_as_the_formula_does(tmp_path: Path, k1: float, b: floa
 def test_ties_go_to_the_earlier_passage_also_where_the_list_is_cut(tmp_path: Path) -> None:
     passages = [{"_id": f"p{i:02}", "text": "the same words"} for i in range(30)]
     passages.insert(7, {"_id": "better", "text": "same same words words"})
-    spec = write_collection(tmp_path / "c", passages=passages)
+    qrels = [("q-flea", "p00", 1)]
+    spec = write_collection(tmp_path / "c", passages=passages, qrels=qrels)
     night = small_night(spec, arms=["bm25"])
     found = [passage for passage, _ in built(night).search("same words", depth=4)]
     assert found == ["better", "p00", "p01", "p02"]

@@ -90,7 +90,7 @@ def test_every_night_has_its_own_and_is_judged_against_the_one_before(
     assert first.arms[1].hash == second.arms[1].hash
     results(first)
     _, said = results(second)
-    assert "against 2026-01-30" in said["production"]
+    assert "compared with 2026-01-30" in said["production"]
     assert "different: the run's lines" in said["production"]
 
 

@@ -148,7 +148,7 @@ def test_lists_are_read_as_results_are_asked_for(server: Server) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["host/rerank", "ftp://host/rerank", "http://user:secret@host/", "http://host/?key=secret"],
+    ["host/rerank", "ftp://host/rerank", "http://user:pass@host/", "http://host/?key=secret"],
 )
 def test_addresses_are_whole_and_hold_no_secret(url: str) -> None:
     with pytest.raises(ConfigError, match="url: ") as refused:

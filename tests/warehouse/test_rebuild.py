@@ -59,7 +59,8 @@ def filled(tmp_path: Path) -> Path:
 
 def test_every_table_is_made_again(filled: Path) -> None:
     before = everything(filled)
-    assert all(before.values())
+    # No arm here is suspect.
+    assert [name for name, rows in before.items() if not rows] == ["symptoms"]
     for name in ("writer.duckdb", "perank.duckdb"):
         (filled / name).unlink()
     # All that was loaded, less what was replaced whole since.

@@ -201,7 +201,7 @@ def test_settings_that_cannot_be_used_are_said(
 def test_a_command_says_it_in_one_line(rclone: Rclone, monkeypatch: pytest.MonkeyPatch) -> None:
     s3_root(rclone, monkeypatch)
     monkeypatch.setenv("PERANK_ROOT", "s3://no-such-bucket-here/prefix")
-    result = CliRunner().invoke(app, ["snapshot"])
+    result = CliRunner().invoke(app, ["stage", "snapshot"])
     assert isinstance(result.exception, StorageError)
     assert "there is no such bucket" in str(result.exception)
 

@@ -8,7 +8,7 @@ import pytest
 
 from perank_tasks.collections.formats import read_queries
 from perank_tasks.collections.pydocs import DATA
-from perank_tasks.errors import ConfigError, TrainingDataError
+from perank_tasks.errors import CollectionError, ConfigError, TrainingDataError
 from perank_tasks.perank.embedders import load
 from perank_tasks.settings import Settings
 from perank_tasks.training.data import make
@@ -360,7 +360,7 @@ def test_what_cannot_be_made_is_explained(topics: str, tmp_path: Path) -> None:
     with pytest.raises(TrainingDataError, match="No query has a hard candidate"):
         small_lists(topics, queries=str(queries), teacher="bm25")
     unjudged = write_collection(tmp_path / "unjudged", qrels=[("q-flea", "elsewhere", 1)])
-    with pytest.raises(TrainingDataError, match="No judgement of unjudged is of a passage"):
+    with pytest.raises(CollectionError, match="none of the 1 judged passages is in it"):
         small_lists(unjudged, judgements=True)
 
 
