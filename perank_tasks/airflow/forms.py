@@ -19,10 +19,10 @@ def night_params() -> dict[str, Param]:
 
 
 def training_params() -> dict[str, Param]:
-    """The form of a training run: its own options, its data's, and both stages'."""
-    from perank_tasks.training.run_options import form
+    """The form of a training run; data and stages are set by NAME=VALUE words."""
+    from perank_tasks.training.run_options import TrainingOptions
 
-    return {name: _param(schema) for name, schema in form().items()}
+    return params(TrainingOptions)
 
 
 def experiment_params() -> dict[str, Param]:

@@ -127,8 +127,7 @@ class RankingTrainee(Trainee):
         """(B, n, n) logits of step k for passage i, in float32: `plain` and, where the batch has
         texts, `with_texts`."""
         projected = self.projector(batch["embeddings"])
-        queries = batch["query_embeddings"]
-        projected_query = None if queries is None else self.projector(queries)
+        projected_query = self.projector(batch["query_embeddings"])
         bias = self._bias(projected, projected_query, batch["scores"])
         slot_query = projected_query if self.query_token else None
         logits = {}
@@ -170,12 +169,9 @@ class RankingTrainee(Trainee):
                 additions[f"{layer}weight"] = a.clone(), b.clone()
         return additions
 
-    def _bias(
-        self, projected: Tensor, query: Tensor | None, scores: Tensor | None
-    ) -> Tensor | None:
+    def _bias(self, projected: Tensor, query: Tensor, scores: Tensor | None) -> Tensor | None:
         if self.b is None:
             return None
-        assert query is not None
         with torch.autocast(projected.device.type, enabled=False):
             bias = self.b * torch.einsum("bih,bh->bi", projected.float(), query.float())
         if self.s is not None and scores is not None:

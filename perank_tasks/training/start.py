@@ -27,7 +27,7 @@ from perank_tasks.training.closed_forms import (
     components_within_lists,
     copying_attention,
 )
-from perank_tasks.training.examples import AlignmentExample, RankingExample
+from perank_tasks.training.examples import AlignmentExample, Examples, RankingExample
 from perank_tasks.training.recipe import AlignRecipe, RankRecipe
 from perank_tasks.training.training_folder import Run, begin_run
 
@@ -36,9 +36,9 @@ def begin(
     run: Run,
     recipe: AlignRecipe | RankRecipe,
     examples: Sequence[int],
-    passages: Sequence[AlignmentExample],
+    passages: Examples[AlignmentExample],
     embedding_size: int,
-    lists: Sequence[RankingExample] = (),
+    lists: Examples[RankingExample] = (),
 ) -> Checkpoint | dict[str, Any]:
     """The checkpoint that a training begins with, or its report where it is done.
 
@@ -69,11 +69,11 @@ def begin(
 def make_start(
     folder: Path,
     recipe: AlignRecipe | RankRecipe,
-    passages: Sequence[AlignmentExample],
+    passages: Examples[AlignmentExample],
     embedding_size: int,
     *,
     cache: Path,
-    lists: Sequence[RankingExample] = (),
+    lists: Examples[RankingExample] = (),
 ) -> None:
     """Write the checkpoint that a recipe begins with where it is given none.
 
@@ -165,7 +165,7 @@ def _projector(
     embedding_size: int,
     tokens: Tensor,
     length: float,
-    passages: Sequence[AlignmentExample],
+    passages: Examples[AlignmentExample],
     *,
     folder: Path,
 ) -> dict[str, Tensor]:
@@ -188,7 +188,7 @@ def _projector(
     random = np.random.default_rng(recipe.seed)
     count = min(recipe.ridge_passages, len(passages))
     picked = [passages[int(i)] for i in sorted(random.permutation(len(passages))[:count])]
-    solved = closed_form(
+    weight, bias, _ = closed_form(
         [passage.text for passage in picked],
         np.stack([passage.embedding for passage in picked]) if picked else np.zeros((0, 1)),
         tokens,
@@ -197,7 +197,7 @@ def _projector(
         orthonormal=recipe.projector_start == "procrustes",
     )
     scale = recipe.projector_scale
-    return {"projector.weight": scale * solved.weight, "projector.bias": scale * solved.bias}
+    return {"projector.weight": scale * weight, "projector.bias": scale * bias}
 
 
 def _projected_length(checkpoint: Checkpoint) -> float | None:
@@ -225,7 +225,7 @@ def _copying(
     base: TensorFiles,
     last: str,
     projector: Tensor,
-    lists: Sequence[RankingExample],
+    lists: Examples[RankingExample],
     heads: int,
 ) -> dict[str, Tensor]:
     """What takes the place of the last layer's values and outputs."""

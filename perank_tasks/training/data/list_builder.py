@@ -1,18 +1,28 @@
 """The lists of a query: in, a training query; out, rows of the schema RANKING_DATA.
 
+`FirstStage` scores every passage of the pool by BM25, cosine and a run: a night finds the best
+passages of a collection, but a list also holds passages that no search found. A cross-encoder reads
+texts, and scores what is in a list.
+
 Hard candidates come from a first stage or from the query's judged passages, random ones from all
 others; the golden ranking goes by grades, then by the teacher's scores, with feedback from its own
 best passages where that is asked for.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import bm25s
 import numpy as np
+import torch
 
+from perank_tasks.models.cross_encoder import CrossEncoder
+from perank_tasks.models.find import content_hash, find_model, resolve_model
 from perank_tasks.settings import Settings
+from perank_tasks.support.analysis import analyze
 from perank_tasks.training.data.data_options import (
     CROSS_ENCODER,
     FIRST_STAGE,
@@ -20,14 +30,65 @@ from perank_tasks.training.data.data_options import (
     Weights,
 )
 from perank_tasks.training.data.lists import draw, generator, golden_ranking, top, with_feedback
+from perank_tasks.training.data.pool import Pool
 from perank_tasks.training.data.queries import QuerySet
-from perank_tasks.training.data.scorers import CrossEncoder, FirstStage
+
+# bm25s prints its debugging messages unless told otherwise.
+logging.getLogger("bm25s").setLevel(logging.WARNING)
+
+ROWS_A_BLOCK = 1 << 16
+"""Vectors that are multiplied at once: those in float16 are widened, and a large file is not
+read whole."""
 
 Grades = Mapping[str, Mapping[int, int]]
 """{query id: {row of the pool: grade}}"""
 
 Scores = dict[str, np.ndarray]
 """(passages,) of every passage of the pool, by scorer."""
+
+
+class FirstStage:
+    """Scores of every passage of a pool."""
+
+    def __init__(
+        self, pool: Pool, options: DataOptions, run: dict[str, dict[int, float]] | None
+    ) -> None:
+        """`run` holds the scores of a run, {query id: {row: score}}."""
+        self.pool = pool
+        self.run = run or {}
+        self._bm25 = bm25s.BM25(k1=options.k1, b=options.b, method="lucene")
+        texts = pool.texts(range(len(pool)))
+        self._bm25.index([analyze(text) for text in texts], show_progress=False)
+
+    def scores(
+        self, query_id: str, text: str, vector: np.ndarray, scorers: Iterable[str]
+    ) -> dict[str, np.ndarray]:
+        """(passages,) scores of each scorer asked for; -inf for what a run does not have."""
+        score = {
+            "bm25": lambda: self.bm25(text),
+            "cosine": lambda: self.cosine(vector),
+            "run": lambda: self._run(query_id),
+        }
+        return {scorer: score[scorer]() for scorer in scorers}
+
+    def bm25(self, text: str) -> np.ndarray:
+        """(passages,) float32, 0 where a passage shares no term with the query."""
+        tokens = [token for token in analyze(text) if token in self._bm25.vocab_dict]
+        if not tokens:
+            return np.zeros(len(self.pool), np.float32)
+        return self._bm25.get_scores(tokens)
+
+    def cosine(self, vector: np.ndarray) -> np.ndarray:
+        """(passages,) float32."""
+        blocks = range(0, len(self.pool), ROWS_A_BLOCK)
+        rows = (self.pool.vectors[first : first + ROWS_A_BLOCK] for first in blocks)
+        return np.concatenate([np.asarray(block, np.float32) @ vector for block in rows])
+
+    def _run(self, query_id: str) -> np.ndarray:
+        scores = np.full(len(self.pool), -np.inf, np.float32)
+        for row, score in self.run.get(query_id, {}).items():
+            scores[row] = score
+        return scores
 
 
 @dataclass(frozen=True)
@@ -50,10 +111,13 @@ class ListBuilder:
 
     @cached_property
     def cross_encoder(self) -> CrossEncoder | None:
-        """The teacher that reads texts, loaded when the first list needs it."""
+        """The teacher that reads texts, in float32, loaded when the first list needs it."""
         if CROSS_ENCODER not in self.options.teacher_weights:
             return None
-        return CrossEncoder(self.options.cross_encoder, Settings.from_environment())
+        settings = Settings.from_environment()
+        torch.set_num_threads(settings.threads)
+        model = resolve_model(self.options.cross_encoder, cache=settings.cache)
+        return CrossEncoder(model, float32=True)
 
     @property
     def device(self) -> str:
@@ -116,7 +180,7 @@ class ListBuilder:
         return top(scores, self.options.depth, above=above)
 
     def _golden(
-        self, rows: np.ndarray, judged: Mapping[int, int], scores: dict[int, float] | None
+        self, rows: np.ndarray, judged: Mapping[int, int], scores: np.ndarray | None
     ) -> dict[str, list[Any] | None]:
         """A list's golden ranking, and the grades and the teacher's scores that it goes by."""
         options = self.options
@@ -124,7 +188,7 @@ class ListBuilder:
         if self.grades is not None:
             grades = np.array([judged.get(int(r), 0) for r in rows], np.int32)
         if scores is not None:
-            teacher = np.array([scores[int(r)] for r in rows], np.float32)
+            teacher = scores[rows]
             if options.feedback:
                 vectors, best = self.first_stage.pool.embeddings(rows), options.feedback_passages
                 teacher = with_feedback(teacher, vectors, passages=best, weight=options.feedback)
@@ -134,19 +198,26 @@ class ListBuilder:
             "grades": None if grades is None else grades.tolist(),
         }
 
-    def _teacher(self, query: str, rows: np.ndarray, dense: Scores) -> dict[int, float] | None:
-        """The teacher's score of each row; every passage is read once a query."""
+    def _teacher(self, query: str, rows: np.ndarray, dense: Scores) -> np.ndarray | None:
+        """(passages,) the teacher's scores, of those at `rows`; each is read once a query."""
         weights = self.options.teacher_weights
         if not weights:
             return None
-        scores = {name: dense[name][rows] for name in weights if name in dense}
         if self.cross_encoder:
-            texts = self.first_stage.pool.texts(rows)
-            scores[CROSS_ENCODER] = self.cross_encoder.score(query, texts)
-        return dict(zip(rows.tolist(), _weighted_sum(weights, scores).tolist(), strict=True))
+            scores = dense[CROSS_ENCODER] = np.full(len(self.first_stage.pool), np.nan, np.float32)
+            scores[rows] = self.cross_encoder.score(query, self.first_stage.pool.texts(rows))
+        return _weighted_sum(weights, dense)
 
 
 def _weighted_sum(weights: Weights, scores: dict[str, np.ndarray]) -> np.ndarray:
     """(n,) float32."""
     summed = sum(weight * scores[name] for name, weight in weights.items())
     return np.asarray(summed, np.float32)
+
+
+def cross_encoder_content(options: DataOptions) -> str | None:
+    """What the teacher's cross-encoder is, by content, without loading it; None: it has none."""
+    if CROSS_ENCODER not in options.teacher_weights:
+        return None
+    model = find_model(options.cross_encoder)
+    return model.revision or content_hash(model.folder)

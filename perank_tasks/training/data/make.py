@@ -30,14 +30,17 @@ from perank_tasks.support.files import file_sha256
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
 from perank_tasks.training.data.data_options import DataOptions
-from perank_tasks.training.data.list_builder import Grades, ListBuilder
+from perank_tasks.training.data.list_builder import (
+    FirstStage,
+    Grades,
+    ListBuilder,
+    cross_encoder_content,
+)
 from perank_tasks.training.data.lists import generator
-from perank_tasks.training.data.pool import Pool, Source, build_pool, prepare
+from perank_tasks.training.data.pool import Making, Pool, Source, build_pool, prepare
 from perank_tasks.training.data.queries import CLOZE, QuerySet, make_queries, qualified_id
 from perank_tasks.training.data.readers import KIND, terms_of
 from perank_tasks.training.data.reference_jsonl import make_from_reference
-from perank_tasks.training.data.scorers import FirstStage, cross_encoder_content
-from perank_tasks.training.data.vectors import Making
 from perank_tasks.warehouse.registry import open_store
 
 QUERIES_A_SHARD = 256

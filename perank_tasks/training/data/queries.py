@@ -25,9 +25,11 @@ from perank_tasks.training.data.leaks import (
     without_evaluation_queries,
 )
 from perank_tasks.training.data.lists import generator
-from perank_tasks.training.data.pool import Pool, Source, build_pool
-from perank_tasks.training.data.vectors import (
+from perank_tasks.training.data.pool import (
     Making,
+    Pool,
+    Source,
+    build_pool,
     embed_texts,
     filling_matrix,
     open_matrix,

@@ -32,10 +32,9 @@ from perank_tasks.schemas import RANKING_DATA, rows_to_table
 from perank_tasks.support.files import file_sha256
 from perank_tasks.support.text import clean_text
 from perank_tasks.training.data.leaks import normal_form
-from perank_tasks.training.data.pool import build_pool, prepare
+from perank_tasks.training.data.pool import Making, build_pool, hashes_of, prepare
 from perank_tasks.training.data.queries import make_queries
 from perank_tasks.training.data.readers import KIND, terms_of
-from perank_tasks.training.data.vectors import Making, hashes_of
 
 # The prompt's last mention of the query, and its first.
 _QUERY = (

@@ -12,10 +12,10 @@ from perank_tasks.errors import ConfigError, TrainingDataError
 from perank_tasks.perank.embedders import load
 from perank_tasks.settings import Settings
 from perank_tasks.training.data import make
+from perank_tasks.training.data.list_builder import FirstStage
 from perank_tasks.training.data.make import make_training_data
 from perank_tasks.training.data.pool import Pool
 from perank_tasks.training.data.readers import AlignmentExamples, terms
-from perank_tasks.training.data.scorers import FirstStage
 from tests.small import TOPICS, some_passages, some_qrels, write_collection
 from tests.training.data.small import EMBEDDER, columns, small_lists, small_options, the_store
 
@@ -374,7 +374,7 @@ def test_vectors_of_a_night_are_taken_over(topics: str, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("perank_tasks.perank.embedders.load", refuse)
     monkeypatch.setattr("perank_tasks.night.embed.load", refuse)
-    monkeypatch.setattr("perank_tasks.training.data.vectors.load", refuse)
+    monkeypatch.setattr("perank_tasks.training.data.pool.load", refuse)
     second = small_lists(topics, seed=5, lists_per_query=2)
     assert second.artifact.manifest.inputs["queries"] == first.artifact.manifest.inputs["queries"]
     assert len(second) == 2 * len(first)
