@@ -76,19 +76,16 @@ def data(options: DataOptions) -> dict[str, Any]:
 
     reference = make.make_training_data(options)
     artifact = open_site().store.open(reference)
-    counts = dict(artifact.manifest.counts)
-    stats = counts.pop("stats", None)
+    counts = artifact.manifest.counts
     print_line(reference, "bold")
     print_line(f"in {artifact.place}")
     for name, count in counts.items():
         print_line(f"  {name.replace('_', ' ')}: {count:,}")
-    if stats:
-        print_line(f"  made in {stats['seconds']:.1f} s on {stats['device']}, embedding aside")
     for source, note in readers.terms(artifact).items():
         print_line(f"  terms of {source}: {note}")
     stage = "align" if options.stage == "alignment" else "rank"
     print_next(f"perank train {stage} --data {reference}")
-    return {"data": reference, "counts": counts, "stats": stats}
+    return {"data": reference, "counts": counts}
 
 
 @app.command("align")

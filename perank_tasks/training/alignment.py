@@ -20,7 +20,7 @@ from perank_tasks.training.examples import AlignmentExample, Examples, drawn
 from perank_tasks.training.losses import IGNORED, reconstruction
 from perank_tasks.training.model import AlignmentTrainee
 from perank_tasks.training.recipe import AlignRecipe
-from perank_tasks.training.saving import check_layout, finish
+from perank_tasks.training.saving import finish
 from perank_tasks.training.start import begin
 from perank_tasks.training.trainer import Task, train
 from perank_tasks.training.training_folder import Run
@@ -60,7 +60,6 @@ def align(
     begun = begin(run, recipe, examples, passages, size)
     if not isinstance(begun, Checkpoint):
         return begun
-    check_layout(begun, recipe.layout)
     collate, measured = AlignmentCollator(begun, recipe), drawn(development, recipe)
     model = AlignmentTrainee(begun, recipe, load_head(begun))
 

@@ -7,7 +7,6 @@ prompt is a branch of its own, whose distributions teach those of the embeddings
 
 import logging
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from perank_tasks.training.batches import RankingBatch, RankingCollator
 from perank_tasks.training.examples import AlignmentExample, Examples, RankingExample, drawn
 from perank_tasks.training.model import RankingTrainee
 from perank_tasks.training.recipe import RankRecipe
-from perank_tasks.training.saving import check_layout, finish
+from perank_tasks.training.saving import finish
 from perank_tasks.training.start import begin
 from perank_tasks.training.trainer import Task, train
 from perank_tasks.training.training_folder import Run
@@ -70,9 +69,12 @@ def learn_to_rank(
     begun = begin(run, recipe, examples, passages, size, lists)
     if not isinstance(begun, Checkpoint):
         return begun
-    check_layout(begun, recipe.layout)
     model, collate = RankingTrainee(begun, recipe), RankingCollator(begun, recipe)
-    measured = drawn(development, recipe)
+    measured, tokenizer = drawn(development, recipe), load_tokenizer(begun)
+
+    def measure(trained: RankingTrainee) -> dict[str, float]:
+        return measures(trained, measured, collate, recipe, tokenizer, run.cache)
+
     residual_rate = recipe.residual_learning_rate
     rates = {"projector": recipe.projector_learning_rate, **dict.fromkeys("tbs", residual_rate)}
     task = Task(
@@ -80,16 +82,7 @@ def learn_to_rank(
         examples=lists,
         collate=collate,
         loss=lambda logits, batch: ranking_loss(logits, batch, recipe),
-        measure=partial(
-            measures,
-            lists=measured,
-            collate=collate,
-            recipe=recipe,
-            tokenizer=load_tokenizer(begun),
-            cache=run.cache,
-        )
-        if measured
-        else None,
+        measure=measure if measured else None,
         select_by=recipe.select_by,
         learning_rates={name: rate for name, rate in rates.items() if rate is not None},
     )

@@ -13,7 +13,6 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
-from perank_tasks.errors import ConfigError
 from perank_tasks.perank.checkpoint import (
     WRITE_REMEDY,
     Checkpoint,
@@ -24,7 +23,7 @@ from perank_tasks.perank.checkpoint_config import ENCODER_PREFIX, PerankConfig
 from perank_tasks.perank.checkpoint_files import TensorFiles
 from perank_tasks.support.files import making_folder
 from perank_tasks.training.model import Trainee
-from perank_tasks.training.recipe import AlignRecipe, Layout, RankRecipe, Storage
+from perank_tasks.training.recipe import AlignRecipe, RankRecipe, Storage
 from perank_tasks.training.training_folder import Run, end_run, is_main_process
 
 TOKENIZER_FILES = (
@@ -33,20 +32,6 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
 )
-
-
-def check_layout(start: Checkpoint, layout: Layout) -> None:
-    """Refuse, before anything is trained, a layout that a start cannot be saved in.
-
-    Raises:
-        ConfigError: ours, of a checkpoint that is no addition to a base model.
-    """
-    if layout == "perank" and (start.layout == "published" or start.base_model is None):
-        raise ConfigError(
-            f"{start.folder} is a checkpoint of the published layout, and what is trained from it "
-            f"can only be saved as one, by stage 2: set layout=published (prompt=released-v1, "
-            f"query_token=false, residual=false)"
-        )
 
 
 def finish(
@@ -165,10 +150,9 @@ def _save_published(
         "dtype": storage,
     }
     with making_folder(folder, WRITE_REMEDY, replace=True) as scratch:
-        (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (scratch / "training.json").write_text(
-            json.dumps(training, indent=2) + "\n", encoding="utf-8"
-        )
+        for name, content in (("config", config), ("training", training)):
+            text = json.dumps(content, indent=2) + "\n"
+            (scratch / f"{name}.json").write_text(text, encoding="utf-8")
         (scratch / "README.md").write_text(card, encoding="utf-8")
         for file in (f for name in TOKENIZER_FILES for f in trained.tokenizer_folder.glob(name)):
             shutil.copy(file, scratch)

@@ -49,7 +49,8 @@ def begin(
         passages, embedding_size, lists: as for `make_start`.
 
     Raises:
-        ConfigError, CheckpointError: as `make_start` and `open_start`.
+        ConfigError, CheckpointError: as `make_start` and `open_start`; or a layout that what is
+            trained cannot be saved in.
         TrainingError: the folder is another training's.
     """
     own = run.folder / "start"
@@ -63,7 +64,15 @@ def begin(
             except ConfigError:
                 run.identity_file.unlink()  # leaves the folder for the next try
                 raise
-    return open_start(run.start or own, recipe, cache=run.cache)
+    begun = open_start(run.start or own, recipe, cache=run.cache)
+    if recipe.layout == "perank" and (begun.layout == "published" or begun.base_model is None):
+        # Ours holds what differs from a base model.
+        raise ConfigError(
+            f"{begun.folder} is a checkpoint of the published layout, and what is trained from it "
+            f"can only be saved as one, by stage 2: set layout=published (prompt=released-v1, "
+            f"query_token=false, residual=false)"
+        )
+    return begun
 
 
 def make_start(

@@ -109,7 +109,7 @@ def test_the_step_that_was_best_is_kept(
     opinions = iter([0.9, 0.1, 0.5, 0.4, 0.3, 0.2, 0.1])
     shown = []
 
-    def measures(model: RankingTrainee, **_: Any) -> dict[str, float]:
+    def measures(model: RankingTrainee, *_: Any) -> dict[str, float]:
         shown.append(model.checkpoint().residual)
         return {"ndcg": next(opinions)}
 

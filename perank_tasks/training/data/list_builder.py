@@ -1,6 +1,6 @@
 """The lists of a query: in, a training query; out, rows of the schema RANKING_DATA.
 
-`FirstStage` scores every passage of the pool by BM25, cosine and a run: a night finds the best
+`FirstStage` scores every passage of the pool by BM25 and cosine: a night finds the best
 passages of a collection, but a list also holds passages that no search found. A cross-encoder reads
 texts, and scores what is in a list.
 
@@ -10,7 +10,7 @@ best passages where that is asked for.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,7 +25,6 @@ from perank_tasks.settings import Settings
 from perank_tasks.support.analysis import analyze
 from perank_tasks.training.data.data_options import (
     CROSS_ENCODER,
-    FIRST_STAGE,
     DataOptions,
     Weights,
 )
@@ -50,26 +49,11 @@ Scores = dict[str, np.ndarray]
 class FirstStage:
     """Scores of every passage of a pool."""
 
-    def __init__(
-        self, pool: Pool, options: DataOptions, run: dict[str, dict[int, float]] | None
-    ) -> None:
-        """`run` holds the scores of a run, {query id: {row: score}}."""
+    def __init__(self, pool: Pool, options: DataOptions) -> None:
         self.pool = pool
-        self.run = run or {}
         self._bm25 = bm25s.BM25(k1=options.k1, b=options.b, method="lucene")
         texts = pool.texts(range(len(pool)))
         self._bm25.index([analyze(text) for text in texts], show_progress=False)
-
-    def scores(
-        self, query_id: str, text: str, vector: np.ndarray, scorers: Iterable[str]
-    ) -> dict[str, np.ndarray]:
-        """(passages,) scores of each scorer asked for; -inf for what a run does not have."""
-        score = {
-            "bm25": lambda: self.bm25(text),
-            "cosine": lambda: self.cosine(vector),
-            "run": lambda: self._run(query_id),
-        }
-        return {scorer: score[scorer]() for scorer in scorers}
 
     def bm25(self, text: str) -> np.ndarray:
         """(passages,) float32, 0 where a passage shares no term with the query."""
@@ -83,12 +67,6 @@ class FirstStage:
         blocks = range(0, len(self.pool), ROWS_A_BLOCK)
         rows = (self.pool.vectors[first : first + ROWS_A_BLOCK] for first in blocks)
         return np.concatenate([np.asarray(block, np.float32) @ vector for block in rows])
-
-    def _run(self, query_id: str) -> np.ndarray:
-        scores = np.full(len(self.pool), -np.inf, np.float32)
-        for row, score in self.run.get(query_id, {}).items():
-            scores[row] = score
-        return scores
 
 
 @dataclass(frozen=True)
@@ -119,18 +97,12 @@ class ListBuilder:
         model = resolve_model(self.options.cross_encoder, cache=settings.cache)
         return CrossEncoder(model, float32=True)
 
-    @property
-    def device(self) -> str:
-        """Where the teacher computes."""
-        return str(self.cross_encoder.model.device) if self.cross_encoder else "cpu"
-
     def lists(self, row: int) -> list[dict[str, Any]]:
         """The lists of a query; none where it has no hard candidate."""
         options, query = self.options, self.queries[row]
-        scorers = {"bm25", *(options.hard_weights or {}), *options.teacher_weights}
-        dense = self.first_stage.scores(
-            query.query_id, query.text, self.queries.embedding(row), scorers & {*FIRST_STAGE}
-        )
+        dense = {"bm25": self.first_stage.bm25(query.text)}
+        if "cosine" in {*(options.hard_weights or ()), *options.teacher_weights}:
+            dense["cosine"] = self.first_stage.cosine(self.queries.embedding(row))
         judged = (self.grades or {}).get(query.query_id, {})
         relevant = np.array(sorted(r for r, grade in judged.items() if grade > 0), np.int64)
         certain = options.relevant if options.hard_weights is not None else 0
@@ -172,7 +144,7 @@ class ListBuilder:
         weights = self.options.hard_weights
         if weights is None:
             return np.array(sorted(judged), np.int64)
-        # A passage without a term of the query was not found, nor one that a run lacks.
+        # A passage without a term of the query was not found.
         above = 0.0 if set(weights) == {"bm25"} else -np.inf
         scores = _weighted_sum(weights, dense)
         if own is not None:

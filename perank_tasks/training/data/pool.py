@@ -217,12 +217,10 @@ class Pool:
         return self.artifact.read("passages", ["passage_id", "text"])
 
     def ids(self, rows: Iterable[int]) -> list[str]:
-        column = self._table["passage_id"]
-        return [column[int(row)].as_py() for row in rows]
+        return [self._table["passage_id"][int(row)].as_py() for row in rows]
 
     def texts(self, rows: Iterable[int]) -> list[str]:
-        column = self._table["text"]
-        return [column[int(row)].as_py() for row in rows]
+        return [self._table["text"][int(row)].as_py() for row in rows]
 
     def embeddings(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """(n, dimension) float32."""

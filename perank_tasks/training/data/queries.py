@@ -164,7 +164,9 @@ def _publish(
     """
     rows = [(q.query_id, q.text, q.source, q.passage_row) for q in queries]
     config = {"compared_with": evaluation.counts, **making.embedder}
-    key = artifact_key(queries=stable_hash(rows), forms=evaluation.forms, counts=counts, **config)
+    key = artifact_key(
+        queries=stable_hash(rows), forms=sorted(evaluation.forms), counts=counts, **config
+    )
     artifact = making.store.artifact(KIND, name, key)
     if artifact.use():
         return artifact.reference

@@ -16,11 +16,11 @@ Notes: memory holds every text once.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Self
 
 import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, Field, StrictInt, ValidationError, model_validator
@@ -28,7 +28,7 @@ from pydantic import AfterValidator, BaseModel, Field, StrictInt, ValidationErro
 from perank_tasks.artifacts.store import Artifact, artifact_key
 from perank_tasks.collections.lines import json_records
 from perank_tasks.errors import CollectionError, TrainingDataError
-from perank_tasks.schemas import RANKING_DATA, rows_to_table
+from perank_tasks.schemas import RANKING_DATA
 from perank_tasks.support.files import file_sha256
 from perank_tasks.support.text import clean_text
 from perank_tasks.training.data.leaks import normal_form
@@ -110,19 +110,16 @@ def read_reference(path: Path) -> Iterator[ReferenceList]:
     """
     try:
         for where, values in json_records(path):
-            yield _list(where, values)
+            try:
+                line = ReferenceList.model_validate(values)
+            except ValidationError as error:
+                wrong = error.errors()[0]
+                place = "".join(f"{name}: " for name in wrong["loc"])
+                message = wrong["msg"].removeprefix("Value error, ")
+                raise TrainingDataError(f"{where}: {place}{message}") from None
+            yield line
     except CollectionError as error:
         raise TrainingDataError(str(error)) from error
-
-
-def _list(where: str, values: dict[str, Any]) -> ReferenceList:
-    try:
-        return ReferenceList.model_validate(values)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        place = "".join(f"{name}: " for name in wrong["loc"])
-        message = wrong["msg"].removeprefix("Value error, ")
-        raise TrainingDataError(f"{where}: {place}{message}") from None
 
 
 def make_from_reference(making: Making) -> str:
@@ -165,15 +162,11 @@ def make_from_reference(making: Making) -> str:
     )
 
 
-class _List(NamedTuple):
-    query_id: str
-    passage_ids: list[str]
-    ranking: list[int]
-
-
-def _write_collection(path: Path, name: str, folder: Path) -> list[_List]:
+def _write_collection(
+    path: Path, name: str, folder: Path
+) -> list[tuple[str, list[str], list[int]]]:
     """Write every text and every query of a file once, in the layout of a `files` collection;
-    returns the lists of them."""
+    returns the lists: query, passages, ranking."""
     texts: dict[str, str] = {}
     query_ids: dict[str, str] = {}
     queries: dict[str, str] = {}
@@ -183,7 +176,7 @@ def _write_collection(path: Path, name: str, folder: Path) -> list[_List]:
         queries.setdefault(query_id, line.query)
         hashes = hashes_of(line.texts)
         texts |= zip(hashes, line.texts, strict=True)
-        lists.append(_List(query_id, hashes, line.ranking))
+        lists.append((query_id, hashes, line.ranking))
     if not lists:
         raise TrainingDataError(f"{path}: the file is empty; expected one list a line")
     for file, rows in (("passages.jsonl", texts), ("queries.jsonl", queries)):
@@ -193,19 +186,19 @@ def _write_collection(path: Path, name: str, folder: Path) -> list[_List]:
     return lists
 
 
-def _table(lists: list[_List], pool: Artifact, queries: Artifact) -> pa.Table:
+def _table(lists: Sequence[tuple], pool: Artifact, queries: Artifact) -> pa.Table:
     """The lists of these queries; those of evaluation collections are left out."""
     rows = _numbered(pool.read("passages")["passage_id"])
     query_rows = _numbered(queries.read("queries")["query_id"])
     numbers: Counter[str] = Counter()
-    lines: list[tuple] = []
+    lines = []
     for query_id, passage_ids, ranking in lists:
         if query_id in query_rows:
+            line = {"query_row": query_rows[query_id], "query_id": query_id, "ranking": ranking}
             passages = [rows[name] for name in passage_ids]
-            head = (query_rows[query_id], query_id, numbers[query_id], passages, ranking)
-            lines.append((*head, None, None, None, None))
+            lines.append({**line, "list": numbers[query_id], "passage_rows": passages})
             numbers[query_id] += 1
-    return rows_to_table(lines, RANKING_DATA)
+    return pa.Table.from_pylist(lines, RANKING_DATA)
 
 
 def _numbered(names: pa.ChunkedArray) -> dict[str, int]:

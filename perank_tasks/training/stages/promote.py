@@ -63,9 +63,8 @@ def decide(test: Comparison, options: TrainingOptions) -> tuple[bool, str]:
     if options.promotion == "never":
         return False, "this run promotes nothing"
     if options.promotion == "better":
-        if test.delta > 0 and significant:
-            return True, f"better, p < {options.alpha:g}"
-        return False, f"not better with p < {options.alpha:g}"
+        better = test.delta > 0 and significant
+        return better, f"{'' if better else 'not '}better with p < {options.alpha:g}"
     if test.delta < 0 and significant:
         return False, f"worse, p < {options.alpha:g}"
     if test.delta < 0 and -test.delta >= options.max_loss:
