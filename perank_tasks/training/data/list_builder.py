@@ -10,7 +10,7 @@ best passages where that is asked for.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -30,7 +30,7 @@ from perank_tasks.training.data.data_options import (
 )
 from perank_tasks.training.data.lists import draw, generator, golden_ranking, top, with_feedback
 from perank_tasks.training.data.pool import Pool
-from perank_tasks.training.data.queries import QuerySet
+from perank_tasks.training.data.queries import TrainingQuery
 
 # bm25s prints its debugging messages unless told otherwise.
 logging.getLogger("bm25s").setLevel(logging.WARNING)
@@ -75,14 +75,15 @@ class ListBuilder:
 
     Attributes:
         options: how.
-        queries: where they are from.
+        queries, vectors: where they are from, and (queries, dimension) what embeds them.
         first_stage: scores every passage of the pool.
         grades: what is judged; None: the golden ranking is the teacher's alone.
         own: {query id: row} of queries that are passages, which are in no list of theirs.
     """
 
     options: DataOptions
-    queries: QuerySet
+    queries: Sequence[TrainingQuery]
+    vectors: np.ndarray
     first_stage: FirstStage
     grades: Grades | None
     own: Mapping[str, int]
@@ -102,7 +103,7 @@ class ListBuilder:
         options, query = self.options, self.queries[row]
         dense = {"bm25": self.first_stage.bm25(query.text)}
         if "cosine" in {*(options.hard_weights or ()), *options.teacher_weights}:
-            dense["cosine"] = self.first_stage.cosine(self.queries.embedding(row))
+            dense["cosine"] = self.first_stage.cosine(self.vectors[row])
         judged = (self.grades or {}).get(query.query_id, {})
         relevant = np.array(sorted(r for r, grade in judged.items() if grade > 0), np.int64)
         certain = options.relevant if options.hard_weights is not None else 0
@@ -128,8 +129,9 @@ class ListBuilder:
         teacher = self._teacher(query.text, np.unique([rows for rows, _ in draws]), dense)
         return [
             {
-                "query_row": row,
                 "query_id": query.query_id,
+                "query": query.text,
+                "query_embedding": self.vectors[row],
                 "list": number,
                 "passage_rows": rows.tolist(),
                 "bm25": dense["bm25"][rows].tolist(),

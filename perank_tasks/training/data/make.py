@@ -33,7 +33,12 @@ from perank_tasks.training.data.list_builder import (
 )
 from perank_tasks.training.data.lists import generator
 from perank_tasks.training.data.pool import Making, Pool, Source, build_pool, prepare
-from perank_tasks.training.data.queries import CLOZE, QuerySet, make_queries, qualified_id
+from perank_tasks.training.data.queries import (
+    CLOZE,
+    TrainingQueries,
+    make_queries,
+    qualified_id,
+)
 from perank_tasks.training.data.readers import KIND, terms_of
 from perank_tasks.training.data.reference_jsonl import make_from_reference
 from perank_tasks.warehouse.registry import open_store
@@ -99,8 +104,8 @@ def _make_alignment(making: Making, pool: str, sources: Sequence[Source]) -> str
 
 def _make_ranking(making: Making, pool: str, sources: Sequence[Source]) -> str:
     store, options, name = making.store, making.options, pool.split("/")[1]
-    reference, pool = make_queries(making, pool, sources)
-    passages, queries = Pool(store.open(pool)), QuerySet(store.open(reference))
+    queries, pool = make_queries(making, pool, sources)
+    passages = Pool(store.open(pool))
     own = _own(passages, sources, options)
     if len(passages) - bool(own) < options.hard + options.random:
         raise TrainingDataError(
@@ -115,11 +120,11 @@ def _make_ranking(making: Making, pool: str, sources: Sequence[Source]) -> str:
         "analyzer": ANALYZER,
         **options.model_dump(include=RANKING_CONFIG),
     }
-    used = queries.artifact.read("queries", ["source"])["source"].unique().to_pylist()
-    terms = terms_of(list(dict.fromkeys([*(s.name for s in sources), *sorted(used)])), options)
+    used = sorted({query.source for query in queries.queries})
+    terms = terms_of(list(dict.fromkeys([*(s.name for s in sources), *used])), options)
     key = artifact_key(
         pool=pool,
-        queries=reference,
+        queries=queries.key,
         terms=terms,
         grades=stable_hash(grades),
         **config,
@@ -127,11 +132,12 @@ def _make_ranking(making: Making, pool: str, sources: Sequence[Source]) -> str:
     artifact = store.artifact(KIND, name, key)
     if artifact.use():
         return artifact.reference
-    first_stage = FirstStage(passages, options)
-    shards = _write_lists(artifact, ListBuilder(options, queries, first_stage, grades, own))
+    vectors, first_stage = queries.vectors(making), FirstStage(passages, options)
+    builder = ListBuilder(options, queries.queries, vectors, first_stage, grades, own)
+    shards = _write_lists(artifact, builder)
     return artifact.publish(
         expected={"lists": shards},
-        inputs={"passages": pool, "queries": reference},
+        inputs={"passages": pool},
         config=config,
         counts=_counts(artifact, queries, shards),
         provenance=making.provenance | terms,
@@ -157,32 +163,32 @@ def _write_shard(artifact: Artifact, shard: int, rows: range, builder: ListBuild
     artifact.write_part("lists", table, RANKING_DATA, shard=shard)
 
 
-def _counts(artifact: Artifact, queries: QuerySet, shards: int) -> dict[str, int]:
-    read = [artifact.dataset("lists", s).to_table(columns=["query_row"]) for s in range(shards)]
-    of_lists = pa.concat_tables(read)["query_row"]
+def _counts(artifact: Artifact, queries: TrainingQueries, shards: int) -> dict[str, int]:
+    read = [artifact.dataset("lists", s).to_table(columns=["query_id"]) for s in range(shards)]
+    of_lists = pa.concat_tables(read)["query_id"]
     if not len(of_lists):
         raise TrainingDataError(
             "No query has a hard candidate: none shares a word with a passage, or none of its "
             "judged passages is here. Look at --hard-from, and at the collections' judgements."
         )
-    with_lists, of_queries = len(of_lists.unique()), queries.artifact.manifest.counts
+    with_lists = len(of_lists.unique())
     return {
         "examples": len(of_lists),
         "queries": with_lists,
-        "queries_without_candidates": len(queries) - with_lists,
-        "queries_repeated": of_queries["repeated"],
-        "queries_of_evaluation_collections": of_queries["of_evaluation_collections"],
+        "queries_without_candidates": len(queries.queries) - with_lists,
+        "queries_repeated": queries.counts["repeated"],
+        "queries_of_evaluation_collections": queries.counts["of_evaluation_collections"],
     }
 
 
 def _grades(
-    pool: Pool, queries: QuerySet, sources: Sequence[Source], options: DataOptions
+    pool: Pool, queries: TrainingQueries, sources: Sequence[Source], options: DataOptions
 ) -> Grades | None:
     """What is judged of the pool; of passages with one text, the best grade counts."""
     if not options.judgements:
         return None
     if options.queries == CLOZE:
-        cloze = [queries[row] for row in range(len(queries))]
+        cloze = queries.queries
         return {q.query_id: {q.passage_row: 1} for q in cloze if q.passage_row is not None}
     grades: dict[str, dict[int, int]] = {}
     for source in sources:

@@ -11,10 +11,8 @@ Notes: memory holds the passages' texts, but not their vectors.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +25,7 @@ from perank_tasks.models.embedders import check_unit_vectors
 from perank_tasks.night.embed import to_matrix
 from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.site import Site
-from perank_tasks.perank.embedders import identify, load
+from perank_tasks.perank.embedders import load
 from perank_tasks.schemas import TRAINING_PASSAGES, TRAINING_SOURCES, rows_to_table
 from perank_tasks.settings import Settings
 from perank_tasks.support.progress import progress
@@ -51,16 +49,6 @@ class Making:
     store: Store
     options: DataOptions
     provenance: dict[str, str]
-
-    @property
-    def embedder(self) -> dict[str, Any]:
-        """What makes the vectors of a text what they are."""
-        name = self.options.embedder
-        identity = identify(local(name, self.store), Settings.from_environment())
-        return {
-            "embedder": identity | {"name": name},
-            "precision": self.options.embedding_precision,
-        }
 
 
 @dataclass(frozen=True)
@@ -128,11 +116,13 @@ def build_pool(
         draft.write_part("passages", passages.with_each_text_once(changed), TRAINING_PASSAGES)
         draft.write_part("sources", passages.where_they_are(), TRAINING_SOURCES)
         vectors = sources[0].embeddings.dataset("passages").schema.field("embedding").type
-        shape = (passages.texts, vectors.list_size)
-        with filling_matrix(draft, shape, making.options.embedding_precision) as matrix:
+        shape, kind = (passages.texts, vectors.list_size), making.options.embedding_precision
+        with draft.writing(FOLDER) as folder:
+            matrix = np.lib.format.open_memmap(folder / FILE, mode="w+", dtype=kind, shape=shape)
             passages.copy_vectors(matrix)
             if changed:
                 matrix[list(changed)] = embed_texts(making, list(changed.values()))
+            matrix.flush()
         return draft.publish(
             key=key,
             expected={"passages": 1, "sources": 1},
@@ -207,7 +197,7 @@ class Pool:
 
     def __init__(self, artifact: Artifact):
         self.artifact = artifact
-        self.vectors = open_matrix(artifact)
+        self.vectors = np.load(artifact.local(FOLDER) / FILE, mmap_mode="r")
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -277,23 +267,3 @@ def embed_texts(
 def hashes_of(texts: Sequence[str]) -> list[str]:
     """The `text_hash` of texts without titles."""
     return [text_hash(None, text) for text in texts]
-
-
-def vectors_by_hash(table: pa.Table) -> dict[str, np.ndarray]:
-    """Vectors of a table with the columns `text_hash` and `embedding`."""
-    matrix = to_matrix(table["embedding"])
-    return dict(zip(table["text_hash"].to_pylist(), matrix, strict=True))
-
-
-@contextmanager
-def filling_matrix(draft: Artifact, shape: tuple[int, ...], precision: str) -> Iterator[Any]:
-    """A draft's file of vectors, an array to fill."""
-    with draft.writing(FOLDER) as folder:
-        matrix = np.lib.format.open_memmap(folder / FILE, mode="w+", dtype=precision, shape=shape)
-        yield matrix
-        matrix.flush()
-
-
-def open_matrix(artifact: Artifact) -> np.ndarray:
-    """The vectors of an artifact, (rows, dimension), mapped into memory and read-only."""
-    return np.load(artifact.local(FOLDER) / FILE, mmap_mode="r")

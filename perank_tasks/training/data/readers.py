@@ -1,6 +1,6 @@
 """Readers: in, the reference of training data; out, a sequence of examples, made one by one.
 
-Embeddings are mapped into memory, not read; texts and lists are held as Arrow columns.
+Passages' embeddings are mapped into memory, not read; texts and lists are held as Arrow columns.
 """
 
 from typing import TypeVar
@@ -12,7 +12,7 @@ from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.errors import TrainingDataError
 from perank_tasks.training.data.data_options import DataOptions
 from perank_tasks.training.data.pool import Pool
-from perank_tasks.training.data.queries import CLOZE, QuerySet
+from perank_tasks.training.data.queries import CLOZE
 from perank_tasks.training.examples import AlignmentExample, RankingExample
 
 KIND = "training_data"
@@ -72,26 +72,22 @@ class RankingExamples(_Examples[RankingExample]):
 
     def __init__(self, store: Store, reference: str):
         super().__init__(store, reference)
-        self._queries = QuerySet(store.open(self.artifact.manifest.inputs["queries"]))
-        self._lists = self.artifact.read(
-            "lists", ["query_row", "passage_rows", "ranking", "bm25"]
-        ).combine_chunks()
+        columns = ["query_id", "query", "query_embedding", "passage_rows", "ranking", "bm25"]
+        self._lists = self.artifact.read("lists", columns).combine_chunks()
 
     @property
     def queries(self) -> list[tuple[str, str]]:
         """(identifier, text) of each example's query."""
-        rows = self._lists["query_row"].to_pylist()
-        queries = {row: self._queries[row] for row in set(rows)}
-        return [(queries[row].query_id, queries[row].text) for row in rows]
+        columns = (self._lists[name].to_pylist() for name in ("query_id", "query"))
+        return list(zip(*columns, strict=True))
 
     def __getitem__(self, place: int) -> RankingExample:
         line = {name: self._lists[name][place].as_py() for name in self._lists.column_names}
-        query = self._queries[line["query_row"]]
         rows = np.array(line["passage_rows"], np.int64)
         return RankingExample(
-            query_id=query.query_id,
-            query=query.text,
-            query_embedding=self._queries.embedding(line["query_row"]),
+            query_id=line["query_id"],
+            query=line["query"],
+            query_embedding=np.array(line["query_embedding"], np.float32),
             passage_ids=self.pool.ids(rows),
             embeddings=self.pool.embeddings(rows),
             texts=self.pool.texts(rows),

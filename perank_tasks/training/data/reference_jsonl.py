@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Self
 
+import numpy as np
 import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, Field, StrictInt, ValidationError, model_validator
 
@@ -33,7 +34,7 @@ from perank_tasks.support.files import file_sha256
 from perank_tasks.support.text import clean_text
 from perank_tasks.training.data.leaks import normal_form
 from perank_tasks.training.data.pool import Making, build_pool, hashes_of, prepare
-from perank_tasks.training.data.queries import make_queries
+from perank_tasks.training.data.queries import TrainingQueries, make_queries
 from perank_tasks.training.data.readers import KIND, terms_of
 
 # The prompt's last mention of the query, and its first.
@@ -137,26 +138,25 @@ def make_from_reference(making: Making) -> str:
     with TemporaryDirectory() as folder:
         lists = _write_collection(path, name, Path(folder))
         source = prepare(making, f"files:{folder}?name={name}")
-    reference, pool = make_queries(making, build_pool(making, [source]), [source])
+    queries, pool = make_queries(making, build_pool(making, [source]), [source])
     config: dict[str, Any] = {"stage": "ranking", "teacher": "the file's own ranking"}
     terms = terms_of([name], options)
     key = artifact_key(
-        content=file_sha256(path), pool=pool, queries=reference, terms=terms, **config
+        content=file_sha256(path), pool=pool, queries=queries.key, terms=terms, **config
     )
     artifact = store.artifact(KIND, name, key)
     if artifact.use():
         return artifact.reference
-    queries = store.open(reference)
-    counts, table = queries.manifest.counts, _table(lists, store.open(pool), queries)
+    table = _table(lists, store.open(pool), queries, queries.vectors(making))
     artifact.write_part("lists", table, RANKING_DATA)
     return artifact.publish(
         expected={"lists": 1},
-        inputs={"passages": pool, "queries": reference},
+        inputs={"passages": pool},
         config=config,
         counts={
             "examples": table.num_rows,
-            "queries": counts["queries"],
-            "queries_of_evaluation_collections": counts["of_evaluation_collections"],
+            "queries": len(queries.queries),
+            "queries_of_evaluation_collections": queries.counts["of_evaluation_collections"],
         },
         provenance=making.provenance | terms,
     )
@@ -186,20 +186,26 @@ def _write_collection(
     return lists
 
 
-def _table(lists: Sequence[tuple], pool: Artifact, queries: Artifact) -> pa.Table:
+def _table(
+    lists: Sequence[tuple], pool: Artifact, queries: TrainingQueries, vectors: np.ndarray
+) -> pa.Table:
     """The lists of these queries; those of evaluation collections are left out."""
-    rows = _numbered(pool.read("passages")["passage_id"])
-    query_rows = _numbered(queries.read("queries")["query_id"])
+    names = pool.read("passages")["passage_id"].to_pylist()
+    rows = {name: row for row, name in enumerate(names)}
+    places = {query.query_id: place for place, query in enumerate(queries.queries)}
     numbers: Counter[str] = Counter()
     lines = []
     for query_id, passage_ids, ranking in lists:
-        if query_id in query_rows:
-            line = {"query_row": query_rows[query_id], "query_id": query_id, "ranking": ranking}
-            passages = [rows[name] for name in passage_ids]
-            lines.append({**line, "list": numbers[query_id], "passage_rows": passages})
+        if query_id in places:
+            place = places[query_id]
+            line = {
+                "query_id": query_id,
+                "query": queries.queries[place].text,
+                "query_embedding": vectors[place],
+                "list": numbers[query_id],
+                "passage_rows": [rows[name] for name in passage_ids],
+                "ranking": ranking,
+            }
+            lines.append(line)
             numbers[query_id] += 1
     return pa.Table.from_pylist(lines, RANKING_DATA)
-
-
-def _numbered(names: pa.ChunkedArray) -> dict[str, int]:
-    return {name: row for row, name in enumerate(names.to_pylist())}

@@ -358,7 +358,6 @@ def test_vectors_of_a_night_are_taken_over(topics: str, monkeypatch: pytest.Monk
     monkeypatch.setattr("perank_tasks.night.embed.load", refuse)
     monkeypatch.setattr("perank_tasks.training.data.pool.load", refuse)
     second = small_lists(topics, seed=5, lists_per_query=2)
-    assert second.artifact.manifest.inputs["queries"] == first.artifact.manifest.inputs["queries"]
     assert len(second) == 2 * len(first)
 
 
