@@ -19,13 +19,13 @@ from perank_tasks.training.run_options import Training
 MEASURES = (MAIN, "MRR@10", "MAP")
 
 
-def model_card(training: Training, trained: Artifact, evaluation: Artifact) -> str:
+def model_card(training: Training, trained: Artifact, measured: Evaluation) -> str:
     """The card of a checkpoint.
 
     Args:
         training: the run.
         trained: what stage 2 made.
-        evaluation: what `stages.evaluate` measured.
+        measured: by `stages.evaluate`.
     """
     store, inputs, rank = trained.store, trained.manifest.inputs, training.rank
     data, aligned = {"stage 2": store.open(inputs["data"])}, None
@@ -35,7 +35,6 @@ def model_card(training: Training, trained: Artifact, evaluation: Artifact) -> s
     llm = rank.base_model if training.start is None else f"checkpoint {training.start}"
     if llm == LLM:
         llm += "; its package carries a 4-bit quantised file, made float32 again"
-    measured = Evaluation.read(store, evaluation.reference)
     arms = [
         (name, *(score(values, measure) for measure in MEASURES))
         for name, values in measured.values.items()
@@ -44,8 +43,8 @@ def model_card(training: Training, trained: Artifact, evaluation: Artifact) -> s
     text = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
     template = Template(text, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return template.render(
-        name=training.options.name,
-        preset=training.options.preset,
+        training=training,
+        run=training.options,
         llm=llm,
         rank=rank,
         options=training.ranking_data,
@@ -53,7 +52,7 @@ def model_card(training: Training, trained: Artifact, evaluation: Artifact) -> s
         aligned=aligned and aligned["after"],
         data=data,
         terms={name: note for each in data.values() for name, note in terms(each).items()},
-        evaluated=evaluation.manifest.config,
+        collection=measured.collection,
         queries=len(measured.values[NEW][MAIN]),
         measures=markdown_table(("", *MEASURES), arms),
         tests=[f"{NEW} against {other}: {MAIN} {in_words(test)}" for other, test in tests],

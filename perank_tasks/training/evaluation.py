@@ -1,4 +1,4 @@
-"""An evaluation: in, the artifact that `stages.evaluate` published; out, what its arms got.
+"""An evaluation: in, the results that `stages.evaluate` published; out, what its arms got.
 
 Its arms are `new`; `new, LLM off`, its residual alone, where it has one; `champion`, the one to
 beat; `champion, LLM off`; and `bm25`, the first stage. The values are a night's own result rows,
@@ -42,22 +42,20 @@ class Evaluation:
 
     @classmethod
     def read(cls, store: Store, reference: str) -> "Evaluation":
-        """Of the artifact `evaluations/<name>/<key>`.
+        """Of the artifact `results/<collection>/<key>`.
 
         Raises:
-            ArtifactError: it, or the night's results that it names, are not there.
+            ArtifactError: it is not there.
         """
-        about = store.open(reference).manifest
-        results, names = store.open(about.inputs["results"]), about.config["arms"]
         values: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-        for row in results.read("query_measures").to_pylist():
-            values[names[row["arm_hash"]]][row["measure"]][row["query_id"]] = row["value"]
+        for row in store.open(reference).read("query_measures").to_pylist():
+            values[row["arm"]][row["measure"]][row["query_id"]] = row["value"]
         others = [name for name in (CHAMPION, NEW + OFF, FIRST_STAGE) if name in values]
         compared = compare_family(
             [Pair.by_query(values[NEW][MAIN], values[other][MAIN]) for other in others]
         )
         tests = {other: test for other, test in zip(others, compared, strict=True) if test}
-        return cls(about.config["collection"], dict(values), tests)
+        return cls(reference.split("/")[1], dict(values), tests)
 
     @property
     def means(self) -> dict[str, float]:

@@ -93,9 +93,8 @@ def test_a_run_trains_evaluates_registers_and_promotes(store: Store, world: Worl
     assert registered.manifest.config["rank"]["seed"] == training.rank.seed
     assert '"dev_ndcg"' in (registered.folder / "run" / "curves.jsonl").read_text()
     assert registered.manifest.counts["scores"] == evaluation.means
-    arms = registered.manifest.config["arms"]
     rows = registered.read("query_measures").to_pylist()
-    assert {arms[row["arm_hash"]] for row in rows} == set(evaluation.values)
+    assert {row["arm"] for row in rows} == set(evaluation.values)
     assert (registered.folder / "run" / "curves.png").stat().st_size > 1000
     card = (registered.folder / "model" / "README.md").read_text()
     for said in (
@@ -189,7 +188,7 @@ def test_a_run_that_is_stopped_between_any_two_steps_ends_the_same(
     assert weights_of("tiny", there) == first
     assert len(registry.registered(there)) == len(registry.all_decisions(there)) == 2
     assert again["promote"]["champion"] == again["register"]
-    for kind in ("trained/align", "trained/rank", "evaluations/tiny", "checkpoints/tiny"):
+    for kind in ("trained/align", "trained/rank", "results/development", "checkpoints/tiny"):
         assert len(list((there.root / kind).iterdir())) == 1, kind
     assert not list((Settings.from_environment().cache / "training").iterdir())
 

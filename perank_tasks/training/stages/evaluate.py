@@ -1,16 +1,13 @@
 """Evaluate: the new checkpoint on the development collection, beside the champion.
 
-In: what stage 2 made. Out: the artifact `evaluations/<name>/<key>`, which names a night's results
-and what their arms are called; `training.evaluation` reads it. Everything is ranked and measured by
-the stages of a night, arm beside arm, over the same candidates and in the same process. No night's
-results are touched, for nothing is loaded.
+In: what stage 2 made. Out: the results of a night, which `training.evaluation` reads: everything is
+ranked and measured by a night's own stages, arm beside arm, over the same candidates and in the
+same process. They are a series of their own, and nothing is loaded.
 """
 
 import logging
 from typing import Any
 
-from perank_tasks.artifacts.store import artifact_key
-from perank_tasks.config import Night
 from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.site import Site
 from perank_tasks.training.data.nights import plan_arms
@@ -27,8 +24,6 @@ from perank_tasks.training.run_options import Training
 
 log = logging.getLogger(__name__)
 
-KIND = "evaluations"
-
 
 def evaluate_checkpoint(training: Training, site: Site, trained: str) -> str:
     """Measure the checkpoint and the champion; returns the reference. What is done is reused.
@@ -36,45 +31,6 @@ def evaluate_checkpoint(training: Training, site: Site, trained: str) -> str:
     Raises:
         QualityError: the rankings contradict themselves.
     """
-    store = site.store
-    night = _night(training, trained, site)
-    arms = {arm.hash: arm.name for arm in night.arms}
-    key = artifact_key(
-        trained=trained,
-        champion=training.champion,
-        arms=arms,
-        collection=night.collection_name,
-        date=training.run_date,
-        fingerprint=night.fingerprint_hash,
-    )
-    artifact = store.artifact(KIND, training.options.name, key)
-    options = training.options
-    reference = artifact.publish(
-        expected={},
-        inputs={
-            "trained": trained,
-            "results": run_night(night, site, until="evaluate")["evaluate"],
-        },
-        config={
-            "arms": arms,
-            "collection": night.collection_name,
-            "spec": training.development,
-            "champion": training.champion,
-            "first_stage": options.first_stage,
-            "depth": options.depth,
-            "window": options.window,
-            "step": options.step,
-        },
-        counts={},
-        provenance=night.fingerprint,
-    )
-    for other, test in Evaluation.read(store, reference).tests.items():
-        log.info("%s against %s: %s %s", NEW, other, MAIN, in_words(test))
-    return reference
-
-
-def _night(training: Training, trained: str, site: Site) -> Night:
-    """The new checkpoint and the champion on the development collection."""
     options, data = training.options, training.ranking_data
     arms: dict[str, dict[str, Any]] = {FIRST_STAGE: {"ranker": "first-stage"}}
     for who, checkpoint in ((NEW, trained), (CHAMPION, training.champion)):
@@ -88,4 +44,8 @@ def _night(training: Training, trained: str, site: Site) -> Night:
         }
         arms[who + OFF] = {**arms[who], "decoding": "residual"}
     first_stage = {"kind": options.first_stage, "depth": options.depth}
-    return plan_arms(training.development, training.run_date, site, first_stage, arms)
+    night = plan_arms(training.development, training.run_date, site, first_stage, arms)
+    results = str(run_night(night, site, until="evaluate")["evaluate"])
+    for other, test in Evaluation.read(site.store, results).tests.items():
+        log.info("%s against %s: %s %s", NEW, other, MAIN, in_words(test))
+    return results
