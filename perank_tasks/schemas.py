@@ -117,9 +117,6 @@ TRAINING_PASSAGES = table(
     text_hash=STRING,
 )
 
-# Where the passages of each collection are among these.
-TRAINING_SOURCES = table(collection=STRING, passage_id=STRING, passage_row=INT64)
-
 ALIGNMENT_DATA = table(passage_row=INT64)
 
 # One row a list of n candidates; all lists are in the order of the prompt.

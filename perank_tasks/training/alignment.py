@@ -56,8 +56,7 @@ def align(
             f"alignment needs passages to train on and 2 or more others to measure on, found "
             f"{len(passages)} and {len(development)}: make data with more of them"
         )
-    examples, size = (len(passages), len(development)), passages[0].embedding.size
-    begun = begin(run, recipe, examples, passages, size)
+    begun = begin(run, recipe, passages, passages[0].embedding.size)
     if not isinstance(begun, Checkpoint):
         return begun
     collate, measured = AlignmentCollator(begun, recipe), drawn(development, recipe)

@@ -65,8 +65,7 @@ def learn_to_rank(
             run.start,
         )
     passages = _passages(lists, recipe) if run.start is None else []
-    examples, size = (len(lists), len(development)), lists[0].embeddings.shape[1]
-    begun = begin(run, recipe, examples, passages, size, lists)
+    begun = begin(run, recipe, passages, lists[0].embeddings.shape[1], lists)
     if not isinstance(begun, Checkpoint):
         return begun
     model, collate = RankingTrainee(begun, recipe), RankingCollator(begun, recipe)

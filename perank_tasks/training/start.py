@@ -5,7 +5,6 @@ closed form (`closed_forms`); its LLM is the base model's first layers, whose la
 copying.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,6 @@ from perank_tasks.training.training_folder import Run, begin_run
 def begin(
     run: Run,
     recipe: AlignRecipe | RankRecipe,
-    examples: Sequence[int],
     passages: Examples[AlignmentExample],
     embedding_size: int,
     lists: Examples[RankingExample] = (),
@@ -45,7 +43,6 @@ def begin(
     Args:
         run: whose start is taken, where it names one.
         recipe: of either stage.
-        examples: how many there are to train on and to measure on.
         passages, embedding_size, lists: as for `make_start`.
 
     Raises:
@@ -55,7 +52,7 @@ def begin(
     """
     own = run.folder / "start"
     with PartialState().main_process_first():
-        report = begin_run(run, recipe, examples)
+        report = begin_run(run, recipe)
         if report is not None:
             return report
         if run.start is None and not (own / "config.json").is_file():

@@ -193,7 +193,7 @@ def _grades(
     grades: dict[str, dict[int, int]] = {}
     for source in sources:
         lines = source.snapshot.read("qrels").to_pylist()
-        rows = pool.rows_of({line["passage_id"] for line in lines}, source.name)
+        rows = pool.rows_of({line["passage_id"] for line in lines}, source.snapshot)
         for line in lines:
             row = rows.get(line["passage_id"])
             if row is not None:
@@ -215,5 +215,5 @@ def _own(pool: Pool, sources: Sequence[Source], options: DataOptions) -> dict[st
     return {
         qualified_id(source, query_id, sources): row
         for source in sources
-        for query_id, row in pool.rows_of(own_passages(source.snapshot), source.name).items()
+        for query_id, row in pool.rows_of(own_passages(source.snapshot), source.snapshot).items()
     }

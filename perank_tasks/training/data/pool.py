@@ -2,10 +2,9 @@
 vectors of texts that no collection's embeddings have.
 
 In: snapshots and embeddings of collections, by a night's own stages. Out: the artifact
-`training_passages/<name>/<key>`: the tables `passages` and `sources`, which says where each
-passage of each collection is in the pool, and the file `vectors/embeddings.npy`, (passages,
-dimension), rows in the same order, copied from the embeddings. A Parquet file cannot be read at
-random row by row; this one can, by several processes that share one copy.
+`training_passages/<name>/<key>`: the table `passages` and the file `vectors/embeddings.npy`,
+(passages, dimension), rows in the same order, copied from the embeddings. A Parquet file cannot be
+read at random row by row; this one can, by several processes that share one copy.
 
 Notes: memory holds the passages' texts, but not their vectors.
 """
@@ -26,7 +25,7 @@ from perank_tasks.night.embed import to_matrix
 from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.site import Site
 from perank_tasks.perank.embedders import load
-from perank_tasks.schemas import TRAINING_PASSAGES, TRAINING_SOURCES, rows_to_table
+from perank_tasks.schemas import TRAINING_PASSAGES, rows_to_table
 from perank_tasks.settings import Settings
 from perank_tasks.support.progress import progress
 from perank_tasks.support.text import contents, text_hash
@@ -35,7 +34,7 @@ from perank_tasks.training.data.nights import plan_arms
 from perank_tasks.warehouse.registry import local
 
 KIND = "training_passages"
-FORMAT = 3
+FORMAT = 4
 """Raise it when the same collections give other tables."""
 
 TEXTS_A_CALL = 512
@@ -114,7 +113,6 @@ def build_pool(
     passages = _Passages(sources)
     with store.draft(KIND, name) as draft:
         draft.write_part("passages", passages.with_each_text_once(changed), TRAINING_PASSAGES)
-        draft.write_part("sources", passages.where_they_are(), TRAINING_SOURCES)
         vectors = sources[0].embeddings.dataset("passages").schema.field("embedding").type
         shape, kind = (passages.texts, vectors.list_size), making.options.embedding_precision
         with draft.writing(FOLDER) as folder:
@@ -125,7 +123,7 @@ def build_pool(
             matrix.flush()
         return draft.publish(
             key=key,
-            expected={"passages": 1, "sources": 1},
+            expected={"passages": 1},
             inputs=inputs,
             config={"collections": {source.name: source.spec for source in sources}},
             counts={
@@ -175,11 +173,6 @@ class _Passages:
                     rows.append((name, contents(line["title"], line["text"]), line["text_hash"]))
             yield from rows_to_table(rows, TRAINING_PASSAGES).to_batches()
 
-    def where_they_are(self) -> pa.Table:
-        """Where each passage of each collection is in the pool."""
-        columns = [pa.array(self._collections), self._table["passage_id"], pa.array(self.rows)]
-        return pa.table(columns, names=TRAINING_SOURCES.names)
-
     def copy_vectors(self, matrix: np.ndarray) -> None:
         """Fill the pool's vectors."""
         first = 0
@@ -216,19 +209,13 @@ class Pool:
         """(n, dimension) float32."""
         return np.asarray(self.vectors[rows], dtype=np.float32)
 
-    def rows_of(self, ids: set[str], collection: str | None = None) -> dict[str, int]:
-        """Rows of passages by their ids in a collection; absent ones are absent.
-
-        Args:
-            collection: its name; None: the first one that has such a passage.
-        """
+    def rows_of(self, ids: set[str], snapshot: Artifact) -> dict[str, int]:
+        """Rows of a collection's passages by their ids there; absent ones are absent."""
         where = pc.field("passage_id").isin(pa.array(sorted(ids), pa.string()))
-        if collection is not None:
-            where &= pc.field("collection") == collection
-        table = self.artifact.read("sources", ["passage_id", "passage_row"], where)
-        pairs = zip(*(column.to_pylist() for column in table.columns), strict=True)
-        # Backwards: of several, the first counts.
-        return dict(reversed(list(pairs)))
+        table = snapshot.read("passages", ["passage_id", "text_hash"], where)
+        hashes = self.artifact.read("passages", ["text_hash"])["text_hash"].combine_chunks()
+        rows = pc.index_in(table["text_hash"], value_set=hashes)
+        return dict(zip(table["passage_id"].to_pylist(), rows.to_pylist(), strict=True))
 
 
 def embed_texts(
