@@ -341,7 +341,7 @@ def test_what_cannot_be_made_is_explained(topics: str, tmp_path: Path) -> None:
     queries.write_text("a\tzyx wvu\n")
     with pytest.raises(TrainingDataError, match="No query has a hard candidate"):
         small_lists(topics, queries=str(queries), teacher="bm25")
-    unjudged = write_collection(tmp_path / "unjudged", qrels=[("q-flea", "elsewhere", 1)])
+    unjudged = write_collection(tmp_path / "unjudged", qrels=[])
     with pytest.raises(TrainingDataError, match="No judgement of unjudged is of a passage"):
         small_lists(unjudged, judgements=True)
 
