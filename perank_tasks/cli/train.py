@@ -15,7 +15,7 @@ from perank_tasks.training.stage_options import StageOptions
 
 app = command_group("Train a checkpoint: data, alignment, learning to rank.")
 
-_WHOLE = ("data", "development", "set")
+_WHOLE = ("data", "set")
 _SET = "By --set NAME=VALUE (NAME= empties it; semicolons stand between a list's items):"
 
 

@@ -114,7 +114,14 @@ class RankingCollator:
 
     def __call__(self, examples: Sequence[RankingExample]) -> RankingBatch:
         for example in examples:
-            self._check(example)
+            where = f"the list of query {example.query_id}"
+            _check_width(where, example.embeddings, self._embedding_size)
+            if self._needs_scores and example.scores is None:
+                raise TrainingError(
+                    f"{where} has no first-stage scores, which score_residual reads: set "
+                    f"score_residual=false, or make the data from collections, where BM25's are "
+                    f"kept"
+                )
         sizes = torch.tensor([len(example.ranking) for example in examples])
         n = int(sizes.max())
         golden = torch.tensor([[*e.ranking, *range(len(e.ranking), n)] for e in examples])
@@ -164,15 +171,6 @@ class RankingCollator:
             outputs[row] = end - 1
             outputs[row, : len(example.ranking)] += torch.arange(len(example.ranking))
         return _placed(ids, slots, outputs)
-
-    def _check(self, example: RankingExample) -> None:
-        where = f"the list of query {example.query_id}"
-        _check_width(where, example.embeddings, self._embedding_size)
-        if self._needs_scores and example.scores is None:
-            raise TrainingError(
-                f"{where} has no first-stage scores, which score_residual reads: set "
-                f"score_residual=false, or make the data from collections, where BM25's are kept"
-            )
 
 
 class AlignmentCollator:

@@ -62,23 +62,15 @@ def _examples(
 
     Args:
         reader: of one reference.
-        split: what was read, into places to train on and to measure on, where there are no
-            development data.
+        split: what was read, into places to train on and places to measure on.
     """
     parts = [reader(site.store, reference) for reference in options.data]
-    examples, record = ConcatDataset(parts), _record(parts)
-    held_out: Any
-    if options.development:
-        others = [reader(site.store, reference) for reference in options.development]
-        held_out, record["development"] = ConcatDataset(others), _record(others)
-    else:
-        examples, held_out = (Subset(examples, places) for places in split(parts))
-        record["hold_out"] = options.hold_out
+    trained_on, held_out = (Subset(ConcatDataset(parts), places) for places in split(parts))
+    record = {
+        "references": [part.artifact.reference for part in parts],
+        "terms": {name: note for part in parts for name, note in terms(part.artifact).items()},
+        "hold_out": options.hold_out,
+    }
     settings = site.settings
     run = Run(options.out, settings.cache, settings.threads, options.start, record)
-    return examples, held_out, run
-
-
-def _record(parts: Sequence[Any]) -> dict[str, Any]:
-    notes = {source: note for part in parts for source, note in terms(part.artifact).items()}
-    return {"references": [part.artifact.reference for part in parts], "terms": notes}
+    return trained_on, held_out, run

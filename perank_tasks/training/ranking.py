@@ -138,26 +138,16 @@ def measures(
     tokenizer: PreTrainedTokenizerBase,
     cache: Path,
 ) -> dict[str, float]:
-    """What a model in training is worth on development lists, at least one: `loss` and `top1` by
-    teacher forcing, and `ndcg` of what the engine itself ranks.
+    """What a model in training is worth on development lists, at least one.
 
     Args:
         tokenizer: the LLM's.
         cache: as for `PERank.from_pretrained`.
+
+    Returns:
+        By teacher forcing with embeddings only the mean `loss` with uniform weights and `top1`, the
+        agreement on the best passage; and `ndcg`, see `agreement`, of what the engine itself ranks.
     """
-    device = next(model.parameters()).device
-    engine = PERank(model.checkpoint(), tokenizer, cache=cache, device=device, dtype=torch.float32)
-    values = teacher_forced(model, lists, collate, recipe)
-    return values | {"ndcg": float(np.mean(agreement(engine, lists)))}
-
-
-def teacher_forced(
-    model: RankingTrainee,
-    lists: Sequence[RankingExample],
-    collate: RankingCollator,
-    recipe: RankRecipe,
-) -> dict[str, float]:
-    """The mean loss over lists with embeddings only, uniform weights, and the top-1 agreement."""
     device = next(model.parameters()).device
     total = {"loss": 0.0, "top1": 0.0}
     model.eval()
@@ -171,7 +161,9 @@ def teacher_forced(
             steps = losses.step_log_probabilities(logits, losses.available(ranking, sizes))
             total["loss"] += len(picked) * losses.listwise(steps, ranking, sizes).item()
             total["top1"] += len(picked) * losses.top_agreement(logits, ranking, sizes).item()
-    return {name: value / len(lists) for name, value in total.items()}
+    engine = PERank(model.checkpoint(), tokenizer, cache=cache, device=device, dtype=torch.float32)
+    ndcg = float(np.mean(agreement(engine, lists)))
+    return {name: value / len(lists) for name, value in total.items()} | {"ndcg": ndcg}
 
 
 def agreement(engine: PERank, lists: Sequence[RankingExample]) -> list[float]:

@@ -118,6 +118,7 @@ def _make_ranking(making: Making, pool: str, sources: Sequence[Source]) -> str:
         "cross_encoder": cross_encoder_content(options),
         "hard_from": options.hard_weights or "judged",
         "analyzer": ANALYZER,
+        "compared_with": queries.evaluation.counts,
         **options.model_dump(include=RANKING_CONFIG),
     }
     used = sorted({query.source for query in queries.queries})

@@ -167,10 +167,10 @@ class _Passages:
                 name = line["passage_id"]
                 if taken.setdefault(name, collection) != collection:
                     name = f"{collection}/{name}"
+                text, own = contents(line["title"], line["text"]), line["text_hash"]
                 if row in changed:
-                    rows.append((name, changed[row], text_hash(None, changed[row])))
-                else:
-                    rows.append((name, contents(line["title"], line["text"]), line["text_hash"]))
+                    text, own = changed[row], text_hash(None, changed[row])
+                rows.append((name, text, own))
             yield from rows_to_table(rows, TRAINING_PASSAGES).to_batches()
 
     def copy_vectors(self, matrix: np.ndarray) -> None:

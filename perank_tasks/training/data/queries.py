@@ -53,20 +53,20 @@ class TrainingQueries:
 
     Attributes:
         counts: of those that were read, repeated, and of evaluation collections.
-        forms: hash of what they were compared with.
+        evaluation: what they were compared with.
         known: vectors that are there already, by text hash.
     """
 
     queries: list[TrainingQuery]
     counts: dict[str, int]
-    forms: str
+    evaluation: EvaluationQueries
     known: dict[str, np.ndarray]
 
     @property
     def key(self) -> str:
         """All that they are."""
         rows = [(q.query_id, q.text, q.source, q.passage_row) for q in self.queries]
-        return stable_hash([rows, self.counts, self.forms])
+        return stable_hash([rows, self.counts, sorted(self.evaluation.forms)])
 
     def vectors(self, making: Making) -> np.ndarray:
         """(queries, dimension) float32, as precise as the pool's."""
@@ -125,8 +125,7 @@ def make_queries(
             table = source.embeddings.read("queries", ["text_hash", "embedding"])
             hashes = table["text_hash"].to_pylist()
             known |= zip(hashes, to_matrix(table["embedding"]), strict=True)
-    forms = stable_hash(sorted(evaluation.forms))
-    return TrainingQueries(queries, counts, forms, known), pool
+    return TrainingQueries(queries, counts, evaluation, known), pool
 
 
 def qualified_id(source: Source, query_id: str, sources: Sequence[Source]) -> str:

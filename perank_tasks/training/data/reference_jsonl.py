@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 import numpy as np
 import pyarrow as pa
@@ -139,7 +139,11 @@ def make_from_reference(making: Making) -> str:
         lists = _write_collection(path, name, Path(folder))
         source = prepare(making, f"files:{folder}?name={name}")
     queries, pool = make_queries(making, build_pool(making, [source]), [source])
-    config: dict[str, Any] = {"stage": "ranking", "teacher": "the file's own ranking"}
+    config = {
+        "stage": "ranking",
+        "teacher": "the file's own ranking",
+        "compared_with": queries.evaluation.counts,
+    }
     terms = terms_of([name], options)
     key = artifact_key(
         content=file_sha256(path), pool=pool, queries=queries.key, terms=terms, **config
