@@ -54,6 +54,4 @@ def _param(schema: dict[str, Any]) -> Param:
     if kinds:  # an option that may be left empty
         schema |= {key: value for kind in kinds for key, value in kind.items() if key != "type"}
         schema["type"] = ["null", *(k["type"] for k in kinds if k["type"] != "null")]
-        if "enum" in schema:
-            schema["enum"] = [*schema["enum"], None]
     return Param(default, description=description, **schema)

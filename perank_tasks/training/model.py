@@ -128,7 +128,13 @@ class RankingTrainee(Trainee):
         texts, `with_texts`."""
         projected = self.projector(batch["embeddings"])
         projected_query = self.projector(batch["query_embeddings"])
-        bias = self._bias(projected, projected_query, batch["scores"])
+        bias = None
+        if self.b is not None:
+            with torch.autocast(projected.device.type, enabled=False):
+                cosines = torch.einsum("bih,bh->bi", projected.float(), projected_query.float())
+                bias = self.b * cosines
+            if self.s is not None and batch["scores"] is not None:
+                bias = bias + self.s * batch["scores"]
         slot_query = projected_query if self.query_token else None
         logits = {}
         for name, rows in (("plain", batch["plain"]), ("with_texts", batch["with_texts"])):
@@ -168,15 +174,6 @@ class RankingTrainee(Trainee):
                 a, b = (state[f"{layer}lora_{x}.default.weight"].detach().cpu() for x in "AB")
                 additions[f"{layer}weight"] = a.clone(), b.clone()
         return additions
-
-    def _bias(self, projected: Tensor, query: Tensor, scores: Tensor | None) -> Tensor | None:
-        if self.b is None:
-            return None
-        with torch.autocast(projected.device.type, enabled=False):
-            bias = self.b * torch.einsum("bih,bh->bi", projected.float(), query.float())
-        if self.s is not None and scores is not None:
-            bias = bias + self.s * scores
-        return bias
 
     def _add_lora(self, recipe: RankRecipe) -> None:
         # Heavy, and only these trainings need it.

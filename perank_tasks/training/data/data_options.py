@@ -170,11 +170,7 @@ class DataOptions(Options):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        try:
-            wrong = list(self._contradictions())
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        if wrong:
+        if wrong := list(self._contradictions()):
             raise ValueError("; ".join(wrong))
         return self
 
