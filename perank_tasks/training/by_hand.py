@@ -65,7 +65,8 @@ def _examples(
         split: what was read, into places to train on and places to measure on.
     """
     parts = [reader(site.store, reference) for reference in options.data]
-    trained_on, held_out = (Subset(ConcatDataset(parts), places) for places in split(parts))
+    examples: ConcatDataset[Any] = ConcatDataset(parts)
+    trained_on, held_out = (Subset(examples, places) for places in split(parts))
     record = {
         "references": [part.artifact.reference for part in parts],
         "terms": {name: note for part in parts for name, note in terms(part.artifact).items()},
