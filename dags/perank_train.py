@@ -8,8 +8,9 @@ not worse. The next night that asks for `champion`, as nights do by default, ran
 As of that date collections are read, the champion is looked up and a promotion holds. Nights of
 earlier dates, backfilled later, rank with the champion of their own date.
 
-**Options.** `preset` sets every hyper-parameter of both stages. Those `align_…` and `rank_…` that
-are filled in replace its values.
+**Options.** `preset` sets every hyper-parameter of both stages. `set` has the data's options and
+replaces the preset's, in words as on the command line: `data_collections=files:/data/dl21`,
+`align_max_steps=500`, `rank_kl_weight=0.2`. `perank train run --help` explains all.
 
 **Again.** Every task reuses what is done. A run that was killed is resumed by starting it again
 with the same Params: training resumes from its last saved step if it is on the same machine. A run

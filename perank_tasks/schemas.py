@@ -117,22 +117,13 @@ TRAINING_PASSAGES = table(
     text_hash=STRING,
 )
 
-# Where the passages of each collection are among these.
-TRAINING_SOURCES = table(collection=STRING, passage_id=STRING, passage_row=INT64)
-
-TRAINING_QUERIES = table(
-    query_id=STRING,
-    text=STRING,
-    source=STRING,  # collection, file or `cloze`
-    passage_row=optional(INT64),  # of the passage that a cloze query is from
-)
-
 ALIGNMENT_DATA = table(passage_row=INT64)
 
 # One row a list of n candidates; all lists are in the order of the prompt.
 RANKING_DATA = table(
-    query_row=INT64,
     query_id=STRING,
+    query=STRING,
+    query_embedding=pa.list_(pa.float32()),
     list=INT32,  # which of the query's, from 0
     passage_rows=pa.list_(INT64),
     # Indices into the list, best first.

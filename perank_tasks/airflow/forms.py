@@ -19,10 +19,10 @@ def night_params() -> dict[str, Param]:
 
 
 def training_params() -> dict[str, Param]:
-    """The form of a training run: its own options, its data's, and both stages'."""
-    from perank_tasks.training.run_options import form
+    """The form of a training run; data and stages are set by NAME=VALUE words."""
+    from perank_tasks.training.run_options import TrainingOptions
 
-    return {name: _param(schema) for name, schema in form().items()}
+    return params(TrainingOptions)
 
 
 def experiment_params() -> dict[str, Param]:
@@ -54,6 +54,4 @@ def _param(schema: dict[str, Any]) -> Param:
     if kinds:  # an option that may be left empty
         schema |= {key: value for kind in kinds for key, value in kind.items() if key != "type"}
         schema["type"] = ["null", *(k["type"] for k in kinds if k["type"] != "null")]
-        if "enum" in schema:
-            schema["enum"] = [*schema["enum"], None]
     return Param(default, description=description, **schema)

@@ -32,19 +32,17 @@ def list_checkpoints() -> dict[str, Any]:
     store = open_site().store
     checkpoints = []
     for artifact in registry.registered(store):
-        counts = artifact.manifest.counts
-        scores = ", ".join(f"{arm} {value:.4f}" for arm, value in counts.get("scores", {}).items())
-        registered_on, size = artifact.manifest.created_at[:10], counts["bytes"] / 2**20
-        print_line(f"{artifact.reference}  {registered_on}  {size:.1f} MiB  {scores}")
-        made = {"registered_at": artifact.manifest.created_at, "bytes": counts["bytes"]}
-        checkpoints.append(
-            {"checkpoint": artifact.reference, **made, "scores": counts.get("scores", {})}
-        )
+        counts, created_at = artifact.manifest.counts, artifact.manifest.created_at
+        size, scores = counts["bytes"], counts.get("scores", {})
+        shown = ", ".join(f"{arm} {value:.4f}" for arm, value in scores.items())
+        print_line(f"{artifact.reference}  {created_at[:10]}  {size / 2**20:.1f} MiB  {shown}")
+        made = {"registered_at": created_at, "bytes": size, "scores": scores}
+        checkpoints.append({"checkpoint": artifact.reference, **made})
     decisions = registry.all_decisions(store)
     for act in decisions:
         verb = {"promote": "promoted", "withdraw": "withdrawn"}[act["act"]]
         print_line(f"{act['as_of']}  {verb}  {act['checkpoint']}  {act['name']}: {act['reason']}")
-    champion = _champion(store, today())
+    champion, _ = registry.resolve(CHAMPION, today(), store)
     print_line(f"champion today: {champion}")
     return {"checkpoints": checkpoints, "decisions": decisions, "champion": champion}
 
@@ -121,13 +119,9 @@ def withdraw(
 
 
 def _print_champion(store: "Store", day: date) -> dict[str, Any]:
-    champion = _champion(store, day)
+    from perank_tasks.warehouse import registry
+
+    champion, _ = registry.resolve(CHAMPION, day, store)
     print_line(f"champion as of {day}: {champion}")
     print_next("perank nightly, or the next run of the DAG, ranks by it")
     return {"as_of": day, "champion": champion}
-
-
-def _champion(store: "Store", day: date) -> str:
-    from perank_tasks.warehouse import registry
-
-    return registry.resolve(CHAMPION, day, store)[0]

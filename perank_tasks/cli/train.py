@@ -3,22 +3,19 @@
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from perank_tasks.cli import command_group, open_site, print_line, print_next, today
 from perank_tasks.cli.options import described, description, takes_options
+from perank_tasks.config import Options
 from perank_tasks.training.data.data_options import DataOptions
-from perank_tasks.training.recipe import AlignRecipe, RankRecipe, StageRecipe
-from perank_tasks.training.run_options import TrainingOptions, form, words_to_values
+from perank_tasks.training.recipe import AlignRecipe, RankRecipe
+from perank_tasks.training.run_options import IMPLIED, PARTS, TrainingOptions
 from perank_tasks.training.stage_options import StageOptions
 
 app = command_group("Train a checkpoint: data, alignment, learning to rank.")
 
-Words = Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE; see above.")]
-
-_WHOLE = ("data", "development", "set")
+_WHOLE = ("data", "set")
 _SET = "By --set NAME=VALUE (NAME= empties it; semicolons stand between a list's items):"
 
 
@@ -33,8 +30,9 @@ def _explains(fields: Mapping[str, str]) -> Callable[[Any], Any]:
     return decorate
 
 
-def _fields(kind: type[StageRecipe]) -> dict[str, str]:
-    return {name: description(field) for name, field in kind.model_fields.items()}
+def _fields(kind: type[Options], prefix: str = "") -> dict[str, str]:
+    fields = kind.model_fields.items()
+    return {prefix + n: description(f) for n, f in fields if prefix + n not in IMPLIED}
 
 
 @app.callback()
@@ -78,19 +76,16 @@ def data(options: DataOptions) -> dict[str, Any]:
 
     reference = make.make_training_data(options)
     artifact = open_site().store.open(reference)
-    counts = dict(artifact.manifest.counts)
-    stats = counts.pop("stats", None)
+    counts = artifact.manifest.counts
     print_line(reference, "bold")
     print_line(f"in {artifact.place}")
     for name, count in counts.items():
         print_line(f"  {name.replace('_', ' ')}: {count:,}")
-    if stats:
-        print_line(f"  made in {stats['seconds']:.1f} s on {stats['device']}, embedding aside")
     for source, note in readers.terms(artifact).items():
         print_line(f"  terms of {source}: {note}")
     stage = "align" if options.stage == "alignment" else "rank"
     print_next(f"perank train {stage} --data {reference}")
-    return {"data": reference, "counts": counts, "stats": stats}
+    return {"data": reference, "counts": counts}
 
 
 @app.command("align")
@@ -162,11 +157,9 @@ def rank(options: StageOptions) -> dict[str, Any]:
 
 
 @app.command("run")
-@takes_options(TrainingOptions)
-@_explains(
-    {n: s["description"] for n, s in form().items() if n not in TrainingOptions.model_fields}
-)
-def run(options: TrainingOptions, set_words: Words = None) -> dict[str, Any]:
+@takes_options(TrainingOptions, whole=_WHOLE)
+@_explains({n: d for part in PARTS for n, d in _fields(PARTS[part], f"{part}_").items()})
+def run(options: TrainingOptions) -> dict[str, Any]:
     """Train from collections to a decision: what the DAG perank_train does.
 
     Data, stage 1, stage 2, evaluation on the development collection beside the champion, registry,
@@ -183,9 +176,8 @@ def run(options: TrainingOptions, set_words: Words = None) -> dict[str, Any]:
     from perank_tasks.training.run_training import run_training
     from perank_tasks.training.stages.plan_run import plan_training
 
-    values = options.model_dump(exclude_unset=True) | words_to_values(set_words or ())
     site = open_site()
-    training = plan_training(values, today(), site)
+    training = plan_training(options.model_dump(exclude_unset=True), today(), site)
     results = run_training(training, site)
     registered, promoted = results["register"], results["promote"]
     print_line(f"registered: {registered}")

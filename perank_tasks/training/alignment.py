@@ -6,7 +6,6 @@ in the same evaluation: the same passages, each with another one's embedding.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,11 @@ from accelerate.utils import send_to_device  # type: ignore[import-untyped]
 from perank_tasks.errors import TrainingError
 from perank_tasks.perank.checkpoint import Checkpoint, load_head
 from perank_tasks.training.batches import AlignmentBatch, AlignmentCollator
-from perank_tasks.training.examples import AlignmentExample, drawn
+from perank_tasks.training.examples import AlignmentExample, Examples, drawn
 from perank_tasks.training.losses import IGNORED, reconstruction
 from perank_tasks.training.model import AlignmentTrainee
 from perank_tasks.training.recipe import AlignRecipe
-from perank_tasks.training.saving import check_layout, finish
+from perank_tasks.training.saving import finish
 from perank_tasks.training.start import begin
 from perank_tasks.training.trainer import Task, train
 from perank_tasks.training.training_folder import Run
@@ -29,31 +28,10 @@ from perank_tasks.training.training_folder import Run
 BOOTSTRAP_SAMPLES = 10_000
 
 
-@dataclass(frozen=True)
-class Reconstruction:
-    """Text from embeddings, in nats a token, over some passages.
-
-    `loss` with each passage's own embedding, `control` with another one's; `gain` is the control's
-    loss less the own one's, `low` and `high` its 95% bootstrap interval over passages.
-    """
-
-    passages: int
-    tokens: int
-    loss: float
-    control: float
-    gain: float
-    low: float
-    high: float
-
-    def measures(self) -> dict[str, float]:
-        """What curves show of it."""
-        return {"loss": self.loss, "control": self.control}
-
-
 def align(
     recipe: AlignRecipe,
-    passages: Sequence[AlignmentExample],
-    development: Sequence[AlignmentExample],
+    passages: Examples[AlignmentExample],
+    development: Examples[AlignmentExample],
     run: Run,
 ) -> dict[str, Any]:
     """Train a projector to align embeddings with the LLM; one that was killed is resumed.
@@ -78,38 +56,36 @@ def align(
             f"alignment needs passages to train on and 2 or more others to measure on, found "
             f"{len(passages)} and {len(development)}: make data with more of them"
         )
-    examples, size = (len(passages), len(development)), passages[0].embedding.size
-    begun = begin(run, recipe, examples, passages, size)
+    begun = begin(run, recipe, passages, passages[0].embedding.size)
     if not isinstance(begun, Checkpoint):
         return begun
-    check_layout(begun, recipe.layout)
     collate, measured = AlignmentCollator(begun, recipe), drawn(development, recipe)
     model = AlignmentTrainee(begun, recipe, load_head(begun))
 
-    def measure(trained: AlignmentTrainee) -> Reconstruction:
-        return reconstruction_of(trained, measured, collate, recipe)
+    def measure(trained: AlignmentTrainee) -> dict[str, float]:
+        said = reconstruction_of(trained, measured, collate, recipe)
+        return {name: said[name] for name in ("loss", "control")}
 
-    before = measure(model)
+    before = reconstruction_of(model, measured, collate, recipe)
     task = Task(
         name="alignment",
         examples=passages,
         collate=collate,
         loss=lambda logits, batch: (reconstruction(logits, batch["targets"]), {}),
-        measure=lambda trained: measure(trained).measures(),
+        measure=measure,
         select_by="loss",
         length=lambda example: len(example.text),
     )
     outcome = train(model, task, recipe, run)
-    after = measure(model)
+    after = reconstruction_of(model, measured, collate, recipe)
     in_words = (
         f"**Aligned, not yet trained to rank**: a projector by which {recipe.base_model} says a "
         f"passage's text from its embedding. Stage 2, `perank train rank --start`, begins here.\n\n"
-        f"Reconstruction of {after.passages} development passages, nats a token: {after.loss:.3f} "
-        f"with their own embeddings, {after.control:.3f} with shuffled ones; the difference is "
-        f"{after.gain:.3f} ({after.low:.3f} to {after.high:.3f})."
+        f"Reconstruction of {after['passages']} development passages, nats a token: "
+        f"{after['loss']:.3f} with their own embeddings, {after['control']:.3f} with shuffled "
+        f"ones; the difference is {after['gain']:.3f} ({after['low']:.3f} to {after['high']:.3f})."
     )
-    values = {"before": asdict(before), "after": asdict(after)}
-    return finish(run, recipe, model, outcome, values, in_words)
+    return finish(run, recipe, model, outcome | {"before": before, "after": after}, in_words)
 
 
 def reconstruction_of(
@@ -117,7 +93,7 @@ def reconstruction_of(
     passages: Sequence[AlignmentExample],
     collate: AlignmentCollator,
     recipe: AlignRecipe,
-) -> Reconstruction:
+) -> dict[str, float]:
     """Measure how much of passages' texts their embeddings say.
 
     Args:
@@ -125,6 +101,11 @@ def reconstruction_of(
         passages: m of them, at least 2.
         collate: makes batches of them.
         recipe: for batch size and seed.
+
+    Returns:
+        In nats a token: `loss` with each passage's own embedding, `control` with another one's;
+        `gain`, the control's less the own one's, `low` and `high`, its 95% bootstrap interval over
+        passages; and how many `passages` and `tokens` there are.
     """
     # Every passage gets the next one's embedding, in an order of its own: never its own.
     ring = np.random.default_rng(recipe.seed).permutation(len(passages))
@@ -150,15 +131,15 @@ def reconstruction_of(
     gains = (control - own)[drawn].sum(1) / tokens[drawn].sum(1)
     low, high = np.quantile(gains, [0.025, 0.975])
     total = tokens.sum()
-    return Reconstruction(
-        passages=len(passages),
-        tokens=int(total),
-        loss=float(own.sum() / total),
-        control=float(control.sum() / total),
-        gain=float((control - own).sum() / total),
-        low=float(low),
-        high=float(high),
-    )
+    return {
+        "passages": len(passages),
+        "tokens": int(total),
+        "loss": float(own.sum() / total),
+        "control": float(control.sum() / total),
+        "gain": float((control - own).sum() / total),
+        "low": float(low),
+        "high": float(high),
+    }
 
 
 def _nats(model: AlignmentTrainee, batch: AlignmentBatch) -> np.ndarray:

@@ -63,7 +63,7 @@ class RankingBatch(TypedDict):
 
     embeddings: Tensor
     """(B, n, d)"""
-    query_embeddings: Tensor | None
+    query_embeddings: Tensor
     """(B, d)"""
     scores: Tensor | None
     """(B, n)"""
@@ -96,7 +96,7 @@ class RankingCollator:
         recipe: of stage 2.
 
     Raises:
-        TrainingError: an example lacks what is read of it, does not fit together, or is too long.
+        TrainingError: an example lacks what is read of it, or is too long.
     """
 
     def __init__(self, begun: Checkpoint, recipe: RankRecipe) -> None:
@@ -108,32 +108,37 @@ class RankingCollator:
         )
         self._plain = builder(form="embeddings")
         self._with_texts = builder(form="both") if recipe.has_text_branch else None
-        self._needs_query = begun.query_token or begun.residual is not None
         self._needs_scores = begun.score_residual is not None
         self._embedding_size, self._max_tokens = begun.embedding_size, recipe.max_tokens
         self._prompts: dict[tuple[str, int], Prompt] = {}
 
     def __call__(self, examples: Sequence[RankingExample]) -> RankingBatch:
         for example in examples:
-            self._check(example)
+            where = f"the list of query {example.query_id}"
+            _check_width(where, example.embeddings, self._embedding_size)
+            if self._needs_scores and example.scores is None:
+                raise TrainingError(
+                    f"{where} has no first-stage scores, which score_residual reads: set "
+                    f"score_residual=false, or make the data from collections, where BM25's are "
+                    f"kept"
+                )
         sizes = torch.tensor([len(example.ranking) for example in examples])
         n = int(sizes.max())
         golden = torch.tensor([[*e.ranking, *range(len(e.ranking), n)] for e in examples])
-        queries = scores = None
-        if self._needs_query:
-            queries = torch.stack([_tensor(example.query_embedding) for example in examples])
+        scores = with_texts = None
         if self._needs_scores:
             scores = _padded([example.scores for example in examples])
+        if builder := self._with_texts:
+            prompts = [_prompt_with_texts(builder, example) for example in examples]
+            with_texts = self._rows(examples, prompts, n)
         return RankingBatch(
             embeddings=_padded([example.embeddings for example in examples]),
-            query_embeddings=queries,
+            query_embeddings=torch.stack([_tensor(e.query_embedding) for e in examples]),
             scores=scores,
             ranking=golden,
             sizes=sizes,
             plain=self._rows(examples, [self._prompt(example) for example in examples], n),
-            with_texts=self._rows(examples, [_prompt_with_texts(builder, e) for e in examples], n)
-            if (builder := self._with_texts)
-            else None,
+            with_texts=with_texts,
         )
 
     def _prompt(self, example: RankingExample) -> Prompt:
@@ -166,38 +171,6 @@ class RankingCollator:
             outputs[row] = end - 1
             outputs[row, : len(example.ranking)] += torch.arange(len(example.ranking))
         return _placed(ids, slots, outputs)
-
-    def _check(self, example: RankingExample) -> None:
-        n, d = len(example.passage_ids), self._embedding_size
-        where = f"the list of query {example.query_id}"
-        if n < 2 or sorted(example.ranking) != list(range(n)):
-            raise TrainingError(
-                f"{where}: its ranking is no permutation of its {n} passages (2 or more), found "
-                f"{example.ranking[:30]}"
-            )
-        read: list[tuple[str, np.ndarray | None, tuple[int, ...], str]] = [
-            ("embeddings have", example.embeddings, (n, d), "the projector reads them")
-        ]
-        if self._needs_query:
-            why = "query token and residual read it"
-            read.append(("query's embedding has", example.query_embedding, (d,), why))
-        if self._needs_scores:
-            why = (
-                "score_residual reads them; set score_residual=false, or make the data from "
-                "collections, where BM25's are kept"
-            )
-            read.append(("first-stage scores have", example.scores, (n,), why))
-        for what, values, expected, why in read:
-            shape = () if values is None else np.shape(values)
-            if shape != expected:
-                raise TrainingError(
-                    f"{where}: its {what} shape {shape}, expected {expected}: {why}"
-                )
-        if self._with_texts and len(example.texts or ()) != n:
-            raise TrainingError(
-                f"{where}: {len(example.texts or ())} texts for {n} passages, and the branch with "
-                f"texts reads them: make the data with texts, or set text_weight=0 and kl_weight=0"
-            )
 
 
 class AlignmentCollator:
@@ -235,11 +208,7 @@ class AlignmentCollator:
         places = torch.arange(len(prompt) - 1, length)
         slots = [(row, self._prompt.passage_slots[0], 0) for row in range(len(texts))]
         for example in examples:
-            if np.shape(example.embedding) != (self._embedding_size,):
-                raise TrainingError(
-                    f"passage {example.passage_id}: its embedding has shape "
-                    f"{np.shape(example.embedding)}, expected ({self._embedding_size},)"
-                )
+            _check_width(f"passage {example.passage_id}", example.embedding, self._embedding_size)
         return AlignmentBatch(
             embeddings=torch.stack([_tensor(example.embedding) for example in examples])[:, None],
             rows=_placed(ids, slots, places.expand(len(texts), -1).contiguous()),
@@ -257,8 +226,16 @@ class AlignmentCollator:
         return plain or [0]
 
 
+def _check_width(where: str, embeddings: np.ndarray, width: int) -> None:
+    if embeddings.shape[-1] != width:
+        raise TrainingError(
+            f"{where} has embeddings of {embeddings.shape[-1]} values, and the projector reads "
+            f"{width}: make the data with the checkpoint's embedder"
+        )
+
+
 def _prompt_with_texts(builder: PromptBuilder, example: RankingExample) -> Prompt:
-    texts = [builder.prepare_passage(text).text for text in example.texts or ()]
+    texts = [builder.prepare_passage(text).text for text in example.texts]
     return builder.build(builder.prepare(example.query), len(texts), texts)
 
 

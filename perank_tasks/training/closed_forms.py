@@ -17,7 +17,6 @@ stay pretrained.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from perank_tasks.errors import ConfigError
-from perank_tasks.training.examples import RankingExample
+from perank_tasks.training.examples import Examples, RankingExample
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +40,6 @@ LISTS = 2000
 """That the components within lists are taken from, at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClosedForm:
-    """A linear projector, (H, d) and (H,), and the share of its targets' variance that it
-    explains in passages that it was not fitted to."""
-
-    weight: Tensor
-    bias: Tensor
-    explained: float
-
-
 def closed_form(
     texts: Sequence[str],
     embeddings: np.ndarray,
@@ -59,7 +48,7 @@ def closed_form(
     *,
     penalty: float,
     orthonormal: bool = False,
-) -> ClosedForm:
+) -> tuple[Tensor, Tensor, float]:
     """The projector that brings passages closest to the words they consist of.
 
     Args:
@@ -70,6 +59,10 @@ def closed_form(
         penalty: of the ridge regression, as a share of the embeddings' mean variance.
         orthonormal: the closest map with orthonormal columns instead, without bias (orthogonal
             Procrustes): dot products of what it projects are those of the embeddings.
+
+    Returns:
+        A linear projector's weight (H, d) and bias (H,), and the share of its targets' variance
+        that it explains in passages that it was not fitted to.
 
     Raises:
         ConfigError: fewer than 20 passages.
@@ -93,7 +86,7 @@ def closed_form(
     factor = length / float(projected.norm(dim=1).mean())
     bias = torch.zeros(len(weight)) if orthonormal else -factor * (weight @ centre)
     log.info("closed form: explains %.1f%% of passages held out", 100 * float(explained))
-    return ClosedForm((factor * weight).float(), bias.float(), float(explained))
+    return (factor * weight).float(), bias.float(), float(explained)
 
 
 def _fit(
@@ -130,7 +123,7 @@ def _targets(texts: Sequence[str], tokens: Tensor, tokenizer: PreTrainedTokenize
     return torch.from_numpy((weighted @ units.numpy()) / total)
 
 
-def components_within_lists(lists: Sequence[RankingExample]) -> Tensor:
+def components_within_lists(lists: Examples[RankingExample]) -> Tensor:
     """(d, d) orthonormal columns: what passages of one list differ in, most first.
 
     Of the covariance of embeddings around their list's mean, pooled over the first lists.

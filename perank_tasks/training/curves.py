@@ -52,15 +52,12 @@ def plot_curves(path: Path, rows: Sequence[dict[str, Any]], title: str, best: in
     figure = Figure(figsize=(4.5 * len(kinds), 3.4), layout="constrained")
     figure.suptitle(title)
     for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
-        lines: dict[str, dict[str, Any]] = {
-            kind: {"label": "training", "linewidth": 0.9, "alpha": 0.6},
-            f"dev_{kind}": {"label": "development", "marker": "o", "markersize": 3},
-        }
+        lines = [(kind, "training", ""), (f"dev_{kind}", "development", ".")]
         if kind == "loss":
-            lines["dev_control"] = {"label": "development, shuffled", "marker": "x"}
-        for name, style in lines.items():
+            lines.append(("dev_control", "development, shuffled", "x"))
+        for name, label, marker in lines:
             if points := [(row["step"], row[name]) for row in rows if name in row]:
-                axes.plot(*zip(*points, strict=True), **style)
+                axes.plot(*zip(*points, strict=True), label=label, marker=marker)
         if best is not None:
             axes.axvline(best, color="grey", linewidth=0.8, linestyle=":", label="kept")
         axes.set_xlabel("step")

@@ -1,8 +1,9 @@
-"""An evaluation: in, the artifact that `stages.evaluate` published; out, what its arms got.
+"""An evaluation: in, the results that `stages.evaluate` published; out, what its arms got.
 
-The values are a night's own result rows, the tests the nights' own (`regression.paired`): a paired
-randomisation test, Student's t interval of the difference, Holm's correction over all that is
-compared at once.
+Its arms are `new`; `new, LLM off`, its residual alone, where it has one; `champion`, the one to
+beat; `champion, LLM off`; and `bm25`, the first stage. The values are a night's own result rows,
+the tests the nights' own (`regression.paired`): a paired randomisation test, Student's t interval
+of the difference, Holm's correction over all that is compared at once.
 """
 
 from collections import defaultdict
@@ -11,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perank_tasks.artifacts.store import Artifact, Store
+from perank_tasks.artifacts.store import Store
 from perank_tasks.regression.paired import Comparison, Pair, compare_family
 from perank_tasks.regression.statistics import mean_interval
-from perank_tasks.training.night import CHAMPION, FIRST_STAGE, NEW, OFF
+
+NEW, CHAMPION, FIRST_STAGE, OFF = "new", "champion", "bm25", ", LLM off"
 
 MAIN = "nDCG@10"
 """The measure that decides."""
@@ -40,35 +42,20 @@ class Evaluation:
 
     @classmethod
     def read(cls, store: Store, reference: str) -> "Evaluation":
-        """Of the artifact `evaluations/<name>/<key>`.
+        """Of the artifact `results/<collection>/<key>`.
 
         Raises:
-            ArtifactError: it, or the night's results that it names, are not there.
-        """
-        about = store.open(reference).manifest
-        results = store.open(about.inputs["results"])
-        return cls.of(about.config["collection"], results, about.config["arms"])
-
-    @classmethod
-    def of(cls, collection: str, results: Artifact, names: Mapping[str, str]) -> "Evaluation":
-        """Of a night's results.
-
-        Args:
-            names: of its arms, by their hashes.
+            ArtifactError: it is not there.
         """
         values: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-        for row in results.read("query_measures").to_pylist():
-            values[names[row["arm_hash"]]][row["measure"]][row["query_id"]] = row["value"]
+        for row in store.open(reference).read("query_measures").to_pylist():
+            values[row["arm"]][row["measure"]][row["query_id"]] = row["value"]
         others = [name for name in (CHAMPION, NEW + OFF, FIRST_STAGE) if name in values]
         compared = compare_family(
             [Pair.by_query(values[NEW][MAIN], values[other][MAIN]) for other in others]
         )
-        tests = {
-            other: comparison
-            for other, comparison in zip(others, compared, strict=True)
-            if comparison
-        }
-        return cls(collection, dict(values), tests)
+        tests = {other: test for other, test in zip(others, compared, strict=True) if test}
+        return cls(reference.split("/")[1], dict(values), tests)
 
     @property
     def means(self) -> dict[str, float]:

@@ -4,11 +4,13 @@ The order is a function of seed and place alone: a training that was killed is r
 was, and ends with the same weights.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
+
+from perank_tasks.training.examples import Examples
 
 CHUNK_BATCHES = 32
 """Batches among which examples of like length are brought together."""
@@ -23,7 +25,7 @@ class Ordered(Dataset[Any]):
 
     def __init__(
         self,
-        examples: Sequence[Any],
+        examples: Examples[Any],
         *,
         steps: int,
         batch: int,

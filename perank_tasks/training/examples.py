@@ -1,18 +1,25 @@
 """What one example of each training stage is: the records between the data and the trainer.
 
-Data readers return sequences of these, and both stages take any sequence, so that a plain list
-serves as well. Embeddings are float32 and L2-normalised, as the projector takes them.
+Both stages take whatever has a length and examples by place: data readers, torch's subsets of them,
+a plain list. Embeddings are float32 and L2-normalised, as the projector takes them.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from perank_tasks.training.recipe import StageRecipe
 
-Example = TypeVar("Example")
+Example = TypeVar("Example", covariant=True)
+
+
+class Examples(Protocol[Example]):
+    """Examples by place."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> Example: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +38,20 @@ class RankingExample:
 
     query_id: str
     query: str
-    query_embedding: np.ndarray | None
-    """[d] float32, L2-normalised; None where no query token or residual needs it."""
+    query_embedding: np.ndarray
+    """[d] float32, L2-normalised."""
     passage_ids: list[str]
     embeddings: np.ndarray
     """[n, d] float32, L2-normalised, in the order of the prompt."""
-    texts: list[str] | None
-    """In the order of the prompt; None where only embeddings are trained on."""
+    texts: list[str]
+    """In the order of the prompt."""
     ranking: list[int]
     """Indices into the order of the prompt, best first; each of 0 … n-1 once."""
     scores: np.ndarray | None
-    """[n] first-stage (BM25) scores, in the order of the prompt."""
+    """[n] first-stage (BM25) scores, in the order of the prompt; None where the data have none."""
 
 
-def drawn(development: Sequence[Example], recipe: StageRecipe) -> list[Example]:
+def drawn(development: Examples[Example], recipe: StageRecipe) -> list[Example]:
     """The development examples that are measured: at most the recipe's number, by its seed."""
     order = np.random.default_rng(recipe.seed).permutation(len(development))
     return [development[int(place)] for place in order[: recipe.eval_examples]]

@@ -26,7 +26,6 @@ FORMAT = 2
 """Raise it when the same recipe and data train something else."""
 
 RUN = "run"
-_FILES = ("curves.jsonl", "curves.png", "report.json")
 
 
 def keep_training(
@@ -74,9 +73,8 @@ def keep_training(
         with draft.writing(registry.MODEL) as folder:
             shutil.copytree(report["checkpoint"], folder, dirs_exist_ok=True)
         with draft.writing(RUN) as folder:
-            for name in _FILES:
-                if (out / name).is_file():
-                    shutil.copy(out / name, folder / name)
+            for file in (*out.glob("curves.*"), out / "report.json"):
+                shutil.copy(file, folder)
         draft.publish(
             key=key,
             expected={},

@@ -127,9 +127,14 @@ class RankingTrainee(Trainee):
         """(B, n, n) logits of step k for passage i, in float32: `plain` and, where the batch has
         texts, `with_texts`."""
         projected = self.projector(batch["embeddings"])
-        queries = batch["query_embeddings"]
-        projected_query = None if queries is None else self.projector(queries)
-        bias = self._bias(projected, projected_query, batch["scores"])
+        projected_query = self.projector(batch["query_embeddings"])
+        bias = None
+        if self.b is not None:
+            with torch.autocast(projected.device.type, enabled=False):
+                cosines = torch.einsum("bih,bh->bi", projected.float(), projected_query.float())
+                bias = self.b * cosines
+            if self.s is not None and batch["scores"] is not None:
+                bias = bias + self.s * batch["scores"]
         slot_query = projected_query if self.query_token else None
         logits = {}
         for name, rows in (("plain", batch["plain"]), ("with_texts", batch["with_texts"])):
@@ -169,18 +174,6 @@ class RankingTrainee(Trainee):
                 a, b = (state[f"{layer}lora_{x}.default.weight"].detach().cpu() for x in "AB")
                 additions[f"{layer}weight"] = a.clone(), b.clone()
         return additions
-
-    def _bias(
-        self, projected: Tensor, query: Tensor | None, scores: Tensor | None
-    ) -> Tensor | None:
-        if self.b is None:
-            return None
-        assert query is not None
-        with torch.autocast(projected.device.type, enabled=False):
-            bias = self.b * torch.einsum("bih,bh->bi", projected.float(), query.float())
-        if self.s is not None and scores is not None:
-            bias = bias + self.s * scores
-        return bias
 
     def _add_lora(self, recipe: RankRecipe) -> None:
         # Heavy, and only these trainings need it.

@@ -11,7 +11,7 @@ The docstring below a field is its description on the command line and in the Ai
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar, Literal, Self, get_args
+from typing import ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -22,13 +22,8 @@ from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
 from perank_tasks.support.words import split_words
 
 Preset = Literal["paper", "tiny", "feedback"]
-PRESETS: tuple[Preset, ...] = get_args(Preset)
-
-ProjectorStart = Literal["random", "orthonormal", "ridge", "procrustes"]
-AttentionStart = Literal["pretrained", "copying"]
 StepWeights = Literal["uniform", "discount", "exponential"]
 KlScaling = Literal["reference", "mean"]
-TrainedLlm = Literal["full", "lora", "frozen"]
 Storage = Literal["float32", "float16", "bfloat16"]
 Layout = Literal["perank", "published"]
 
@@ -48,7 +43,7 @@ class StageRecipe(Options):
     """How it pools: mean, cls or last_token; likewise."""
     projector_type: str = "linear"
     """linear, mlpNx_gelu with N from 1 to 9, or identity; likewise."""
-    projector_start: ProjectorStart = "ridge"
+    projector_start: Literal["random", "orthonormal", "ridge", "procrustes"] = "ridge"
     """Where the projector begins. All but random make a linear one. random: as torch draws it (the
     paper's); orthonormal: orthonormal columns, as long as the LLM's token embeddings; ridge: ridge
     regression from embeddings to the mean token embedding of their passages, in closed form;
@@ -163,7 +158,7 @@ class RankRecipe(StageRecipe):
     """Whether logits are t·(h·p_i) + b·(p_q·p_i) rather than h·p_i."""
     score_residual: bool = False
     """Whether s times the first stage's score is added; needs the residual."""
-    attention_start: AttentionStart = "pretrained"
+    attention_start: Literal["pretrained", "copying"] = "pretrained"
     """Where the last layer's attention begins, where no checkpoint is started from. pretrained:
     the base model's (the paper's); copying: its values and outputs copy projected embeddings from
     where it looks, in the components in which passages of one list differ most, and where it looks
@@ -184,7 +179,7 @@ class RankRecipe(StageRecipe):
     """Whether b and s learn. t always does."""
     residual_learning_rate: float | None = Field(None, gt=0)
     """Of t, b and s. Empty: learning_rate."""
-    trained_llm: TrainedLlm = "full"
+    trained_llm: Literal["full", "lora", "frozen"] = "full"
     """What of the LLM learns. full: all of its layers; lora: low-rank additions to them; frozen:
     nothing, the projector and the residual's factors only."""
     train_tokens: bool = False

@@ -1,9 +1,9 @@
-"""What a training run is: its options, as a form's fields and as one checked object, and its plan.
+"""What a training run is: its options, and its plan.
 
 `TrainingOptions` are a run's own; data and both stages bring theirs: `DataOptions`, `AlignRecipe`,
-`RankRecipe`. A form or a command line asks for all of them flat, those by names with a prefix
-(`data_queries`, `align_learning_rate`, `rank_kl_weight`), a recipe's empty where the preset's
-value is to hold. `Training` is a planned run and travels between tasks as JSON.
+`RankRecipe`. Those are given flat, by names with a prefix (`data_queries`, `align_learning_rate`,
+`rank_kl_weight`), by `set` or in an experiment's table; a recipe's that is not given has the
+preset's value. `Training` is a planned run and travels between tasks as JSON.
 """
 
 from collections.abc import Iterable, Mapping
@@ -69,6 +69,10 @@ class TrainingOptions(Options):
     """Below which p a paired difference is significant."""
     max_loss: float = Field(0.02, ge=0)
     """not-worse: a loss of the mean that is never taken, significant or not."""
+    set: tuple[str, ...] = ()
+    """NAME=VALUE of data and stages, as in data_collections=files:/data/dl21, align_max_steps=500,
+    rank_kl_weight=0.2; NAME= empties it, semicolons stand between a list's items. `perank train run
+    --help` explains all."""
 
     @model_validator(mode="after")
     def _has_that_fold(self) -> Self:
@@ -80,12 +84,6 @@ class TrainingOptions(Options):
 DATA, ALIGN, RANK = "data", "align", "rank"
 PARTS: dict[str, type[Options]] = {DATA: DataOptions, ALIGN: AlignRecipe, RANK: RankRecipe}
 """Prefix of an option: what it belongs to."""
-
-SECTIONS = {
-    DATA: "Training data",
-    ALIGN: "Stage 1: alignment",
-    RANK: "Stage 2: learning to rank",
-}
 IMPLIED = {f"data_{name}" for name in ("stage", "name", "as_of", "embedder")}
 """Options that follow from the run's own, and from its recipe."""
 
@@ -131,47 +129,22 @@ class Training(BaseModel):
         return cls.model_validate(value)
 
 
-def form() -> dict[str, dict[str, Any]]:
-    """Every option of a run by name: its JSON schema with default, description and section."""
-    fields = _schemas(TrainingOptions)
-    for part, options in PARTS.items():
-        for name, schema in _schemas(options).items():
-            if f"{part}_{name}" not in IMPLIED:
-                schema = schema if part == DATA else _may_be_empty(schema)
-                fields[f"{part}_{name}"] = {**schema, "section": SECTIONS[part]}
-    return fields
-
-
-def _schemas(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
-    schemas = options.model_json_schema()["properties"]
-    return {
-        name: {**schema, "description": " ".join(schema["description"].split())}
-        for name, schema in schemas.items()
-    }
-
-
-def _may_be_empty(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of an option whose default depends on the preset."""
-    about = {"description": f"{schema['description']} Empty: the preset's.", "default": None}
-    kinds = schema.get("anyOf") or [
-        {k: v for k, v in schema.items() if k not in ("description", "default", "title")}
-    ]
-    return {**about, "anyOf": [*(k for k in kinds if k.get("type") != "null"), {"type": "null"}]}
-
-
 def parse_options(
     values: Mapping[str, Any],
 ) -> tuple[TrainingOptions, dict[str, dict[str, Any]]]:
     """A run's own options, and what is given for each part, from flat values.
 
-    Those of a part that are None are left out; "" means that what the preset sets is to be empty.
+    The words of `set` count as values. Those of a part that are None are left out; "" means that
+    what the preset sets is to be empty.
 
     Raises:
         ConfigError: names the options that are not valid.
     """
+    given = {**values, **_values(values.get("set", ()))}
+    given.pop("set", None)
     own: dict[str, Any] = {}
     parts: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
-    for name, value in values.items():
+    for name, value in given.items():
         part, dash, rest = name.partition("_")
         if name in IMPLIED:
             raise ConfigError(f"{name} follows from the run's other options: leave it out.")
@@ -182,12 +155,8 @@ def parse_options(
     return TrainingOptions.parse(own), parts
 
 
-def words_to_values(words: Iterable[str]) -> dict[str, Any]:
-    """Options from the `NAME=VALUE` words of a command line; `;` stands between a list's items.
-
-    Raises:
-        ConfigError: a word that is none.
-    """
+def _values(words: Iterable[str]) -> dict[str, Any]:
+    """Options from NAME=VALUE words."""
     values: dict[str, Any] = {}
     for key, value in split_words(words):
         part, _, rest = key.partition("_")

@@ -13,7 +13,6 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
-from perank_tasks.errors import ConfigError
 from perank_tasks.perank.checkpoint import (
     WRITE_REMEDY,
     Checkpoint,
@@ -24,41 +23,22 @@ from perank_tasks.perank.checkpoint_config import ENCODER_PREFIX, PerankConfig
 from perank_tasks.perank.checkpoint_files import TensorFiles
 from perank_tasks.support.files import making_folder
 from perank_tasks.training.model import Trainee
-from perank_tasks.training.recipe import AlignRecipe, Layout, RankRecipe, Storage
-from perank_tasks.training.trainer import Outcome
+from perank_tasks.training.recipe import AlignRecipe, RankRecipe, Storage
 from perank_tasks.training.training_folder import Run, end_run, is_main_process
 
-DTYPES: dict[Storage, torch.dtype] = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
 TOKENIZER_FILES = (
-    *("tokenizer.model", "tokenizer.json", "tokenizer_config.json"),
-    *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
 )
-
-
-def check_layout(start: Checkpoint, layout: Layout) -> None:
-    """Refuse, before anything is trained, a layout that a start cannot be saved in.
-
-    Raises:
-        ConfigError: ours, of a checkpoint that is no addition to a base model.
-    """
-    if layout == "perank" and (start.layout == "published" or start.base_model is None):
-        raise ConfigError(
-            f"{start.folder} is a checkpoint of the published layout, and what is trained from it "
-            f"can only be saved as one, by stage 2: set layout=published (prompt=released-v1, "
-            f"query_token=false, residual=false)"
-        )
 
 
 def finish(
     run: Run,
     recipe: AlignRecipe | RankRecipe,
     model: Trainee,
-    outcome: Outcome,
-    measured: dict[str, Any],
+    outcome: dict[str, Any],
     in_words: str,
 ) -> dict[str, Any]:
     """Write what was trained and its report, which is returned.
@@ -67,9 +47,8 @@ def finish(
         run: whose folder it goes to; a checkpoint that is there is replaced.
         recipe: of either stage.
         model: trained.
-        outcome: of its training.
-        measured: measures, for the report and for people: JSON-able.
-        in_words: the same for the model card, Markdown.
+        outcome: of its training, as `train` returns it, and further measures: JSON-able.
+        in_words: what was measured, for the model card, Markdown.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -81,16 +60,16 @@ def finish(
         "recipe_hash": recipe.hash,
         "residual": trained.residual,
         "score_residual": trained.score_residual,
-        **measured,
-        **outcome.report(),
+        **outcome,
     }
     if is_main_process():
-        how = {name: report[name] for name in ("steps", "kept_step", "stopped")}
-        training = run.identity() | measured | how
+        # The same training is the same checkpoint, wherever it was and however long it took.
+        own = {name: report[name] for name in report if name not in ("seconds", "checkpoint")}
+        training = run.identity() | own
         card = (
             f"# A PE-Rank checkpoint\n\n{in_words}\n\nMade by `perank train {recipe.stage}`: "
-            f"{outcome.steps} of {outcome.planned} steps, step {outcome.kept_step} kept, recipe "
-            f"{recipe.hash}; config.json has the recipe and names the data.\n"
+            f"{report['steps']} of {report['planned']} steps, step {report['kept_step']} kept, "
+            f"recipe {recipe.hash}; config.json has the recipe and names the data.\n"
         )
         if recipe.layout == "published":
             _save_published(run.checkpoint, trained, recipe.storage, training, card)
@@ -127,7 +106,7 @@ def _save_own(
         description=f"trained by stage {training['stage']} for {training['kept_step']} steps",
         training=training,
     )
-    save_checkpoint(folder, config, _tensors(model, trained, DTYPES[storage]), readme=card)
+    save_checkpoint(folder, config, _tensors(model, trained, getattr(torch, storage)), readme=card)
 
 
 def _tensors(model: Trainee, trained: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -159,7 +138,7 @@ def _save_published(
     for name, value in (trained.encoder_weights or {}).items():
         tensors[ENCODER_PREFIX + name] = value
     stored = {
-        name: value.to(DTYPES[storage]).contiguous() if value.is_floating_point() else value
+        name: value.to(getattr(torch, storage)).contiguous() if value.is_floating_point() else value
         for name, value in tensors.items()
     }
     config = trained.llm.to_dict() | {
@@ -171,14 +150,12 @@ def _save_published(
         "dtype": storage,
     }
     with making_folder(folder, WRITE_REMEDY, replace=True) as scratch:
-        (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (scratch / "training.json").write_text(
-            json.dumps(training, indent=2) + "\n", encoding="utf-8"
-        )
+        for name, content in (("config", config), ("training", training)):
+            text = json.dumps(content, indent=2) + "\n"
+            (scratch / f"{name}.json").write_text(text, encoding="utf-8")
         (scratch / "README.md").write_text(card, encoding="utf-8")
-        for name in TOKENIZER_FILES:
-            if (trained.tokenizer_folder / name).is_file():
-                shutil.copy(trained.tokenizer_folder / name, scratch / name)
+        for file in (f for name in TOKENIZER_FILES for f in trained.tokenizer_folder.glob(name)):
+            shutil.copy(file, scratch)
         save_torch_state_dict(stored, scratch)
 
 

@@ -17,10 +17,8 @@ class StageOptions(Options):
     """Reference of training data, as perank train data prints it."""
     out: Path
     """Folder of the training, new or to be resumed."""
-    development: tuple[str, ...] = ()
-    """The same, to measure on; of lists whose queries are not trained on."""
     hold_out: float = Field(0.1, ge=0, le=0.9)
-    """Without --development: share of the data kept to measure on."""
+    """Share of the data kept to measure on; of lists, by queries."""
     preset: Preset = "tiny"
     """Where the recipe begins: paper, tiny or feedback."""
     set: tuple[str, ...] = ()

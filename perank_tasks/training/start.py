@@ -5,7 +5,6 @@ closed form (`closed_forms`); its LLM is the base model's first layers, whose la
 copying.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from perank_tasks.training.closed_forms import (
     components_within_lists,
     copying_attention,
 )
-from perank_tasks.training.examples import AlignmentExample, RankingExample
+from perank_tasks.training.examples import AlignmentExample, Examples, RankingExample
 from perank_tasks.training.recipe import AlignRecipe, RankRecipe
 from perank_tasks.training.training_folder import Run, begin_run
 
@@ -35,26 +34,25 @@ from perank_tasks.training.training_folder import Run, begin_run
 def begin(
     run: Run,
     recipe: AlignRecipe | RankRecipe,
-    examples: Sequence[int],
-    passages: Sequence[AlignmentExample],
+    passages: Examples[AlignmentExample],
     embedding_size: int,
-    lists: Sequence[RankingExample] = (),
+    lists: Examples[RankingExample] = (),
 ) -> Checkpoint | dict[str, Any]:
     """The checkpoint that a training begins with, or its report where it is done.
 
     Args:
         run: whose start is taken, where it names one.
         recipe: of either stage.
-        examples: how many there are to train on and to measure on.
         passages, embedding_size, lists: as for `make_start`.
 
     Raises:
-        ConfigError, CheckpointError: as `make_start` and `open_start`.
+        ConfigError, CheckpointError: as `make_start` and `open_start`; or a layout that what is
+            trained cannot be saved in.
         TrainingError: the folder is another training's.
     """
     own = run.folder / "start"
     with PartialState().main_process_first():
-        report = begin_run(run, recipe, examples)
+        report = begin_run(run, recipe)
         if report is not None:
             return report
         if run.start is None and not (own / "config.json").is_file():
@@ -63,17 +61,25 @@ def begin(
             except ConfigError:
                 run.identity_file.unlink()  # leaves the folder for the next try
                 raise
-    return open_start(run.start or own, recipe, cache=run.cache)
+    begun = open_start(run.start or own, recipe, cache=run.cache)
+    if recipe.layout == "perank" and (begun.layout == "published" or begun.base_model is None):
+        # Ours holds what differs from a base model.
+        raise ConfigError(
+            f"{begun.folder} is a checkpoint of the published layout, and what is trained from it "
+            f"can only be saved as one, by stage 2: set layout=published (prompt=released-v1, "
+            f"query_token=false, residual=false)"
+        )
+    return begun
 
 
 def make_start(
     folder: Path,
     recipe: AlignRecipe | RankRecipe,
-    passages: Sequence[AlignmentExample],
+    passages: Examples[AlignmentExample],
     embedding_size: int,
     *,
     cache: Path,
-    lists: Sequence[RankingExample] = (),
+    lists: Examples[RankingExample] = (),
 ) -> None:
     """Write the checkpoint that a recipe begins with where it is given none.
 
@@ -165,7 +171,7 @@ def _projector(
     embedding_size: int,
     tokens: Tensor,
     length: float,
-    passages: Sequence[AlignmentExample],
+    passages: Examples[AlignmentExample],
     *,
     folder: Path,
 ) -> dict[str, Tensor]:
@@ -188,7 +194,7 @@ def _projector(
     random = np.random.default_rng(recipe.seed)
     count = min(recipe.ridge_passages, len(passages))
     picked = [passages[int(i)] for i in sorted(random.permutation(len(passages))[:count])]
-    solved = closed_form(
+    weight, bias, _ = closed_form(
         [passage.text for passage in picked],
         np.stack([passage.embedding for passage in picked]) if picked else np.zeros((0, 1)),
         tokens,
@@ -197,7 +203,7 @@ def _projector(
         orthonormal=recipe.projector_start == "procrustes",
     )
     scale = recipe.projector_scale
-    return {"projector.weight": scale * solved.weight, "projector.bias": scale * solved.bias}
+    return {"projector.weight": scale * weight, "projector.bias": scale * bias}
 
 
 def _projected_length(checkpoint: Checkpoint) -> float | None:
@@ -225,7 +231,7 @@ def _copying(
     base: TensorFiles,
     last: str,
     projector: Tensor,
-    lists: Sequence[RankingExample],
+    lists: Examples[RankingExample],
     heads: int,
 ) -> dict[str, Tensor]:
     """What takes the place of the last layer's values and outputs."""

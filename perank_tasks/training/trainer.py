@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import PartialState  # type: ignore[import-untyped]
@@ -31,6 +31,7 @@ from perank_tasks.errors import ConfigError, TrainingError
 from perank_tasks.support.progress import progress
 from perank_tasks.training.curves import plot_curves, write_curves
 from perank_tasks.training.example_order import Ordered
+from perank_tasks.training.examples import Examples
 from perank_tasks.training.recipe import StageRecipe
 from perank_tasks.training.training_folder import Run
 
@@ -57,7 +58,7 @@ class Task:
     """
 
     name: str
-    examples: Sequence[Any]
+    examples: Examples[Any]
     collate: Callable[[Sequence[Any]], Any]
     loss: Callable[[Any, Any], tuple[Tensor, dict[str, Tensor]]]
     measure: Callable[[Any], dict[str, float]] | None
@@ -66,30 +67,7 @@ class Task:
     learning_rates: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a training ended: `steps` of `planned`, why, after how many seconds in all; the step
-    that was kept with its measure; and all rows of its curves."""
-
-    steps: int
-    planned: int
-    stopped: Literal["schedule", "max_minutes", "patience"]
-    seconds: float
-    kept_step: int
-    kept_measure: float | None
-    rows: list[dict[str, Any]]
-
-    def report(self) -> dict[str, Any]:
-        """All of it but the rows."""
-        return {name: value for name, value in vars(self).items() if name != "rows"}
-
-    def measures(self) -> dict[str, Any]:
-        """The development measures of the step that was kept."""
-        values = next((row for row in self.rows if row["step"] == self.kept_step), {})
-        return {name: value for name, value in values.items() if name.startswith("dev_")}
-
-
-def train(model: nn.Module, task: Task, recipe: StageRecipe, run: Run) -> Outcome:
+def train(model: nn.Module, task: Task, recipe: StageRecipe, run: Run) -> dict[str, Any]:
     """Train `model` by a recipe; it then has the weights of the step that was kept.
 
     Args:
@@ -98,6 +76,10 @@ def train(model: nn.Module, task: Task, recipe: StageRecipe, run: Run) -> Outcom
         recipe: of either stage.
         run: whose folder holds curves and points to resume from; an unfinished run of the same
             recipe and data is resumed there.
+
+    Returns:
+        How it ended: `steps` of `planned`, `stopped` by schedule, max_minutes or patience, after
+        `seconds` in all; `kept_step`, `kept_measure`, and that step's development `measures`.
 
     Raises:
         ConfigError: sizes of batches that do not divide.
@@ -124,12 +106,21 @@ def train(model: nn.Module, task: Task, recipe: StageRecipe, run: Run) -> Outcom
             trainer.add_callback(_Flow(trainer, advance))
             trainer.train(resume_from_checkpoint=str(point) if point else None)
     model.eval()
-    outcome = trainer.outcome()
+    rows, state = trainer.rows(), trainer.state
     if trainer.is_world_process_zero():
-        write_curves(folder, outcome.rows)
-        best_step = outcome.kept_step if outcome.kept_measure is not None else None
-        plot_curves(folder / "curves.png", outcome.rows, task.name, best_step)
-    return outcome
+        write_curves(folder, rows)
+        plot_curves(folder / "curves.png", rows, task.name, state.best_global_step)
+    kept = state.best_global_step or state.global_step
+    values = next((row for row in rows if row["step"] == kept), {})
+    return {
+        "steps": state.global_step,
+        "planned": state.max_steps,
+        "stopped": trainer.stopped_by(),
+        "seconds": trainer.seconds(),
+        "kept_step": kept,
+        "kept_measure": state.best_metric,
+        "measures": {name: value for name, value in values.items() if name.startswith("dev_")},
+    }
 
 
 def last_point(folder: Path) -> Path | None:
@@ -172,18 +163,11 @@ class _StageTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: Any,
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        outputs = model(inputs)
-        loss, shown = self._task.loss(outputs, inputs)
+    def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> Tensor:
+        loss, shown = self._task.loss(model(inputs), inputs)
         for name, value in shown.items():
             self._shown.setdefault(name, []).append(value.detach())
-        return (loss, outputs) if return_outputs else loss
+        return loss
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -273,21 +257,11 @@ class _StageTrainer(Trainer):
             rows.setdefault(entry["step"], {"step": entry["step"]}).update(values)
         return [rows[step] for step in sorted(rows)]
 
-    def outcome(self) -> Outcome:
-        """How it ended."""
-        state = self.state
-        stopped: Literal["schedule", "max_minutes", "patience"] = "schedule"
-        if state.global_step < state.max_steps:
-            stopped = "patience" if self.is_out_of_patience() else "max_minutes"
-        return Outcome(
-            steps=state.global_step,
-            planned=state.max_steps,
-            stopped=stopped,
-            seconds=self.seconds(),
-            kept_step=state.best_global_step or state.global_step,
-            kept_measure=state.best_metric,
-            rows=self.rows(),
-        )
+    def stopped_by(self) -> str:
+        """What ended it: schedule, patience or max_minutes."""
+        if self.state.global_step == self.state.max_steps:
+            return "schedule"
+        return "patience" if self.is_out_of_patience() else "max_minutes"
 
 
 class _Flow(TrainerCallback):

@@ -11,7 +11,6 @@ report.json     how it went; written last
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,11 +56,8 @@ class Run:
         return _read(self.identity_file)
 
 
-def begin_run(run: Run, recipe: StageRecipe, examples: Sequence[int]) -> dict[str, Any] | None:
+def begin_run(run: Run, recipe: StageRecipe) -> dict[str, Any] | None:
     """Begin or resume a training in its folder; returns its report where it is done.
-
-    Args:
-        examples: how many there are to train on and to measure on.
 
     Raises:
         TrainingError: another training's folder; the message names what differs.
@@ -74,7 +70,6 @@ def begin_run(run: Run, recipe: StageRecipe, examples: Sequence[int]) -> dict[st
         "start": str(run.start) if run.start else None,
         "start_hash": content_hash(start) if start and start.is_dir() else None,
         "data": run.data,
-        "examples": examples,
     }
     identity = json.loads(json.dumps(identity, default=str))
     report = run.folder / "report.json"

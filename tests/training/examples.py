@@ -30,7 +30,7 @@ def some_lists(
                 query_embedding=vectors[0],
                 passage_ids=[f"q{i}-{j}" for j in range(n)],
                 embeddings=vectors[1:],
-                texts=[" ".join(random.choice(WORDS, 3 + j)) for j in range(n)] if texts else None,
+                texts=[" ".join(random.choice(WORDS, 3 + j)) if texts else "" for j in range(n)],
                 ranking=np.argsort(-vectors[1:] @ direction).tolist(),
                 scores=random.uniform(0, 30, n).astype(np.float32),
             )

@@ -54,6 +54,11 @@ class World:
             **changes,
         }
 
+    def words(self, **changes: Any) -> list[str]:
+        """The same, as a command line and a form take them."""
+        lists = {k: ";".join(v) if isinstance(v, list) else v for k, v in self.values().items()}
+        return [f"{name}={value}" for name, value in {**lists, **changes}.items()]
+
     def checkpoint(self, name: str, *, b: float) -> Path:
         """A checkpoint that ranks by b times the cosine, its LLM all but silent."""
         extra = {

@@ -100,9 +100,9 @@ def test_an_embedding_that_says_nothing_gains_nothing(own: Path, cache: Path) ->
     passages = [replace(passage, embedding=vector) for passage in some_passages(20)]
     model = AlignmentTrainee(begun, recipe, load_head(begun))
     found = reconstruction_of(model, passages, AlignmentCollator(begun, recipe), recipe)
-    assert found.loss == pytest.approx(found.control, abs=1e-6)
-    assert found.low == pytest.approx(0, abs=1e-6) == found.high
-    assert found.tokens == sum(
+    assert found["loss"] == pytest.approx(found["control"], abs=1e-6)
+    assert found["low"] == pytest.approx(0, abs=1e-6) == found["high"]
+    assert found["tokens"] == sum(
         len(AlignmentCollator(begun, recipe).tokens(passage.text)) for passage in passages
     )
 
@@ -117,5 +117,5 @@ def test_nothing_to_measure_on_is_refused(own: Path, cache: Path, tmp_path: Path
         )
     wide = some_passages(9)
     wide[3] = replace(wide[3], embedding=np.zeros(7, np.float32))
-    with pytest.raises(TrainingError, match=r"passage p3: its embedding has shape \(7,\)"):
+    with pytest.raises(TrainingError, match="passage p3 has embeddings of 7 values"):
         align(recipe_of(), wide, some_passages(3), Run(tmp_path / "wide", cache, 1, start=own))

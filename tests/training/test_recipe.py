@@ -4,15 +4,16 @@ import json
 import re
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
 from perank_tasks.errors import ConfigError
 from perank_tasks.perank.checkpoint_config import SHIPPED
-from perank_tasks.training.recipe import PRESETS, AlignRecipe, RankRecipe
+from perank_tasks.training.recipe import AlignRecipe, Preset, RankRecipe
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", get_args(Preset))
 def test_presets_are_valid_and_have_names_of_their_own(preset: str) -> None:
     for kind in (AlignRecipe, RankRecipe):
         assert len(kind.preset(preset).hash) == 16

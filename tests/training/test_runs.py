@@ -21,15 +21,8 @@ from perank_tasks.regression.paired import Comparison
 from perank_tasks.regression.statistics import randomisation_test
 from perank_tasks.settings import Settings
 from perank_tasks.training.data.readers import RankingExamples
-from perank_tasks.training.evaluation import MAIN, Evaluation
-from perank_tasks.training.night import CHAMPION, FIRST_STAGE, NEW, OFF
-from perank_tasks.training.run_options import (
-    Training,
-    TrainingOptions,
-    form,
-    parse_options,
-    words_to_values,
-)
+from perank_tasks.training.evaluation import CHAMPION, FIRST_STAGE, MAIN, NEW, OFF, Evaluation
+from perank_tasks.training.run_options import Training, TrainingOptions, parse_options
 from perank_tasks.training.run_training import run_training, stages
 from perank_tasks.training.stages.plan_run import plan_training
 from perank_tasks.training.stages.promote import decide
@@ -100,9 +93,8 @@ def test_a_run_trains_evaluates_registers_and_promotes(store: Store, world: Worl
     assert registered.manifest.config["rank"]["seed"] == training.rank.seed
     assert '"dev_ndcg"' in (registered.folder / "run" / "curves.jsonl").read_text()
     assert registered.manifest.counts["scores"] == evaluation.means
-    arms = registered.manifest.config["arms"]
     rows = registered.read("query_measures").to_pylist()
-    assert {arms[row["arm_hash"]] for row in rows} == set(evaluation.values)
+    assert {row["arm"] for row in rows} == set(evaluation.values)
     assert (registered.folder / "run" / "curves.png").stat().st_size > 1000
     card = (registered.folder / "model" / "README.md").read_text()
     for said in (
@@ -196,7 +188,7 @@ def test_a_run_that_is_stopped_between_any_two_steps_ends_the_same(
     assert weights_of("tiny", there) == first
     assert len(registry.registered(there)) == len(registry.all_decisions(there)) == 2
     assert again["promote"]["champion"] == again["register"]
-    for kind in ("trained/align", "trained/rank", "evaluations/tiny", "checkpoints/tiny"):
+    for kind in ("trained/align", "trained/rank", "results/development", "checkpoints/tiny"):
         assert len(list((there.root / kind).iterdir())) == 1, kind
     assert not list((Settings.from_environment().cache / "training").iterdir())
 
@@ -234,17 +226,8 @@ def test_rules_of_promotion(rule: str, delta: float, p: float, promotes: bool) -
     assert decide(comparison(delta, p), options)[0] is promotes
 
 
-def test_the_form_offers_every_option_and_its_values_come_back(world: World) -> None:
-    fields = form()
-    assert {"preset", "data_teacher", "align_learning_rate", "rank_kl_weight"} <= set(fields)
-    assert "data_stage" not in fields
-    assert fields["rank_kl_weight"]["section"] == "Stage 2: learning to rank"
-    assert fields["rank_kl_weight"]["default"] is None
-    defaults = {name: schema["default"] for name, schema in fields.items()}
-    training = plan_training(
-        {**defaults, **world.values(preset="tiny")}, DAY, Site.from_environment()
-    )
-    assert training == plan(world)
+def test_words_are_values(world: World) -> None:
+    assert plan_training({"set": world.words()}, DAY, Site.from_environment()) == plan(world)
 
 
 def test_presets_and_what_is_filled_in(world: World) -> None:
@@ -265,15 +248,18 @@ def test_presets_and_what_is_filled_in(world: World) -> None:
 
 
 def test_words_of_the_command_line() -> None:
-    values = words_to_values(
-        ["data_collections=files:/a; files:/b", "rank_max_steps=", "rank_kl_weight=0.2", "name=x"]
+    words = (
+        "data_collections=files:/a; files:/b",
+        "rank_max_steps=",
+        "rank_kl_weight=0.2",
+        "name=x",
     )
-    assert values["data_collections"] == ["files:/a", "files:/b"]
-    options, parts = parse_options(values)
-    assert options.name == "x"
-    assert parts["rank"] == {"max_steps": None, "kl_weight": "0.2"}
+    options, parts = parse_options({"name": "y", "rank_seed": 3, "set": words})
+    assert (options.name, options.set) == ("x", ())
+    assert parts["data"] == {"collections": ["files:/a", "files:/b"]}
+    assert parts["rank"] == {"max_steps": None, "kl_weight": "0.2", "seed": 3}
     with pytest.raises(ConfigError, match="NAME=VALUE"):
-        words_to_values(["oops"])
+        parse_options({"set": ["oops"]})
 
 
 @pytest.mark.parametrize(
@@ -340,10 +326,7 @@ def test_every_query_is_left_out_of_one_fold_and_trained_on_in_the_others(
 
 @pytest.mark.slow
 def test_the_command_says_where_results_are(world: World) -> None:
-    words = []
-    for name, value in world.values(align="false").items():
-        text = ";".join(value) if isinstance(value, list) else str(value)
-        words += ["--set", f"{name}={text}"]
+    words = [each for word in world.words(align="false") for each in ("--set", word)]
     done = CliRunner().invoke(app, ["train", "run", "--promotion", "never", *words])
     assert done.exit_code == 0, done.output
     assert "registered: checkpoints/tiny/" in done.output

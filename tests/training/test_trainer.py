@@ -15,9 +15,9 @@ import pytest
 from safetensors.torch import load_file
 
 from perank_tasks.errors import ConfigError, TrainingError
+from perank_tasks.training import ranking
 from perank_tasks.training.example_order import Ordered
 from perank_tasks.training.examples import RankingExample
-from perank_tasks.training.measuring import Measures
 from perank_tasks.training.model import RankingTrainee
 from perank_tasks.training.ranking import learn_to_rank
 from perank_tasks.training.training_folder import Run
@@ -109,11 +109,11 @@ def test_the_step_that_was_best_is_kept(
     opinions = iter([0.9, 0.1, 0.5, 0.4, 0.3, 0.2, 0.1])
     shown = []
 
-    def measures(self: Measures, model: RankingTrainee) -> dict[str, float]:
+    def measures(model: RankingTrainee, *_: Any) -> dict[str, float]:
         shown.append(model.checkpoint().residual)
         return {"ndcg": next(opinions)}
 
-    monkeypatch.setattr(Measures, "__call__", measures)
+    monkeypatch.setattr(ranking, "measures", measures)
     recipe = recipe_of(max_steps=20, eval_steps=2, patience=2)
     out = tmp_path / "run"
     report = learn_to_rank(recipe, lists, lists[:2], Run(out, cache, 1, start=own))
@@ -156,17 +156,15 @@ def test_bad_examples_are_named(own: Path, cache: Path, tmp_path: Path) -> None:
     def refuse(lists: list[RankingExample], said: str, **changes: Any) -> None:
         with pytest.raises(TrainingError, match=said):
             learn_to_rank(
-                recipe_of(**changes), lists, [], Run(tmp_path / said[:4], cache, 1, start=own)
+                recipe_of(**changes), lists, [], Run(tmp_path / said[-9:], cache, 1, start=own)
             )
 
     def changed(**values: Any) -> list[RankingExample]:
         return [*good[:3], replace(good[3], **values)]
 
-    refuse(changed(ranking=[0, 1, 1, 2, 3, 4]), "the list of query q3: its ranking")
-    refuse(changed(embeddings=good[3].embeddings[:, :20]), r"embeddings have shape \(6, 20\)")
-    refuse(changed(query_embedding=None), "query's embedding has shape")
-    refuse(good, "0 texts for 6 passages", text_weight=1.0)
-    refuse(changed(scores=None), "first-stage scores", score_residual=True)
+    narrow = changed(embeddings=good[3].embeddings[:, :20])
+    refuse(narrow, "the list of query q3 has embeddings of 20 values, and the projector reads 24")
+    refuse(changed(scores=None), "q3 has no first-stage scores", score_residual=True)
     refuse(good, "tokens with its 6 passages, max_tokens is 32", max_tokens=32)
     refuse(changed(embeddings=np.full((6, 24), np.nan, np.float32)), "loss is nan")
     refuse([], "no lists to train on")

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, model_validator
 from perank_tasks.config import DEFAULT_EMBEDDER, Options, did_you_mean
 from perank_tasks.errors import ConfigError
 
-FIRST_STAGE = ("cosine", "bm25", "run")
+FIRST_STAGE = ("cosine", "bm25")
 """Scorers that score every passage, so that hard candidates can come from them."""
 
 CROSS_ENCODER = "cross-encoder"
@@ -117,20 +117,18 @@ class DataOptions(Options):
     ties. A passage that was not judged counts as grade 0."""
     teacher: str = FUSION
     """ranking: weighted sum of scorers, or none. cosine: of query and passage embeddings; bm25:
-    over all passages; run: scores of the TREC run in run_file; cross-encoder: the
-    sentence-transformers CrossEncoder named by cross_encoder."""
+    over all passages; cross-encoder: the sentence-transformers CrossEncoder named by cross_encoder.
+    Rankings made elsewhere come by reference_jsonl."""
     feedback: float = Field(0.0, ge=0)
     """ranking: pseudo-relevance feedback in the teacher: so many times the mean cosine to the
     list's passages that it scores best is added to its scores. This is what reading a list at once
     can know, and scoring each passage by itself cannot."""
     feedback_passages: int = Field(3, ge=1)
     """ranking: the passages that feedback is taken from."""
-    run_file: str | None = None
-    """ranking: the TREC run of the scorer run."""
     cross_encoder: str = "cross-encoder/ms-marco-MiniLM-L6-v2"
     """ranking: folder or hub id of the scorer cross-encoder."""
     hard_from: str = "auto"
-    """ranking: where hard candidates come from: a weighted sum of cosine, bm25 and run; judged, the
+    """ranking: where hard candidates come from: a weighted sum of cosine and bm25; judged, the
     query's judged passages; or auto: judged with judgements of the collection's queries, else the
     teacher, or cosine + 0.03*bm25 where it cannot score every passage."""
     depth: int = Field(100, ge=1)
@@ -172,11 +170,7 @@ class DataOptions(Options):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        try:
-            wrong = list(self._contradictions())
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        if wrong:
+        if wrong := list(self._contradictions()):
             raise ValueError("; ".join(wrong))
         return self
 
@@ -194,8 +188,6 @@ class DataOptions(Options):
         for term in self.terms:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*=.+", term, re.DOTALL):
                 yield f"terms: expected NAME=NOTE, as in dl21=MS MARCO; found {term!r}"
-        if self.max_words < self.min_words:
-            yield f"max_words {self.max_words} is below min_words {self.min_words}"
         teacher, hard = self.teacher_weights, self.hard_weights
         if hard is not None and not set(hard) <= {*FIRST_STAGE}:
             yield (
@@ -212,8 +204,6 @@ class DataOptions(Options):
             yield "feedback is taken from what the teacher scores best; name a teacher"
         if self.judgements and self.queries not in ("collection", "cloze"):
             yield "judgements are of the collections' queries, or of cloze queries"
-        if ("run" in {*teacher, *(hard or ())}) != bool(self.run_file):
-            yield "the scorer run and run_file belong together; give both, or neither"
         if self.hard + self.random < 2:
             yield "a list has hard + random candidates: at least 2"
         if self.hard > self.depth and hard is not None:

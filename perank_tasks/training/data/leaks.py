@@ -45,12 +45,13 @@ class EvaluationQueries:
 
     def __init__(self, collections: Iterable[tuple[str, Sequence[Query]]]):
         self.counts: dict[str, int] = {}
-        self._known: dict[str, tuple[str, Query]] = {}
+        self.forms: dict[str, tuple[str, Query]] = {}
+        """Everything that the outcome of `find` depends on."""
         for name, queries in collections:
             self.counts[name] = len(queries)
             for query in queries:
                 for form in _forms(query.text):
-                    self._known.setdefault(form, (name, query))
+                    self.forms.setdefault(form, (name, query))
 
     @classmethod
     def of(cls, specs: Sequence[str], as_of: date) -> "EvaluationQueries":
@@ -69,12 +70,7 @@ class EvaluationQueries:
 
     def find(self, query: Query) -> tuple[str, Query] | None:
         """Whose query this is, if any: a collection's name and its query."""
-        return next((self._known[f] for f in _forms(query.text) if f in self._known), None)
-
-    @property
-    def forms(self) -> list[str]:
-        """Everything that the outcome of `find` depends on, in order."""
-        return sorted(self._known)
+        return next((self.forms[f] for f in _forms(query.text) if f in self.forms), None)
 
 
 def without_evaluation_queries(
@@ -88,16 +84,12 @@ def without_evaluation_queries(
     Raises:
         TrainingDataError: there are some; lists them.
     """
-    allowed: list[Q] = []
-    coincidences: list[str] = []
-    for query in queries:
-        if match := evaluation.find(query):
-            collection, other = match
-            coincidences.append(
-                f"{query.query_id} {query.text!r} is {collection}'s {other.query_id} {other.text!r}"
-            )
-        else:
-            allowed.append(query)
+    matches = [evaluation.find(query) for query in queries]
+    coincidences = [
+        f"{query.query_id} {query.text!r} is {match[0]}'s {match[1].query_id} {match[1].text!r}"
+        for query, match in zip(queries, matches, strict=True)
+        if match
+    ]
     if coincidences and not drop:
         shown = "\n  ".join(coincidences[:SHOWN])
         raise TrainingDataError(
@@ -107,7 +99,7 @@ def without_evaluation_queries(
         )
     for coincidence in coincidences:
         log.info("left out: %s", coincidence)
-    return allowed
+    return [query for query, match in zip(queries, matches, strict=True) if not match]
 
 
 def _folded(text: str) -> str:

@@ -77,7 +77,7 @@ def golden_ranking(
     Args:
         rows: (n,) different rows.
         grades: (n,) or None: not judged.
-        scores: (n,) of the teacher, or None; -inf for what it does not know.
+        scores: (n,) of the teacher, or None.
     """
     keys = [rows]
     if scores is not None:

@@ -10,15 +10,12 @@ manifest's inputs name the pool and the queries, its counts say what was left ou
 provenance the terms of use of every source.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, artifact_key
-from perank_tasks.collections import trec
 from perank_tasks.config import stable_hash
 from perank_tasks.errors import TrainingDataError
 from perank_tasks.night.provenance import fingerprint
@@ -26,18 +23,24 @@ from perank_tasks.night.snapshot import own_passages
 from perank_tasks.schemas import ALIGNMENT_DATA, RANKING_DATA, rows_to_table
 from perank_tasks.settings import Settings
 from perank_tasks.support.analysis import ANALYZER
-from perank_tasks.support.files import file_sha256
-from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
 from perank_tasks.training.data.data_options import DataOptions
-from perank_tasks.training.data.list_builder import Grades, ListBuilder
+from perank_tasks.training.data.list_builder import (
+    FirstStage,
+    Grades,
+    ListBuilder,
+    cross_encoder_content,
+)
 from perank_tasks.training.data.lists import generator
-from perank_tasks.training.data.pool import Pool, Source, build_pool, prepare
-from perank_tasks.training.data.queries import CLOZE, QuerySet, make_queries, qualified_id
+from perank_tasks.training.data.pool import Making, Pool, Source, build_pool, prepare
+from perank_tasks.training.data.queries import (
+    CLOZE,
+    TrainingQueries,
+    make_queries,
+    qualified_id,
+)
 from perank_tasks.training.data.readers import KIND, terms_of
 from perank_tasks.training.data.reference_jsonl import make_from_reference
-from perank_tasks.training.data.scorers import FirstStage, cross_encoder_content
-from perank_tasks.training.data.vectors import Making
 from perank_tasks.warehouse.registry import open_store
 
 QUERIES_A_SHARD = 256
@@ -46,8 +49,6 @@ ALIGNMENT_CONFIG = {"stage", "passages", "min_words", "max_words", "seed"}
 RANKING_CONFIG = {"stage", "judgements", "depth", "hard", "random", "relevant", "lists_per_query"}
 RANKING_CONFIG |= {"feedback", "feedback_passages", "k1", "b", "seed"}
 """Options that data depend on as they are."""
-
-Number = TypeVar("Number", int, float)
 
 
 def make_training_data(options: DataOptions) -> str:
@@ -103,8 +104,8 @@ def _make_alignment(making: Making, pool: str, sources: Sequence[Source]) -> str
 
 def _make_ranking(making: Making, pool: str, sources: Sequence[Source]) -> str:
     store, options, name = making.store, making.options, pool.split("/")[1]
-    reference, pool = make_queries(making, pool, sources)
-    passages, queries = Pool(store.open(pool)), QuerySet(store.open(reference))
+    queries, pool = make_queries(making, pool, sources)
+    passages = Pool(store.open(pool))
     own = _own(passages, sources, options)
     if len(passages) - bool(own) < options.hard + options.random:
         raise TrainingDataError(
@@ -112,33 +113,32 @@ def _make_ranking(making: Making, pool: str, sources: Sequence[Source]) -> str:
             f"{options.random} random ones; ask for fewer, or add collections."
         )
     grades = _grades(passages, queries, sources, options)
-    run = Path(options.run_file).expanduser() if options.run_file else None
     config = {
         "teacher": options.teacher_weights,
         "cross_encoder": cross_encoder_content(options),
         "hard_from": options.hard_weights or "judged",
         "analyzer": ANALYZER,
+        "compared_with": queries.evaluation.counts,
         **options.model_dump(include=RANKING_CONFIG),
     }
-    used = queries.artifact.read("queries", ["source"])["source"].unique().to_pylist()
-    terms = terms_of(list(dict.fromkeys([*(s.name for s in sources), *sorted(used)])), options)
+    used = sorted({query.source for query in queries.queries})
+    terms = terms_of(list(dict.fromkeys([*(s.name for s in sources), *used])), options)
     key = artifact_key(
         pool=pool,
-        queries=reference,
+        queries=queries.key,
         terms=terms,
         grades=stable_hash(grades),
-        run=file_sha256(run) if run else None,
         **config,
     )
     artifact = store.artifact(KIND, name, key)
     if artifact.use():
         return artifact.reference
-    scores = _read_run(run, passages) if run else None
-    first_stage = FirstStage(passages, options, scores)
-    shards = _write_lists(artifact, ListBuilder(options, queries, first_stage, grades, own))
+    vectors, first_stage = queries.vectors(making), FirstStage(passages, options)
+    builder = ListBuilder(options, queries.queries, vectors, first_stage, grades, own)
+    shards = _write_lists(artifact, builder)
     return artifact.publish(
         expected={"lists": shards},
-        inputs={"passages": pool, "queries": reference},
+        inputs={"passages": pool},
         config=config,
         counts=_counts(artifact, queries, shards),
         provenance=making.provenance | terms,
@@ -159,58 +159,48 @@ def _write_lists(artifact: Artifact, builder: ListBuilder) -> int:
 
 
 def _write_shard(artifact: Artifact, shard: int, rows: range, builder: ListBuilder) -> None:
-    meter = Meter(builder.device)
-    meter.items = len(rows)
     lists = [line for row in rows for line in builder.lists(row)]
-    skipped = len(rows) - len({line["query_row"] for line in lists})
     table = pa.Table.from_pylist(lists, RANKING_DATA)
-    artifact.write_part(
-        "lists",
-        table,
-        RANKING_DATA,
-        shard=shard,
-        stats=lambda: {**meter.stats(), "skipped": skipped},
-    )
+    artifact.write_part("lists", table, RANKING_DATA, shard=shard)
 
 
-def _counts(artifact: Artifact, queries: QuerySet, shards: int) -> dict[str, Any]:
-    stats = [artifact.part_stats("lists", shard) for shard in range(shards)]
-    lists = sum(artifact.dataset("lists", shard).count_rows() for shard in range(shards))
-    if not lists:
+def _counts(artifact: Artifact, queries: TrainingQueries, shards: int) -> dict[str, int]:
+    read = [artifact.dataset("lists", s).to_table(columns=["query_id"]) for s in range(shards)]
+    of_lists = pa.concat_tables(read)["query_id"]
+    if not len(of_lists):
         raise TrainingDataError(
             "No query has a hard candidate: none shares a word with a passage, or none of its "
             "judged passages is here. Look at --hard-from, and at the collections' judgements."
         )
-    skipped = sum(s["skipped"] for s in stats)
-    of_queries = queries.artifact.manifest.counts
+    with_lists = len(of_lists.unique())
     return {
-        "examples": lists,
-        "queries": len(queries) - skipped,
-        "queries_without_candidates": skipped,
-        "queries_repeated": of_queries["repeated"],
-        "queries_of_evaluation_collections": of_queries["of_evaluation_collections"],
-        "stats": total(stats),
+        "examples": len(of_lists),
+        "queries": with_lists,
+        "queries_without_candidates": len(queries.queries) - with_lists,
+        "queries_repeated": queries.counts["repeated"],
+        "queries_of_evaluation_collections": queries.counts["of_evaluation_collections"],
     }
 
 
 def _grades(
-    pool: Pool, queries: QuerySet, sources: Sequence[Source], options: DataOptions
+    pool: Pool, queries: TrainingQueries, sources: Sequence[Source], options: DataOptions
 ) -> Grades | None:
     """What is judged of the pool; of passages with one text, the best grade counts."""
     if not options.judgements:
         return None
     if options.queries == CLOZE:
-        cloze = [queries[row] for row in range(len(queries))]
+        cloze = queries.queries
         return {q.query_id: {q.passage_row: 1} for q in cloze if q.passage_row is not None}
     grades: dict[str, dict[int, int]] = {}
     for source in sources:
         lines = source.snapshot.read("qrels").to_pylist()
-        rows = pool.rows_of({line["passage_id"] for line in lines}, source.name)
-        judged = (
-            (qualified_id(source, q["query_id"], sources), q["passage_id"], q["relevance"])
-            for q in lines
-        )
-        grades |= _best_by_row(judged, rows)
+        rows = pool.rows_of({line["passage_id"] for line in lines}, source.snapshot)
+        for line in lines:
+            row = rows.get(line["passage_id"])
+            if row is not None:
+                query_id = qualified_id(source, line["query_id"], sources)
+                of_query = grades.setdefault(query_id, {})
+                of_query[row] = max(line["relevance"], of_query.get(row, line["relevance"]))
     if not grades:
         raise TrainingDataError(
             f"No judgement of {', '.join(source.name for source in sources)} is of a passage that "
@@ -226,29 +216,5 @@ def _own(pool: Pool, sources: Sequence[Source], options: DataOptions) -> dict[st
     return {
         qualified_id(source, query_id, sources): row
         for source in sources
-        for query_id, row in pool.rows_of(own_passages(source.snapshot), source.name).items()
+        for query_id, row in pool.rows_of(own_passages(source.snapshot), source.snapshot).items()
     }
-
-
-def _read_run(path: Path, pool: Pool) -> dict[str, dict[int, float]]:
-    """A run's scores by row."""
-    lines = trec.read_run(path)
-    rows = pool.rows_of({line.passage_id for line in lines})
-    run = _best_by_row(((x.query_id, x.passage_id, x.score) for x in lines), rows)
-    if not run:
-        raise TrainingDataError(
-            f"{path} names no passage that is here; give the run of these collections."
-        )
-    return run
-
-
-def _best_by_row(
-    lines: Iterable[tuple[str, str, Number]], rows: Mapping[str, int]
-) -> dict[str, dict[int, Number]]:
-    """What queries' passages got, by query and row; of passages with one text, the best."""
-    best: dict[str, dict[int, Number]] = {}
-    for query_id, passage_id, value in lines:
-        if passage_id in rows:
-            row, of_query = rows[passage_id], best.setdefault(query_id, {})
-            of_query[row] = max(value, of_query.get(row, value))
-    return best

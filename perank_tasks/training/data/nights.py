@@ -1,4 +1,4 @@
-"""Nights over the collections of a training: in, its data's options; out, a planned `Night`."""
+"""Nights over the collections of a training: in, arms over one first stage; out, a `Night`."""
 
 from datetime import date
 from typing import Any
@@ -7,26 +7,14 @@ from perank_tasks.config import Night, NightOptions
 from perank_tasks.night.arms import ArmsFile
 from perank_tasks.night.plan import plan_night
 from perank_tasks.night.site import Site
-from perank_tasks.training.data.data_options import DataOptions
 
 SERIES = "training"
 """What the results of these nights belong to: what they computed is reused on any date."""
 
 
-def cosine_arm(data: DataOptions) -> dict[str, Any]:
-    """An arm that reads the data's embeddings."""
-    return {
-        "ranker": "cosine",
-        "embedder": data.embedder,
-        "precision": data.embedding_precision,
-        "trust_remote_code": data.trust_remote_code,
-    }
-
-
 def plan_arms(
     spec: str,
     day: date,
-    data: DataOptions,
     site: Site,
     first_stage: dict[str, Any],
     arms: dict[str, dict[str, Any]],

@@ -1,10 +1,10 @@
-"""The pool: passages of one or several collections, each text once, with vectors to map.
+"""The pool: passages of one or several collections, each text once, with vectors to map; and
+vectors of texts that no collection's embeddings have.
 
 In: snapshots and embeddings of collections, by a night's own stages. Out: the artifact
-`training_passages/<name>/<key>`: the tables `passages` and `sources`, which says where each
-passage of each collection is in the pool, and the file `vectors/embeddings.npy`, (passages,
-dimension), rows in the same order, copied from the embeddings. A Parquet file cannot be read at
-random row by row; this one can, by several processes that share one copy.
+`training_passages/<name>/<key>`: the table `passages` and the file `vectors/embeddings.npy`,
+(passages, dimension), rows in the same order, copied from the embeddings. A Parquet file cannot be
+read at random row by row; this one can, by several processes that share one copy.
 
 Notes: memory holds the passages' texts, but not their vectors.
 """
@@ -17,25 +17,37 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from perank_tasks.artifacts.store import Artifact, artifact_key
+from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.config import stable_hash
 from perank_tasks.errors import TrainingDataError
+from perank_tasks.models.embedders import check_unit_vectors
 from perank_tasks.night.embed import to_matrix
 from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.site import Site
-from perank_tasks.schemas import TRAINING_PASSAGES, TRAINING_SOURCES, rows_to_table
+from perank_tasks.perank.embedders import load
+from perank_tasks.schemas import TRAINING_PASSAGES, rows_to_table
+from perank_tasks.settings import Settings
+from perank_tasks.support.progress import progress
 from perank_tasks.support.text import contents, text_hash
-from perank_tasks.training.data.nights import cosine_arm, plan_arms
-from perank_tasks.training.data.vectors import (
-    Making,
-    embed_texts,
-    filling_matrix,
-    open_matrix,
-)
+from perank_tasks.training.data.data_options import DataOptions
+from perank_tasks.training.data.nights import plan_arms
+from perank_tasks.warehouse.registry import local
 
 KIND = "training_passages"
-FORMAT = 3
+FORMAT = 4
 """Raise it when the same collections give other tables."""
+
+TEXTS_A_CALL = 512
+FOLDER, FILE = "vectors", "embeddings.npy"
+
+
+@dataclass(frozen=True)
+class Making:
+    """What everything that makes training data is handed: where, of what, and by which machine."""
+
+    store: Store
+    options: DataOptions
+    provenance: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -56,8 +68,13 @@ def prepare(making: Making, spec: str) -> Source:
     """
     site = Site.from_environment()
     data = making.options
-    arms = {"cosine": cosine_arm(data)}
-    night = plan_arms(spec, data.read_as_of, data, site, {"kind": "bm25"}, arms)
+    cosine = {
+        "ranker": "cosine",
+        "embedder": data.embedder,
+        "precision": data.embedding_precision,
+        "trust_remote_code": data.trust_remote_code,
+    }
+    night = plan_arms(spec, data.read_as_of, site, {"kind": "bm25"}, {"cosine": cosine})
     done = run_night(night, site, until="embed")
     (embeddings,) = done["embed"].values()
     return Source(
@@ -96,16 +113,17 @@ def build_pool(
     passages = _Passages(sources)
     with store.draft(KIND, name) as draft:
         draft.write_part("passages", passages.with_each_text_once(changed), TRAINING_PASSAGES)
-        draft.write_part("sources", passages.where_they_are(), TRAINING_SOURCES)
         vectors = sources[0].embeddings.dataset("passages").schema.field("embedding").type
-        shape = (passages.texts, vectors.list_size)
-        with filling_matrix(draft, shape, making.options.embedding_precision) as matrix:
+        shape, kind = (passages.texts, vectors.list_size), making.options.embedding_precision
+        with draft.writing(FOLDER) as folder:
+            matrix = np.lib.format.open_memmap(folder / FILE, mode="w+", dtype=kind, shape=shape)
             passages.copy_vectors(matrix)
             if changed:
                 matrix[list(changed)] = embed_texts(making, list(changed.values()))
+            matrix.flush()
         return draft.publish(
             key=key,
-            expected={"passages": 1, "sources": 1},
+            expected={"passages": 1},
             inputs=inputs,
             config={"collections": {source.name: source.spec for source in sources}},
             counts={
@@ -149,16 +167,11 @@ class _Passages:
                 name = line["passage_id"]
                 if taken.setdefault(name, collection) != collection:
                     name = f"{collection}/{name}"
+                text, own = contents(line["title"], line["text"]), line["text_hash"]
                 if row in changed:
-                    rows.append((name, changed[row], text_hash(None, changed[row])))
-                else:
-                    rows.append((name, contents(line["title"], line["text"]), line["text_hash"]))
+                    text, own = changed[row], text_hash(None, changed[row])
+                rows.append((name, text, own))
             yield from rows_to_table(rows, TRAINING_PASSAGES).to_batches()
-
-    def where_they_are(self) -> pa.Table:
-        """Where each passage of each collection is in the pool."""
-        columns = [pa.array(self._collections), self._table["passage_id"], pa.array(self.rows)]
-        return pa.table(columns, names=TRAINING_SOURCES.names)
 
     def copy_vectors(self, matrix: np.ndarray) -> None:
         """Fill the pool's vectors."""
@@ -177,7 +190,7 @@ class Pool:
 
     def __init__(self, artifact: Artifact):
         self.artifact = artifact
-        self.vectors = open_matrix(artifact)
+        self.vectors = np.load(artifact.local(FOLDER) / FILE, mmap_mode="r")
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -187,27 +200,57 @@ class Pool:
         return self.artifact.read("passages", ["passage_id", "text"])
 
     def ids(self, rows: Iterable[int]) -> list[str]:
-        column = self._table["passage_id"]
-        return [column[int(row)].as_py() for row in rows]
+        return [self._table["passage_id"][int(row)].as_py() for row in rows]
 
     def texts(self, rows: Iterable[int]) -> list[str]:
-        column = self._table["text"]
-        return [column[int(row)].as_py() for row in rows]
+        return [self._table["text"][int(row)].as_py() for row in rows]
 
     def embeddings(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """(n, dimension) float32."""
         return np.asarray(self.vectors[rows], dtype=np.float32)
 
-    def rows_of(self, ids: set[str], collection: str | None = None) -> dict[str, int]:
-        """Rows of passages by their ids in a collection; absent ones are absent.
-
-        Args:
-            collection: its name; None: the first one that has such a passage.
-        """
+    def rows_of(self, ids: set[str], snapshot: Artifact) -> dict[str, int]:
+        """Rows of a collection's passages by their ids there; absent ones are absent."""
         where = pc.field("passage_id").isin(pa.array(sorted(ids), pa.string()))
-        if collection is not None:
-            where &= pc.field("collection") == collection
-        table = self.artifact.read("sources", ["passage_id", "passage_row"], where)
-        pairs = zip(*(column.to_pylist() for column in table.columns), strict=True)
-        # Backwards: of several, the first counts.
-        return dict(reversed(list(pairs)))
+        table = snapshot.read("passages", ["passage_id", "text_hash"], where)
+        hashes = self.artifact.read("passages", ["text_hash"])["text_hash"].combine_chunks()
+        rows = pc.index_in(table["text_hash"], value_set=hashes)
+        return dict(zip(table["passage_id"].to_pylist(), rows.to_pylist(), strict=True))
+
+
+def embed_texts(
+    making: Making,
+    texts: Sequence[str],
+    known: Mapping[str, np.ndarray] | None = None,
+    *,
+    queries: bool = False,
+) -> np.ndarray:
+    """Embed passages or queries, (n, dimension) float32.
+
+    Args:
+        known: vectors that are there already, by text hash, by the same embedder.
+
+    Raises:
+        EmbeddingError: the embedder returned something that is no unit vector.
+    """
+    hashes, vectors = hashes_of(texts), dict(known or {})
+    new = {n: text for n, text in zip(hashes, texts, strict=True) if n not in vectors}
+    if new:
+        embedder = load(
+            local(making.options.embedder, making.store),
+            Settings.from_environment(),
+            trust_remote_code=making.options.trust_remote_code,
+        )
+    with progress("embedding texts", len(new), "texts") as advance:
+        for first in range(0, len(new), TEXTS_A_CALL):
+            names = list(new)[first : first + TEXTS_A_CALL]
+            encoded = embedder.encode([new[name] for name in names], queries=queries)
+            check_unit_vectors(encoded, [repr(new[name][:60]) for name in names])
+            vectors.update(zip(names, encoded, strict=True))
+            advance(len(names))
+    return np.array([vectors[name] for name in hashes], np.float32)
+
+
+def hashes_of(texts: Sequence[str]) -> list[str]:
+    """The `text_hash` of texts without titles."""
+    return [text_hash(None, text) for text in texts]

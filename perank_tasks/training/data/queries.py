@@ -1,8 +1,6 @@
 """Training queries: of the collections, of a file, or sentences of passages (inverse cloze).
 
-Out: the artifact `training_queries/<name>/<key>`: the table `queries` and the file
-`vectors/embeddings.npy`, (queries, dimension), rows in the same order. Two queries with one
-normal form are one, and none is a query of an evaluation collection.
+Two queries with one normal form are one, and none is a query of an evaluation collection.
 """
 
 import re
@@ -12,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from perank_tasks.artifacts.store import Artifact, artifact_key
 from perank_tasks.collections.formats import read_queries
 from perank_tasks.collections.records import Query
 from perank_tasks.config import stable_hash
 from perank_tasks.errors import TrainingDataError
-from perank_tasks.schemas import TRAINING_QUERIES, rows_to_table
+from perank_tasks.night.embed import to_matrix
 from perank_tasks.training.data.data_options import DataOptions
 from perank_tasks.training.data.leaks import (
     EvaluationQueries,
@@ -25,16 +22,14 @@ from perank_tasks.training.data.leaks import (
     without_evaluation_queries,
 )
 from perank_tasks.training.data.lists import generator
-from perank_tasks.training.data.pool import Pool, Source, build_pool
-from perank_tasks.training.data.vectors import (
+from perank_tasks.training.data.pool import (
     Making,
+    Pool,
+    Source,
+    build_pool,
     embed_texts,
-    filling_matrix,
-    open_matrix,
-    vectors_by_hash,
 )
 
-KIND = "training_queries"
 CLOZE = "cloze"
 
 CLOZE_WORDS = (4, 30)
@@ -52,17 +47,47 @@ class TrainingQuery(Query):
     """Of the passage that a cloze query is from."""
 
 
-def make_queries(making: Making, pool: str, sources: Sequence[Source]) -> tuple[str, str]:
-    """Gather, check, limit and embed the queries.
+@dataclass(frozen=True)
+class TrainingQueries:
+    """The queries that are trained on.
+
+    Attributes:
+        counts: of those that were read, repeated, and of evaluation collections.
+        evaluation: what they were compared with.
+        known: vectors that are there already, by text hash.
+    """
+
+    queries: list[TrainingQuery]
+    counts: dict[str, int]
+    evaluation: EvaluationQueries
+    known: dict[str, np.ndarray]
+
+    @property
+    def key(self) -> str:
+        """All that they are."""
+        rows = [(q.query_id, q.text, q.source, q.passage_row) for q in self.queries]
+        return stable_hash([rows, self.counts, sorted(self.evaluation.forms)])
+
+    def vectors(self, making: Making) -> np.ndarray:
+        """(queries, dimension) float32, as precise as the pool's."""
+        texts = [query.text for query in self.queries]
+        vectors = embed_texts(making, texts, self.known, queries=True)
+        return vectors.astype(making.options.embedding_precision).astype(np.float32)
+
+
+def make_queries(
+    making: Making, pool: str, sources: Sequence[Source]
+) -> tuple[TrainingQueries, str]:
+    """Gather, check and limit the queries.
 
     Returns:
-        References of the queries, and of the pool, from which sentences may be gone.
+        The queries, and the reference of the pool, from which sentences may be gone.
 
     Raises:
         TrainingDataError: some are of an evaluation collection, or none is left.
         CollectionError: the queries file cannot be read.
     """
-    options, name = making.options, pool.split("/")[1]
+    options = making.options
     if options.queries == CLOZE:
         passages = Pool(making.store.open(pool))
         read = cloze_queries(passages, options)
@@ -92,14 +117,15 @@ def make_queries(making: Making, pool: str, sources: Sequence[Source]) -> tuple[
             "evaluation collections. Give other queries with --queries."
         )
     queries = _limited(allowed, options)
-    vectors: dict[str, np.ndarray] = {}
+    known: dict[str, np.ndarray] = {}
     if options.queries == CLOZE:
         pool = build_pool(making, sources, _without_sentences(passages, queries, options))
     elif options.queries == "collection":
         for source in sources:
             table = source.embeddings.read("queries", ["text_hash", "embedding"])
-            vectors |= vectors_by_hash(table)
-    return _publish(making, name, queries, evaluation, counts, vectors), pool
+            hashes = table["text_hash"].to_pylist()
+            known |= zip(hashes, to_matrix(table["embedding"]), strict=True)
+    return TrainingQueries(queries, counts, evaluation, known), pool
 
 
 def qualified_id(source: Source, query_id: str, sources: Sequence[Source]) -> str:
@@ -143,64 +169,6 @@ def cloze_queries(pool: Pool, options: DataOptions) -> list[TrainingQuery]:
 def split_sentences(text: str) -> list[str]:
     """Sentences by their punctuation, good enough to take one as a query."""
     return [sentence.strip() for sentence in _SENTENCE_END.split(text) if sentence.strip()]
-
-
-def _publish(
-    making: Making,
-    name: str,
-    queries: Sequence[TrainingQuery],
-    evaluation: EvaluationQueries,
-    counts: dict[str, int],
-    known: dict[str, np.ndarray],
-) -> str:
-    """Embed and publish queries that were checked; returns the reference.
-
-    Args:
-        evaluation: what they were compared with.
-        counts: of what was read and left out.
-        known: vectors that are there already, by text hash.
-    """
-    rows = [(q.query_id, q.text, q.source, q.passage_row) for q in queries]
-    config = {"compared_with": evaluation.counts, **making.embedder}
-    key = artifact_key(queries=stable_hash(rows), forms=evaluation.forms, counts=counts, **config)
-    artifact = making.store.artifact(KIND, name, key)
-    if artifact.use():
-        return artifact.reference
-    vectors = embed_texts(making, [query.text for query in queries], known, queries=True)
-    with making.store.draft(KIND, name) as draft:
-        draft.write_part("queries", rows_to_table(rows, TRAINING_QUERIES), TRAINING_QUERIES)
-        precision = making.options.embedding_precision
-        with filling_matrix(draft, vectors.shape, precision) as matrix:
-            matrix[:] = vectors
-        return draft.publish(
-            key=key,
-            expected={"queries": 1},
-            inputs={},
-            config=config,
-            counts={**counts, "queries": len(rows)},
-            provenance=making.provenance,
-        )
-
-
-class QuerySet:
-    """Queries to read: texts as Arrow strings, vectors mapped into memory."""
-
-    def __init__(self, artifact: Artifact):
-        self.artifact = artifact
-        self.vectors = open_matrix(artifact)
-        self._table = artifact.read("queries")
-
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-    def __getitem__(self, row: int) -> TrainingQuery:
-        return TrainingQuery(
-            *(self._table[column][row].as_py() for column in TRAINING_QUERIES.names)
-        )
-
-    def embedding(self, row: int) -> np.ndarray:
-        """(dimension,) float32."""
-        return np.asarray(self.vectors[row], dtype=np.float32)
 
 
 def _limited(queries: list[TrainingQuery], options: DataOptions) -> list[TrainingQuery]:

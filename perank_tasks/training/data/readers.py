@@ -1,19 +1,18 @@
 """Readers: in, the reference of training data; out, a sequence of examples, made one by one.
 
-Embeddings are mapped into memory, not read; texts and lists are held as Arrow columns.
+Passages' embeddings are mapped into memory, not read; texts and lists are held as Arrow columns.
 """
 
-from collections.abc import Sequence
-from copy import copy
-from typing import Any, Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
+from torch.utils.data import Dataset
 
 from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.errors import TrainingDataError
 from perank_tasks.training.data.data_options import DataOptions
 from perank_tasks.training.data.pool import Pool
-from perank_tasks.training.data.queries import CLOZE, QuerySet
+from perank_tasks.training.data.queries import CLOZE
 from perank_tasks.training.examples import AlignmentExample, RankingExample
 
 KIND = "training_data"
@@ -27,8 +26,8 @@ NO_TERMS = "not stated: find out before you publish what is trained on it"
 Example = TypeVar("Example", AlignmentExample, RankingExample)
 
 
-class _Examples(Sequence[Example]):
-    """The examples of one artifact, or some of them.
+class _Examples(Dataset[Example]):
+    """The examples of one artifact.
 
     Raises:
         ArtifactError: it is not there.
@@ -46,23 +45,9 @@ class _Examples(Sequence[Example]):
                 f"perank train data --stage {self.stage}"
             )
         self.pool = Pool(store.open(self.artifact.manifest.inputs["passages"]))
-        self.places = np.arange(self.artifact.manifest.counts["examples"])
-        """Which examples of the artifact are in this reader, in its order."""
 
     def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, place: Any) -> Any:
-        return self._example(int(self.places[place]))
-
-    def select(self, places: Sequence[int] | np.ndarray) -> Self:
-        """A reader of some of these examples, in the order given."""
-        chosen = copy(self)  # the same columns and maps, held once
-        chosen.places = self.places[np.asarray(places, dtype=np.int64)]
-        return chosen
-
-    def _example(self, place: int) -> Example:
-        raise NotImplementedError
+        return int(self.artifact.manifest.counts["examples"])
 
 
 class AlignmentExamples(_Examples[AlignmentExample]):
@@ -74,7 +59,7 @@ class AlignmentExamples(_Examples[AlignmentExample]):
         super().__init__(store, reference)
         self._rows = self.artifact.read("passages")["passage_row"].to_numpy()
 
-    def _example(self, place: int) -> AlignmentExample:
+    def __getitem__(self, place: int) -> AlignmentExample:
         row = self._rows[place]
         (passage_id,), (text,) = self.pool.ids([row]), self.pool.texts([row])
         return AlignmentExample(passage_id, text, self.pool.embeddings([row])[0])
@@ -87,64 +72,28 @@ class RankingExamples(_Examples[RankingExample]):
 
     def __init__(self, store: Store, reference: str):
         super().__init__(store, reference)
-        self._queries = QuerySet(store.open(self.artifact.manifest.inputs["queries"]))
-        self._lists = self.artifact.read(
-            "lists", ["query_row", "passage_rows", "ranking", "bm25"]
-        ).combine_chunks()
+        columns = ["query_id", "query", "query_embedding", "passage_rows", "ranking", "bm25"]
+        self._lists = self.artifact.read("lists", columns).combine_chunks()
 
     @property
     def queries(self) -> list[tuple[str, str]]:
         """(identifier, text) of each example's query."""
-        rows = self._lists["query_row"].to_numpy()[self.places]
-        queries = {int(row): self._queries[int(row)] for row in np.unique(rows)}
-        return [(queries[int(row)].query_id, queries[int(row)].text) for row in rows]
+        columns = (self._lists[name].to_pylist() for name in ("query_id", "query"))
+        return list(zip(*columns, strict=True))
 
-    def _example(self, place: int) -> RankingExample:
+    def __getitem__(self, place: int) -> RankingExample:
         line = {name: self._lists[name][place].as_py() for name in self._lists.column_names}
-        query = self._queries[line["query_row"]]
         rows = np.array(line["passage_rows"], np.int64)
         return RankingExample(
-            query_id=query.query_id,
-            query=query.text,
-            query_embedding=self._queries.embedding(line["query_row"]),
+            query_id=line["query_id"],
+            query=line["query"],
+            query_embedding=np.array(line["query_embedding"], np.float32),
             passage_ids=self.pool.ids(rows),
             embeddings=self.pool.embeddings(rows),
             texts=self.pool.texts(rows),
             ranking=line["ranking"],
             scores=None if line["bm25"] is None else np.array(line["bm25"], np.float32),
         )
-
-
-class Joined(Sequence[Example]):
-    """Examples of several readers, one after another, as one."""
-
-    def __init__(self, parts: Sequence[Any]):
-        self.parts = parts
-
-    def __len__(self) -> int:
-        return sum(map(len, self.parts))
-
-    def __getitem__(self, place: Any) -> Any:
-        for part in self.parts:
-            if place < len(part):
-                return part[place]
-            place -= len(part)
-        raise IndexError(place)
-
-    @property
-    def queries(self) -> list[tuple[str, str]]:
-        """(identifier, text) of each ranking example's query."""
-        return [query for part in self.parts for query in part.queries]
-
-    def select(self, places: Sequence[int] | np.ndarray) -> "Joined[Example]":
-        """Those at these places, part by part."""
-        first = 0
-        chosen = []
-        for part in self.parts:
-            here = np.asarray(places, np.int64) - first
-            chosen.append(part.select(here[(here >= 0) & (here < len(part))]))
-            first += len(part)
-        return Joined(chosen)
 
 
 def terms(artifact: Artifact) -> dict[str, str]:

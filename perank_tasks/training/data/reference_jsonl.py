@@ -16,26 +16,26 @@ Notes: memory holds every text once.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Self
 
+import numpy as np
 import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, Field, StrictInt, ValidationError, model_validator
 
 from perank_tasks.artifacts.store import Artifact, artifact_key
 from perank_tasks.collections.lines import json_records
 from perank_tasks.errors import CollectionError, TrainingDataError
-from perank_tasks.schemas import RANKING_DATA, rows_to_table
+from perank_tasks.schemas import RANKING_DATA
 from perank_tasks.support.files import file_sha256
 from perank_tasks.support.text import clean_text
 from perank_tasks.training.data.leaks import normal_form
-from perank_tasks.training.data.pool import build_pool, prepare
-from perank_tasks.training.data.queries import make_queries
+from perank_tasks.training.data.pool import Making, build_pool, hashes_of, prepare
+from perank_tasks.training.data.queries import TrainingQueries, make_queries
 from perank_tasks.training.data.readers import KIND, terms_of
-from perank_tasks.training.data.vectors import Making, hashes_of
 
 # The prompt's last mention of the query, and its first.
 _QUERY = (
@@ -111,19 +111,16 @@ def read_reference(path: Path) -> Iterator[ReferenceList]:
     """
     try:
         for where, values in json_records(path):
-            yield _list(where, values)
+            try:
+                line = ReferenceList.model_validate(values)
+            except ValidationError as error:
+                wrong = error.errors()[0]
+                place = "".join(f"{name}: " for name in wrong["loc"])
+                message = wrong["msg"].removeprefix("Value error, ")
+                raise TrainingDataError(f"{where}: {place}{message}") from None
+            yield line
     except CollectionError as error:
         raise TrainingDataError(str(error)) from error
-
-
-def _list(where: str, values: dict[str, Any]) -> ReferenceList:
-    try:
-        return ReferenceList.model_validate(values)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        place = "".join(f"{name}: " for name in wrong["loc"])
-        message = wrong["msg"].removeprefix("Value error, ")
-        raise TrainingDataError(f"{where}: {place}{message}") from None
 
 
 def make_from_reference(making: Making) -> str:
@@ -141,40 +138,39 @@ def make_from_reference(making: Making) -> str:
     with TemporaryDirectory() as folder:
         lists = _write_collection(path, name, Path(folder))
         source = prepare(making, f"files:{folder}?name={name}")
-    reference, pool = make_queries(making, build_pool(making, [source]), [source])
-    config: dict[str, Any] = {"stage": "ranking", "teacher": "the file's own ranking"}
+    queries, pool = make_queries(making, build_pool(making, [source]), [source])
+    config = {
+        "stage": "ranking",
+        "teacher": "the file's own ranking",
+        "compared_with": queries.evaluation.counts,
+    }
     terms = terms_of([name], options)
     key = artifact_key(
-        content=file_sha256(path), pool=pool, queries=reference, terms=terms, **config
+        content=file_sha256(path), pool=pool, queries=queries.key, terms=terms, **config
     )
     artifact = store.artifact(KIND, name, key)
     if artifact.use():
         return artifact.reference
-    queries = store.open(reference)
-    counts, table = queries.manifest.counts, _table(lists, store.open(pool), queries)
+    table = _table(lists, store.open(pool), queries, queries.vectors(making))
     artifact.write_part("lists", table, RANKING_DATA)
     return artifact.publish(
         expected={"lists": 1},
-        inputs={"passages": pool, "queries": reference},
+        inputs={"passages": pool},
         config=config,
         counts={
             "examples": table.num_rows,
-            "queries": counts["queries"],
-            "queries_of_evaluation_collections": counts["of_evaluation_collections"],
+            "queries": len(queries.queries),
+            "queries_of_evaluation_collections": queries.counts["of_evaluation_collections"],
         },
         provenance=making.provenance | terms,
     )
 
 
-class _List(NamedTuple):
-    query_id: str
-    passage_ids: list[str]
-    ranking: list[int]
-
-
-def _write_collection(path: Path, name: str, folder: Path) -> list[_List]:
+def _write_collection(
+    path: Path, name: str, folder: Path
+) -> list[tuple[str, list[str], list[int]]]:
     """Write every text and every query of a file once, in the layout of a `files` collection;
-    returns the lists of them."""
+    returns the lists: query, passages, ranking."""
     texts: dict[str, str] = {}
     query_ids: dict[str, str] = {}
     queries: dict[str, str] = {}
@@ -184,7 +180,7 @@ def _write_collection(path: Path, name: str, folder: Path) -> list[_List]:
         queries.setdefault(query_id, line.query)
         hashes = hashes_of(line.texts)
         texts |= zip(hashes, line.texts, strict=True)
-        lists.append(_List(query_id, hashes, line.ranking))
+        lists.append((query_id, hashes, line.ranking))
     if not lists:
         raise TrainingDataError(f"{path}: the file is empty; expected one list a line")
     for file, rows in (("passages.jsonl", texts), ("queries.jsonl", queries)):
@@ -194,20 +190,26 @@ def _write_collection(path: Path, name: str, folder: Path) -> list[_List]:
     return lists
 
 
-def _table(lists: list[_List], pool: Artifact, queries: Artifact) -> pa.Table:
+def _table(
+    lists: Sequence[tuple], pool: Artifact, queries: TrainingQueries, vectors: np.ndarray
+) -> pa.Table:
     """The lists of these queries; those of evaluation collections are left out."""
-    rows = _numbered(pool.read("passages")["passage_id"])
-    query_rows = _numbered(queries.read("queries")["query_id"])
+    names = pool.read("passages")["passage_id"].to_pylist()
+    rows = {name: row for row, name in enumerate(names)}
+    places = {query.query_id: place for place, query in enumerate(queries.queries)}
     numbers: Counter[str] = Counter()
-    lines: list[tuple] = []
+    lines = []
     for query_id, passage_ids, ranking in lists:
-        if query_id in query_rows:
-            passages = [rows[name] for name in passage_ids]
-            head = (query_rows[query_id], query_id, numbers[query_id], passages, ranking)
-            lines.append((*head, None, None, None, None))
+        if query_id in places:
+            place = places[query_id]
+            line = {
+                "query_id": query_id,
+                "query": queries.queries[place].text,
+                "query_embedding": vectors[place],
+                "list": numbers[query_id],
+                "passage_rows": [rows[name] for name in passage_ids],
+                "ranking": ranking,
+            }
+            lines.append(line)
             numbers[query_id] += 1
-    return rows_to_table(lines, RANKING_DATA)
-
-
-def _numbered(names: pa.ChunkedArray) -> dict[str, int]:
-    return {name: row for row, name in enumerate(names.to_pylist())}
+    return pa.Table.from_pylist(lines, RANKING_DATA)

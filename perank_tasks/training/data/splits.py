@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from hashlib import blake2b
 
+import numpy as np
+
 from perank_tasks.errors import TrainingDataError
 from perank_tasks.training.data.leaks import bag_of_stems
 
@@ -37,11 +39,13 @@ def folds(queries: Queries, k: int, seed: int = 0) -> list[tuple[list[int], list
 
 
 def hold_out(queries: Queries, share: float, seed: int = 0) -> tuple[list[int], list[int]]:
-    """Places (trained on, held out) with at least `share` of the queries held out.
+    """Places (trained on, held out) with at least `share` of the queries held out; none for 0.
 
     Raises:
         TrainingDataError: one side would have no query.
     """
+    if not share:
+        return list(range(len(queries))), []
     groups = _groups(queries, seed)
     wanted = share * sum(map(len, groups))
     held_out: set[str] = set()
@@ -55,6 +59,12 @@ def hold_out(queries: Queries, share: float, seed: int = 0) -> tuple[list[int], 
             "share, or add queries."
         )
     return _places(queries, held_out)
+
+
+def hold_out_some(examples: int, count: int, seed: int) -> tuple[list[int], list[int]]:
+    """Places (trained on, held out) of examples without queries, `count` of them held out."""
+    order = np.random.default_rng(seed).permutation(examples)
+    return np.sort(order[count:]).tolist(), np.sort(order[:count]).tolist()
 
 
 def _groups(queries: Queries, seed: int) -> list[list[str]]:

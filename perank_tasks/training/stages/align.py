@@ -6,10 +6,11 @@ run leaves stage 1 out.
 
 from typing import Any
 
-import numpy as np
+from torch.utils.data import Subset
 
 from perank_tasks.night.site import Site
 from perank_tasks.training.alignment import align
+from perank_tasks.training.data import splits
 from perank_tasks.training.data.readers import AlignmentExamples
 from perank_tasks.training.kept import keep_training
 from perank_tasks.training.run_options import Training
@@ -29,9 +30,9 @@ def align_projector(training: Training, site: Site, data: dict[str, str]) -> str
 
     def train(run: Run) -> dict[str, Any]:
         passages = AlignmentExamples(site.store, reference)
-        order = np.random.default_rng(recipe.seed).permutation(len(passages))
-        held_out = min(recipe.eval_examples, len(order) // 5)
-        trained_on = passages.select(np.sort(order[held_out:]))
-        return align(recipe, trained_on, passages.select(order[:held_out]), run)
+        count = min(recipe.eval_examples, len(passages) // 5)
+        places = splits.hold_out_some(len(passages), count, recipe.seed)
+        trained_on, held_out = (Subset(passages, side) for side in places)
+        return align(recipe, trained_on, held_out, run)
 
     return keep_training(training, site, recipe, train, data=reference)

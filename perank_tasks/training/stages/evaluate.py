@@ -1,23 +1,28 @@
 """Evaluate: the new checkpoint on the development collection, beside the champion.
 
-In: what stage 2 made. Out: the artifact `evaluations/<name>/<key>`, which names a night's results
-and what their arms are called (`training.night`); `training.evaluation` reads it. Everything is
-ranked and measured by the stages of a night, over the same candidates and in the same process. No
-night's results are touched, for nothing is loaded.
+In: what stage 2 made. Out: the results of a night, which `training.evaluation` reads: everything is
+ranked and measured by a night's own stages, arm beside arm, over the same candidates and in the
+same process. They are a series of their own, and nothing is loaded.
 """
 
 import logging
+from typing import Any
 
-from perank_tasks.artifacts.store import artifact_key
 from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.site import Site
-from perank_tasks.training.evaluation import MAIN, Evaluation, in_words
-from perank_tasks.training.night import NEW, night_to_compare
+from perank_tasks.training.data.nights import plan_arms
+from perank_tasks.training.evaluation import (
+    CHAMPION,
+    FIRST_STAGE,
+    MAIN,
+    NEW,
+    OFF,
+    Evaluation,
+    in_words,
+)
 from perank_tasks.training.run_options import Training
 
 log = logging.getLogger(__name__)
-
-KIND = "evaluations"
 
 
 def evaluate_checkpoint(training: Training, site: Site, trained: str) -> str:
@@ -26,35 +31,21 @@ def evaluate_checkpoint(training: Training, site: Site, trained: str) -> str:
     Raises:
         QualityError: the rankings contradict themselves.
     """
-    store = site.store
-    night, arms = night_to_compare(training, trained, site)
-    key = artifact_key(
-        trained=trained,
-        champion=training.champion,
-        arms=arms,
-        collection=night.collection_name,
-        date=training.run_date,
-        fingerprint=night.fingerprint_hash,
-    )
-    artifact = store.artifact(KIND, training.options.name, key)
-    results = store.open(run_night(night, site, until="evaluate")["evaluate"])
-    evaluation = Evaluation.of(night.collection_name, results, arms)
-    for other, test in evaluation.tests.items():
-        log.info("%s against %s: %s %s", NEW, other, MAIN, in_words(test))
-    options = training.options
-    return artifact.publish(
-        expected={},
-        inputs={"trained": trained, "results": results.reference},
-        config={
-            "arms": arms,
-            "collection": night.collection_name,
-            "spec": training.development,
-            "champion": training.champion,
-            "first_stage": options.first_stage,
-            "depth": options.depth,
+    options, data = training.options, training.ranking_data
+    arms: dict[str, dict[str, Any]] = {FIRST_STAGE: {"ranker": "first-stage"}}
+    for who, checkpoint in ((NEW, trained), (CHAMPION, training.champion)):
+        arms[who] = {
+            "ranker": "perank",
+            "checkpoint": checkpoint,
             "window": options.window,
             "step": options.step,
-        },
-        counts={MAIN: evaluation.means},
-        provenance=night.fingerprint,
-    )
+            "precision": data.embedding_precision,
+            "trust_remote_code": data.trust_remote_code,
+        }
+        arms[who + OFF] = {**arms[who], "decoding": "residual"}
+    first_stage = {"kind": options.first_stage, "depth": options.depth}
+    night = plan_arms(training.development, training.run_date, site, first_stage, arms)
+    results = str(run_night(night, site, until="evaluate")["evaluate"])
+    for other, test in Evaluation.read(site.store, results).tests.items():
+        log.info("%s against %s: %s %s", NEW, other, MAIN, in_words(test))
+    return results

@@ -87,12 +87,9 @@ def _recipes(
     options: TrainingOptions, parts: dict[str, dict[str, Any]]
 ) -> tuple[AlignRecipe, RankRecipe]:
     shared = {k: v for part in (ALIGN, RANK) for k, v in parts[part].items() if k in MODEL_FIELDS}
-    align, rank = (
-        kind.parse(kind.preset(options.preset).model_dump() | shared | parts[kind.stage])
-        for kind in (AlignRecipe, RankRecipe)
-    )
-    assert isinstance(align, AlignRecipe)
-    assert isinstance(rank, RankRecipe)
+    preset = options.preset
+    align = AlignRecipe.parse(AlignRecipe.preset(preset).model_dump() | shared | parts[ALIGN])
+    rank = RankRecipe.parse(RankRecipe.preset(preset).model_dump() | shared | parts[RANK])
     if rank.attention_start == "copying" and options.align and options.start is None:
         raise ConfigError(
             "rank_attention_start=copying undoes the projector that it begins with, and stage 1 "

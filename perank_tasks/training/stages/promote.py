@@ -6,13 +6,12 @@ promoted stays registered, and a person may promote it by hand.
 """
 
 import logging
-from typing import TypedDict
+from typing import Any
 
 from perank_tasks import config
 from perank_tasks.night.site import Site
 from perank_tasks.regression.paired import Comparison
-from perank_tasks.training.evaluation import MAIN, Evaluation, in_words
-from perank_tasks.training.night import CHAMPION
+from perank_tasks.training.evaluation import CHAMPION, MAIN, Evaluation, in_words
 from perank_tasks.training.run_options import Training, TrainingOptions
 from perank_tasks.warehouse import registry
 
@@ -22,19 +21,14 @@ WHO = "perank_train"
 """Who decides, in the registry's words."""
 
 
-class Promoted(TypedDict):
-    """What was decided, and who is champion as of the run's date."""
-
-    promoted: bool
-    reason: str
-    checkpoint: str
-    champion: str
-
-
 def promote_checkpoint(
     training: Training, site: Site, registered: str, evaluation: str
-) -> Promoted:
-    """Promote the checkpoint if the run's rule allows it; deciding twice is deciding once."""
+) -> dict[str, Any]:
+    """Promote the checkpoint if the run's rule allows it; deciding twice is deciding once.
+
+    Returns:
+        What was decided (`promoted`, `reason`, `checkpoint`), and who is `champion` as of the date.
+    """
     store = site.store
     measured = Evaluation.read(store, evaluation)
     test = measured.tests[CHAMPION]
@@ -50,12 +44,12 @@ def promote_checkpoint(
             store, registered, WHO, reason, as_of=training.run_date, evaluation=evaluation
         )
     log.info("%s: %s", "promoted" if promotes else "not promoted", reason)
-    return Promoted(
-        promoted=promotes,
-        reason=reason,
-        checkpoint=registered,
-        champion=registry.resolve(config.CHAMPION, training.run_date, store)[0],
-    )
+    return {
+        "promoted": promotes,
+        "reason": reason,
+        "checkpoint": registered,
+        "champion": registry.resolve(config.CHAMPION, training.run_date, store)[0],
+    }
 
 
 def decide(test: Comparison, options: TrainingOptions) -> tuple[bool, str]:
@@ -69,9 +63,8 @@ def decide(test: Comparison, options: TrainingOptions) -> tuple[bool, str]:
     if options.promotion == "never":
         return False, "this run promotes nothing"
     if options.promotion == "better":
-        if test.delta > 0 and significant:
-            return True, f"better, p < {options.alpha:g}"
-        return False, f"not better with p < {options.alpha:g}"
+        better = test.delta > 0 and significant
+        return better, f"{'' if better else 'not '}better with p < {options.alpha:g}"
     if test.delta < 0 and significant:
         return False, f"worse, p < {options.alpha:g}"
     if test.delta < 0 and -test.delta >= options.max_loss:

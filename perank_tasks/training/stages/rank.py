@@ -6,6 +6,8 @@ The step that is kept is the best one on training queries that were held out.
 
 from typing import Any
 
+from torch.utils.data import Subset
+
 from perank_tasks.artifacts.store import Store
 from perank_tasks.night.site import Site
 from perank_tasks.training.data import splits
@@ -25,13 +27,14 @@ def learn_to_rank(training: Training, site: Site, data: dict[str, str], aligned:
         TrainingDataError: fewer queries than folds.
     """
     reference, recipe, share = data["ranking"], training.rank, training.options.stop_share
-    lists, left_out = _without_fold(training, RankingExamples(site.store, reference))
+    lists = RankingExamples(site.store, reference)
+    kept, _ = _fold(training, lists)
+    all_queries = lists.queries
+    queries = [all_queries[place] for place in kept]
 
     def train(run: Run) -> dict[str, Any]:
-        trained_on, held_out = lists, lists.select([])
-        if share:
-            places = splits.hold_out(lists.queries, share, recipe.seed)
-            trained_on, held_out = map(lists.select, places)
+        places = splits.hold_out(queries, share, recipe.seed)
+        trained_on, held_out = (Subset(Subset(lists, kept), side) for side in places)
         return train_to_rank(recipe, trained_on, held_out, run)
 
     return keep_training(
@@ -42,23 +45,20 @@ def learn_to_rank(training: Training, site: Site, data: dict[str, str], aligned:
         data=reference,
         aligned=aligned,
         stop_share=share,
-        queries=sorted({query_id for query_id, _ in lists.queries}) if left_out else None,
+        queries=sorted({query_id for query_id, _ in queries}) if training.options.folds else None,
     )
 
 
 def queries_left_out(training: Training, data: dict[str, str], store: Store) -> frozenset[str]:
     """The texts of the queries that the run's fold leaves out, to be measured on."""
-    _, left_out = _without_fold(training, RankingExamples(store, data["ranking"]))
-    return frozenset(text for _, text in left_out.queries) if left_out else frozenset()
+    lists = RankingExamples(store, data["ranking"])
+    queries, (_, left_out) = lists.queries, _fold(training, lists)
+    return frozenset(queries[place][1] for place in left_out)
 
 
-def _without_fold(
-    training: Training, lists: RankingExamples
-) -> tuple[RankingExamples, RankingExamples | None]:
-    """The lists that are trained on, and those of the fold; None where there are no folds."""
-    folds = training.options.folds
-    if folds is None:
-        return lists, None
-    pairs = splits.folds(lists.queries, folds, training.rank.seed)
-    trained_on, left_out = pairs[training.options.fold - 1]
-    return lists.select(trained_on), lists.select(left_out)
+def _fold(training: Training, lists: RankingExamples) -> tuple[list[int], list[int]]:
+    """Places of lists that are trained on, and of those that the run's fold leaves out."""
+    if training.options.folds is None:
+        return list(range(len(lists))), []
+    pairs = splits.folds(lists.queries, training.options.folds, training.rank.seed)
+    return pairs[training.options.fold - 1]

@@ -22,15 +22,14 @@ def register_checkpoint(training: Training, site: Site, trained: str, evaluation
         StorageError: it cannot be copied.
     """
     store = site.store
-    artifact, measured = store.open(trained), store.open(evaluation)
-    results = store.open(measured.manifest.inputs["results"])
+    artifact = store.open(trained)
     return registry.register(
         store,
         training.options.name,
         artifact.local(registry.MODEL),
-        tables={"query_measures": results.read("query_measures")},
+        tables={"query_measures": store.open(evaluation).read("query_measures")},
         folders={RUN: artifact.local(RUN)},
-        card=model_card(training, artifact, measured),
+        card=model_card(training, artifact, Evaluation.read(store, evaluation)),
         inputs={**artifact.manifest.inputs, "trained": trained, "evaluation": evaluation},
         config={
             "training": training.hash,
@@ -38,7 +37,6 @@ def register_checkpoint(training: Training, site: Site, trained: str, evaluation
             "start": training.start,
             "align": training.align.model_dump(mode="json") if training.options.align else None,
             "rank": training.rank.model_dump(mode="json"),
-            "arms": measured.manifest.config["arms"],
         },
         counts={
             "report": report_of(artifact),

@@ -8,14 +8,14 @@ import pytest
 
 from perank_tasks.collections.formats import read_queries
 from perank_tasks.collections.pydocs import DATA
-from perank_tasks.errors import CollectionError, ConfigError, TrainingDataError
+from perank_tasks.errors import ConfigError, TrainingDataError
 from perank_tasks.perank.embedders import load
 from perank_tasks.settings import Settings
 from perank_tasks.training.data import make
+from perank_tasks.training.data.list_builder import FirstStage
 from perank_tasks.training.data.make import make_training_data
 from perank_tasks.training.data.pool import Pool
 from perank_tasks.training.data.readers import AlignmentExamples, terms
-from perank_tasks.training.data.scorers import FirstStage
 from tests.small import TOPICS, some_passages, some_qrels, write_collection
 from tests.training.data.small import EMBEDDER, columns, small_lists, small_options, the_store
 
@@ -67,7 +67,7 @@ def test_lists_hold_hard_and_random_candidates_ranked_by_the_teacher(topics: str
     examples = small_lists(topics, lists_per_query=3)
     assert len(examples) == 3 * len(TOPICS)
     pool = examples.pool
-    first_stage = FirstStage(pool, small_options(topics), None)
+    first_stage = FirstStage(pool, small_options(topics))
     encoder = load(EMBEDDER, Settings.from_environment())
     matrix = encoder.encode(pool.texts(range(len(pool))))
     for example, line in zip(examples, columns(examples), strict=True):
@@ -208,23 +208,13 @@ def test_two_collections_of_one_name_are_refused(topics: str, tmp_path: Path) ->
         small_lists(topics, other)
 
 
-def test_a_run_is_a_teacher_and_gives_hard_candidates(topics: str, tmp_path: Path) -> None:
-    run = tmp_path / "teacher.trec"
-    named = [f"flea-{i}" for i in (4, 2, 0, 6, 1)]
-    lines = [f"q-flea Q0 {p} 1 {9 - i} t\n" for i, p in enumerate([*named, "nowhere"])]
-    run.write_text("".join(lines))
-    examples = small_lists(topics, teacher="run", run_file=str(run))
-    assert [example.query_id for example in examples] == ["q-flea"]
-    assert examples.artifact.manifest.counts["queries_without_candidates"] == len(TOPICS) - 1
-    (example,) = examples
-    ranked = [example.passage_ids[place] for place in example.ranking]
-    known = [p for p in named if p in ranked]
-    assert ranked[: len(known)] == known
-    assert len(known) == 4
-
-    run.write_text(lines[0].replace("flea-4", "nowhere"))
-    with pytest.raises(TrainingDataError, match="names no passage that is here"):
-        small_lists(topics, teacher="run", run_file=str(run))
+def test_a_query_that_finds_nothing_has_no_list_and_is_counted(topics: str, tmp_path: Path) -> None:
+    queries = tmp_path / "mine.tsv"
+    queries.write_text("a\twhere do dogs get a flea\nb\txylophones\n")
+    examples = small_lists(topics, queries=str(queries), hard_from="bm25")
+    assert [example.query_id for example in examples] == ["a"]
+    counts = examples.artifact.manifest.counts
+    assert (counts["queries"], counts["queries_without_candidates"]) == (1, 1)
 
 
 def test_evaluation_queries_are_refused_or_left_out(topics: str, tmp_path: Path) -> None:
@@ -311,17 +301,9 @@ def test_a_killed_run_goes_on_from_whole_shards(
     assert written == [0, 1, 2]
 
 
-def test_readers_select(topics: str) -> None:
+def test_readers_read_by_place(topics: str) -> None:
     examples = small_lists(topics, lists_per_query=2)
-    chosen = examples.select([7, 2])
-    assert [example.query_id for example in chosen] == [
-        examples[7].query_id,
-        examples[2].query_id,
-    ]
-    assert chosen.queries == [examples.queries[7], examples.queries[2]]
-    again = chosen.select([1])
-    assert len(again) == 1
-    assert again[0].passage_ids == examples[2].passage_ids
+    assert [examples[place].query_id for place in range(10)] == [q for q, _ in examples.queries]
     assert examples[-1].query_id == examples[9].query_id
     with pytest.raises(IndexError):
         examples[10]
@@ -359,8 +341,8 @@ def test_what_cannot_be_made_is_explained(topics: str, tmp_path: Path) -> None:
     queries.write_text("a\tzyx wvu\n")
     with pytest.raises(TrainingDataError, match="No query has a hard candidate"):
         small_lists(topics, queries=str(queries), teacher="bm25")
-    unjudged = write_collection(tmp_path / "unjudged", qrels=[("q-flea", "elsewhere", 1)])
-    with pytest.raises(CollectionError, match="none of the 1 judged passages is in it"):
+    unjudged = write_collection(tmp_path / "unjudged", qrels=[])
+    with pytest.raises(TrainingDataError, match="No judgement of unjudged is of a passage"):
         small_lists(unjudged, judgements=True)
 
 
@@ -374,9 +356,8 @@ def test_vectors_of_a_night_are_taken_over(topics: str, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("perank_tasks.perank.embedders.load", refuse)
     monkeypatch.setattr("perank_tasks.night.embed.load", refuse)
-    monkeypatch.setattr("perank_tasks.training.data.vectors.load", refuse)
+    monkeypatch.setattr("perank_tasks.training.data.pool.load", refuse)
     second = small_lists(topics, seed=5, lists_per_query=2)
-    assert second.artifact.manifest.inputs["queries"] == first.artifact.manifest.inputs["queries"]
     assert len(second) == 2 * len(first)
 
 

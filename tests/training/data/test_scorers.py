@@ -9,8 +9,9 @@ from transformers import AutoTokenizer, BertConfig
 from transformers import BertForSequenceClassification as Classifier
 
 from perank_tasks.errors import ConfigError
+from perank_tasks.models.cross_encoder import CrossEncoder
+from perank_tasks.models.find import resolve_model
 from perank_tasks.settings import Settings
-from perank_tasks.training.data.scorers import CrossEncoder
 from tests.small import GOLDEN, TOPICS, write_collection
 from tests.training.data.small import columns, small_lists
 
@@ -36,14 +37,15 @@ def write_cross_encoder(folder: Path, labels: int = 1) -> str:
     return str(folder)
 
 
-@pytest.fixture
-def settings() -> Settings:
-    return Settings.from_environment()
+def cross_encoder(folder: str) -> CrossEncoder:
+    return CrossEncoder(
+        resolve_model(folder, cache=Settings.from_environment().cache), float32=True
+    )
 
 
-def test_a_cross_encoders_scores_are_its_logits(tmp_path: Path, settings: Settings) -> None:
+def test_a_cross_encoders_scores_are_its_logits(tmp_path: Path) -> None:
     folder = write_cross_encoder(tmp_path / "cross")
-    scores = CrossEncoder(folder, settings).score(QUERY, TEXTS)
+    scores = cross_encoder(folder).score(QUERY, TEXTS)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = Classifier.from_pretrained(folder).eval()
     with torch.inference_mode():
@@ -61,11 +63,11 @@ def test_a_cross_encoders_scores_are_its_logits(tmp_path: Path, settings: Settin
     assert len(set(scores.tolist())) == len(TEXTS)
     two = write_cross_encoder(tmp_path / "two", labels=2)
     with pytest.raises(ConfigError, match="gives 2 scores for a pair"):
-        CrossEncoder(two, settings)
+        cross_encoder(two)
 
 
 def test_teachers_mix_with_others_and_read_each_passage_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = write_collection(tmp_path / "topics")
     cross = write_cross_encoder(tmp_path / "cross")
@@ -83,7 +85,7 @@ def test_teachers_mix_with_others_and_read_each_passage_once(
     )
     assert len(read) == len(TOPICS)
     assert max(read) < 3 * 6
-    plain = CrossEncoder(cross, settings)
+    plain = cross_encoder(cross)
     for example, line in list(zip(examples, columns(examples), strict=True))[:4]:
         said = score(plain, example.query, example.texts) + 0.5 * example.scores
         np.testing.assert_allclose(line["teacher"], said, atol=1e-4)
