@@ -24,18 +24,18 @@ from perank_tasks.regression.measures import MEASURES
 from perank_tasks.report import plots
 from perank_tasks.report.contents import (
     MAIN,
+    TREND_NIGHTS,
     Arm,
     PageContents,
-    Point,
-    read_means,
     read_page,
     read_summary,
 )
 from perank_tasks.settings import Settings
 from perank_tasks.support.files import replacing, storage_errors
 from perank_tasks.warehouse.answers import QUESTIONS
-from perank_tasks.warehouse.database import ask, reading
+from perank_tasks.warehouse.database import reading
 from perank_tasks.warehouse.night_verdict import band_name
+from perank_tasks.warehouse.sql_files import TableRow, ask
 
 TEMPLATES = Path(__file__).parent / "templates"
 _REMEDY = (
@@ -94,7 +94,7 @@ def write_all_pages(settings: Settings, collection: str | None = None) -> Iterat
     """
     with _writing(settings) as warehouse:
         read_summary(warehouse, None, collection)
-        for night in reversed(ask(warehouse, "nights")):
+        for night in reversed(ask(warehouse, "report/nights")):
             if collection in (None, night["collection"]):
                 yield _write_night(settings, warehouse, night["run_date"], night["collection"])
     yield settings.reports / "index.html"
@@ -136,14 +136,15 @@ def render(
 def render_index(connection: duckdb.DuckDBPyConnection, settings: Settings) -> str:
     """The index: every night of the warehouse, with a link where its page has been written."""
     collections: dict[str, list[dict[str, Any]]] = {}
-    for night in ask(connection, "nights"):
+    for night in ask(connection, "report/nights"):
         page = _page(settings, night)
         link = page and quote(page.relative_to(settings.reports).as_posix())
         collections.setdefault(night["collection"], []).append({**night, "link": link})
+    newest = {"measure": MAIN, "nights": TREND_NIGHTS}
     figures = {
         name: plots.plot_arms(series, f"arms {name}")
         for name in collections
-        if (series := read_means(connection, name))
+        if (series := ask(connection, "report/arms_by_date", collection=name, **newest))
     }
     return template("index.html").render(collections=collections, figures=figures, main=MAIN)
 
@@ -169,7 +170,7 @@ def _write_again(
     """Write every page there is of a later night; returns how many there are."""
     nights = [
         night["run_date"]
-        for night in ask(warehouse, "nights")
+        for night in ask(warehouse, "report/nights")
         if night["collection"] == collection and night["run_date"] > after
         if _page(settings, night)
     ]
@@ -184,7 +185,7 @@ class _Section:
 
     arm: Arm
     gains: Markup | None
-    trends: list[tuple[str, list[Point], Markup]]
+    trends: list[tuple[str, list[TableRow], Markup]]
     """Measure, nights and figure, where there are two nights at least."""
     facts: list[tuple[str, str]]
     """Those that not every arm has."""

@@ -19,8 +19,8 @@ from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
 from perank_tasks.report import looks
-from perank_tasks.report.contents import Point
 from perank_tasks.report.looks import Look
+from perank_tasks.warehouse.sql_files import TableRow
 
 _NAMES = ("soft", "rule", "band", "bad", "good", "warn", "accent", "paper", "ink", *looks.COLOURS)
 COLOURS = {name: f"#{i:06x}" for i, name in enumerate(_NAMES, 1)}
@@ -87,23 +87,28 @@ class Cost:
     quality: Interval
 
 
-def plot_trend(points: Sequence[Point], look: Look, salt: str) -> Markup:
-    """An arm's mean over the nights: band, baseline, a mark for each verdict and acceptance."""
+def plot_trend(points: Sequence[TableRow], look: Look, salt: str) -> Markup:
+    """An arm's mean over the nights: band, baseline, a mark for each verdict and acceptance.
+
+    Args:
+        points: rows of `sql/report/trend.sql`.
+    """
     with mpl.rc_context(STYLE):
         # Ticks are as wide everywhere; to measure them in every figure takes as long as to draw.
         figure, axes = _figure(2.1, layout=None)
         figure.subplots_adjust(left=0.13, right=0.98, bottom=0.12, top=0.98)
-        x = date2num([point.day for point in points])
-        values = np.array([point.value for point in points])
-        low, high = np.array([point.band or (np.nan, np.nan) for point in points]).T
-        baseline = np.array([np.nan if p.baseline is None else p.baseline for p in points])
+        x = date2num([point["day"] for point in points])
+        values, low, high, baseline = (
+            np.array([point[column] for point in points], dtype=np.float64)
+            for column in ("value", "band_low", "band_high", "baseline")
+        )
         edges = _edges(x)
         lows, highs, baselines = (np.repeat(bound, 2) for bound in (low, high, baseline))
         axes.fill_between(edges, lows, highs, color=COLOURS["band"], linewidth=0, zorder=1)
         axes.plot(edges, baselines, ":", color=COLOURS["soft"], linewidth=1, zorder=2)
         axes.plot(x, values, "-", color=COLOURS[look.colour], linewidth=1, zorder=3)
         for word, (_, marker, colour) in WORDS.items():
-            if its := [i for i, point in enumerate(points) if point.verdict == word]:
+            if its := [i for i, point in enumerate(points) if point["verdict"] == word]:
                 hollow = word == "drift"
                 axes.plot(
                     x[its],
@@ -115,11 +120,11 @@ def plot_trend(points: Sequence[Point], look: Look, salt: str) -> Markup:
                     zorder=4,
                 )
         for day, point in zip(x, points, strict=True):
-            if point.accepted:
+            if point["accepted"]:
                 axes.axvline(day, color=COLOURS["accent"], linestyle="--", linewidth=1, zorder=2)
         shown = np.array([*values, *low, *high, *baseline])
         _limit(axes, float(np.nanmin(shown)), float(np.nanmax(shown)))
-        _date_ticks(axes, [point.day for point in points])
+        _date_ticks(axes, [point["day"] for point in points])
         return svg(figure, salt)
 
 
@@ -185,25 +190,23 @@ def plot_costs(costs: Sequence[Cost], label: str, salt: str) -> Markup:
         return svg(figure, salt)
 
 
-def plot_arms(series: Sequence[tuple[str, Sequence[tuple[date, float]]]], salt: str) -> Markup:
-    """Every arm's mean over the nights in one figure."""
+def plot_arms(arms: Sequence[TableRow], salt: str) -> Markup:
+    """Every arm's mean over the nights in one figure.
+
+    Args:
+        arms: rows of `sql/report/arms_by_date.sql`.
+    """
     with mpl.rc_context(STYLE):
         figure, axes = _figure(2.7)
-        its_look = looks.looks_of(name for name, _ in series)
-        for name, points in series:
-            axes.plot(
-                date2num([day for day, _ in points]),
-                [value for _, value in points],
-                linestyle=its_look[name].line,
-                markersize=5,
-                linewidth=1,
-                label=name,
-                **_mark(its_look[name]),
-            )
-        values = [value for _, points in series for _, value in points]
+        its_look = looks.looks_of(arm["arm"] for arm in arms)
+        for arm in arms:
+            look = its_look[arm["arm"]]
+            style = {"linestyle": look.line, "markersize": 5, "linewidth": 1, **_mark(look)}
+            axes.plot(date2num(arm["days"]), arm["means"], label=arm["arm"], **style)
+        values = [value for arm in arms for value in arm["means"]]
         _limit(axes, min(values), max(values))
-        _date_ticks(axes, sorted({day for _, points in series for day, _ in points}))
-        _legend(figure, len(series))
+        _date_ticks(axes, sorted({day for arm in arms for day in arm["days"]}))
+        _legend(figure, len(arms))
         return svg(figure, salt)
 
 

@@ -13,8 +13,9 @@ from perank_tasks.report.contents import read_summary, remarks
 from perank_tasks.settings import Settings
 from perank_tasks.support.printer import Printer
 from perank_tasks.warehouse.answers import in_lines
-from perank_tasks.warehouse.database import ask, reading
+from perank_tasks.warehouse.database import reading
 from perank_tasks.warehouse.night_verdict import NightVerdict, judge
+from perank_tasks.warehouse.sql_files import ask
 
 
 def print_report(
@@ -44,7 +45,7 @@ def print_report(
         arms = {row["arm_hash"]: row["arm"] for row in rows}
         night = {name: first[name] for name in ("run_date", "collection")}
         verdict = said or judge(warehouse, store, arms=arms, **night)
-        champions = ask(warehouse, "champions", series=NIGHTLY, **night)
+        champions = ask(warehouse, "report/champions", series=NIGHTLY, **night)
     printer.heading(f"{first['collection']}, night of {first['run_date']}")
     printer.table(_HEADINGS, [_cells(row) for row in rows])
     lines = [("Verdict", verdict["text"]), *in_lines(verdict["answers"])]

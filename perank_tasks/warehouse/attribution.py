@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.regression.ladder import Verdict
-from perank_tasks.warehouse.database import rows_where
 from perank_tasks.warehouse.nights import LLM_OFF, Run
+from perank_tasks.warehouse.sql_files import rows_where
 
 Facts = Mapping[str, str]
 

@@ -18,10 +18,10 @@ from perank_tasks.regression.symptoms import SYMPTOMS
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.warehouse.answers import Answers, answer
 from perank_tasks.warehouse.attribution import ArmWord, explain, find_cause
-from perank_tasks.warehouse.database import rows_where
 from perank_tasks.warehouse.derive import OVERLAP, judge_against
 from perank_tasks.warehouse.nights import SAME_NIGHT, Nights, Run
 from perank_tasks.warehouse.query_changes import falls_in_words, query_changes, slices_of_changes
+from perank_tasks.warehouse.sql_files import rows_where
 
 
 class ArmVerdict(TypedDict):
