@@ -216,14 +216,6 @@ RESULT_CONTENTS: dict[str, pa.Schema] = {
     "judgements": pa.schema([*_SNAPSHOT_KEY, *QRELS]),
 }
 
-CONTENT_TABLES: dict[str, pa.Schema] = {
-    **RESULT_CONTENTS,
-    # Those that are ranked or judged; from the snapshot, while it is kept.
-    "passages": pa.schema(
-        [*_SNAPSHOT_KEY, *(PASSAGES.field(name) for name in ("passage_id", "title", "text"))]
-    ),
-}
-
 # One row an act of acceptance: the truth is Parquet here, too.
 BASELINES = table(
     baseline_id=STRING,

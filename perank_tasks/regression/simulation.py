@@ -16,8 +16,9 @@ side, so that an unchanged night has the mean it had: what is called then is a f
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -179,58 +180,50 @@ def simulate(
     curve_trials: int = 100,
     drops: tuple[float, ...] = (0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.10),
     sizes: tuple[int, ...] = (20, 43, 80, 109, 200, 400),
-) -> Iterator[tuple[str, Report | None]]:
-    """Run everything; yields (what is being done, None), and last the report.
+    *,
+    say: Callable[[str], object] = lambda doing: None,
+) -> Report:
+    """Run everything.
 
     Args:
         unchanged_nights: in worlds of 50 nights and 80 queries, for each number of arms.
         trials: of a drop of .05 and of five drops of .01; a tenth as many last for 60 nights.
         curve_trials: of each point of the power curve; its tests flip 2,000 times.
+        say: is told what is being done.
     """
     random = np.random.default_rng(seed)
     words = {}
     for arms in ARMS:
-        yield f"{unchanged_nights:,} unchanged nights of {arms} arm{'s' if arms > 1 else ''}", None
+        say(f"{unchanged_nights:,} unchanged nights of {arms} arm{'s' if arms > 1 else ''}")
         words[arms] = _unchanged(random, unchanged_nights, arms)
-    yield f"{trials} drops of .05 over 80 queries", None
-    power = np.mean([first_night(random, 80, 0.05) for _ in range(trials)])
-    yield f"{trials} times five drops of .01 in a row", None
-    five = np.mean([drops_in_a_row(random, 80, 0.01, 5) for _ in range(trials)])
     few = max(1, trials // 10)
-    yield f"{few} drops of .05 that last for {LASTING_NIGHTS} nights", None
+    say(f"{trials} drops of .05 over 80 queries, and {trials} times five of .01 in a row")
+    power = [first_night(random, 80, 0.05) for _ in range(trials)]
+    five = [drops_in_a_row(random, 80, 0.01, 5) for _ in range(trials)]
+    say(f"{few} drops of .05 that last for {LASTING_NIGHTS} nights")
     lasting = [lasting_drop(random, 80, 0.05) for _ in range(few)]
-    yield f"{few} fortnights after an outlier, and after an acceptance", None
-    repeated = np.mean([repeated_drop(random, 80, 0.05) for _ in range(few)])
-    accepted = np.mean([accepted_drop(random, 80, 0.05) for _ in range(few)])
-    yield f"the power curve, {len(drops) * len(sizes)} points", None
-    fewer_flips = replace(DEFAULT, flips=2000)
-    curve = [
-        {
-            "queries": n,
-            "drop": drop,
-            "power": float(
-                np.mean([first_night(random, n, drop, fewer_flips) for _ in range(curve_trials)])
-            ),
-        }
-        for n in sizes
-        for drop in drops
-    ]
-    report = Report(
+    say(f"{few} fortnights after an outlier, and after an acceptance")
+    repeated = [repeated_drop(random, 80, 0.05) for _ in range(few)]
+    accepted = [accepted_drop(random, 80, 0.05) for _ in range(few)]
+    say(f"the power curve, {len(drops) * len(sizes)} points")
+    fewer = replace(DEFAULT, flips=2000)
+    curve = []
+    for n, drop in product(sizes, drops):
+        called = [first_night(random, n, drop, fewer) for _ in range(curve_trials)]
+        curve.append({"queries": n, "drop": drop, "power": float(np.mean(called))})
+    return Report(
         seed=seed,
         unchanged_nights=unchanged_nights,
         words=words,
         trials=trials,
-        first_night=float(power),
-        five_drops=float(five),
+        first_night=float(np.mean(power)),
+        five_drops=float(np.mean(five)),
         lasting=float(np.mean(lasting)),
-        lasting_without_gap=float(
-            np.mean([nights[np.argmax(nights) :].all() for nights in lasting])
-        ),
-        after_an_outlier=float(repeated),
-        after_acceptance=float(accepted),
+        lasting_without_gap=float(np.mean([n[np.argmax(n) :].all() for n in lasting])),
+        after_an_outlier=float(np.mean(repeated)),
+        after_acceptance=float(np.mean(accepted)),
         curve=curve,
     )
-    yield "done", report
 
 
 def first_night(

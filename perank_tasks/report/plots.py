@@ -79,14 +79,6 @@ class Interval:
     band: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What an arm costs and how well it ranks."""
-
-    seconds: float
-    quality: Interval
-
-
 def plot_trend(points: Sequence[TableRow], look: Look, salt: str) -> Markup:
     """An arm's mean over the nights: band, baseline, a mark for each verdict and acceptance.
 
@@ -170,18 +162,17 @@ def plot_gains(deltas: Sequence[float], label: str, salt: str) -> Markup:
         return svg(figure, salt)
 
 
-def plot_costs(costs: Sequence[Cost], label: str, salt: str) -> Markup:
+def plot_costs(costs: Sequence[tuple[float, Interval]], label: str, salt: str) -> Markup:
     """Quality, with its interval, against seconds a query on a logarithmic scale."""
     with mpl.rc_context(STYLE):
         figure, axes = _figure(2.7)
-        for cost in costs:
-            mark, quality = _mark(cost.quality.look), cost.quality
-            ends = [quality.low, quality.high]
-            axes.plot([cost.seconds] * 2, ends, "-", color=mark["color"], linewidth=1)
-            axes.plot(cost.seconds, quality.value, linestyle="", label=quality.name, **mark)
+        for seconds, quality in costs:
+            mark, ends = _mark(quality.look), [quality.low, quality.high]
+            axes.plot([seconds] * 2, ends, "-", color=mark["color"], linewidth=1)
+            axes.plot(seconds, quality.value, linestyle="", label=quality.name, **mark)
         axes.set_xscale("log")
-        seconds = [cost.seconds for cost in costs]
-        axes.set_xlim(min(seconds) / 3, max(seconds) * 3)
+        all_seconds = [seconds for seconds, _ in costs]
+        axes.set_xlim(min(all_seconds) / 3, max(all_seconds) * 3)
         axes.xaxis.set_major_formatter(lambda value, _: _duration(value))
         axes.xaxis.set_minor_formatter("")
         axes.set_xlabel("a query takes")

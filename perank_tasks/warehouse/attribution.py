@@ -46,13 +46,6 @@ def facts_of(connection: duckdb.DuckDBPyConnection, run: Run) -> dict[str, str]:
     return {row["key"]: row["value"] for row in rows_where(connection, "run_facts", **run.key)}
 
 
-def snapshot_of(connection: duckdb.DuckDBPyConnection, store: Store, run: Run) -> Artifact | None:
-    """The run's snapshot; None where it has been removed."""
-    (row,) = rows_where(connection, "runs", **run.key)
-    snapshot = Artifact(store, row["snapshot"])
-    return snapshot if snapshot.is_published else None
-
-
 @dataclass(frozen=True)
 class Change:
     """One thing that was different between two runs."""
@@ -67,26 +60,26 @@ def explain(
     """What was different between two runs, in the order of attribution; empty: nothing was."""
     old, new = facts_of(connection, before), facts_of(connection, now)
     changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
-    snapshots = [snapshot_of(connection, store, run) for run in (before, now)]
-    contents: dict[str, str] = {}
+    phrases: dict[Kind, list[str]] = {
+        "judgements": [],
+        "settings": _settings(old, new, changed),
+        "versions": _versions(old, new, changed),
+        "data": [],
+    }
+    snapshots = [Artifact(store, run.snapshot) for run in (before, now)]
+    are_kept = all(snapshot.is_published for snapshot in snapshots)
     for table, name in _CONTENTS.items():
         if f"collection.{table}_hash" in changed:
             counts = _arrow(old, new, f"collection.{table}")
-            was, is_now = snapshots
-            known = compare_snapshots(was, is_now, table) if was and is_now else ""
-            contents[table] = f"{name}: {known}" if known else f"{name} changed ({counts})"
-    judgements = [contents.pop("qrels")] if "qrels" in contents else []
+            known = compare_snapshots(*snapshots, table) if are_kept else ""
+            phrases["judgements" if table == "qrels" else "data"].append(
+                f"{name}: {known}" if known else f"{name} changed ({counts})"
+            )
     if "collection.relevance_level" in changed:
-        judgements.append(f"relevance level {_arrow(old, new, 'collection.relevance_level')}")
-    data = list(contents.values())
+        level = _arrow(old, new, "collection.relevance_level")
+        phrases["judgements"].append(f"relevance level {level}")
     if "run.content" in changed:
-        data.append("the run's lines")
-    phrases: dict[Kind, list[str]] = {
-        "judgements": judgements,
-        "settings": _settings(old, new, changed),
-        "versions": _versions(old, new, changed),
-        "data": data,
-    }
+        phrases["data"].append("the run's lines")
     return [Change(kind, phrase) for kind, of_kind in phrases.items() for phrase in of_kind]
 
 

@@ -9,7 +9,6 @@ import duckdb
 import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact
-from perank_tasks.schemas import CONTENT_TABLES, keyed_table
 from perank_tasks.support.streams import rows_with
 from perank_tasks.warehouse.load_log import collection_of
 
@@ -37,12 +36,14 @@ def insert_passages(connection: duckdb.DuckDBPyConnection, results: Artifact) ->
     snapshot = Artifact(results.store, reference)
     if not any(missing.values()) or not snapshot.is_published:
         return 0
-    schema = CONTENT_TABLES["passages"]
-    columns = [name for name in schema.names if name not in key]
     inserted = 0
+    columns = ["passage_id", "title", "text"]
     for batch in rows_with(snapshot.dataset("passages"), columns, "passage_id", missing):
-        rows = keyed_table(key, pa.Table.from_batches([batch]), schema)
-        connection.register("incoming_passages", rows)
-        connection.execute("INSERT INTO passages BY NAME SELECT * FROM incoming_passages")
-        inserted += len(rows)
+        connection.register("incoming_passages", pa.Table.from_batches([batch]))
+        connection.execute(
+            "INSERT INTO passages BY NAME SELECT *, $collection AS collection, "
+            "$snapshot AS snapshot FROM incoming_passages",
+            key,
+        )
+        inserted += len(batch)
     return inserted

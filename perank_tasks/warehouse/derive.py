@@ -162,12 +162,12 @@ def judge_against(
         else nights.pinned(run, date.fromisoformat(choose))
         for run in nights.of(run_date)
     }
-    drift: list[TableRow] = []
-    rescored: list[TableRow] = []
-    for run, baseline in baselines.items():
-        if before := baseline.run:
-            drift += drift_rows(connection, run, before, partial(read_rankings, connection))
-            rescored += rescored_rows(connection, run, before, partial(read_rankings, connection))
+    rankings = partial(read_rankings, connection)
+    pairs = [(run, baseline.run) for run, baseline in baselines.items() if baseline.run]
+    drift, rescored = (
+        [row for pair in pairs for row in rows_of(connection, *pair, rankings)]
+        for rows_of in (drift_rows, rescored_rows)
+    )
     values = _values(nights, baselines, rescored)
     judged = _judge(nights, baselines, values, grouped(drift, "run_date", "arm_hash"), {})
     return [row.joined for row in judged], drift

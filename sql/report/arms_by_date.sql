@@ -7,7 +7,7 @@ FROM (
     SELECT arm, run_date, max(value) AS value
     FROM means_by_date
     WHERE collection = $collection AND measure = $measure
-    GROUP BY ALL
+    GROUP BY arm, run_date
     QUALIFY dense_rank() OVER (ORDER BY run_date DESC) <= $nights
 )
 GROUP BY arm

@@ -13,21 +13,21 @@ WITH sides AS (
         AND arm_hash = $against_arm_hash
 )
 SELECT
-    query_id,
+    sides.query_id,
     sides.side,
     sides.rank,
     other.rank AS other_rank,
-    passage_id,
+    sides.passage_id,
     title,
     passages.text,
     relevance
 FROM sides
 INNER JOIN runs USING (series, run_date, collection, arm_hash)
+LEFT JOIN judgements USING (collection, snapshot, query_id, passage_id)
+LEFT JOIN passages USING (collection, snapshot, passage_id)
 LEFT JOIN sides AS other
     ON other.side <> sides.side AND other.query_id = sides.query_id
     AND other.passage_id = sides.passage_id
-LEFT JOIN judgements USING (collection, snapshot, query_id, passage_id)
-LEFT JOIN passages USING (collection, snapshot, passage_id)
-WHERE query_id IN (SELECT unnest($queries))
+WHERE sides.query_id IN (SELECT unnest($queries))
     AND (sides.rank <= 5 OR (sides.rank <= 10 AND relevance > 0))
-ORDER BY query_id, sides.side, sides.rank;
+ORDER BY sides.query_id, sides.side, sides.rank;

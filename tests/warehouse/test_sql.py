@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from perank_tasks.schemas import (
-    CONTENT_TABLES,
     EXPERIMENT_TABLES,
     RESULT_TABLES,
 )
 from perank_tasks.warehouse.database import load_experiment, load_results, reading
 from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.sql_files import sql_folder
-from tests.results import BASE, DERIVED, drop, publish_experiment, publish_results
+from tests.results import BASE, CONTENTS, DERIVED, drop, publish_experiment, publish_results
 
 DAYS = [date(2026, 1, day) for day in (1, 2, 3)]
 README = sql_folder() / "README.md"
@@ -162,7 +161,7 @@ def dictionary() -> dict[str, list[tuple[str, str, bool]]]:
 def test_the_dictionary_is_the_schema(warehouse: duckdb.DuckDBPyConnection) -> None:
     tables = (
         *RESULT_TABLES,
-        *CONTENT_TABLES,
+        *CONTENTS,
         "baselines",
         *DERIVED,
         *EXPERIMENT_TABLES,
