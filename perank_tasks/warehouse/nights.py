@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perank_tasks.config import NIGHTLY
-from perank_tasks.warehouse.sql_files import TableRow, ask, execute
+from perank_tasks.warehouse.sql_files import TableRow, ask, statement
 
 SAME_NIGHT: Final = "same night"
 
@@ -210,7 +210,9 @@ class Values:
             rescored: rows as of the table of that name that it does not have.
         """
         key = {"series": nights.series, "collection": nights.collection}
-        result = execute(nights.connection, "judge/values", **key, dates=sorted(set(dates)))
+        result = nights.connection.sql(
+            statement("judge/values"), params={**key, "dates": sorted(set(dates))}
+        )
         table = result.to_arrow_table()
         name = "{run_date} {arm_hash} {against_date} {against_arm_hash}"
         more = [row | {"run": name.format(**row)} for row in rescored]

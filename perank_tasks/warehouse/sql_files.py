@@ -37,17 +37,14 @@ def statements(folder: str) -> Iterator[tuple[str, str]]:
         yield file.stem, file.read_text(encoding="utf-8")
 
 
-def execute(
-    connection: duckdb.DuckDBPyConnection, statement: str, **parameters: Any
-) -> duckdb.DuckDBPyConnection:
-    """Run a statement of `sql/`, named by its folder and file, as in `report/nights`."""
-    text = (sql_folder() / f"{statement}.sql").read_text(encoding="utf-8")
-    return connection.execute(text, parameters)
+def statement(name: str) -> str:
+    """A statement of `sql/`, named by its folder and file, as in `report/nights`."""
+    return (sql_folder() / f"{name}.sql").read_text(encoding="utf-8")
 
 
-def ask(connection: duckdb.DuckDBPyConnection, statement: str, **parameters: Any) -> list[TableRow]:
-    """The rows of a statement, as of `execute`."""
-    return dicts(execute(connection, statement, **parameters))
+def ask(connection: duckdb.DuckDBPyConnection, name: str, **parameters: Any) -> list[TableRow]:
+    """The rows of a statement, as of `statement`."""
+    return dicts(connection.execute(statement(name), parameters))
 
 
 def dicts(result: duckdb.DuckDBPyConnection) -> list[TableRow]:
