@@ -22,6 +22,8 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from scipy.optimize import bisect
+from scipy.stats import norm
 
 from perank_tasks.regression.ladder import EarlierNight, Evidence, Verdict, judge_arm, worst
 from perank_tasks.regression.thresholds import DEFAULT, Thresholds
@@ -318,24 +320,18 @@ def _true_drop(world: World, drop: float) -> np.ndarray:
     """
     many = _draw_values(world.random, (1, 1, 4000), 1.0)[0, 0]
     noise = world.random.normal(0, DROP_SPREAD, many.shape)
-    low, high = -1.0, 1.0
-    for _ in range(30):
-        middle = (low + high) / 2
-        found = np.mean(np.clip(many + noise + middle, 0, 1) - many)
-        low, high = (middle, high) if found < -drop else (low, middle)
+    shift = bisect(lambda by: np.mean(np.clip(many + noise + by, 0, 1) - many) + drop, -1, 1)
     shared = world.noise.shared
     common = world.random.normal(0, 1, (1, world.queries))
     own = world.random.normal(0, 1, (MEASURES, world.queries))
     spread = np.sqrt(shared) * common + np.sqrt(1 - shared) * own
-    return low + DROP_SPREAD * spread
+    return shift + DROP_SPREAD * spread
 
 
 def _draw_values(
     random: np.random.Generator, shape: tuple[int, int, int], shared: float
 ) -> np.ndarray:
     """Values distributed as on pydocs; a query that is hard for one arm is hard for all."""
-    from scipy.stats import norm
-
     common = random.normal(0, 1, (1, 1, shape[2]))
     own = random.normal(0, 1, shape)
     ranks = norm.cdf(np.sqrt(shared) * common + np.sqrt(1 - shared) * own)

@@ -96,10 +96,7 @@ class Comparison:
         """A row for each measure that any query has in both: the fields of the paired comparison
         and of the judgement."""
         return [
-            {"measure": name, "verdict": str(j.verdict), "reason": j.reason, "nights": j.nights}
-            | {"band_low": j.band and j.band.low, "band_high": j.band and j.band.high}
-            | {"judgements_delta": None}
-            | asdict(j.comparison)
+            {"measure": name, **j.row, **asdict(j.comparison)}
             for name, j in self.judgements.items()
             if j.comparison
         ]

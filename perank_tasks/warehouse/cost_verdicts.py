@@ -3,6 +3,7 @@
 In: what the warehouse holds of a collection's nights. Out: rows of the table `cost_verdicts`.
 """
 
+from dataclasses import asdict
 from datetime import date
 
 from perank_tasks.regression.cost import MEMORY, SPEED, TOKENS, judge_cost
@@ -34,18 +35,8 @@ def cost_rows(nights: Nights, since: date, baselines: dict[Run, Baseline]) -> li
                     # What was accepted is usual, whatever it was called when it was new.
                     word = "usual" if then == before else its["verdict"]
                     earlier.append((its["value"], word))
-            judged = judge_cost(quantity, cost["value"], earlier)
-            cost["verdict"] = judged.word
-            rows.append(
-                {
-                    **run.key,
-                    "quantity": quantity,
-                    "verdict": judged.word,
-                    "device": cost["device"],
-                    "value": cost["value"],
-                    "band_low": judged.band and judged.band.low,
-                    "band_high": judged.band and judged.band.high,
-                    "nights": judged.nights,
-                }
-            )
+            judged = asdict(judge_cost(quantity, cost["value"], earlier))
+            cost["verdict"] = judged["verdict"]
+            of_night = {key: cost[key] for key in ("quantity", "device", "value")}
+            rows.append({**run.key, **of_night, **judged})
     return rows

@@ -21,7 +21,6 @@ from typing import Any
 import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
-from perank_tasks.config import Night
 from perank_tasks.errors import CollectionError, ConfigError
 from perank_tasks.schemas import BASELINES, dicts_to_table
 from perank_tasks.warehouse.sql_files import TableRow
@@ -98,16 +97,6 @@ def acceptance(
     return {"baseline_id": artifact_key(acceptance=act), **act, "accepted_at": now()}
 
 
-def acceptance_of(night: Night) -> TableRow | None:
-    """The acceptance that a night's own options ask for, if they do."""
-    options = night.options
-    if not options.accept:
-        return None
-    return acceptance(
-        night.collection_name, night.run_date, options.accept_name or "", options.accept
-    )
-
-
 def publish_acceptance(store: Store, act: TableRow) -> pa.Table:
     """Write an acceptance, for good, and return it as it was first written."""
     artifact = store.artifact(BASELINE_KIND, act["collection"], act["baseline_id"])
@@ -137,13 +126,7 @@ class Withdrawal:
     def of(cls, artifact: Artifact) -> "Withdrawal":
         """The withdrawal that an artifact holds."""
         manifest = artifact.manifest
-        signature = manifest.config
-        return cls(
-            manifest.inputs["snapshot"],
-            signature["name"],
-            signature["reason"],
-            manifest.created_at,
-        )
+        return cls(manifest.inputs["snapshot"], **manifest.config, moment=manifest.created_at)
 
 
 def record_withdrawal(store: Store, snapshot: str, name: str, reason: str) -> Withdrawal:

@@ -55,20 +55,13 @@ class Judged:
     @property
     def verdict(self) -> TableRow:
         """The row of `verdicts`."""
-        judgement, before = self.judgement, self.baseline.run
-        band = judgement.band
+        before = self.baseline.run
         return {
             **self.run.key,
             "measure": self.measure,
-            "verdict": str(judgement.verdict),
-            "reason": judgement.reason,
             "against_date": before and before.run_date,
             "against_arm_hash": before and before.arm_hash,
-            "band_low": band and band.low,
-            "band_high": band and band.high,
-            "nights": judgement.nights,
-            "trend_p": judgement.trend_p,
-            "judgements_delta": judgement.judgements_delta,
+            **self.judgement.row,
         }
 
     @property
@@ -156,12 +149,7 @@ def judge_against(
         Rows as of the view `judged`, and of `drift`.
     """
     nights = Nights(connection, collection)
-    baselines = {
-        run: nights.previous(run)
-        if choose == "previous"
-        else nights.pinned(run, date.fromisoformat(choose))
-        for run in nights.of(run_date)
-    }
+    baselines = {run: nights.chosen(run, choose) for run in nights.of(run_date)}
     rankings = partial(read_rankings, connection)
     pairs = [(run, baseline.run) for run, baseline in baselines.items() if baseline.run]
     drift, rescored = (

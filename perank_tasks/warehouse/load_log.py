@@ -31,7 +31,8 @@ class Load:
 
 def record_load(results: Artifact) -> None:
     """Note that results are being loaded now; only the loader, which is alone, may call it."""
-    _record(KIND, results, {"keys": sorted(keys_of(results))})
+    (snapshot,) = results.read("runs", ["snapshot"])["snapshot"].unique().to_pylist()
+    _record(KIND, results, {"keys": sorted(keys_of(results)), "snapshot": snapshot})
 
 
 def record_experiment(results: Artifact) -> None:
@@ -82,20 +83,12 @@ def collection_of(reference: str) -> str:
 
 
 def _loads(store: Store, collection: str) -> list[Load]:
-    """Every load of a collection, the oldest first."""
+    """Every load of a collection but for those of withdrawn snapshots, the oldest first."""
     manifests = [entry.manifest for entry in store.published(KIND, collection)]
+    withdrawn = withdrawn_snapshots(store, collection)
     log = [
         Load(m.created_at, m.inputs["results"], frozenset(map(tuple, m.config["keys"])))
         for m in manifests
+        if m.config["snapshot"] not in withdrawn
     ]
-    if withdrawn := withdrawn_snapshots(store, collection):
-        log = [load for load in log if not _snapshots_of(store, load) & withdrawn.keys()]
     return sorted(log, key=lambda load: (load.moment, load.results))
-
-
-def _snapshots_of(store: Store, load: Load) -> set[str]:
-    """The snapshots that a load's results were made from; none where these are gone."""
-    results = Artifact(store, load.results)
-    if not results.is_published:
-        return set()
-    return set(results.read("runs", ["snapshot"])["snapshot"].to_pylist())

@@ -190,14 +190,17 @@ class Nights:
         controls.sort(key=lambda other: other.first_stage != run.first_stage)
         return Baseline(next(iter(controls), None), SAME_NIGHT)
 
-    def previous(self, run: Run) -> Baseline:
-        """The newest complete result before the run."""
-        earlier = self._earlier(run)
-        return Baseline(self.like(run, max(earlier)) if earlier else None, "previous")
+    def chosen(self, run: Run, choose: str) -> Baseline:
+        """The newest complete result before the run, or that of a date, if it is earlier.
 
-    def pinned(self, run: Run, run_date: date) -> Baseline:
-        """The result of that date, if it is earlier than the run."""
-        return Baseline(self.like(run, run_date) if run_date < run.run_date else None, "pinned")
+        Args:
+            choose: `previous`, or a date as YYYY-MM-DD.
+        """
+        earlier = self._earlier(run)
+        if choose == "previous":
+            return Baseline(self.like(run, max(earlier)) if earlier else None, "previous")
+        pinned = date.fromisoformat(choose)
+        return Baseline(self.like(run, pinned) if pinned in earlier else None, "pinned")
 
 
 class Values:

@@ -161,7 +161,6 @@ def promote(
         store,
         name,
         reason,
-        inputs={"evaluation": evaluation} if evaluation else {},
         act="promote",
         checkpoint=found,
         checkpoint_hash=summary.hash,
@@ -196,7 +195,6 @@ def withdraw(
         store,
         name,
         reason,
-        inputs={},
         act="withdraw",
         checkpoint=standing["checkpoint"],
         checkpoint_hash=standing["checkpoint_hash"],
@@ -205,7 +203,7 @@ def withdraw(
     )
 
 
-def _decide(store: Store, name: str, reason: str, inputs: dict[str, str], **act: Any) -> Row:
+def _decide(store: Store, name: str, reason: str, **act: Any) -> Row:
     """Publish a decision; `act`: its columns but for who, why and when."""
     decision = {**act, **signed("A decision", name, reason)}
     # The same words mean something new once the opposite has been decided between them.
@@ -216,6 +214,7 @@ def _decide(store: Store, name: str, reason: str, inputs: dict[str, str], **act:
     key = artifact_key(decision=decision, turn=turn)
     row = {"promotion_id": key, **decision, "decided_at": now()}
     artifact = store.artifact(DECISIONS, CHAMPION, key)
+    inputs = {"evaluation": act["evaluation"]} if act["evaluation"] else {}
     return publish_row(artifact, DECISIONS, row, PROMOTIONS, inputs).to_pylist()[0]
 
 
