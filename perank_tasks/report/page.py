@@ -35,7 +35,7 @@ from perank_tasks.support.files import replacing, storage_errors
 from perank_tasks.warehouse.answers import QUESTIONS
 from perank_tasks.warehouse.database import reading
 from perank_tasks.warehouse.night_verdict import band_name
-from perank_tasks.warehouse.sql_files import TableRow, ask
+from perank_tasks.warehouse.sql_files import TableRow, ask, grouped
 
 TEMPLATES = Path(__file__).parent / "templates"
 _REMEDY = (
@@ -142,11 +142,12 @@ def render(
 
 def render_index(connection: duckdb.DuckDBPyConnection, settings: Settings) -> str:
     """The index: every night of the warehouse, with a link where its page has been written."""
-    collections: dict[str, list[dict[str, Any]]] = {}
-    for night in ask(connection, "report/nights"):
+    nights = ask(connection, "report/nights")
+    for night in nights:
         page = settings.page(night["collection"], night["run_date"])
-        link = quote(page.relative_to(settings.reports).as_posix()) if page.exists() else None
-        collections.setdefault(night["collection"], []).append({**night, "link": link})
+        link = quote(page.relative_to(settings.reports).as_posix())
+        night["link"] = link if page.exists() else None
+    collections = grouped(nights, "collection")
     newest = {"measure": MAIN, "nights": TREND_NIGHTS}
     figures = {
         name: plots.plot_arms(series, f"arms {name}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from perank_tasks.regression.ladder import Verdict
 from perank_tasks.regression.thresholds import DEFAULT
+from perank_tasks.warehouse.attribution import and_list
 from perank_tasks.warehouse.query_changes import fall_in_words
 
 if TYPE_CHECKING:
@@ -69,8 +70,7 @@ def answer(
     """
     worst = sorted((arm for arm in arms if arm["verdict"] == word), key=_by_largest_loss)
     names = [arm["arm"] for arm in worst]
-    of_arms = "every arm" if len(names) == len(arms) else " and ".join(names[-2:])
-    of_arms = ", ".join([*names[:-2], of_arms]) if len(names) < len(arms) else of_arms
+    of_arms = "every arm" if len(names) == len(arms) else and_list(names)
     fine = [_FINE[Verdict(word)].format(arms=of_arms)]
     if word == Verdict.ACKNOWLEDGED:
         fine += dict.fromkeys(arm["accepted"] for arm in worst if arm["accepted"])

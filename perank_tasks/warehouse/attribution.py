@@ -30,15 +30,7 @@ _SETTINGS_OF_FILES = {
     "arm.embedder_hash": "the embedder's files or precision",
     "arm.first_stage.embedder_hash": "the first stage's embedder's files or precision",
 }
-_MACHINE = {
-    "device": "device",
-    "accelerators": "accelerators",
-    "processor": "processor",
-    "threads": "threads",
-    "cores": "cores",
-    "platform": "platform",
-    "python": "Python",
-}
+_MACHINE = ("device", "accelerators", "processor", "threads", "cores", "platform", "python")
 
 
 def facts_of(connection: duckdb.DuckDBPyConnection, run: Run) -> dict[str, str]:
@@ -107,9 +99,9 @@ def _versions(before: Facts, now: Facts, changed: set[str]) -> list[str]:
         phrases.append(f"perank's code (commit {_arrow(before, now, 'commit')})")
     for key in sorted(k for k in changed if k.startswith("library.")):
         phrases.append(f"{key.removeprefix('library.')} {_arrow(before, now, key)}")
-    for key, name in _MACHINE.items():
+    for key in _MACHINE:
         if key in changed:
-            phrases.append(f"{name} {_arrow(before, now, key)}")
+            phrases.append(f"{key.replace('python', 'Python')} {_arrow(before, now, key)}")
     return phrases
 
 
@@ -196,7 +188,7 @@ def _phrases(words: Sequence[ArmWord], kind: Kind) -> str:
             if change.kind == kind:
                 by_phrase[change.phrase].append(word.run.arm)
     phrases = [
-        phrase if len(arms) == len(words) else f"{phrase} ({_and(arms)})"
+        phrase if len(arms) == len(words) else f"{phrase} ({and_list(arms)})"
         for phrase, arms in by_phrase.items()
     ]
     more = len(phrases) - LISTED
@@ -225,22 +217,22 @@ def which_stage(words: Sequence[ArmWord]) -> tuple[str, str] | None:
     for word in words:
         (moved if word.has_moved else still)[word.run.ranker].append(word.run.arm)
     if "first-stage" in moved:
-        return f"{_and(moved['first-stage'])} moved", FIRST_STAGE
+        return f"{and_list(moved['first-stage'])} moved", FIRST_STAGE
     if "first-stage" not in still:
         return None
-    first = _and(still["first-stage"])
+    first = and_list(still["first-stage"])
     if "cosine" in moved:
-        return f"{_and(moved['cosine'])} moved and {first} did not", "the embeddings"
+        return f"{and_list(moved['cosine'])} moved and {first} did not", "the embeddings"
     if "cosine" in still and "perank" in moved:
         controls = [*still["first-stage"], *still["cosine"]]
         if LLM_OFF in still and LLM_OFF not in moved:
-            return f"{_and([*controls, *still[LLM_OFF]])} did not move", "the LLM"
-        return f"{_and(controls)} did not move", "the reranker"
+            return f"{and_list([*controls, *still[LLM_OFF]])} did not move", "the LLM"
+        return f"{and_list(controls)} did not move", "the reranker"
     others = ", ".join(name for names in moved.values() for name in names)
     return f"{first} did not move", f"what comes after the first stage, in {others}"
 
 
-def _and(names: Sequence[str]) -> str:
+def and_list(names: Sequence[str]) -> str:
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
 

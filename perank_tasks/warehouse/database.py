@@ -27,6 +27,7 @@ from perank_tasks.warehouse.contents import insert_passages
 from perank_tasks.warehouse.decisions import publish_acceptance
 from perank_tasks.warehouse.derive import VERSION, derive, derive_all
 from perank_tasks.warehouse.load_log import collection_of, keys_of, record_experiment, record_load
+from perank_tasks.warehouse.nights import Nights
 from perank_tasks.warehouse.sql_files import TableRow, statements
 from perank_tasks.warehouse.whole import whole
 
@@ -146,15 +147,14 @@ def insert_acceptances(connection: duckdb.DuckDBPyConnection, rows: pa.Table) ->
 
 
 def _check_is_there(connection: duckdb.DuckDBPyConnection, act: TableRow) -> None:
-    comparable = connection.execute(
-        "SELECT status = 'complete' AND judged_queries > 0 AND queries = collection_queries "
-        "FROM runs WHERE series = $1 AND run_date = $2 AND collection = $3 "
-        "AND arm = coalesce($4, arm)",
-        [NIGHTLY, act["run_date"], act["collection"], act["arm"]],
-    ).fetchall()
-    if (True,) not in comparable:
+    runs = [
+        run
+        for run in Nights(connection, act["collection"]).of(act["run_date"])
+        if act["arm"] in (None, run.arm)
+    ]
+    if not any(run.comparable for run in runs):
         name = "/".join(str(act[k]) for k in ("run_date", "arm", "collection") if act[k])
-        why = "incomplete, unmeasured or limited" if comparable else "not in the warehouse"
+        why = "incomplete, unmeasured or limited" if runs else "not in the warehouse"
         raise ConfigError(
             f"{name} is {why} and cannot be accepted. See what there is: perank sql "
             '"SELECT run_date, collection, arm, status, queries, judged_queries FROM runs"'

@@ -283,7 +283,8 @@ def _bad_snapshots(nights: Nights, words: _Words) -> set[str]:
         for (day, _, measure), row in words.items()
         if row["verdict"] in (Verdict.SUSPECT, Verdict.REGRESSION) and measure not in SYMPTOMS
     }
-    return {run.snapshot for run in nights.runs if nights.first_date(run.snapshot) in called_dates}
+    first_dates = {run.snapshot: run.run_date for run in reversed(nights.runs)}
+    return {snapshot for snapshot, day in first_dates.items() if day in called_dates}
 
 
 def _values(nights: Nights, baselines: Baselines, rescored: Sequence[TableRow] = ()) -> Values:

@@ -112,16 +112,9 @@ class Nights:
         self.series = series
         rows = ask(connection, "judge/runs", series=series, collection=collection)
         self.runs = [Run(**row) for row in rows]
-        # The one that holds comes first: the newest as of its date, then as of its act.
-        self._acceptances: list[tuple[date, str | None, date]] = connection.execute(
-            "SELECT as_of, arm, run_date FROM baselines WHERE collection = ? "
-            "ORDER BY as_of DESC, accepted_at DESC, baseline_id",
-            [collection],
-        ).fetchall()
+        self._acceptances = ask(connection, "judge/acceptances", collection=collection)
         self._comparable: dict[str, dict[date, list[Run]]] = defaultdict(lambda: defaultdict(list))
-        self._first_dates: dict[str, date] = {}
         for run in self.runs:
-            self._first_dates.setdefault(run.snapshot, run.run_date)
             if run.comparable:
                 self._comparable[run.arm][run.run_date].append(run)
 
@@ -154,10 +147,6 @@ class Nights:
         between = sorted(d for d in self._earlier(run) if d > baseline.run_date)
         return [like for d in between[-limit:] if (like := self.like(run, d))]
 
-    def first_date(self, snapshot: str) -> date:
-        """The first night that read a snapshot."""
-        return self._first_dates[snapshot]
-
     def baseline(self, run: Run) -> Baseline:
         """What was accepted as of the run's date; before any acceptance, the first night.
 
@@ -166,12 +155,12 @@ class Nights:
         before.
         """
         acknowledged = False
-        for as_of, arm, accepted_date in self._acceptances:
-            if as_of > run.run_date or arm not in (None, run.arm):
+        for act in self._acceptances:
+            if act["as_of"] > run.run_date or act["arm"] not in (None, run.arm):
                 continue
-            if accepted_date == run.run_date:
+            if act["run_date"] == run.run_date:
                 acknowledged = True
-            elif accepted := self.like(run, accepted_date):
+            elif accepted := self.like(run, act["run_date"]):
                 return Baseline(accepted, "accepted", acknowledged)
         earlier = self._earlier(run)
         first = self.like(run, min(earlier)) if earlier else None
