@@ -75,11 +75,8 @@ class World:
 
     def __post_init__(self) -> None:
         shape = (self.arms, MEASURES, self.queries)
-        self.baseline = _draw_values(self.random, shape, self.noise.shared)
-        self.lasting = self.baseline.copy()
-        self.earlier: list[list[list[EarlierNight]]] = [
-            [[] for _ in range(MEASURES)] for _ in range(self.arms)
-        ]
+        self.lasting = _draw_values(self.random, shape, self.noise.shared)
+        self.accept()
 
     def night(self, drop: np.ndarray | None = None) -> list[Verdict]:
         """One more night and its verdicts by arm and measure, those of the last arm last.
@@ -104,11 +101,13 @@ class World:
                 verdicts.append(judgement.verdict)
         return verdicts
 
-    def accept(self, drop: np.ndarray) -> None:
+    def accept(self, drop: np.ndarray | float = 0.0) -> None:
         """Make tonight's level, with the last arm's drop, the baseline."""
         self.baseline = self.lasting.copy()
         self.baseline[-1] = np.clip(self.baseline[-1] + drop, 0, 1)
-        self.earlier = [[[] for _ in range(MEASURES)] for _ in range(self.arms)]
+        self.earlier: list[list[list[EarlierNight]]] = [
+            [[] for _ in range(MEASURES)] for _ in range(self.arms)
+        ]
 
     def settle(self, nights: int) -> None:
         """Let nights pass that nobody judges: they only make the bands."""
@@ -286,14 +285,9 @@ def plot_curve(report: Report, path: Any) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for n in sorted({point["queries"] for point in report.curve}):
-        points = [point for point in report.curve if point["queries"] == n]
-        axes.plot(
-            [point["drop"] for point in points],
-            [point["power"] for point in points],
-            marker="o",
-            markersize=4,
-            label=f"{n:.0f} queries",
-        )
+        points = [(p["drop"], p["power"]) for p in report.curve if p["queries"] == n]
+        drops, powers = zip(*points, strict=True)
+        axes.plot(drops, powers, marker="o", markersize=4, label=f"{n:.0f} queries")
     axes.axhline(0.8, color="#888888", linewidth=0.8, linestyle="--")
     axes.set_xlabel("true drop of the mean")
     axes.set_ylabel("called a regression on its first night")

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.dates import date2num
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from perank_tasks.report import looks
 from perank_tasks.report.looks import Look
@@ -173,7 +174,7 @@ def plot_costs(costs: Sequence[tuple[float, Interval]], label: str, salt: str) -
     axes.set_xscale("log")
     all_seconds = [seconds for seconds, _ in costs]
     axes.set_xlim(min(all_seconds) / 3, max(all_seconds) * 3)
-    axes.xaxis.set_major_formatter(lambda value, _: _duration(value))
+    axes.xaxis.set_major_formatter(EngFormatter("s"))
     axes.xaxis.set_minor_formatter("")
     axes.set_xlabel("a query takes")
     axes.set_ylabel(label)
@@ -240,13 +241,6 @@ def _edges(x: np.ndarray) -> np.ndarray:
     middles = (x[1:] + x[:-1]) / 2
     starts = np.concatenate([x[:1] - 0.5, middles])
     return np.stack([starts, np.concatenate([middles, x[-1:] + 0.5])], axis=1).ravel()
-
-
-def _duration(seconds: float) -> str:
-    for size, unit in ((1, "s"), (1e-3, "ms")):
-        if seconds >= 0.999 * size:
-            return f"{seconds / size:g} {unit}"
-    return f"{seconds * 1e6:g} µs"
 
 
 def svg(figure: Figure, salt: str) -> Markup:

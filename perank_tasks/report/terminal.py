@@ -14,7 +14,7 @@ from perank_tasks.settings import Settings
 from perank_tasks.support.printer import Printer
 from perank_tasks.warehouse.answers import in_lines
 from perank_tasks.warehouse.database import reading
-from perank_tasks.warehouse.night_verdict import NightVerdict, judge
+from perank_tasks.warehouse.night_verdict import judge
 from perank_tasks.warehouse.sql_files import ask
 
 
@@ -24,12 +24,8 @@ def print_report(
     store: Store,
     run_date: date | None = None,
     collection: str | None = None,
-    said: NightVerdict | None = None,
 ) -> dict[str, Any]:
     """Print one night: the one asked for, else the one evaluated last.
-
-    Args:
-        said: the night's verdict, where it is not the one against the accepted night.
 
     Returns:
         What was printed: verdict, stage, text and arms, as `NightVerdict` has them, with each
@@ -44,7 +40,7 @@ def print_report(
         first = rows[0]
         arms = {row["arm_hash"]: row["arm"] for row in rows}
         night = {name: first[name] for name in ("run_date", "collection")}
-        verdict = said or judge(warehouse, store, arms=arms, **night)
+        verdict = judge(warehouse, store, arms=arms, **night)
         champions = ask(warehouse, "report/champions", series=NIGHTLY, **night)
     printer.heading(f"{first['collection']}, night of {first['run_date']}")
     printer.table(_HEADINGS, [_cells(row) for row in rows])
@@ -55,7 +51,11 @@ def print_report(
     notes = remarks(rows)
     printer.labelled([*lines, *(("note", remark) for remark in notes)])
     printer.labelled([(arm["arm"], arm["text"]) for arm in verdict["arms"]])
-    _print_next(printer, settings, first)
+    if printer.hints and not printer.markdown:
+        page = settings.page(first["collection"], first["run_date"])
+        if page.exists():
+            printer.line(f"Page:   {page}")
+        printer.line(f"Tables: {settings.published_warehouse}")
     by_hash = {row["arm_hash"]: row for row in rows}
     judged = [{**arm, "results": by_hash.get(arm["arm_hash"])} for arm in verdict["arms"]]
     return {**night, **verdict, "arms": judged, "champions": champions, "notes": notes}
@@ -80,12 +80,3 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{row['passages']:,}",
         f"{row['queries']:,}",
     ]
-
-
-def _print_next(printer: Printer, settings: Settings, first: dict[str, Any]) -> None:
-    if printer.markdown or not printer.hints:
-        return
-    page = settings.page(first["collection"], first["run_date"])
-    if page.exists():
-        printer.line(f"Page:   {page}")
-    printer.line(f"Tables: {settings.published_warehouse}")

@@ -224,22 +224,18 @@ def locked(folder: Path, patience_s: float) -> Iterator[float]:
         lock = (folder / "writer.lock").open("w", encoding="utf-8")
     with lock:
         deadline = time.monotonic() + patience_s
-        _lock(lock.fileno(), folder / "writer.duckdb", deadline)
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise WarehouseError(
+                        f"Another perank process is loading into {folder / 'writer.duckdb'}. Wait "
+                        "for it to finish, then load again; the night's Parquet results are safe."
+                    ) from None
+                time.sleep(0.2)
         yield deadline
-
-
-def _lock(descriptor: int, writer: Path, deadline: float) -> None:
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise WarehouseError(
-                    f"Another perank process is loading into {writer}. Wait for it to finish, "
-                    "then load again; the night's Parquet results are safe."
-                ) from None
-            time.sleep(0.2)
 
 
 def _connect(writer: Path, deadline: float) -> duckdb.DuckDBPyConnection:

@@ -95,10 +95,17 @@ def judge(
     words: list[ArmWord] = []
     for arm_hash, name in sorted(arms.items(), key=lambda arm: arm[1]):
         if rows := verdicts[arm_hash]:
-            word = _word(warehouse, store, nights, runs[arm_hash], rows, drift[arm_hash])
+            run, moves = runs[arm_hash], drift[arm_hash]
+            before = nights.named(rows[0]["against_date"], rows[0]["against_arm_hash"])
+            word = ArmWord(
+                run,
+                worst([row["verdict"] for row in rows if row["reason"] != "symptom"]),
+                rows[0]["against_date"],
+                before is not None and not run.ranks_as(before, moves),
+                explain(warehouse, store, before, run) if before else [],
+            )
             words.append(word)
-            of_arm = (rows, drift[arm_hash], costs[arm_hash])
-            arm_verdicts.append(_arm(warehouse, nights, name, word, *of_arm))
+            arm_verdicts.append(_arm(warehouse, nights, name, word, rows, moves, costs[arm_hash]))
         else:
             arm_verdicts.append(_without_results(name, arm_hash))
     cause = find_cause(words)
@@ -112,23 +119,6 @@ def judge(
         "answers": answer(arm_verdicts, verdict, cause, run_date, collection, can_be_accepted),
         "arms": arm_verdicts,
     }
-
-
-def _word(
-    warehouse: duckdb.DuckDBPyConnection,
-    store: Store,
-    nights: Nights,
-    run: Run,
-    rows: list[TableRow],
-    drift: list[TableRow],
-) -> ArmWord:
-    word = worst([row["verdict"] for row in rows if row["reason"] != "symptom"])
-    against = rows[0]["against_date"]
-    before = nights.named(against, rows[0]["against_arm_hash"])
-    if before is None:
-        return ArmWord(run, word, against, False)
-    changes = explain(warehouse, store, before, run)
-    return ArmWord(run, word, against, not run.ranks_as(before, drift), changes)
 
 
 def _arm(
