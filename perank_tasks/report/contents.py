@@ -28,9 +28,6 @@ from perank_tasks.warehouse.night_verdict import ArmVerdict, NightVerdict, judge
 from perank_tasks.warehouse.nights import Nights, Run
 from perank_tasks.warehouse.sql_files import TableRow, ask, grouped, rows_where
 
-MAIN = "nDCG@10"
-"""The measure that queries are compared by."""
-
 TREND_NIGHTS = DEFAULT.band_nights
 
 

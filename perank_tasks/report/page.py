@@ -23,7 +23,6 @@ from perank_tasks.regression.ladder import MEANINGS, Verdict
 from perank_tasks.regression.measures import MEASURES
 from perank_tasks.report import plots
 from perank_tasks.report.contents import (
-    MAIN,
     TREND_NIGHTS,
     Arm,
     PageContents,
@@ -32,9 +31,10 @@ from perank_tasks.report.contents import (
 )
 from perank_tasks.settings import Settings
 from perank_tasks.support.files import replacing, storage_errors
+from perank_tasks.support.text import shortened
 from perank_tasks.warehouse.answers import QUESTIONS
 from perank_tasks.warehouse.database import reading
-from perank_tasks.warehouse.night_verdict import band_name
+from perank_tasks.warehouse.night_verdict import MAIN, band_name
 from perank_tasks.warehouse.sql_files import TableRow, ask, grouped
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -229,7 +229,7 @@ def template(name: str) -> Any:
     environment.globals["words"] = MEANINGS
     environment.globals["signs"] = {word: sign for word, (sign, _, _) in plots.WORDS.items()}
     environment.globals["tones"] = {word: tone for word, (_, _, tone) in plots.WORDS.items()}
-    environment.filters |= {"number": _number, "signed": _signed, "p": _p, "quote": quote}
+    environment.filters |= {"number": _number, "signed": _signed, "p": _p, "shortened": shortened}
     return environment.get_template(name)
 
 

@@ -6,12 +6,9 @@ from typing import Any
 import duckdb
 
 from perank_tasks.warehouse.nights import Run
-from perank_tasks.warehouse.sql_files import TableRow, ask, dicts
+from perank_tasks.warehouse.sql_files import TableRow, ask, dicts, grouped
 
 WORST_QUERIES = 5
-
-LONGEST_TEXT = 280
-"""Characters of a passage that are shown."""
 
 _EVERY_QUERY = 2**31 - 1
 
@@ -31,8 +28,7 @@ def worst_queries(
         lost: rows of the macro `worst_queries`.
 
     Returns:
-        Those rows; `before` and `after` are rows of `sql/report/worst_queries.sql`, whose texts
-        are cut.
+        Those rows; `before` and `after` are rows of `sql/report/worst_queries.sql`.
     """
     chosen = [query for query in lost if query["delta"] < 0]
     if not chosen:
@@ -41,22 +37,9 @@ def worst_queries(
     chosen = chosen[:WORST_QUERIES]
     against = {"against_date": before.run_date, "against_arm_hash": before.arm_hash}
     queries = [query["query_id"] for query in chosen]
-    passages = [
-        row | {"text": _cut(row["text"])}
-        for row in ask(connection, "report/worst_queries", **run.key, **against, queries=queries)
-    ]
+    rows = ask(connection, "report/worst_queries", **run.key, **against, queries=queries)
+    passages = grouped(rows, "query_id", "side")
     return [
-        query
-        | {
-            side: [p for p in passages if (p["query_id"], p["side"]) == (query["query_id"], side)]
-            for side in ("before", "after")
-        }
+        query | {side: passages[query["query_id"], side] for side in ("before", "after")}
         for query in chosen
     ]
-
-
-def _cut(text: str | None) -> str | None:
-    if text is None:
-        return None
-    text = " ".join(text.split())
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT].rstrip()} …"

@@ -264,22 +264,18 @@ def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
     done = {version for (version,) in connection.execute("FROM schema_versions").fetchall()}
     files = dict(statements("schema"))
     if unknown := done - files.keys():
-        connection.rollback()
         raise WarehouseError(
             f"The warehouse was written by a newer perank (schema {', '.join(sorted(unknown))}). "
             "Use that version, or another PERANK_WAREHOUSE folder."
         )
-    for version, statement in files.items():
-        if version not in done:
-            try:
-                connection.execute(statement)
-            except duckdb.Error as error:
-                connection.rollback()
-                raise WarehouseError(
-                    f"The warehouse could not be migrated to schema {version} and is as it was: "
-                    f"{error}"
-                ) from error
-            connection.execute("INSERT INTO schema_versions VALUES (?)", [version])
+    for version in sorted(files.keys() - done):
+        try:
+            connection.execute(files[version])
+        except duckdb.Error as error:
+            raise WarehouseError(
+                f"The warehouse could not be migrated to schema {version} and is as it was: {error}"
+            ) from error
+        connection.execute("INSERT INTO schema_versions VALUES (?)", [version])
     connection.commit()
 
 

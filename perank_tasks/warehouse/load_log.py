@@ -63,8 +63,15 @@ def needed_loads(store: Store) -> list[Load]:
     """Entries of the log whose rows hold, in the order to load them; `keys`: those that hold."""
     needed = []
     for collection in store.collections(KIND):
+        withdrawn = withdrawn_snapshots(store, collection)
+        manifests = [entry.manifest for entry in store.published(KIND, collection)]
+        log = [
+            Load(m.created_at, m.inputs["results"], frozenset(map(tuple, m.config["keys"])))
+            for m in manifests
+            if m.config["snapshot"] not in withdrawn
+        ]
         replaced: set[Key] = set()
-        for load in reversed(_loads(store, collection)):
+        for load in sorted(log, key=lambda load: (load.moment, load.results), reverse=True):
             if keys := load.keys - replaced:
                 needed.append(Load(load.moment, load.results, keys))
             replaced |= load.keys
@@ -80,15 +87,3 @@ def keys_of(results: Artifact) -> set[Key]:
 def collection_of(reference: str) -> str:
     """The collection in a reference, `kind/collection/key`."""
     return reference.split("/")[1]
-
-
-def _loads(store: Store, collection: str) -> list[Load]:
-    """Every load of a collection but for those of withdrawn snapshots, the oldest first."""
-    manifests = [entry.manifest for entry in store.published(KIND, collection)]
-    withdrawn = withdrawn_snapshots(store, collection)
-    log = [
-        Load(m.created_at, m.inputs["results"], frozenset(map(tuple, m.config["keys"])))
-        for m in manifests
-        if m.config["snapshot"] not in withdrawn
-    ]
-    return sorted(log, key=lambda load: (load.moment, load.results))

@@ -26,8 +26,6 @@ from perank_tasks.warehouse.sql_files import TableRow, ask, statement
 
 SAME_NIGHT: Final = "same night"
 
-BaselineKind = Literal["accepted", "first night", "previous", "pinned", "same night"]
-
 LLM_OFF = "llm-off"
 """The ranker of an arm that ranks by a checkpoint's residual alone."""
 
@@ -96,7 +94,7 @@ class Baseline:
     """What a run is judged against. `run` is None where there is nothing earlier."""
 
     run: Run | None
-    kind: BaselineKind = "first night"
+    kind: Literal["accepted", "first night", "previous", "pinned", "same night"] = "first night"
     acknowledged: bool = False
     """Whether the judged night has itself been accepted."""
 

@@ -33,29 +33,27 @@ def derive_pairs(
     """
     connection = nights.connection
     rankings = lru_cache(maxsize=32)(lambda run: read_rankings(connection, run))
+    wanted = {(*run.id, *before.id): (run, before) for run, before in pairs.items() if before}
     for table, rows_of in (("drift", drift_rows), ("rescored", rescored_rows)):
-        held: list[tuple[date, str, date, str]] = connection.execute(
-            f"SELECT DISTINCT run_date, arm_hash, against_date, against_arm_hash FROM {table} "
-            "WHERE collection = ? AND run_date >= ?",
-            [nights.collection, since],
-        ).fetchall()
-        unchanged = {
-            (day, arm): (then, other)
-            for day, arm, then, other in held
+        held: set[tuple[date, str, date, str]] = set(
+            connection.execute(
+                f"SELECT DISTINCT run_date, arm_hash, against_date, against_arm_hash FROM {table} "
+                "WHERE collection = ? AND run_date >= ?",
+                [nights.collection, since],
+            ).fetchall()
+        )
+        kept = {
+            (day, arm, then, other)
+            for day, arm, then, other in held & wanted.keys()
             if loaded is not None and not {day, then} & loaded
         }
-        rows: list[TableRow] = []
-        wanted = set()
-        for run, before in pairs.items():
-            if before and unchanged.get(run.id) == before.id:
-                wanted.add(run.id)
-            elif before:
-                rows += rows_of(connection, run, before, rankings)
-        if outdated := sorted({(day, arm) for day, arm, *_ in held} - wanted):
-            connection.executemany(
+        for day, arm, *_ in sorted(held - kept):
+            connection.execute(
                 f"DELETE FROM {table} WHERE collection = ? AND run_date = ? AND arm_hash = ?",
-                [(nights.collection, *run_id) for run_id in outdated],
+                [nights.collection, day, arm],
             )
+        new = [pair for key, pair in wanted.items() if key not in kept]
+        rows = [row for pair in new for row in rows_of(connection, *pair, rankings)]
         insert_rows(connection, table, rows)
 
 
