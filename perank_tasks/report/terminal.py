@@ -14,7 +14,7 @@ from perank_tasks.settings import Settings
 from perank_tasks.support.printer import Printer
 from perank_tasks.warehouse.answers import in_lines
 from perank_tasks.warehouse.database import reading
-from perank_tasks.warehouse.night_verdict import judge
+from perank_tasks.warehouse.night_verdict import NightVerdict, judge
 from perank_tasks.warehouse.sql_files import ask
 
 
@@ -24,8 +24,12 @@ def print_report(
     store: Store,
     run_date: date | None = None,
     collection: str | None = None,
+    said: NightVerdict | None = None,
 ) -> dict[str, Any]:
     """Print one night: the one asked for, else the one evaluated last.
+
+    Args:
+        said: the night's verdict, where it is not the one against the accepted night.
 
     Returns:
         What was printed: verdict, stage, text and arms, as `NightVerdict` has them, with each
@@ -40,7 +44,7 @@ def print_report(
         first = rows[0]
         arms = {row["arm_hash"]: row["arm"] for row in rows}
         night = {name: first[name] for name in ("run_date", "collection")}
-        verdict = judge(warehouse, store, arms=arms, **night)
+        verdict = said or judge(warehouse, store, arms=arms, **night)
         champions = ask(warehouse, "report/champions", series=NIGHTLY, **night)
     printer.heading(f"{first['collection']}, night of {first['run_date']}")
     printer.table(_HEADINGS, [_cells(row) for row in rows])
