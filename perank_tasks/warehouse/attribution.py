@@ -58,12 +58,12 @@ def explain(
         "versions": _versions(old, new, changed),
         "data": [],
     }
-    snapshots = [Artifact(store, run.snapshot) for run in (before, now)]
-    are_kept = all(snapshot.is_published for snapshot in snapshots)
+    was, is_now = (Artifact(store, run.snapshot) for run in (before, now))
+    are_kept = was.is_published and is_now.is_published
     for table, name in _CONTENTS.items():
         if f"collection.{table}_hash" in changed:
             counts = _arrow(old, new, f"collection.{table}")
-            known = compare_snapshots(*snapshots, table) if are_kept else ""
+            known = compare_snapshots(was, is_now, table) if are_kept else ""
             phrases["judgements" if table == "qrels" else "data"].append(
                 f"{name}: {known}" if known else f"{name} changed ({counts})"
             )
