@@ -1,9 +1,8 @@
 """Every Arrow schema of the pipeline, written once.
 
-Artifacts between stages, first; then the result tables, which are the same in Parquet
-and in DuckDB (`sql/schema/` creates them there; a test compares the two); then what is
-derived from those in DuckDB alone; then what only
-experiments have, in Parquet and in DuckDB.
+Artifacts between stages, first; then the result tables, and what only experiments have, which
+are the same in Parquet and in DuckDB (`sql/schema/` creates them there; a test compares the two).
+What is derived in DuckDB alone is in `sql/schema/` alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -208,14 +207,6 @@ RESULT_CONTENTS: dict[str, pa.Schema] = {
     "judgements": pa.schema([*_SNAPSHOT_KEY, *QRELS]),
 }
 
-CONTENT_TABLES: dict[str, pa.Schema] = {
-    **RESULT_CONTENTS,
-    # Those that are ranked or judged; from the snapshot, while it is kept.
-    "passages": pa.schema(
-        [*_SNAPSHOT_KEY, *(PASSAGES.field(name) for name in ("passage_id", "title", "text"))]
-    ),
-}
-
 # One row an act of acceptance: the truth is Parquet here, too.
 BASELINES = table(
     baseline_id=STRING,
@@ -242,72 +233,6 @@ PROMOTIONS = table(
     decided_at=TIME,  # UTC
 )
 
-DERIVED_TABLES: dict[str, pa.Schema] = {
-    # What a result was held against, measure by measure, paired by query.
-    "comparisons": _result(
-        measure=STRING,
-        against_kind=STRING,
-        against_date=DATE,
-        against_arm=STRING,
-        against_arm_hash=STRING,
-        queries=INT32,  # that both have
-        value=FLOAT64,
-        against_value=FLOAT64,
-        delta=FLOAT64,
-        ci_low=FLOAT64,
-        ci_high=FLOAT64,
-        better=INT32,
-        worse=INT32,
-        p=optional(FLOAT64),  # null: not tested
-        p_holm=optional(FLOAT64),
-        tests=INT32,
-        family=STRING,
-    ),
-    "verdicts": _result(
-        measure=STRING,
-        verdict=STRING,
-        reason=optional(STRING),
-        # With the key they name a row of `comparisons`.
-        against_date=optional(DATE),
-        against_arm_hash=optional(STRING),
-        band_low=optional(FLOAT64),
-        band_high=optional(FLOAT64),
-        nights=INT32,
-        trend_p=optional(FLOAT64),
-        judgements_delta=optional(FLOAT64),  # null: by the baseline's judgements
-    ),
-    "cost_verdicts": _result(
-        quantity=STRING,
-        verdict=STRING,
-        device=STRING,
-        value=FLOAT64,
-        band_low=optional(FLOAT64),
-        band_high=optional(FLOAT64),
-        nights=INT32,
-    ),
-    "drift": _result(
-        query_id=STRING,
-        against_date=DATE,
-        against_arm_hash=STRING,
-        changed_top_10=BOOL,
-        overlap_10=FLOAT64,
-        rbo=FLOAT64,
-        kendall_tau=optional(FLOAT64),
-        largest_move=INT32,
-        largest_move_passage=optional(STRING),
-        score_shift=FLOAT64,
-    ),
-    # What the baseline's rankings get by the judgements of a result that has others.
-    "rescored": _result(
-        query_id=STRING,
-        measure=STRING,
-        against_date=DATE,
-        against_arm_hash=STRING,
-        value=FLOAT64,
-    ),
-}
-
-
 # What only an experiment has; its results are rows of the tables above, with its name as series.
 EXPERIMENT_TABLES: dict[str, pa.Schema] = {
     "experiments": table(
@@ -330,7 +255,26 @@ EXPERIMENT_TABLES: dict[str, pa.Schema] = {
         reason=optional(STRING),  # why it has no results
         ranked_at=optional(TIME),  # UTC
     ),
-    "comparisons": DERIVED_TABLES["comparisons"],
+    # What a result was held against, measure by measure, paired by query.
+    "comparisons": _result(
+        measure=STRING,
+        against_kind=STRING,
+        against_date=DATE,
+        against_arm=STRING,
+        against_arm_hash=STRING,
+        queries=INT32,  # that both have
+        value=FLOAT64,
+        against_value=FLOAT64,
+        delta=FLOAT64,
+        ci_low=FLOAT64,
+        ci_high=FLOAT64,
+        better=INT32,
+        worse=INT32,
+        p=optional(FLOAT64),  # null: not tested
+        p_holm=optional(FLOAT64),
+        tests=INT32,
+        family=STRING,
+    ),
 }
 
 

@@ -24,6 +24,12 @@ from perank_tasks.support.meter import WORK
 RANKERS = {"bm25": "first-stage", "llm-off": "perank"}
 """Of arms that are not called by their ranker's name."""
 
+DERIVED = ("comparisons", "verdicts", "cost_verdicts", "drift", "rescored")
+"""Tables of what nights are judged to be."""
+
+CONTENTS = (*RESULT_CONTENTS, "passages")
+"""Tables of what results are of."""
+
 QUERIES = 24
 BASE = np.random.default_rng(4).uniform(0.3, 0.8, QUERIES)
 JITTER = np.random.default_rng(5).normal(0, 0.05, QUERIES)

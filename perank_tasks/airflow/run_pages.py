@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 from perank_tasks.config import Night
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse.sql_files import sql_folder
 
 if TYPE_CHECKING:  # DAG files import this one, and are parsed again and again
     from perank_tasks.warehouse.night_verdict import NightVerdict
@@ -31,13 +30,12 @@ Figures = dict[str, dict[str, float]]
 def figures(settings: Settings, run_date: date, collection: str) -> Figures:
     """The means of a loaded night."""
     from perank_tasks.warehouse.database import reading
+    from perank_tasks.warehouse.sql_files import ask
 
-    query = (sql_folder() / "report" / "figures.sql").read_text(encoding="utf-8")
     means: Figures = defaultdict(dict)
     with reading(settings.warehouse) as warehouse:
-        night = {"run_date": run_date, "collection": collection}
-        for arm_hash, measure, value in warehouse.execute(query, night).fetchall():
-            means[arm_hash][measure] = value
+        for row in ask(warehouse, "report/figures", run_date=run_date, collection=collection):
+            means[row["arm_hash"]][row["measure"]] = row["value"]
     return dict(means)
 
 

@@ -41,11 +41,10 @@ def accept(
             f"{run} is no night: only nights are accepted, since only they are judged."
         )
     arm = night.arm if "/" in run else None
-    act = acceptance(
+    row = acceptance(
         night.collection, night.run_date, name, reason, arm=arm, as_of=parse_date(as_of)
     )
-    load_acceptance(site.settings.warehouse, site.store, act)
-    (row,) = act.to_pylist()
+    load_acceptance(site.settings.warehouse, site.store, row)
     print_line(
         f"{row['collection']}, {row['arm'] or 'every arm'}: the night of {row['run_date']} "
         f"is the baseline as of {row['as_of']}"

@@ -6,7 +6,7 @@ text, Markdown or JSON.
 """
 
 import tomllib
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,7 +23,7 @@ from perank_tasks.errors import ConfigError
 from perank_tasks.regression.thresholds import DEFAULT, Thresholds
 
 if TYPE_CHECKING:
-    from perank_tasks.warehouse.comparison import Comparison, QueryComparison
+    from perank_tasks.warehouse.comparison import Comparison
 
 BAR = 24
 """Characters of the longest bar."""
@@ -182,7 +182,7 @@ def _print(comparison: "Comparison", measure: str, most: int) -> None:
     headings = ["measure", "A", "B", "B - A", "95% interval", "p", "Holm's p", "better", "worse"]
     printer.table(headings, [_row(row) for row in comparison.rows])
     losses, gains = _ends(comparison, most)
-    longest = max((abs(query.delta) for query in (*losses, *gains)), default=1.0)
+    longest = max((abs(query["delta"]) for query in (*losses, *gains)), default=1.0)
     for heading, some in (("lost", losses), ("gained", gains)):
         if some:
             printer.line(f"{measure} {heading} most:", "bold")
@@ -212,27 +212,23 @@ def _row(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _query_row(query: "QueryComparison", longest: float) -> list[str | Text]:
-    bar = "█" * max(1, round(BAR * abs(query.delta) / longest))
-    numbers = (f"{query.a:.3f}", f"{query.b:.3f}", f"{query.delta:+.3f}")
-    overlap = f"{query.drift.overlap_10:.1f}"
-    return [query.query_id, *numbers, overlap, Text(bar, "red" if query.delta < 0 else "blue")]
+def _query_row(query: dict[str, Any], longest: float) -> list[str | Text]:
+    a, b, delta = query["a"], query["b"], query["delta"]
+    bar = Text("█" * max(1, round(BAR * abs(delta) / longest)), "red" if delta < 0 else "blue")
+    overlap = f"{query['drift']['overlap_10']:.1f}"
+    return [query["query_id"], f"{a:.3f}", f"{b:.3f}", f"{delta:+.3f}", overlap, bar]
 
 
-def _ends(
-    comparison: "Comparison", most: int
-) -> tuple[list["QueryComparison"], list["QueryComparison"]]:
+def _ends(comparison: "Comparison", most: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The queries that lost most and those that gained most."""
-    losses = [query for query in comparison.queries if query.delta < 0]
-    gains = [query for query in reversed(comparison.queries) if query.delta > 0]
+    losses = [query for query in comparison.queries if query["delta"] < 0]
+    gains = [query for query in reversed(comparison.queries) if query["delta"] > 0]
     return losses[:most], gains[:most]
 
 
 def _found(comparison: "Comparison", most: int) -> dict[str, Any]:
     """A comparison as data."""
-    losses, gains = (
-        [asdict(q) | {"delta": q.delta} for q in end] for end in _ends(comparison, most)
-    )
+    losses, gains = _ends(comparison, most)
     return {
         "a": comparison.a.name,
         "b": comparison.b.name,

@@ -27,11 +27,9 @@ def simulate(
     """
     from perank_tasks.regression import simulation
 
-    report = None
-    for doing, report in simulation.simulate(seed, nights, trials, curve_trials):
-        if not report:
-            print_line(f"{doing} …", "dim")
-    assert report is not None
+    report = simulation.simulate(
+        seed, nights, trials, curve_trials, say=lambda doing: print_line(f"{doing} …", "dim")
+    )
     for arms, words in report.words.items():
         counts = ", ".join(f"{count:,} {word}" for word, count in words.items())
         print_line(

@@ -21,7 +21,7 @@ from perank_tasks.experiments.options import Experiment
 from perank_tasks.regression.statistics import Band, effect_size, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.report.page import template
-from perank_tasks.warehouse.database import ask
+from perank_tasks.warehouse.sql_files import ask
 
 COSTS = {
     "seconds": "seconds a query",
@@ -122,7 +122,7 @@ def read_answers(
     Raises:
         ConfigError: there is none.
     """
-    runs = ask(connection, "experiment", series=series, run_date=run_date)
+    runs = ask(connection, "report/experiment", series=series, run_date=run_date)
     if not runs:
         names = connection.execute("SELECT DISTINCT series FROM experiments ORDER BY 1")
         others = ", ".join(name for (name,) in names.fetchall()) or "none at all"
@@ -133,8 +133,8 @@ def read_answers(
         )
     key = {"series": series, "run_date": runs[0]["run_date"]}
     experiment = Experiment.parse(json.loads(runs[0]["config"]))
-    variants = [Variant(**row) for row in ask(connection, "experiment_variants", **key)]
-    cells = ask(connection, "experiment_cells", **key)
+    variants = [Variant(**row) for row in ask(connection, "report/experiment_variants", **key)]
+    cells = ask(connection, "report/experiment_cells", **key)
     return [
         Answer(
             key["run_date"],

@@ -8,7 +8,7 @@ again; the night's acceptance, if its options ask for one; then a fresh copy for
 from perank_tasks.config import Night
 from perank_tasks.night.site import Site
 from perank_tasks.warehouse.database import load_results
-from perank_tasks.warehouse.decisions import acceptance_of
+from perank_tasks.warehouse.decisions import acceptance
 
 
 def load(night: Night, site: Site, results: str) -> dict[str, int]:
@@ -17,5 +17,9 @@ def load(night: Night, site: Site, results: str) -> dict[str, int]:
     Raises:
         WarehouseError: another process holds the loader's file for over a minute.
     """
-    artifact = site.store.open(results)
-    return load_results(site.settings.warehouse, artifact, acceptance=acceptance_of(night))
+    artifact, options = site.store.open(results), night.options
+    act = None
+    if options.accept:
+        name = options.accept_name or ""
+        act = acceptance(night.collection_name, night.run_date, name, options.accept)
+    return load_results(site.settings.warehouse, artifact, acceptance=act)

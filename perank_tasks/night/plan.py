@@ -39,7 +39,7 @@ from perank_tasks.rankers.interface import EmbeddingOptions
 from perank_tasks.rankers.perank import PERankOptions
 from perank_tasks.warehouse.database import reading
 from perank_tasks.warehouse.registry import resolve
-from perank_tasks.warehouse.sql_files import sql_folder
+from perank_tasks.warehouse.sql_files import ask
 
 log = logging.getLogger(__name__)
 
@@ -239,11 +239,10 @@ def _spec_of_results(name: str, site: Site) -> str | None:
     artifacts are shared, it is another worker's.
     """
     if site.settings.published_warehouse.is_file():
-        query = (sql_folder() / "plan" / "collection_spec.sql").read_text(encoding="utf-8")
         try:
             with reading(site.settings.warehouse, even_if_held=True) as warehouse:
-                row = warehouse.execute(query, {"collection": name}).fetchone()
-            return row[0] if row else None
+                rows = ask(warehouse, "plan/collection_spec", collection=name)
+            return rows[0]["value"] if rows else None
         except (WarehouseError, duckdb.Error) as error:
             log.warning("the snapshots say whose results those of %s are: %s", name, error)
     elif isinstance(site.store.root, Path):

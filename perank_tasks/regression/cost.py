@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perank_tasks.regression.statistics import Band, noise_band
+from perank_tasks.regression.statistics import noise_band
 from perank_tasks.regression.thresholds import DEFAULT, Thresholds
 
 SPEED = "queries/s"
@@ -20,10 +20,12 @@ MEMORY = "peak memory"
 
 @dataclass(frozen=True)
 class CostJudgement:
-    """The word and the band that led to it, in the quantity's own unit."""
+    """The word and the band that led to it, in the quantity's own unit. Its fields are columns of
+    the table `cost_verdicts`."""
 
-    word: str
-    band: Band | None
+    verdict: str
+    band_low: float | None
+    band_high: float | None
     nights: int
 
 
@@ -44,7 +46,7 @@ def judge_cost(
     """
     usual = [v for v, word in earlier if word in ("first", "usual") and v > 0]
     if len(usual) < thresholds.band_min_nights:
-        return CostJudgement("first", None, len(usual))
+        return CostJudgement("first", None, None, len(usual))
     floor, below, above = {
         SPEED: (thresholds.speed_floor, "slower", "faster"),
         TOKENS: (thresholds.tokens_floor, "cheaper", "costlier"),
@@ -53,4 +55,4 @@ def judge_cost(
     logs = noise_band(np.log(usual), float(np.log1p(floor)), thresholds)
     at = float(np.log(value))
     word = "usual" if logs.holds(at) else below if at < logs.low else above
-    return CostJudgement(word, Band(float(np.exp(logs.low)), float(np.exp(logs.high))), len(usual))
+    return CostJudgement(word, float(np.exp(logs.low)), float(np.exp(logs.high)), len(usual))

@@ -44,12 +44,16 @@ def compare_rankings(before: Mapping[str, float], now: Mapping[str, float]) -> D
     common = [(ranks[p], rank, p) for rank, p in enumerate(new, 1) if p in ranks]
     moves = [(rank - was, passage) for was, rank, passage in common]
     move, passage = max(moves, key=lambda m: abs(m[0]), default=(0, None))
+    tau = None
+    if len(common) > 1:
+        was, is_now, _ = zip(*common, strict=True)
+        tau = float(stats.kendalltau(is_now, was).statistic)
     deepest = max(min(TOP, max(len(old), len(new))), 1)
     return Drift(
         changed_top_10=old[:TOP] != new[:TOP],
         overlap_10=len(set(old[:TOP]) & set(new[:TOP])) / deepest,
         rbo=rank_biased_overlap(old, new),
-        kendall_tau=_tau([was for was, _, _ in common]),
+        kendall_tau=tau,
         largest_move=move,
         largest_move_passage=passage if move else None,
         score_shift=shift,
@@ -76,9 +80,3 @@ def rank_biased_overlap(a: Sequence[str], b: Sequence[str], p: float = RBO_P) ->
     agreed = np.sum(overlap / depth * weight)
     assumed = np.sum((at_s * (depth - s) / (s * depth) * weight)[s:])
     return float((1 - p) / p * (agreed + assumed) + ((at_n - at_s) / n + at_s / s) * p**n)
-
-
-def _tau(old_ranks: list[int]) -> float | None:
-    if len(old_ranks) < 2:
-        return None
-    return float(stats.kendalltau(np.arange(len(old_ranks)), old_ranks).statistic)

@@ -35,6 +35,7 @@ its like is judged.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
@@ -149,6 +150,19 @@ class Judgement:
     trend_p: float | None = None
     judgements_delta: float | None = None
     """As of the evidence."""
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What it is but for the comparison, as columns of the table `verdicts`."""
+        return {
+            "verdict": str(self.verdict),
+            "reason": self.reason,
+            "band_low": self.band and self.band.low,
+            "band_high": self.band and self.band.high,
+            "nights": self.nights,
+            "trend_p": self.trend_p,
+            "judgements_delta": self.judgements_delta,
+        }
 
 
 def judge_arm(measures: Sequence[Evidence], thresholds: Thresholds = DEFAULT) -> list[Judgement]:

@@ -7,7 +7,9 @@ relevant from `relevance_level` on (2 for TREC DL). judged@10, which trec_eval a
 lack, is the share of the first ten passages that anybody judged.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
+from itertools import count
 
 MEASURES = ("nDCG@10", "MRR@10", "recall@100", "MAP", "judged@10")
 
@@ -48,12 +50,13 @@ def evaluate_run(run: Scores, qrels: Grades, relevance_level: int) -> dict[str, 
         f"map-l{relevance_level}": "MAP",
     }
     # Names of one length: Numba compiles ranx anew, for half a minute, for every other length.
-    name = _Names()
+    numbers = count()
+    name: dict[str, str] = defaultdict(lambda: f"{next(numbers):012}")
     ids = sorted(ranked)
     strict = {
-        name(q): {name(p): float(len(ranked[q]) - i) for i, p in enumerate(ranked[q])} for q in ids
+        name[q]: {name[p]: float(len(ranked[q]) - i) for i, p in enumerate(ranked[q])} for q in ids
     }
-    grades = {name(q): {name(p): max(g, 0) for p, g in qrels[q].items()} for q in ids}
+    grades = {name[q]: {name[p]: max(g, 0) for p, g in qrels[q].items()} for q in ids}
     computed = evaluate(Qrels(grades), Run(strict), list(ranx_names), return_mean=False)
     for ranx_name, measure in ranx_names.items():
         row = np.asarray(computed[ranx_name], dtype=float)
@@ -63,13 +66,3 @@ def evaluate_run(run: Scores, qrels: Grades, relevance_level: int) -> dict[str, 
 
 def _trec_eval_order(scores: Mapping[str, float]) -> list[str]:
     return sorted(scores, key=lambda passage: (scores[passage], passage), reverse=True)
-
-
-class _Names:
-    """Twelve digits for each name, in the order they are first asked for."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def __call__(self, name: str) -> str:
-        return f"{self._numbers.setdefault(name, len(self._numbers)):012}"

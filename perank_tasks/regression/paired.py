@@ -75,10 +75,8 @@ def compare_family(
         for i, pair in enumerate(pairs)
         if pair.is_tested and np.nan_to_num(pair.differences).any()
     ]
-    p = np.empty(0)
-    if tested:
-        # Pairs may be over different queries: each length is tested by itself.
-        p = _p_values([pairs[i].differences for i in tested], thresholds)
+    # Pairs may be over different queries: each length is tested by itself.
+    p = _p_values([pairs[i].differences for i in tested], thresholds)
     tests = dict(zip(tested, zip(p.tolist(), holm(p).tolist(), strict=True), strict=True))
     return [_compare(pair, tests.get(i), len(tested), thresholds) for i, pair in enumerate(pairs)]
 

@@ -16,11 +16,14 @@ side, so that an unchanged night has the mean it had: what is called then is a f
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
+from scipy.optimize import bisect
+from scipy.stats import norm
 
 from perank_tasks.regression.ladder import EarlierNight, Evidence, Verdict, judge_arm, worst
 from perank_tasks.regression.thresholds import DEFAULT, Thresholds
@@ -72,11 +75,8 @@ class World:
 
     def __post_init__(self) -> None:
         shape = (self.arms, MEASURES, self.queries)
-        self.baseline = _draw_values(self.random, shape, self.noise.shared)
-        self.lasting = self.baseline.copy()
-        self.earlier: list[list[list[EarlierNight]]] = [
-            [[] for _ in range(MEASURES)] for _ in range(self.arms)
-        ]
+        self.lasting = _draw_values(self.random, shape, self.noise.shared)
+        self.accept()
 
     def night(self, drop: np.ndarray | None = None) -> list[Verdict]:
         """One more night and its verdicts by arm and measure, those of the last arm last.
@@ -101,11 +101,13 @@ class World:
                 verdicts.append(judgement.verdict)
         return verdicts
 
-    def accept(self, drop: np.ndarray) -> None:
+    def accept(self, drop: np.ndarray | float = 0.0) -> None:
         """Make tonight's level, with the last arm's drop, the baseline."""
         self.baseline = self.lasting.copy()
         self.baseline[-1] = np.clip(self.baseline[-1] + drop, 0, 1)
-        self.earlier = [[[] for _ in range(MEASURES)] for _ in range(self.arms)]
+        self.earlier: list[list[list[EarlierNight]]] = [
+            [[] for _ in range(MEASURES)] for _ in range(self.arms)
+        ]
 
     def settle(self, nights: int) -> None:
         """Let nights pass that nobody judges: they only make the bands."""
@@ -179,58 +181,50 @@ def simulate(
     curve_trials: int = 100,
     drops: tuple[float, ...] = (0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.10),
     sizes: tuple[int, ...] = (20, 43, 80, 109, 200, 400),
-) -> Iterator[tuple[str, Report | None]]:
-    """Run everything; yields (what is being done, None), and last the report.
+    *,
+    say: Callable[[str], object] = lambda doing: None,
+) -> Report:
+    """Run everything.
 
     Args:
         unchanged_nights: in worlds of 50 nights and 80 queries, for each number of arms.
         trials: of a drop of .05 and of five drops of .01; a tenth as many last for 60 nights.
         curve_trials: of each point of the power curve; its tests flip 2,000 times.
+        say: is told what is being done.
     """
     random = np.random.default_rng(seed)
     words = {}
     for arms in ARMS:
-        yield f"{unchanged_nights:,} unchanged nights of {arms} arm{'s' if arms > 1 else ''}", None
+        say(f"{unchanged_nights:,} unchanged nights of {arms} arm{'s' if arms > 1 else ''}")
         words[arms] = _unchanged(random, unchanged_nights, arms)
-    yield f"{trials} drops of .05 over 80 queries", None
-    power = np.mean([first_night(random, 80, 0.05) for _ in range(trials)])
-    yield f"{trials} times five drops of .01 in a row", None
-    five = np.mean([drops_in_a_row(random, 80, 0.01, 5) for _ in range(trials)])
     few = max(1, trials // 10)
-    yield f"{few} drops of .05 that last for {LASTING_NIGHTS} nights", None
+    say(f"{trials} drops of .05 over 80 queries, and {trials} times five of .01 in a row")
+    power = [first_night(random, 80, 0.05) for _ in range(trials)]
+    five = [drops_in_a_row(random, 80, 0.01, 5) for _ in range(trials)]
+    say(f"{few} drops of .05 that last for {LASTING_NIGHTS} nights")
     lasting = [lasting_drop(random, 80, 0.05) for _ in range(few)]
-    yield f"{few} fortnights after an outlier, and after an acceptance", None
-    repeated = np.mean([repeated_drop(random, 80, 0.05) for _ in range(few)])
-    accepted = np.mean([accepted_drop(random, 80, 0.05) for _ in range(few)])
-    yield f"the power curve, {len(drops) * len(sizes)} points", None
-    fewer_flips = replace(DEFAULT, flips=2000)
-    curve = [
-        {
-            "queries": n,
-            "drop": drop,
-            "power": float(
-                np.mean([first_night(random, n, drop, fewer_flips) for _ in range(curve_trials)])
-            ),
-        }
-        for n in sizes
-        for drop in drops
-    ]
-    report = Report(
+    say(f"{few} fortnights after an outlier, and after an acceptance")
+    repeated = [repeated_drop(random, 80, 0.05) for _ in range(few)]
+    accepted = [accepted_drop(random, 80, 0.05) for _ in range(few)]
+    say(f"the power curve, {len(drops) * len(sizes)} points")
+    fewer = replace(DEFAULT, flips=2000)
+    curve = []
+    for n, drop in product(sizes, drops):
+        called = [first_night(random, n, drop, fewer) for _ in range(curve_trials)]
+        curve.append({"queries": n, "drop": drop, "power": float(np.mean(called))})
+    return Report(
         seed=seed,
         unchanged_nights=unchanged_nights,
         words=words,
         trials=trials,
-        first_night=float(power),
-        five_drops=float(five),
+        first_night=float(np.mean(power)),
+        five_drops=float(np.mean(five)),
         lasting=float(np.mean(lasting)),
-        lasting_without_gap=float(
-            np.mean([nights[np.argmax(nights) :].all() for nights in lasting])
-        ),
-        after_an_outlier=float(repeated),
-        after_acceptance=float(accepted),
+        lasting_without_gap=float(np.mean([n[np.argmax(n) :].all() for n in lasting])),
+        after_an_outlier=float(np.mean(repeated)),
+        after_acceptance=float(np.mean(accepted)),
         curve=curve,
     )
-    yield "done", report
 
 
 def first_night(
@@ -291,14 +285,9 @@ def plot_curve(report: Report, path: Any) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for n in sorted({point["queries"] for point in report.curve}):
-        points = [point for point in report.curve if point["queries"] == n]
-        axes.plot(
-            [point["drop"] for point in points],
-            [point["power"] for point in points],
-            marker="o",
-            markersize=4,
-            label=f"{n:.0f} queries",
-        )
+        points = [(p["drop"], p["power"]) for p in report.curve if p["queries"] == n]
+        drops, powers = zip(*points, strict=True)
+        axes.plot(drops, powers, marker="o", markersize=4, label=f"{n:.0f} queries")
     axes.axhline(0.8, color="#888888", linewidth=0.8, linestyle="--")
     axes.set_xlabel("true drop of the mean")
     axes.set_ylabel("called a regression on its first night")
@@ -325,24 +314,18 @@ def _true_drop(world: World, drop: float) -> np.ndarray:
     """
     many = _draw_values(world.random, (1, 1, 4000), 1.0)[0, 0]
     noise = world.random.normal(0, DROP_SPREAD, many.shape)
-    low, high = -1.0, 1.0
-    for _ in range(30):
-        middle = (low + high) / 2
-        found = np.mean(np.clip(many + noise + middle, 0, 1) - many)
-        low, high = (middle, high) if found < -drop else (low, middle)
+    shift = bisect(lambda by: np.mean(np.clip(many + noise + by, 0, 1) - many) + drop, -1, 1)
     shared = world.noise.shared
     common = world.random.normal(0, 1, (1, world.queries))
     own = world.random.normal(0, 1, (MEASURES, world.queries))
     spread = np.sqrt(shared) * common + np.sqrt(1 - shared) * own
-    return low + DROP_SPREAD * spread
+    return shift + DROP_SPREAD * spread
 
 
 def _draw_values(
     random: np.random.Generator, shape: tuple[int, int, int], shared: float
 ) -> np.ndarray:
     """Values distributed as on pydocs; a query that is hard for one arm is hard for all."""
-    from scipy.stats import norm
-
     common = random.normal(0, 1, (1, 1, shape[2]))
     own = random.normal(0, 1, shape)
     ranks = norm.cdf(np.sqrt(shared) * common + np.sqrt(1 - shared) * own)

@@ -7,10 +7,8 @@ no verdict and no past; what each of their arms was held against is in `comparis
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -23,30 +21,14 @@ from perank_tasks.regression.measures import MEASURES
 from perank_tasks.regression.statistics import Band, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.report.looks import Look, looks_of
-from perank_tasks.report.worst_queries import WorstQuery, losses, worst_queries
+from perank_tasks.report.worst_queries import losses, worst_queries
 from perank_tasks.warehouse.attribution import facts_of
-from perank_tasks.warehouse.database import ask, dicts, rows_where
 from perank_tasks.warehouse.derive import OVERLAP
 from perank_tasks.warehouse.night_verdict import ArmVerdict, NightVerdict, judge
 from perank_tasks.warehouse.nights import Nights, Run
-
-MAIN = "nDCG@10"
-"""The measure that queries are compared by."""
+from perank_tasks.warehouse.sql_files import TableRow, ask, grouped, rows_where
 
 TREND_NIGHTS = DEFAULT.band_nights
-
-
-@dataclass(frozen=True)
-class Point:
-    """One night of a trend; the band is of the mean itself."""
-
-    day: date
-    value: float
-    verdict: str
-    baseline: float | None = None
-    band: tuple[float, float] | None = None
-    accepted: str | None = None
-    """By whom, and why."""
 
 
 @dataclass(frozen=True)
@@ -58,24 +40,25 @@ class Arm:
     run: Run
     said: ArmVerdict | None
     """None: results of this series are not judged."""
-    summary: dict[str, Any]
+    summary: TableRow
     """Its row of `run_summary`."""
-    line: dict[str, Any]
+    line: TableRow
     """Its row of `arm_verdicts`; empty where it is not judged."""
     against: Run | None
     """What it was held against."""
-    comparisons: dict[str, dict[str, Any]]
+    comparisons: dict[str, TableRow]
     """By measure: its rows of `judged` or, where it is not, of `comparisons`."""
     means: dict[str, float]
     intervals: dict[str, Band]
     """Of the means."""
-    trends: dict[str, list[Point]]
-    cost: dict[str, Any]
+    trends: dict[str, list[TableRow]]
+    """By measure: rows of `sql/report/trend.sql`."""
+    cost: TableRow
     deltas: list[float]
     """What each query gained or lost of the main measure, the largest loss first."""
-    worst: list[WorstQuery]
+    worst: list[TableRow]
     facts: dict[str, str]
-    changes: list[dict[str, Any]]
+    changes: list[TableRow]
     """Rows of `changes`: what differs from what it was held against."""
 
     @property
@@ -121,7 +104,7 @@ def read_summary(
     run_date: date | None,
     collection: str | None,
     series: str = NIGHTLY,
-) -> list[dict[str, Any]]:
+) -> list[TableRow]:
     """The rows of `run_summary` of one page, the best first.
 
     Args:
@@ -131,7 +114,7 @@ def read_summary(
         ConfigError: there are none.
     """
     key = {"series": series, "run_date": run_date, "collection": collection}
-    if rows := ask(connection, "results", **key):
+    if rows := ask(connection, "report/results", **key):
         return rows
     raise ConfigError(
         f"No results of {run_date or 'any date'} for {collection or 'any collection'}"
@@ -173,7 +156,7 @@ def read_page(
 def _read_arms(
     connection: duckdb.DuckDBPyConnection,
     nights: Nights,
-    rows: list[dict[str, Any]],
+    rows: list[TableRow],
     said: NightVerdict | None,
 ) -> list[Arm]:
     """The arms of a page.
@@ -191,25 +174,27 @@ def _read_arms(
     ]
     looks = looks_of(labels)
     by_query: dict[str, dict[str, list[float]]] = defaultdict(dict)
-    for row in ask(connection, "means_by_query", **key):
+    for row in ask(connection, "report/means_by_query", **key):
         by_query[row["arm_hash"]][row["measure"]] = row["by_query"]
-    lines = rows_where(connection, "arm_verdicts", **key)
-    comparisons = rows_where(connection, "comparisons", **key)
-    judged = rows_where(connection, "judged", **key)
-    changes = rows_where(connection, "changes", **key)
-    costs = ask(connection, "costs", **key)
+    tables = {
+        name: grouped(rows_where(connection, name, **key), "arm_hash")
+        for name in ("arm_verdicts", "comparisons", "judged", "changes")
+    }
+    costs = grouped(ask(connection, "report/costs", **key), "arm_hash")
     arms = []
     for i, (row, label) in enumerate(zip(rows, labels, strict=True)):
         run = runs[row["arm_hash"]]
+        values = by_query[run.arm_hash]
         word = said["arms"][i] if said else None
         # What is the first of its kind is compared with another arm, as in an experiment.
         is_judged = word is not None and word["verdict"] != Verdict.FIRST
-        its = _its(judged if is_judged else comparisons, run)
+        its = tables["judged" if is_judged else "comparisons"][run.arm_hash]
         ids = {(c["against_date"], c["against_arm_hash"]) for c in its}
         before = next((other for other in nights.runs if other.id in ids), None)
         lost = losses(connection, run) if before else []
-        measures = [m for m in MEASURES if m in by_query[run.arm_hash]]
+        measures = [m for m in MEASURES if m in values]
         moved = word is None or word["verdict"] != Verdict.IDENTICAL
+        changes = tables["changes"][run.arm_hash] if is_judged or not said else []
         arms.append(
             Arm(
                 label=label,
@@ -217,44 +202,27 @@ def _read_arms(
                 run=run,
                 said=word,
                 summary=row,
-                line=next(iter(_its(lines, run)), {}),
+                line=next(iter(tables["arm_verdicts"][run.arm_hash]), {}),
                 against=before,
                 comparisons={c["measure"]: c for c in its if c.get("reason") != "symptom"},
-                means={m: float(np.mean(by_query[run.arm_hash][m])) for m in measures},
-                intervals={m: _interval(by_query[run.arm_hash][m]) for m in measures},
-                trends={m: _trend(connection, nights, run, m) for m in [*measures, OVERLAP]}
-                if said
-                else {},
-                cost=next(iter(_its(costs, run)), {}),
+                means={m: float(np.mean(values[m])) for m in measures},
+                intervals={m: _interval(values[m]) for m in measures},
+                trends={
+                    m: ask(connection, "report/trend", measure=m, nights=TREND_NIGHTS, **run.key)
+                    for m in (*measures, OVERLAP)
+                    if said
+                },
+                cost=next(iter(costs[run.arm_hash]), {}),
                 deltas=[query["delta"] for query in lost],
                 worst=worst_queries(connection, run, before, lost) if before and moved else [],
                 facts=facts_of(connection, run),
-                changes=sorted(_its(changes, run), key=lambda c: c["key"])
-                if is_judged or not said
-                else [],
+                changes=sorted(changes, key=lambda change: change["key"]),
             )
         )
     return arms
 
 
-def read_means(
-    connection: duckdb.DuckDBPyConnection, collection: str
-) -> list[tuple[str, list[tuple[date, float]]]]:
-    """The main measure of every arm over the newest nights, for the index."""
-    rows = connection.execute(
-        "SELECT arm, run_date, max(value) FROM means_by_date WHERE collection = ? "
-        "AND measure = ? GROUP BY ALL ORDER BY ALL",
-        [collection, MAIN],
-    ).fetchall()
-    newest = set(sorted({day for _, day, _ in rows})[-TREND_NIGHTS:])
-    series: dict[str, list[tuple[date, float]]] = defaultdict(list)
-    for arm, day, value in rows:
-        if day in newest:
-            series[arm].append((day, value))
-    return list(series.items())
-
-
-def remarks(rows: list[dict[str, Any]]) -> list[str]:
+def remarks(rows: list[TableRow]) -> list[str]:
     """What a reader of a night's numbers has to know about them.
 
     Args:
@@ -283,7 +251,7 @@ def remarks(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _odd(rows: list[dict[str, Any]]) -> list[str]:
+def _odd(rows: list[TableRow]) -> list[str]:
     """What is odd in the data, and of which arms, where it is not of all."""
     arms: dict[str, list[str]] = defaultdict(list)
     for row in rows:
@@ -295,7 +263,7 @@ def _odd(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _unjudged(rows: list[dict[str, Any]]) -> list[str]:
+def _unjudged(rows: list[TableRow]) -> list[str]:
     counts = [
         f"{row['arm']} {row['top_10_unjudged']} of {row['top_10_results']}"
         for row in rows
@@ -310,44 +278,7 @@ def _unjudged(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _its(rows: Iterable[dict[str, Any]], run: Run) -> list[dict[str, Any]]:
-    return [row for row in rows if row["arm_hash"] == run.arm_hash]
-
-
 def _interval(values: list[float]) -> Band:
     """Of a mean of values between 0 and 1, which it stays between."""
     interval = mean_interval(np.array(values))
     return Band(max(interval.low, 0.0), min(interval.high, 1.0))
-
-
-def _trend(
-    connection: duckdb.DuckDBPyConnection, nights: Nights, run: Run, measure: str
-) -> list[Point]:
-    """The run's history up to it, one result a date: of its own configuration, if there is one."""
-    chosen: dict[date, str] = {}
-    for other in nights.runs:
-        is_shown = other == run or not other.limited
-        if is_shown and other.arm == run.arm and other.run_date <= run.run_date:
-            if other.arm_hash == run.arm_hash:
-                chosen[other.run_date] = other.arm_hash
-            else:
-                chosen.setdefault(other.run_date, other.arm_hash)
-    rows = dicts(
-        connection.execute(
-            "FROM measure_trend(?, ?, ?) WHERE run_date <= ?",
-            [run.collection, run.arm, measure, run.run_date],
-        )
-    )
-    points = [
-        Point(
-            row["run_date"],
-            row["value"],
-            row["verdict"] or "incomplete",
-            row["against_value"],
-            None if row["band_low"] is None else (row["band_low"], row["band_high"]),
-            row["accepted"],
-        )
-        for row in rows
-        if chosen.get(row["run_date"]) == row["arm_hash"]
-    ]
-    return points[-TREND_NIGHTS:]

@@ -23,23 +23,10 @@ LINES = ("-", "--", "-.", ":")
 class Look:
     """How an arm is drawn."""
 
-    place: int
-
-    @property
-    def colour(self) -> str:
-        return COLOURS[self.place % len(COLOURS)]
-
-    @property
-    def marker(self) -> str:
-        return list(MARKERS)[self.place % len(MARKERS)]
-
-    @property
-    def sign(self) -> str:
-        return MARKERS[self.marker]
-
-    @property
-    def line(self) -> str:
-        return LINES[self.place % len(LINES)]
+    colour: str
+    marker: str
+    sign: str
+    line: str
 
 
 # Six colours and seven markers have no common factor, so that every place is another pair.
@@ -56,4 +43,9 @@ def looks_of(names: Iterable[str]) -> dict[str, Look]:
         after = sorted(free, key=lambda place: (place - wanted) % _PLACES)
         places[name] = after[0] if after else wanted
         free.discard(places[name])
-    return {name: Look(place) for name, place in places.items()}
+    return {name: _look(place) for name, place in places.items()}
+
+
+def _look(place: int) -> Look:
+    marker, sign = list(MARKERS.items())[place % len(MARKERS)]
+    return Look(COLOURS[place % len(COLOURS)], marker, sign, LINES[place % len(LINES)])

@@ -8,7 +8,7 @@ other host; every text of a collection is escaped. The same tables give the same
 import fcntl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,19 @@ from perank_tasks.regression.ladder import MEANINGS, Verdict
 from perank_tasks.regression.measures import MEASURES
 from perank_tasks.report import plots
 from perank_tasks.report.contents import (
-    MAIN,
+    TREND_NIGHTS,
     Arm,
     PageContents,
-    Point,
-    read_means,
     read_page,
     read_summary,
 )
 from perank_tasks.settings import Settings
 from perank_tasks.support.files import replacing, storage_errors
+from perank_tasks.support.text import shortened
 from perank_tasks.warehouse.answers import QUESTIONS
-from perank_tasks.warehouse.database import ask, reading
-from perank_tasks.warehouse.night_verdict import band_name
+from perank_tasks.warehouse.database import reading
+from perank_tasks.warehouse.night_verdict import MAIN, band_name
+from perank_tasks.warehouse.sql_files import TableRow, ask, grouped
 
 TEMPLATES = Path(__file__).parent / "templates"
 _REMEDY = (
@@ -64,7 +64,7 @@ def write_pages(
     """
     with _writing(settings) as warehouse:
         first = read_summary(warehouse, run_date, collection)[0]
-        path = _write_night(settings, warehouse, first["run_date"], first["collection"])
+        path = _write_night(settings, warehouse, first)
         _write_again(settings, warehouse, first["collection"], after=first["run_date"])
     return path
 
@@ -94,9 +94,9 @@ def write_all_pages(settings: Settings, collection: str | None = None) -> Iterat
     """
     with _writing(settings) as warehouse:
         read_summary(warehouse, None, collection)
-        for night in reversed(ask(warehouse, "nights")):
+        for night in reversed(ask(warehouse, "report/nights")):
             if collection in (None, night["collection"]):
-                yield _write_night(settings, warehouse, night["run_date"], night["collection"])
+                yield _write_night(settings, warehouse, night)
     yield settings.reports / "index.html"
 
 
@@ -117,15 +117,22 @@ def render(
     rows = [arm.comparisons.get(MAIN, {}) for arm in arms]
     nights = [row["nights"] for row in rows if row.get("band_low") is not None]
     shared = set.intersection(*(set(arm.facts.items()) for arm in arms))
+    means = [mean for arm in arms if (mean := _mean(arm))]
+    changes = [change for arm in arms if (change := _change(arm))]
+    costs = [
+        (1 / speed, mean)
+        for arm in arms
+        if (speed := arm.cost.get("queries_per_second")) and (mean := _mean(arm))
+    ]
     return template("results.html").render(
         page=contents,
         main=MAIN,
         measures=[m for m in MEASURES if any(m in arm.intervals for arm in arms)],
         sections=[_section(arm, shared) for arm in by_word],
-        means=_means(arms),
-        changes=_changes(arms),
+        means=plots.plot_intervals(means, MAIN, "means") if means else None,
+        changes=plots.plot_intervals(changes, f"change of {MAIN}", "changes") if changes else None,
         band=band_name(min(nights)) if nights else None,
-        costs=_costs(arms),
+        costs=plots.plot_costs(costs, MAIN, "costs") if costs else None,
         facts=sorted(shared),
         figures=list(figures),
         index=index,
@@ -135,31 +142,30 @@ def render(
 
 def render_index(connection: duckdb.DuckDBPyConnection, settings: Settings) -> str:
     """The index: every night of the warehouse, with a link where its page has been written."""
-    collections: dict[str, list[dict[str, Any]]] = {}
-    for night in ask(connection, "nights"):
-        page = _page(settings, night)
-        link = page and quote(page.relative_to(settings.reports).as_posix())
-        collections.setdefault(night["collection"], []).append({**night, "link": link})
+    nights = ask(connection, "report/nights")
+    for night in nights:
+        page = settings.page(night["collection"], night["run_date"])
+        link = quote(page.relative_to(settings.reports).as_posix())
+        night["link"] = link if page.exists() else None
+    collections = grouped(nights, "collection")
+    newest = {"measure": MAIN, "nights": TREND_NIGHTS}
     figures = {
         name: plots.plot_arms(series, f"arms {name}")
         for name in collections
-        if (series := read_means(connection, name))
+        if (series := ask(connection, "report/arms_by_date", collection=name, **newest))
     }
     return template("index.html").render(collections=collections, figures=figures, main=MAIN)
 
 
-def _page(settings: Settings, night: dict[str, Any]) -> Path | None:
-    """A night's page, where it has been written."""
+def _write_night(settings: Settings, warehouse: duckdb.DuckDBPyConnection, night: TableRow) -> Path:
+    """Write a night's page.
+
+    Args:
+        night: a row of any table, of which the date and the collection are read.
+    """
+    key = night["run_date"], night["collection"]
     path = settings.page(night["collection"], night["run_date"])
-    return path if path.exists() else None
-
-
-def _write_night(
-    settings: Settings, warehouse: duckdb.DuckDBPyConnection, run_date: date, collection: str
-) -> Path:
-    path = settings.page(collection, run_date)
-    contents = read_page(warehouse, Store(settings.root), run_date, collection)
-    _write(path, render(contents))
+    _write(path, render(read_page(warehouse, Store(settings.root), *key)))
     return path
 
 
@@ -168,76 +174,47 @@ def _write_again(
 ) -> int:
     """Write every page there is of a later night; returns how many there are."""
     nights = [
-        night["run_date"]
-        for night in ask(warehouse, "nights")
+        night
+        for night in ask(warehouse, "report/nights")
         if night["collection"] == collection and night["run_date"] > after
-        if _page(settings, night)
+        if settings.page(collection, night["run_date"]).exists()
     ]
-    for day in nights:
-        _write_night(settings, warehouse, day, collection)
+    for night in nights:
+        _write_night(settings, warehouse, night)
     return len(nights)
 
 
-@dataclass(frozen=True)
-class _Section:
-    """What a page shows of one arm alone."""
-
-    arm: Arm
-    gains: Markup | None
-    trends: list[tuple[str, list[Point], Markup]]
-    """Measure, nights and figure, where there are two nights at least."""
-    facts: list[tuple[str, str]]
-    """Those that not every arm has."""
-
-
-def _section(arm: Arm, shared: set[tuple[str, str]]) -> _Section:
+def _section(arm: Arm, shared: set[tuple[str, str]]) -> dict[str, Any]:
+    """What a page shows of one arm alone: where there are two nights at least, its trends by
+    measure; and the facts that not every arm has."""
     salt, changed = arm.run.arm_hash, [delta for delta in arm.deltas if delta]
-    return _Section(
-        arm,
-        plots.plot_gains(changed, f"change of {MAIN}", f"gains {salt}") if changed else None,
-        [
+    return {
+        "arm": arm,
+        "gains": plots.plot_gains(changed, f"change of {MAIN}", f"gains {salt}")
+        if changed
+        else None,
+        "trends": [
             (measure, points, plots.plot_trend(points, arm.look, f"trend {salt} {measure}"))
             for measure, points in arm.trends.items()
             if len(points) > 1
         ],
-        sorted(set(arm.facts.items()) - shared),
-    )
+        "facts": sorted(set(arm.facts.items()) - shared),
+    }
 
 
-def _means(arms: list[Arm]) -> Markup | None:
-    intervals = [
-        plots.Interval(arm.label, arm.look, arm.means[MAIN], **asdict(arm.intervals[MAIN]))
-        for arm in arms
-        if MAIN in arm.intervals
-    ]
-    return plots.plot_intervals(intervals, MAIN, "means") if intervals else None
+def _mean(arm: Arm) -> plots.Interval | None:
+    if MAIN not in arm.means:
+        return None
+    return plots.Interval(arm.label, arm.look, arm.means[MAIN], **asdict(arm.intervals[MAIN]))
 
 
-def _changes(arms: list[Arm]) -> Markup | None:
-    intervals = []
-    for arm in arms:
-        row = arm.comparisons.get(MAIN)
-        if row and row["delta"] is not None:
-            low, high = row.get("band_low"), row.get("band_high")
-            band = None if low is None or high is None else (low, high)
-            intervals.append(
-                plots.Interval(
-                    arm.label, arm.look, row["delta"], row["ci_low"], row["ci_high"], band
-                )
-            )
-    return plots.plot_intervals(intervals, f"change of {MAIN}", "changes") if intervals else None
-
-
-def _costs(arms: list[Arm]) -> Markup | None:
-    costs = [
-        plots.Cost(
-            1 / speed,
-            plots.Interval(arm.label, arm.look, arm.means[MAIN], **asdict(arm.intervals[MAIN])),
-        )
-        for arm in arms
-        if (speed := arm.cost.get("queries_per_second")) and MAIN in arm.intervals
-    ]
-    return plots.plot_costs(costs, MAIN, "costs") if costs else None
+def _change(arm: Arm) -> plots.Interval | None:
+    row = arm.comparisons.get(MAIN)
+    if not row or row["delta"] is None:
+        return None
+    low, high = row.get("band_low"), row.get("band_high")
+    band = None if low is None or high is None else (low, high)
+    return plots.Interval(arm.label, arm.look, row["delta"], row["ci_low"], row["ci_high"], band)
 
 
 def template(name: str) -> Any:
@@ -252,7 +229,7 @@ def template(name: str) -> Any:
     environment.globals["words"] = MEANINGS
     environment.globals["signs"] = {word: sign for word, (sign, _, _) in plots.WORDS.items()}
     environment.globals["tones"] = {word: tone for word, (_, _, tone) in plots.WORDS.items()}
-    environment.filters |= {"number": _number, "signed": _signed, "p": _p, "quote": quote}
+    environment.filters |= {"number": _number, "signed": _signed, "p": _p, "shortened": shortened}
     return environment.get_template(name)
 
 

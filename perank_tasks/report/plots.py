@@ -17,10 +17,11 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.dates import date2num
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from perank_tasks.report import looks
-from perank_tasks.report.contents import Point
 from perank_tasks.report.looks import Look
+from perank_tasks.warehouse.sql_files import TableRow
 
 _NAMES = ("soft", "rule", "band", "bad", "good", "warn", "accent", "paper", "ink", *looks.COLOURS)
 COLOURS = {name: f"#{i:06x}" for i, name in enumerate(_NAMES, 1)}
@@ -79,132 +80,126 @@ class Interval:
     band: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What an arm costs and how well it ranks."""
+@mpl.rc_context(STYLE)
+def plot_trend(points: Sequence[TableRow], look: Look, salt: str) -> Markup:
+    """An arm's mean over the nights: band, baseline, a mark for each verdict and acceptance.
 
-    seconds: float
-    quality: Interval
-
-
-def plot_trend(points: Sequence[Point], look: Look, salt: str) -> Markup:
-    """An arm's mean over the nights: band, baseline, a mark for each verdict and acceptance."""
-    with mpl.rc_context(STYLE):
-        # Ticks are as wide everywhere; to measure them in every figure takes as long as to draw.
-        figure, axes = _figure(2.1, layout=None)
-        figure.subplots_adjust(left=0.13, right=0.98, bottom=0.12, top=0.98)
-        x = date2num([point.day for point in points])
-        values = np.array([point.value for point in points])
-        low, high = np.array([point.band or (np.nan, np.nan) for point in points]).T
-        baseline = np.array([np.nan if p.baseline is None else p.baseline for p in points])
-        edges = _edges(x)
-        lows, highs, baselines = (np.repeat(bound, 2) for bound in (low, high, baseline))
-        axes.fill_between(edges, lows, highs, color=COLOURS["band"], linewidth=0, zorder=1)
-        axes.plot(edges, baselines, ":", color=COLOURS["soft"], linewidth=1, zorder=2)
-        axes.plot(x, values, "-", color=COLOURS[look.colour], linewidth=1, zorder=3)
-        for word, (_, marker, colour) in WORDS.items():
-            if its := [i for i, point in enumerate(points) if point.verdict == word]:
-                hollow = word == "drift"
-                axes.plot(
-                    x[its],
-                    values[its],
-                    marker,
-                    color=COLOURS[colour],
-                    markerfacecolor=COLOURS["paper" if hollow else colour],
-                    markersize=4 if marker in "o." else 6,
-                    zorder=4,
-                )
-        for day, point in zip(x, points, strict=True):
-            if point.accepted:
-                axes.axvline(day, color=COLOURS["accent"], linestyle="--", linewidth=1, zorder=2)
-        shown = np.array([*values, *low, *high, *baseline])
-        _limit(axes, float(np.nanmin(shown)), float(np.nanmax(shown)))
-        _date_ticks(axes, [point.day for point in points])
-        return svg(figure, salt)
+    Args:
+        points: rows of `sql/report/trend.sql`.
+    """
+    # Ticks are as wide everywhere; to measure them in every figure takes as long as to draw.
+    figure, axes = _figure(2.1, layout=None)
+    figure.subplots_adjust(left=0.13, right=0.98, bottom=0.12, top=0.98)
+    x = date2num([point["day"] for point in points])
+    values, low, high, baseline = (
+        np.array([point[column] for point in points], dtype=np.float64)
+        for column in ("value", "band_low", "band_high", "baseline")
+    )
+    edges = _edges(x)
+    lows, highs, baselines = (np.repeat(bound, 2) for bound in (low, high, baseline))
+    axes.fill_between(edges, lows, highs, color=COLOURS["band"], linewidth=0, zorder=1)
+    axes.plot(edges, baselines, ":", color=COLOURS["soft"], linewidth=1, zorder=2)
+    axes.plot(x, values, "-", color=COLOURS[look.colour], linewidth=1, zorder=3)
+    for word, (_, marker, colour) in WORDS.items():
+        if its := [i for i, point in enumerate(points) if point["verdict"] == word]:
+            hollow = word == "drift"
+            axes.plot(
+                x[its],
+                values[its],
+                marker,
+                color=COLOURS[colour],
+                markerfacecolor=COLOURS["paper" if hollow else colour],
+                markersize=4 if marker in "o." else 6,
+                zorder=4,
+            )
+    for day, point in zip(x, points, strict=True):
+        if point["accepted"]:
+            axes.axvline(day, color=COLOURS["accent"], linestyle="--", linewidth=1, zorder=2)
+    shown = np.array([*values, *low, *high, *baseline])
+    _limit(axes, float(np.nanmin(shown)), float(np.nanmax(shown)))
+    _date_ticks(axes, [point["day"] for point in points])
+    return svg(figure, salt)
 
 
+@mpl.rc_context(STYLE)
 def plot_intervals(intervals: Sequence[Interval], label: str, salt: str) -> Markup:
     """Numbers one below the other, each with its interval and, behind it, its band."""
-    with mpl.rc_context(STYLE):
-        figure, axes = _figure(0.75 + 0.3 * len(intervals))
-        y = np.arange(len(intervals))[::-1]
-        for at, interval in zip(y, intervals, strict=True):
-            if interval.band:
-                low, high = interval.band
-                axes.barh(at, high - low, left=low, height=0.6, color=COLOURS["band"])
-            axes.plot(
-                [interval.low, interval.high], [at, at], "|-", color=COLOURS["ink"], linewidth=1.2
-            )
-            axes.plot(interval.value, at, **_mark(interval.look), markersize=6)
-        if any(interval.band for interval in intervals):
-            axes.axvline(0, color=COLOURS["ink"], linewidth=0.8)
-        axes.set_yticks(y, [interval.name for interval in intervals])
-        axes.tick_params(axis="y", length=0, labelcolor=COLOURS["ink"])
-        axes.grid(axis="y", visible=False)
-        axes.set_ylim(-0.6, len(intervals) - 0.4)
-        axes.locator_params(axis="x", nbins=5)
-        axes.set_xlabel(label)
-        return svg(figure, salt)
+    figure, axes = _figure(0.75 + 0.3 * len(intervals))
+    y = np.arange(len(intervals))[::-1]
+    for at, interval in zip(y, intervals, strict=True):
+        if interval.band:
+            low, high = interval.band
+            axes.barh(at, high - low, left=low, height=0.6, color=COLOURS["band"])
+        axes.plot(
+            [interval.low, interval.high], [at, at], "|-", color=COLOURS["ink"], linewidth=1.2
+        )
+        axes.plot(interval.value, at, **_mark(interval.look), markersize=6)
+    if any(interval.band for interval in intervals):
+        axes.axvline(0, color=COLOURS["ink"], linewidth=0.8)
+    axes.set_yticks(y, [interval.name for interval in intervals])
+    axes.tick_params(axis="y", length=0, labelcolor=COLOURS["ink"])
+    axes.grid(axis="y", visible=False)
+    axes.set_ylim(-0.6, len(intervals) - 0.4)
+    axes.locator_params(axis="x", nbins=5)
+    axes.set_xlabel(label)
+    return svg(figure, salt)
 
 
+@mpl.rc_context(STYLE)
 def plot_gains(deltas: Sequence[float], label: str, salt: str) -> Markup:
     """What each query gained or lost, the largest loss on the left: losses below the line."""
-    with mpl.rc_context(STYLE):
-        figure, axes = _figure(2.1)
-        sorted_deltas = np.sort(np.asarray(deltas, dtype=np.float64))
-        edges = np.arange(len(sorted_deltas) + 1)
-        for part, colour in ((sorted_deltas.clip(max=0), "bad"), (sorted_deltas.clip(0), "good")):
-            axes.stairs(part, edges, fill=True, color=COLOURS[colour], linewidth=0)
-        axes.axhline(0, color=COLOURS["ink"], linewidth=0.8)
-        axes.axhline(sorted_deltas.mean(), color=COLOURS["ink"], linestyle="--", linewidth=0.8)
-        axes.set_xlim(0, len(sorted_deltas))
-        axes.locator_params(nbins=5)
-        axes.locator_params(axis="x", integer=True)
-        axes.set_xlabel("queries, the largest loss first")
-        axes.set_ylabel(label)
-        return svg(figure, salt)
+    figure, axes = _figure(2.1)
+    sorted_deltas = np.sort(np.asarray(deltas, dtype=np.float64))
+    edges = np.arange(len(sorted_deltas) + 1)
+    for part, colour in ((sorted_deltas.clip(max=0), "bad"), (sorted_deltas.clip(0), "good")):
+        axes.stairs(part, edges, fill=True, color=COLOURS[colour], linewidth=0)
+    axes.axhline(0, color=COLOURS["ink"], linewidth=0.8)
+    axes.axhline(sorted_deltas.mean(), color=COLOURS["ink"], linestyle="--", linewidth=0.8)
+    axes.set_xlim(0, len(sorted_deltas))
+    axes.locator_params(nbins=5)
+    axes.locator_params(axis="x", integer=True)
+    axes.set_xlabel("queries, the largest loss first")
+    axes.set_ylabel(label)
+    return svg(figure, salt)
 
 
-def plot_costs(costs: Sequence[Cost], label: str, salt: str) -> Markup:
+@mpl.rc_context(STYLE)
+def plot_costs(costs: Sequence[tuple[float, Interval]], label: str, salt: str) -> Markup:
     """Quality, with its interval, against seconds a query on a logarithmic scale."""
-    with mpl.rc_context(STYLE):
-        figure, axes = _figure(2.7)
-        for cost in costs:
-            mark, quality = _mark(cost.quality.look), cost.quality
-            ends = [quality.low, quality.high]
-            axes.plot([cost.seconds] * 2, ends, "-", color=mark["color"], linewidth=1)
-            axes.plot(cost.seconds, quality.value, linestyle="", label=quality.name, **mark)
-        axes.set_xscale("log")
-        seconds = [cost.seconds for cost in costs]
-        axes.set_xlim(min(seconds) / 3, max(seconds) * 3)
-        axes.xaxis.set_major_formatter(lambda value, _: _duration(value))
-        axes.xaxis.set_minor_formatter("")
-        axes.set_xlabel("a query takes")
-        axes.set_ylabel(label)
-        _legend(figure, len(costs))
-        return svg(figure, salt)
+    figure, axes = _figure(2.7)
+    for seconds, quality in costs:
+        mark, ends = _mark(quality.look), [quality.low, quality.high]
+        axes.plot([seconds] * 2, ends, "-", color=mark["color"], linewidth=1)
+        axes.plot(seconds, quality.value, linestyle="", label=quality.name, **mark)
+    axes.set_xscale("log")
+    all_seconds = [seconds for seconds, _ in costs]
+    axes.set_xlim(min(all_seconds) / 3, max(all_seconds) * 3)
+    axes.xaxis.set_major_formatter(EngFormatter("s"))
+    axes.xaxis.set_minor_formatter("")
+    axes.set_xlabel("a query takes")
+    axes.set_ylabel(label)
+    _legend(figure, len(costs))
+    return svg(figure, salt)
 
 
-def plot_arms(series: Sequence[tuple[str, Sequence[tuple[date, float]]]], salt: str) -> Markup:
-    """Every arm's mean over the nights in one figure."""
-    with mpl.rc_context(STYLE):
-        figure, axes = _figure(2.7)
-        its_look = looks.looks_of(name for name, _ in series)
-        for name, points in series:
-            axes.plot(
-                date2num([day for day, _ in points]),
-                [value for _, value in points],
-                linestyle=its_look[name].line,
-                markersize=5,
-                linewidth=1,
-                label=name,
-                **_mark(its_look[name]),
-            )
-        values = [value for _, points in series for _, value in points]
-        _limit(axes, min(values), max(values))
-        _date_ticks(axes, sorted({day for _, points in series for day, _ in points}))
-        _legend(figure, len(series))
-        return svg(figure, salt)
+@mpl.rc_context(STYLE)
+def plot_arms(arms: Sequence[TableRow], salt: str) -> Markup:
+    """Every arm's mean over the nights in one figure.
+
+    Args:
+        arms: rows of `sql/report/arms_by_date.sql`.
+    """
+    figure, axes = _figure(2.7)
+    its_look = looks.looks_of(arm["arm"] for arm in arms)
+    for arm in arms:
+        look = its_look[arm["arm"]]
+        style = {"linestyle": look.line, "markersize": 5, "linewidth": 1, **_mark(look)}
+        axes.plot(date2num(arm["days"]), arm["means"], label=arm["arm"], **style)
+    values = [value for arm in arms for value in arm["means"]]
+    _limit(axes, min(values), max(values))
+    _date_ticks(axes, sorted({day for arm in arms for day in arm["days"]}))
+    _legend(figure, len(arms))
+    return svg(figure, salt)
 
 
 def _mark(look: Look) -> dict[str, Any]:
@@ -246,13 +241,6 @@ def _edges(x: np.ndarray) -> np.ndarray:
     middles = (x[1:] + x[:-1]) / 2
     starts = np.concatenate([x[:1] - 0.5, middles])
     return np.stack([starts, np.concatenate([middles, x[-1:] + 0.5])], axis=1).ravel()
-
-
-def _duration(seconds: float) -> str:
-    for size, unit in ((1, "s"), (1e-3, "ms")):
-        if seconds >= 0.999 * size:
-            return f"{seconds / size:g} {unit}"
-    return f"{seconds * 1e6:g} µs"
 
 
 def svg(figure: Figure, salt: str) -> Markup:

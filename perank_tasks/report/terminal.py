@@ -13,8 +13,9 @@ from perank_tasks.report.contents import read_summary, remarks
 from perank_tasks.settings import Settings
 from perank_tasks.support.printer import Printer
 from perank_tasks.warehouse.answers import in_lines
-from perank_tasks.warehouse.database import ask, reading
+from perank_tasks.warehouse.database import reading
 from perank_tasks.warehouse.night_verdict import NightVerdict, judge
+from perank_tasks.warehouse.sql_files import ask
 
 
 def print_report(
@@ -44,7 +45,7 @@ def print_report(
         arms = {row["arm_hash"]: row["arm"] for row in rows}
         night = {name: first[name] for name in ("run_date", "collection")}
         verdict = said or judge(warehouse, store, arms=arms, **night)
-        champions = ask(warehouse, "champions", series=NIGHTLY, **night)
+        champions = ask(warehouse, "report/champions", series=NIGHTLY, **night)
     printer.heading(f"{first['collection']}, night of {first['run_date']}")
     printer.table(_HEADINGS, [_cells(row) for row in rows])
     lines = [("Verdict", verdict["text"]), *in_lines(verdict["answers"])]
@@ -54,7 +55,11 @@ def print_report(
     notes = remarks(rows)
     printer.labelled([*lines, *(("note", remark) for remark in notes)])
     printer.labelled([(arm["arm"], arm["text"]) for arm in verdict["arms"]])
-    _print_next(printer, settings, first)
+    if printer.hints and not printer.markdown:
+        page = settings.page(first["collection"], first["run_date"])
+        if page.exists():
+            printer.line(f"Page:   {page}")
+        printer.line(f"Tables: {settings.published_warehouse}")
     by_hash = {row["arm_hash"]: row for row in rows}
     judged = [{**arm, "results": by_hash.get(arm["arm_hash"])} for arm in verdict["arms"]]
     return {**night, **verdict, "arms": judged, "champions": champions, "notes": notes}
@@ -79,12 +84,3 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{row['passages']:,}",
         f"{row['queries']:,}",
     ]
-
-
-def _print_next(printer: Printer, settings: Settings, first: dict[str, Any]) -> None:
-    if printer.markdown or not printer.hints:
-        return
-    page = settings.page(first["collection"], first["run_date"])
-    if page.exists():
-        printer.line(f"Page:   {page}")
-    printer.line(f"Tables: {settings.published_warehouse}")

@@ -31,3 +31,9 @@ def contents(title: str | None, text: str) -> str:
     if not title:
         return text
     return " ".join(f"Title: {title} Content: {text}".split())
+
+
+def shortened(text: str, longest: int) -> str:
+    """On one line, and not longer than that many characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= longest else f"{text[:longest].rstrip()} …"

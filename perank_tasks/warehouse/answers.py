@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from perank_tasks.regression.ladder import Verdict
 from perank_tasks.regression.thresholds import DEFAULT
+from perank_tasks.support.text import shortened
+from perank_tasks.warehouse.attribution import and_list
 from perank_tasks.warehouse.query_changes import fall_in_words
 
 if TYPE_CHECKING:
@@ -69,8 +71,7 @@ def answer(
     """
     worst = sorted((arm for arm in arms if arm["verdict"] == word), key=_by_largest_loss)
     names = [arm["arm"] for arm in worst]
-    of_arms = "every arm" if len(names) == len(arms) else " and ".join(names[-2:])
-    of_arms = ", ".join([*names[:-2], of_arms]) if len(names) < len(arms) else of_arms
+    of_arms = "every arm" if len(names) == len(arms) else and_list(names)
     fine = [_FINE[Verdict(word)].format(arms=of_arms)]
     if word == Verdict.ACKNOWLEDGED:
         fine += dict.fromkeys(arm["accepted"] for arm in worst if arm["accepted"])
@@ -96,15 +97,11 @@ def answer(
 
 def in_lines(answers: Answers) -> list[tuple[str, str]]:
     """The answers as text: each question with its sentences, a line each."""
-    return [
-        (
-            QUESTIONS[key],
-            "\n  ".join(
-                " ".join(filter(None, [answer["text"], answer["command"]])) for answer in its
-            ),
-        )
-        for key, its in answers.items()
-    ]
+    lines = []
+    for key, its in answers.items():
+        sentences = (" ".join(filter(None, [a["text"], a["command"]])) for a in its)
+        lines.append((QUESTIONS[key], "\n  ".join(sentences)))
+    return lines
 
 
 def _by_largest_loss(arm: "ArmVerdict") -> float:
@@ -174,5 +171,4 @@ def _next(
 
 def _short(text: str) -> str:
     """On one line, not longer than a sentence bears, and without what steers a terminal."""
-    text = "".join(c for c in " ".join(text.split()) if c.isprintable())
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT].rstrip()} …"
+    return shortened("".join(c for c in " ".join(text.split()) if c.isprintable()), LONGEST_TEXT)

@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store
 from perank_tasks.regression.ladder import Verdict
-from perank_tasks.warehouse.database import rows_where
 from perank_tasks.warehouse.nights import LLM_OFF, Run
+from perank_tasks.warehouse.sql_files import rows_where
 
 Facts = Mapping[str, str]
 
@@ -30,27 +30,12 @@ _SETTINGS_OF_FILES = {
     "arm.embedder_hash": "the embedder's files or precision",
     "arm.first_stage.embedder_hash": "the first stage's embedder's files or precision",
 }
-_MACHINE = {
-    "device": "device",
-    "accelerators": "accelerators",
-    "processor": "processor",
-    "threads": "threads",
-    "cores": "cores",
-    "platform": "platform",
-    "python": "Python",
-}
+_MACHINE = ("device", "accelerators", "processor", "threads", "cores", "platform", "python")
 
 
 def facts_of(connection: duckdb.DuckDBPyConnection, run: Run) -> dict[str, str]:
     """Everything recorded of how a run came about."""
     return {row["key"]: row["value"] for row in rows_where(connection, "run_facts", **run.key)}
-
-
-def snapshot_of(connection: duckdb.DuckDBPyConnection, store: Store, run: Run) -> Artifact | None:
-    """The run's snapshot; None where it has been removed."""
-    (row,) = rows_where(connection, "runs", **run.key)
-    snapshot = Artifact(store, row["snapshot"])
-    return snapshot if snapshot.is_published else None
 
 
 @dataclass(frozen=True)
@@ -67,26 +52,26 @@ def explain(
     """What was different between two runs, in the order of attribution; empty: nothing was."""
     old, new = facts_of(connection, before), facts_of(connection, now)
     changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
-    snapshots = [snapshot_of(connection, store, run) for run in (before, now)]
-    contents: dict[str, str] = {}
+    phrases: dict[Kind, list[str]] = {
+        "judgements": [],
+        "settings": _settings(old, new, changed),
+        "versions": _versions(old, new, changed),
+        "data": [],
+    }
+    was, is_now = (Artifact(store, run.snapshot) for run in (before, now))
+    are_kept = was.is_published and is_now.is_published
     for table, name in _CONTENTS.items():
         if f"collection.{table}_hash" in changed:
             counts = _arrow(old, new, f"collection.{table}")
-            was, is_now = snapshots
-            known = compare_snapshots(was, is_now, table) if was and is_now else ""
-            contents[table] = f"{name}: {known}" if known else f"{name} changed ({counts})"
-    judgements = [contents.pop("qrels")] if "qrels" in contents else []
+            known = compare_snapshots(was, is_now, table) if are_kept else ""
+            phrases["judgements" if table == "qrels" else "data"].append(
+                f"{name}: {known}" if known else f"{name} changed ({counts})"
+            )
     if "collection.relevance_level" in changed:
-        judgements.append(f"relevance level {_arrow(old, new, 'collection.relevance_level')}")
-    data = list(contents.values())
+        level = _arrow(old, new, "collection.relevance_level")
+        phrases["judgements"].append(f"relevance level {level}")
     if "run.content" in changed:
-        data.append("the run's lines")
-    phrases: dict[Kind, list[str]] = {
-        "judgements": judgements,
-        "settings": _settings(old, new, changed),
-        "versions": _versions(old, new, changed),
-        "data": data,
-    }
+        phrases["data"].append("the run's lines")
     return [Change(kind, phrase) for kind, of_kind in phrases.items() for phrase in of_kind]
 
 
@@ -114,9 +99,9 @@ def _versions(before: Facts, now: Facts, changed: set[str]) -> list[str]:
         phrases.append(f"perank's code (commit {_arrow(before, now, 'commit')})")
     for key in sorted(k for k in changed if k.startswith("library.")):
         phrases.append(f"{key.removeprefix('library.')} {_arrow(before, now, key)}")
-    for key, name in _MACHINE.items():
+    for key in _MACHINE:
         if key in changed:
-            phrases.append(f"{name} {_arrow(before, now, key)}")
+            phrases.append(f"{key.replace('python', 'Python')} {_arrow(before, now, key)}")
     return phrases
 
 
@@ -203,7 +188,7 @@ def _phrases(words: Sequence[ArmWord], kind: Kind) -> str:
             if change.kind == kind:
                 by_phrase[change.phrase].append(word.run.arm)
     phrases = [
-        phrase if len(arms) == len(words) else f"{phrase} ({_and(arms)})"
+        phrase if len(arms) == len(words) else f"{phrase} ({and_list(arms)})"
         for phrase, arms in by_phrase.items()
     ]
     more = len(phrases) - LISTED
@@ -232,22 +217,22 @@ def which_stage(words: Sequence[ArmWord]) -> tuple[str, str] | None:
     for word in words:
         (moved if word.has_moved else still)[word.run.ranker].append(word.run.arm)
     if "first-stage" in moved:
-        return f"{_and(moved['first-stage'])} moved", FIRST_STAGE
+        return f"{and_list(moved['first-stage'])} moved", FIRST_STAGE
     if "first-stage" not in still:
         return None
-    first = _and(still["first-stage"])
+    first = and_list(still["first-stage"])
     if "cosine" in moved:
-        return f"{_and(moved['cosine'])} moved and {first} did not", "the embeddings"
+        return f"{and_list(moved['cosine'])} moved and {first} did not", "the embeddings"
     if "cosine" in still and "perank" in moved:
         controls = [*still["first-stage"], *still["cosine"]]
         if LLM_OFF in still and LLM_OFF not in moved:
-            return f"{_and([*controls, *still[LLM_OFF]])} did not move", "the LLM"
-        return f"{_and(controls)} did not move", "the reranker"
+            return f"{and_list([*controls, *still[LLM_OFF]])} did not move", "the LLM"
+        return f"{and_list(controls)} did not move", "the reranker"
     others = ", ".join(name for names in moved.values() for name in names)
     return f"{first} did not move", f"what comes after the first stage, in {others}"
 
 
-def _and(names: Sequence[str]) -> str:
+def and_list(names: Sequence[str]) -> str:
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
 

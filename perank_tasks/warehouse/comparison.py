@@ -6,11 +6,12 @@ queries, and what every query gained or lost. What a run lacks of the queries th
 ranks is counted and said, never passed over.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import duckdb
 import numpy as np
@@ -18,15 +19,17 @@ import numpy as np
 from perank_tasks.artifacts.store import Store
 from perank_tasks.collections import trec
 from perank_tasks.errors import ConfigError
-from perank_tasks.regression.drift import Drift, compare_rankings
+from perank_tasks.regression.drift import compare_rankings
 from perank_tasks.regression.ladder import Evidence, Judgement, Verdict, judge_arm, worst
 from perank_tasks.regression.measures import MEASURES, Grades, Scores, evaluate_run
 from perank_tasks.regression.thresholds import DEFAULT, Thresholds
 from perank_tasks.warehouse.attribution import explain
-from perank_tasks.warehouse.database import rows_where
 from perank_tasks.warehouse.derive import NO_QUALITY
 from perank_tasks.warehouse.nights import Run, read_rankings
 from perank_tasks.warehouse.run_names import find_runs
+from perank_tasks.warehouse.sql_files import TableRow, rows_where
+
+T = TypeVar("T")
 
 On = Literal["either", "both", "judged"]
 """Which judged queries are measured: those that either run ranks, that both rank, or all. A query
@@ -57,20 +60,6 @@ class Side:
 
 
 @dataclass(frozen=True)
-class QueryComparison:
-    """One query: its values by the measure that is shown, and how far its ranking moved."""
-
-    query_id: str
-    a: float
-    b: float
-    drift: Drift
-
-    @property
-    def delta(self) -> float:
-        return self.b - self.a
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Two runs side by side, b against a."""
 
@@ -80,8 +69,9 @@ class Comparison:
     """The queries that they are compared over."""
     judgements: dict[str, Judgement]
     """By measure."""
-    queries: list[QueryComparison]
-    """The one that lost most first."""
+    queries: list[TableRow]
+    """By query: its values `a` and `b` of the measure that is shown, their `delta`, and the fields
+    of `Drift`; the one that lost most first."""
     different: list[str]
     """What was different, in words, where that was recorded."""
 
@@ -102,14 +92,11 @@ class Comparison:
         )
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[TableRow]:
         """A row for each measure that any query has in both: the fields of the paired comparison
         and of the judgement."""
         return [
-            {"measure": name, "verdict": str(j.verdict), "reason": j.reason, "nights": j.nights}
-            | {"band_low": j.band and j.band.low, "band_high": j.band and j.band.high}
-            | {"judgements_delta": None}
-            | asdict(j.comparison)
+            {"measure": name, **j.row, **asdict(j.comparison)}
             for name, j in self.judgements.items()
             if j.comparison
         ]
@@ -156,10 +143,9 @@ def sides_of(
 
 def side_of_run(connection: duckdb.DuckDBPyConnection, run: Run) -> Side:
     """A result of the warehouse, with the values that its night measured."""
-    values: dict[str, dict[str, float]] = {}
     rows = rows_where(connection, "query_measures", **run.key)
-    for row in sorted(rows, key=itemgetter("measure", "query_id")):
-        values.setdefault(row["measure"], {})[row["query_id"]] = row["value"]
+    rows.sort(key=itemgetter("measure", "query_id"))
+    values = _nested((row["measure"], row["query_id"], row["value"]) for row in rows)
     return Side(run.name, values, read_rankings(connection, run), run)
 
 
@@ -169,14 +155,9 @@ def side_of_file(path: Path) -> Side:
     Raises:
         CollectionError: the file has a line that cannot be read.
     """
-    run: dict[str, dict[str, float]] = {}
-    for line in trec.read_run(path):
-        run.setdefault(line.query_id, {})[line.passage_id] = line.score
     # trec_eval's order: of equal scores, the greater id first.
-    ranked = {
-        query: dict(sorted(scores.items(), key=lambda pair: (pair[1], pair[0]), reverse=True))
-        for query, scores in run.items()
-    }
+    lines = sorted(trec.read_run(path), key=attrgetter("score", "passage_id"), reverse=True)
+    ranked = _nested((line.query_id, line.passage_id, line.score) for line in lines)
     return Side(path.name, {}, ranked)
 
 
@@ -186,10 +167,15 @@ def read_grades(path: Path) -> dict[str, dict[str, int]]:
     Raises:
         CollectionError: the file has a line that cannot be read.
     """
-    grades: dict[str, dict[str, int]] = {}
-    for judgement in trec.read_qrels(path):
-        grades.setdefault(judgement.query_id, {})[judgement.passage_id] = judgement.relevance
-    return grades
+    return _nested((j.query_id, j.passage_id, j.relevance) for j in trec.read_qrels(path))
+
+
+def _nested(rows: Iterable[tuple[str, str, T]]) -> dict[str, dict[str, T]]:
+    """{first: {second: third}}"""
+    nested: dict[str, dict[str, T]] = defaultdict(dict)
+    for outer, inner, value in rows:
+        nested[outer][inner] = value
+    return dict(nested)
 
 
 def measured_by(side: Side, grades: Grades, relevance_level: int) -> Side:
@@ -280,16 +266,17 @@ def _aligned(by_query: Mapping[str, float], queries: Sequence[str]) -> np.ndarra
     return np.array([by_query.get(query, np.nan) for query in queries])
 
 
-def _by_query(a: Side, b: Side, measure: str, queries: Sequence[str]) -> list[QueryComparison]:
+def _by_query(a: Side, b: Side, measure: str, queries: Sequence[str]) -> list[TableRow]:
     old, new = a.values[measure], b.values[measure]
-    compared = [
-        QueryComparison(
-            query,
-            old[query],
-            new[query],
-            compare_rankings(a.rankings.get(query, {}), b.rankings.get(query, {})),
-        )
+    rows: list[TableRow] = [
+        {
+            "query_id": query,
+            "a": old[query],
+            "b": new[query],
+            "drift": asdict(compare_rankings(a.rankings.get(query, {}), b.rankings.get(query, {}))),
+            "delta": new[query] - old[query],
+        }
         for query in queries
         if query in old and query in new
     ]
-    return sorted(compared, key=lambda query: (query.delta, query.drift.overlap_10, query.query_id))
+    return sorted(rows, key=lambda q: (q["delta"], q["drift"]["overlap_10"], q["query_id"]))

@@ -9,21 +9,9 @@ import duckdb
 import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact
-from perank_tasks.schemas import CONTENT_TABLES, keyed_table
 from perank_tasks.support.streams import rows_with
 from perank_tasks.warehouse.load_log import collection_of
-
-# A judged passage may be missing from the collection for good, so that only one that is ranked
-# makes it worth reading the snapshot.
-_MISSING = """
-SELECT passage_id, bool_or(is_ranked) FROM (
-    SELECT passage_id, TRUE AS is_ranked FROM incoming_rankings
-    UNION ALL SELECT passage_id, FALSE FROM incoming_judgements
-)
-ANTI JOIN (FROM passages WHERE collection = $collection AND snapshot = $snapshot)
-    USING (passage_id)
-GROUP BY passage_id
-"""
+from perank_tasks.warehouse.sql_files import ask, statement
 
 
 def insert_passages(connection: duckdb.DuckDBPyConnection, results: Artifact) -> int:
@@ -33,16 +21,15 @@ def insert_passages(connection: duckdb.DuckDBPyConnection, results: Artifact) ->
     """
     (reference,) = results.read("runs", ["snapshot"])["snapshot"].unique().to_pylist()
     key = {"collection": collection_of(results.reference), "snapshot": reference}
-    missing = dict(connection.execute(_MISSING, key).fetchall())
+    rows = ask(connection, "load_passages/1_missing", **key)
+    missing = [row["passage_id"] for row in rows]
     snapshot = Artifact(results.store, reference)
-    if not any(missing.values()) or not snapshot.is_published:
+    if not any(row["is_ranked"] for row in rows) or not snapshot.is_published:
         return 0
-    schema = CONTENT_TABLES["passages"]
-    columns = [name for name in schema.names if name not in key]
     inserted = 0
+    columns = ["passage_id", "title", "text"]
     for batch in rows_with(snapshot.dataset("passages"), columns, "passage_id", missing):
-        rows = keyed_table(key, pa.Table.from_batches([batch]), schema)
-        connection.register("incoming_passages", rows)
-        connection.execute("INSERT INTO passages BY NAME SELECT * FROM incoming_passages")
-        inserted += len(rows)
+        connection.register("incoming_passages", pa.Table.from_batches([batch]))
+        connection.execute(statement("load_passages/2_insert"), key)
+        inserted += len(batch)
     return inserted

@@ -27,7 +27,8 @@ from perank_tasks.warehouse.contents import insert_passages
 from perank_tasks.warehouse.decisions import publish_acceptance
 from perank_tasks.warehouse.derive import VERSION, derive, derive_all
 from perank_tasks.warehouse.load_log import collection_of, keys_of, record_experiment, record_load
-from perank_tasks.warehouse.sql_files import sql_folder
+from perank_tasks.warehouse.nights import Nights
+from perank_tasks.warehouse.sql_files import TableRow, statements
 from perank_tasks.warehouse.whole import whole
 
 LOCK_PATIENCE_S = 60.0
@@ -41,7 +42,7 @@ def load_results(
     folder: Path,
     results: Artifact,
     patience_s: float = LOCK_PATIENCE_S,
-    acceptance: pa.Table | None = None,
+    acceptance: TableRow | None = None,
 ) -> dict[str, int]:
     """Put results into the warehouse, replacing rows of the same key, and publish it.
 
@@ -76,22 +77,21 @@ def load_results(
 
 
 def load_acceptance(
-    folder: Path, store: Store, acceptance: pa.Table, patience_s: float = LOCK_PATIENCE_S
+    folder: Path, store: Store, acceptance: TableRow, patience_s: float = LOCK_PATIENCE_S
 ) -> None:
     """Write an acceptance down, load it, and judge the dates it holds for again.
 
     Args:
-        acceptance: one row of `schemas.BASELINES`.
+        acceptance: a row of `schemas.BASELINES`.
 
     Raises:
         WarehouseError: as `load_results`.
         ConfigError: what it accepts is not in the warehouse, or is incomplete.
     """
-    (act,) = acceptance.to_pylist()
     with writing(folder, patience_s) as connection:
-        _check_is_there(connection, act)
+        _check_is_there(connection, acceptance)
         insert_acceptances(connection, publish_acceptance(store, acceptance))
-        derive(connection, act["collection"], act["as_of"], set())
+        derive(connection, acceptance["collection"], acceptance["as_of"], set())
 
 
 def insert_results(connection: duckdb.DuckDBPyConnection, results: Artifact) -> dict[str, int]:
@@ -106,7 +106,7 @@ def insert_experiment(connection: duckdb.DuckDBPyConnection, results: Artifact) 
 
 
 def _insert(
-    connection: duckdb.DuckDBPyConnection, results: Artifact, names: Iterable[str], statements: str
+    connection: duckdb.DuckDBPyConnection, results: Artifact, names: Iterable[str], folder: str
 ) -> dict[str, int]:
     """Run the statements of a folder over an artifact's tables; returns {table: rows}.
 
@@ -115,15 +115,9 @@ def _insert(
     tables = {name: results.dataset(name) for name in names}
     for name, rows in tables.items():
         connection.register(f"incoming_{name}", rows)
-    _run_files(connection, statements)
+    for _, statement in statements(folder):
+        connection.execute(statement)
     return {name: rows.count_rows() for name, rows in tables.items()}
-
-
-def _run_files(connection: duckdb.DuckDBPyConnection, *folders: str) -> None:
-    """Run every statement of folders of `sql/`, in the order of folders and of their files."""
-    for folder in folders:
-        for file in sorted((sql_folder() / folder).glob("*.sql")):
-            connection.execute(file.read_text(encoding="utf-8"))
 
 
 def load_experiment(
@@ -152,32 +146,24 @@ def insert_acceptances(connection: duckdb.DuckDBPyConnection, rows: pa.Table) ->
     connection.execute("INSERT OR IGNORE INTO baselines BY NAME SELECT * FROM incoming_baselines")
 
 
-def _check_is_there(connection: duckdb.DuckDBPyConnection, act: dict[str, Any]) -> None:
-    comparable = connection.execute(
-        "SELECT status = 'complete' AND judged_queries > 0 AND queries = collection_queries "
-        "FROM runs WHERE series = $1 AND run_date = $2 AND collection = $3 "
-        "AND arm = coalesce($4, arm)",
-        [NIGHTLY, act["run_date"], act["collection"], act["arm"]],
-    ).fetchall()
-    if (True,) not in comparable:
+def _check_is_there(connection: duckdb.DuckDBPyConnection, act: TableRow) -> None:
+    runs = [
+        run
+        for run in Nights(connection, act["collection"]).of(act["run_date"])
+        if act["arm"] in (None, run.arm)
+    ]
+    if not any(run.comparable for run in runs):
         name = "/".join(str(act[k]) for k in ("run_date", "arm", "collection") if act[k])
-        why = "incomplete, unmeasured or limited" if comparable else "not in the warehouse"
+        why = "incomplete, unmeasured or limited" if runs else "not in the warehouse"
         raise ConfigError(
             f"{name} is {why} and cannot be accepted. See what there is: perank sql "
             '"SELECT run_date, collection, arm, status, queries, judged_queries FROM runs"'
         )
 
 
-@contextmanager
-def reading(folder: Path, *, even_if_held: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-    """`connect_readonly` for the length of a block."""
-    with connect_readonly(folder, even_if_held=even_if_held) as connection:
-        yield connection
-
-
-def connect_readonly(folder: Path, *, even_if_held: bool = False) -> duckdb.DuckDBPyConnection:
+def reading(folder: Path, *, even_if_held: bool = False) -> duckdb.DuckDBPyConnection:
     """A read-only connection to the published copy, which reaches no other file; nights loaded
-    later are not in it.
+    later are not in it. Use it in a `with`, or close it.
 
     Args:
         even_if_held: where the copy cannot be opened, since another program has it open to write,
@@ -205,28 +191,6 @@ def connect_readonly(folder: Path, *, even_if_held: bool = False) -> duckdb.Duck
         raise WarehouseError(f"{path} cannot be opened: {error}") from error
 
 
-def dicts(result: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    """A result's rows by column name."""
-    columns = [column[0] for column in result.description or []]
-    return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
-
-
-def rows_where(
-    connection: duckdb.DuckDBPyConnection, table: str, **values: Any
-) -> list[dict[str, Any]]:
-    """The rows of a table or view that have these values, by column."""
-    where = " AND ".join(f"{column} = ${column}" for column in values)
-    return dicts(connection.execute(f"FROM {table} WHERE {where}", values))
-
-
-def ask(
-    connection: duckdb.DuckDBPyConnection, statement: str, **parameters: Any
-) -> list[dict[str, Any]]:
-    """The rows of a statement of `sql/report/`."""
-    text = (sql_folder() / "report" / f"{statement}.sql").read_text(encoding="utf-8")
-    return dicts(connection.execute(text, parameters))
-
-
 @contextmanager
 def writing(folder: Path, patience_s: float) -> Iterator[duckdb.DuckDBPyConnection]:
     """The writer's connection, migrated, in a transaction; publishes the copy when it succeeds."""
@@ -236,8 +200,9 @@ def writing(folder: Path, patience_s: float) -> Iterator[duckdb.DuckDBPyConnecti
             _migrate(connection)
             try:
                 connection.begin()
-                # Views first: macros may read them.
-                _run_files(connection, "views", "macros")
+                for folder_of_sql in ("views", "macros"):  # macros may read views
+                    for _, statement in statements(folder_of_sql):
+                        connection.execute(statement)
                 yield connection
                 if connection.execute("FROM derivation").fetchall() != [(VERSION,)]:
                     derive_all(connection)
@@ -259,22 +224,18 @@ def locked(folder: Path, patience_s: float) -> Iterator[float]:
         lock = (folder / "writer.lock").open("w", encoding="utf-8")
     with lock:
         deadline = time.monotonic() + patience_s
-        _lock(lock.fileno(), folder / "writer.duckdb", deadline)
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise WarehouseError(
+                        f"Another perank process is loading into {folder / 'writer.duckdb'}. Wait "
+                        "for it to finish, then load again; the night's Parquet results are safe."
+                    ) from None
+                time.sleep(0.2)
         yield deadline
-
-
-def _lock(descriptor: int, writer: Path, deadline: float) -> None:
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise WarehouseError(
-                    f"Another perank process is loading into {writer}. Wait for it to finish, "
-                    "then load again; the night's Parquet results are safe."
-                ) from None
-            time.sleep(0.2)
 
 
 def _connect(writer: Path, deadline: float) -> duckdb.DuckDBPyConnection:
@@ -301,24 +262,20 @@ def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
     connection.begin()
     connection.execute("CREATE TABLE IF NOT EXISTS schema_versions (version VARCHAR PRIMARY KEY)")
     done = {version for (version,) in connection.execute("FROM schema_versions").fetchall()}
-    files = {file.stem: file for file in sorted((sql_folder() / "schema").glob("*.sql"))}
+    files = dict(statements("schema"))
     if unknown := done - files.keys():
-        connection.rollback()
         raise WarehouseError(
             f"The warehouse was written by a newer perank (schema {', '.join(sorted(unknown))}). "
             "Use that version, or another PERANK_WAREHOUSE folder."
         )
-    for version, file in files.items():
-        if version not in done:
-            try:
-                connection.execute(file.read_text(encoding="utf-8"))
-            except duckdb.Error as error:
-                connection.rollback()
-                raise WarehouseError(
-                    f"The warehouse could not be migrated to schema {version} and is as it was: "
-                    f"{error}"
-                ) from error
-            connection.execute("INSERT INTO schema_versions VALUES (?)", [version])
+    for version in sorted(files.keys() - done):
+        try:
+            connection.execute(files[version])
+        except duckdb.Error as error:
+            raise WarehouseError(
+                f"The warehouse could not be migrated to schema {version} and is as it was: {error}"
+            ) from error
+        connection.execute("INSERT INTO schema_versions VALUES (?)", [version])
     connection.commit()
 
 

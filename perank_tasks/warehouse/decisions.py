@@ -21,9 +21,9 @@ from typing import Any
 import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
-from perank_tasks.config import Night
 from perank_tasks.errors import CollectionError, ConfigError
 from perank_tasks.schemas import BASELINES, dicts_to_table
+from perank_tasks.warehouse.sql_files import TableRow
 
 BASELINE_KIND = "baselines"
 WITHDRAWAL_KIND = "withdrawals"
@@ -69,8 +69,8 @@ def acceptance(
     *,
     arm: str | None = None,
     as_of: date | None = None,
-) -> pa.Table:
-    """One acceptance as a row of `schemas.BASELINES`.
+) -> TableRow:
+    """One acceptance, a row of `schemas.BASELINES`.
 
     Args:
         run_date: the night that is accepted.
@@ -94,25 +94,13 @@ def acceptance(
         "as_of": since,
         **signed("An acceptance", name, reason),
     }
-    row = {"baseline_id": artifact_key(acceptance=act), **act, "accepted_at": now()}
-    return dicts_to_table([row], BASELINES)
+    return {"baseline_id": artifact_key(acceptance=act), **act, "accepted_at": now()}
 
 
-def acceptance_of(night: Night) -> pa.Table | None:
-    """The acceptance that a night's own options ask for, if they do."""
-    options = night.options
-    if not options.accept:
-        return None
-    return acceptance(
-        night.collection_name, night.run_date, options.accept_name or "", options.accept
-    )
-
-
-def publish_acceptance(store: Store, act: pa.Table) -> pa.Table:
+def publish_acceptance(store: Store, act: TableRow) -> pa.Table:
     """Write an acceptance, for good, and return it as it was first written."""
-    (row,) = act.to_pylist()
-    artifact = store.artifact(BASELINE_KIND, row["collection"], row["baseline_id"])
-    return publish_row(artifact, BASELINE_KIND, row, BASELINES)
+    artifact = store.artifact(BASELINE_KIND, act["collection"], act["baseline_id"])
+    return publish_row(artifact, BASELINE_KIND, act, BASELINES)
 
 
 def all_acceptances(store: Store) -> pa.Table:
@@ -138,13 +126,7 @@ class Withdrawal:
     def of(cls, artifact: Artifact) -> "Withdrawal":
         """The withdrawal that an artifact holds."""
         manifest = artifact.manifest
-        signature = manifest.config
-        return cls(
-            manifest.inputs["snapshot"],
-            signature["name"],
-            signature["reason"],
-            manifest.created_at,
-        )
+        return cls(manifest.inputs["snapshot"], **manifest.config, moment=manifest.created_at)
 
 
 def record_withdrawal(store: Store, snapshot: str, name: str, reason: str) -> Withdrawal:

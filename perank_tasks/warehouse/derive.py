@@ -6,7 +6,6 @@ loaded date and of every later date of that collection, recomputed. A date's row
 earlier dates alone, so whatever the order of loading, the rows end up the same.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -20,18 +19,11 @@ from perank_tasks.config import NIGHTLY, stable_hash
 from perank_tasks.regression.ladder import EarlierNight, Evidence, Judgement, Verdict, judge_arm
 from perank_tasks.regression.symptoms import SYMPTOMS, is_found
 from perank_tasks.regression.thresholds import DEFAULT
-from perank_tasks.schemas import DERIVED_TABLES
+from perank_tasks.schemas import EXPERIMENT_TABLES
 from perank_tasks.warehouse.cost_verdicts import cost_rows
-from perank_tasks.warehouse.nights import (
-    Baseline,
-    Nights,
-    Run,
-    RunId,
-    TableRow,
-    Values,
-    read_rankings,
-)
-from perank_tasks.warehouse.pairs import derive_pairs, drift_rows, insert_derived, rescored_rows
+from perank_tasks.warehouse.nights import Baseline, Nights, Run, RunId, Values, read_rankings
+from perank_tasks.warehouse.pairs import derive_pairs, drift_rows, rescored_rows
+from perank_tasks.warehouse.sql_files import TableRow, ask, grouped, insert_rows, rows_where
 
 VERSION = stable_hash(
     {"rules": 4, **asdict(DEFAULT), **{n: asdict(s) for n, s in SYMPTOMS.items()}}
@@ -63,20 +55,13 @@ class Judged:
     @property
     def verdict(self) -> TableRow:
         """The row of `verdicts`."""
-        judgement, before = self.judgement, self.baseline.run
-        band = judgement.band
+        before = self.baseline.run
         return {
             **self.run.key,
             "measure": self.measure,
-            "verdict": str(judgement.verdict),
-            "reason": judgement.reason,
             "against_date": before and before.run_date,
             "against_arm_hash": before and before.arm_hash,
-            "band_low": band and band.low,
-            "band_high": band and band.high,
-            "nights": judgement.nights,
-            "trend_p": judgement.trend_p,
-            "judgements_delta": judgement.judgements_delta,
+            **self.judgement.row,
         }
 
     @property
@@ -99,7 +84,7 @@ class Judged:
     @property
     def joined(self) -> TableRow:
         """Both, as the view `judged` has them."""
-        nothing = dict.fromkeys(DERIVED_TABLES["comparisons"].names)
+        nothing = dict.fromkeys(EXPERIMENT_TABLES["comparisons"].names)
         return {**nothing, **(self.comparison or {}), **self.verdict}
 
 
@@ -120,21 +105,19 @@ def derive(
     baselines = {run: nights.baseline(run) for run in runs}
     pairs = {run: baseline.run for run, baseline in baselines.items()}
     derive_pairs(nights, since, pairs, None if loaded is None else set(loaded))
-    words = _earlier_words(nights, since)
+    words = _by_measure(
+        ask(connection, "judge/verdicts_before", collection=collection, since=since)
+    )
     values = _values(nights, baselines)
-    drift = _drift(nights, since)
+    moved = ask(connection, "judge/drift_since", collection=collection, since=since)
+    drift = grouped(moved, "run_date", "arm_hash")
 
     rows: list[Judged] = []
     for day in sorted({run.run_date for run in runs}):
         of_day = {run: baselines[run] for run in nights.of(day)}
         judged = _judge(nights, of_day, values, drift, words)
         rows += judged
-        for row in judged:
-            before = row.baseline.run
-            words[*row.run.id, row.measure] = (
-                before.id if before else None,
-                str(row.judgement.verdict),
-            )
+        words |= _by_measure(row.verdict for row in judged)
     # What has nothing earlier is shown beside its night's first stage; no verdict rests on that.
     beside = {run: nights.beside(run) for run in runs if baselines[run].run is None}
     comparisons = [row.comparison for row in [*rows, *_judge(nights, beside, values, drift, {})]]
@@ -166,25 +149,20 @@ def judge_against(
         Rows as of the view `judged`, and of `drift`.
     """
     nights = Nights(connection, collection)
-    baselines = {
-        run: nights.previous(run)
-        if choose == "previous"
-        else nights.pinned(run, date.fromisoformat(choose))
-        for run in nights.of(run_date)
-    }
-    drift: list[TableRow] = []
-    rescored: list[TableRow] = []
-    for run, baseline in baselines.items():
-        if before := baseline.run:
-            drift += drift_rows(connection, run, before, partial(read_rankings, connection))
-            rescored += rescored_rows(connection, run, before, partial(read_rankings, connection))
+    baselines = {run: nights.chosen(run, choose) for run in nights.of(run_date)}
+    rankings = partial(read_rankings, connection)
+    pairs = [(run, baseline.run) for run, baseline in baselines.items() if baseline.run]
+    drift, rescored = (
+        [row for pair in pairs for row in rows_of(connection, *pair, rankings)]
+        for rows_of in (drift_rows, rescored_rows)
+    )
     values = _values(nights, baselines, rescored)
-    judged = _judge(nights, baselines, values, _drift_by_run(drift), {})
+    judged = _judge(nights, baselines, values, grouped(drift, "run_date", "arm_hash"), {})
     return [row.joined for row in judged], drift
 
 
-_Words = dict[tuple[date, str, str], tuple[RunId | None, str]]
-"""{(date, arm hash, measure): (id of the baseline, verdict)}"""
+_Words = dict[tuple[date, str, str], TableRow]
+"""{(date, arm hash, measure): row of `verdicts`}"""
 _Drift = dict[RunId, list[TableRow]]
 """{id of a run: its rows of `drift`, by query}"""
 
@@ -256,12 +234,9 @@ def _held_against(
 
 def _symptoms(nights: Nights, run: Run) -> list[str]:
     """The symptoms found in a result that it is not to have."""
-    rows = nights.connection.execute(
-        "SELECT symptom, shown, looked_at FROM symptoms WHERE NOT expected AND series = ? "
-        "AND run_date = ? AND collection = ? AND arm_hash = ?",
-        [run.series, run.run_date, run.collection, run.arm_hash],
-    ).fetchall()
-    return sorted(name for name, *counts in rows if is_found(name, *counts))
+    rows = rows_where(nights.connection, "symptoms", expected=False, **run.key)
+    counts = {row["symptom"]: (row["shown"], row["looked_at"]) for row in rows}
+    return sorted(name for name in counts if is_found(name, *counts[name]))
 
 
 def _since(nights: Nights, run: Run, before: Run | None) -> list[Run]:
@@ -287,11 +262,12 @@ def _earlier_nights(
     for run in since:
         difference = values.of(run, measure) - values.rescored(run, before, measure)
         if not np.isnan(difference).all():
-            against, word = words.get((*run.id, measure), (None, ""))
+            its = words.get((*run.id, measure), {})
+            against = its.get("against_date"), its.get("against_arm_hash")
             earlier.append(
                 EarlierNight(
                     change=float(np.nanmean(difference)),
-                    verdict=word if against == before.id else "",
+                    verdict=its["verdict"] if against == before.id else "",
                     is_alike=run.arm_hash == before.arm_hash
                     and run.judgements == now.judgements
                     and (run.snapshot == before.snapshot or run.snapshot not in bad_snapshots),
@@ -304,10 +280,11 @@ def _bad_snapshots(nights: Nights, words: _Words) -> set[str]:
     """Snapshots whose first night was called for any arm."""
     called_dates = {
         day
-        for (day, _, measure), (_, word) in words.items()
-        if word in (Verdict.SUSPECT, Verdict.REGRESSION) and measure not in SYMPTOMS
+        for (day, _, measure), row in words.items()
+        if row["verdict"] in (Verdict.SUSPECT, Verdict.REGRESSION) and measure not in SYMPTOMS
     }
-    return {run.snapshot for run in nights.runs if nights.first_date(run.snapshot) in called_dates}
+    first_dates = {run.snapshot: run.run_date for run in reversed(nights.runs)}
+    return {snapshot for snapshot, day in first_dates.items() if day in called_dates}
 
 
 def _values(nights: Nights, baselines: Baselines, rescored: Sequence[TableRow] = ()) -> Values:
@@ -320,32 +297,8 @@ def _values(nights: Nights, baselines: Baselines, rescored: Sequence[TableRow] =
     return Values(nights, dates, rescored)
 
 
-def _earlier_words(nights: Nights, since: date) -> _Words:
-    rows = nights.connection.execute(
-        "SELECT run_date, arm_hash, measure, against_date, against_arm_hash, verdict::VARCHAR "
-        "FROM verdicts WHERE collection = ? AND run_date < ?",
-        [nights.collection, since],
-    ).fetchall()
-    return {
-        (day, arm_hash, measure): ((against_date, against_hash), word)
-        for day, arm_hash, measure, against_date, against_hash, word in rows
-    }
-
-
-def _drift(nights: Nights, since: date) -> _Drift:
-    rows = nights.connection.sql(
-        "SELECT run_date, arm_hash, overlap_10, rbo, largest_move FROM drift "
-        "WHERE collection = $1 AND run_date >= $2 ORDER BY query_id",
-        params=[nights.collection, since],
-    )
-    return _drift_by_run(rows.to_arrow_table().to_pylist())
-
-
-def _drift_by_run(rows: Iterable[TableRow]) -> _Drift:
-    by_run: _Drift = defaultdict(list)
-    for row in rows:
-        by_run[row["run_date"], row["arm_hash"]].append(row)
-    return by_run
+def _by_measure(verdicts: Iterable[TableRow]) -> _Words:
+    return {(row["run_date"], row["arm_hash"], row["measure"]): row for row in verdicts}
 
 
 def _replace(nights: Nights, table: str, since: date, rows: list[TableRow]) -> None:
@@ -353,4 +306,4 @@ def _replace(nights: Nights, table: str, since: date, rows: list[TableRow]) -> N
         f"DELETE FROM {table} WHERE series = ? AND collection = ? AND run_date >= ?",
         [nights.series, nights.collection, since],
     )
-    insert_derived(nights.connection, table, rows)
+    insert_rows(nights.connection, table, rows)

@@ -31,7 +31,8 @@ class Load:
 
 def record_load(results: Artifact) -> None:
     """Note that results are being loaded now; only the loader, which is alone, may call it."""
-    _record(KIND, results, {"keys": sorted(keys_of(results))})
+    (snapshot,) = results.read("runs", ["snapshot"])["snapshot"].unique().to_pylist()
+    _record(KIND, results, {"keys": sorted(keys_of(results)), "snapshot": snapshot})
 
 
 def record_experiment(results: Artifact) -> None:
@@ -62,8 +63,15 @@ def needed_loads(store: Store) -> list[Load]:
     """Entries of the log whose rows hold, in the order to load them; `keys`: those that hold."""
     needed = []
     for collection in store.collections(KIND):
+        withdrawn = withdrawn_snapshots(store, collection)
+        manifests = [entry.manifest for entry in store.published(KIND, collection)]
+        log = [
+            Load(m.created_at, m.inputs["results"], frozenset(map(tuple, m.config["keys"])))
+            for m in manifests
+            if m.config["snapshot"] not in withdrawn
+        ]
         replaced: set[Key] = set()
-        for load in reversed(_loads(store, collection)):
+        for load in sorted(log, key=lambda load: (load.moment, load.results), reverse=True):
             if keys := load.keys - replaced:
                 needed.append(Load(load.moment, load.results, keys))
             replaced |= load.keys
@@ -79,23 +87,3 @@ def keys_of(results: Artifact) -> set[Key]:
 def collection_of(reference: str) -> str:
     """The collection in a reference, `kind/collection/key`."""
     return reference.split("/")[1]
-
-
-def _loads(store: Store, collection: str) -> list[Load]:
-    """Every load of a collection, the oldest first."""
-    manifests = [entry.manifest for entry in store.published(KIND, collection)]
-    log = [
-        Load(m.created_at, m.inputs["results"], frozenset(map(tuple, m.config["keys"])))
-        for m in manifests
-    ]
-    if withdrawn := withdrawn_snapshots(store, collection):
-        log = [load for load in log if not _snapshots_of(store, load) & withdrawn.keys()]
-    return sorted(log, key=lambda load: (load.moment, load.results))
-
-
-def _snapshots_of(store: Store, load: Load) -> set[str]:
-    """The snapshots that a load's results were made from; none where these are gone."""
-    results = Artifact(store, load.results)
-    if not results.is_published:
-        return set()
-    return set(results.read("runs", ["snapshot"])["snapshot"].to_pylist())

@@ -8,7 +8,7 @@ options name another baseline, the same is worked out against that one and not k
 
 from dataclasses import asdict
 from datetime import date
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import duckdb
 
@@ -18,10 +18,10 @@ from perank_tasks.regression.symptoms import SYMPTOMS
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.warehouse.answers import Answers, answer
 from perank_tasks.warehouse.attribution import ArmWord, explain, find_cause
-from perank_tasks.warehouse.database import rows_where
 from perank_tasks.warehouse.derive import OVERLAP, judge_against
 from perank_tasks.warehouse.nights import SAME_NIGHT, Nights, Run
 from perank_tasks.warehouse.query_changes import falls_in_words, query_changes, slices_of_changes
+from perank_tasks.warehouse.sql_files import TableRow, grouped, rows_where
 
 
 class ArmVerdict(TypedDict):
@@ -41,9 +41,9 @@ class ArmVerdict(TypedDict):
     """By whom, and why."""
     moved: str
     """How many queries rank otherwise."""
-    lost: list[dict[str, Any]]
+    lost: list[TableRow]
     """Rows of `query_changes`: of passages that fell, then of the largest losses."""
-    slices: list[dict[str, Any]]
+    slices: list[TableRow]
     """Fields of `Slice`, the one that lost most first; none where the mean rose."""
     different: list[str]
     costs: list[str]
@@ -84,20 +84,28 @@ def judge(
     """
     nights = Nights(warehouse, collection)
     runs = {run.arm_hash: run for run in nights.of(run_date)}
-    verdicts, drift = _rows(warehouse, nights, run_date, baseline)
-    costs = rows_where(warehouse, "cost_verdicts", run_date=run_date, collection=collection)
+    key = {"run_date": run_date, "collection": collection}
+    if baseline == "accepted":
+        judged, moved = (rows_where(warehouse, table, **key) for table in ("judged", "drift"))
+    else:
+        judged, moved = judge_against(warehouse, collection, run_date, baseline)
+    verdicts, drift = grouped(judged, "arm_hash"), grouped(moved, "arm_hash")
+    costs = grouped(rows_where(warehouse, "cost_verdicts", **key), "arm_hash")
     arm_verdicts: list[ArmVerdict] = []
     words: list[ArmWord] = []
     for arm_hash, name in sorted(arms.items(), key=lambda arm: arm[1]):
-        rows, moved, its_costs = (
-            [row for row in table if row["arm_hash"] == arm_hash]
-            for table in (verdicts, drift, costs)
-        )
-        if rows:
-            measures = [row for row in rows if row["reason"] != "symptom"]
-            word = _word(warehouse, store, nights, runs[arm_hash], measures, moved)
+        if rows := verdicts[arm_hash]:
+            run, moves = runs[arm_hash], drift[arm_hash]
+            before = nights.named(rows[0]["against_date"], rows[0]["against_arm_hash"])
+            word = ArmWord(
+                run,
+                worst([row["verdict"] for row in rows if row["reason"] != "symptom"]),
+                rows[0]["against_date"],
+                before is not None and not run.ranks_as(before, moves),
+                explain(warehouse, store, before, run) if before else [],
+            )
             words.append(word)
-            arm_verdicts.append(_arm(warehouse, nights, name, word, rows, moved, its_costs))
+            arm_verdicts.append(_arm(warehouse, nights, name, word, rows, moves, costs[arm_hash]))
         else:
             arm_verdicts.append(_without_results(name, arm_hash))
     cause = find_cause(words)
@@ -113,31 +121,14 @@ def judge(
     }
 
 
-def _word(
-    warehouse: duckdb.DuckDBPyConnection,
-    store: Store,
-    nights: Nights,
-    run: Run,
-    rows: list[dict[str, Any]],
-    drift: list[dict[str, Any]],
-) -> ArmWord:
-    word = worst([row["verdict"] for row in rows])
-    against = rows[0]["against_date"]
-    before = nights.named(against, rows[0]["against_arm_hash"])
-    if before is None:
-        return ArmWord(run, word, against, False)
-    changes = explain(warehouse, store, before, run)
-    return ArmWord(run, word, against, not run.ranks_as(before, drift), changes)
-
-
 def _arm(
     warehouse: duckdb.DuckDBPyConnection,
     nights: Nights,
     name: str,
     word: ArmWord,
-    rows: list[dict[str, Any]],
-    drift: list[dict[str, Any]],
-    costs: list[dict[str, Any]],
+    rows: list[TableRow],
+    drift: list[TableRow],
+    costs: list[TableRow],
 ) -> ArmVerdict:
     run, of_measures = word.run, Verdict(word.verdict)
     verdict = worst([row["verdict"] for row in rows])
@@ -198,16 +189,6 @@ def _without_results(name: str, arm_hash: str) -> ArmVerdict:
     }
 
 
-def _rows(
-    warehouse: duckdb.DuckDBPyConnection, nights: Nights, run_date: date, baseline: str
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of the view `judged` and of `drift` for one night, kept or worked out."""
-    if baseline != "accepted":
-        return judge_against(warehouse, nights.collection, run_date, baseline)
-    key = {"run_date": run_date, "collection": nights.collection}
-    return rows_where(warehouse, "judged", **key), rows_where(warehouse, "drift", **key)
-
-
 _MISSING = {
     "unranked": "too many queries kept their first-stage order ({unranked_queries} of "
     "{ranked_queries}: {unranked_reason})",
@@ -216,7 +197,7 @@ _MISSING = {
 }
 
 
-def _symptom(warehouse: duckdb.DuckDBPyConnection, run: Run, row: dict[str, Any]) -> str:
+def _symptom(warehouse: duckdb.DuckDBPyConnection, run: Run, row: TableRow) -> str:
     """A symptom in words: its name, what is so, and in how many lists or passages."""
     (counts,) = rows_where(warehouse, "symptoms", **run.key, symptom=row["measure"])
     name, other = counts["symptom"], counts["other_arm"]
@@ -229,10 +210,10 @@ def _symptom(warehouse: duckdb.DuckDBPyConnection, run: Run, row: dict[str, Any]
 
 def _describe(
     word: Verdict,
-    rows: list[dict[str, Any]],
-    drift: list[dict[str, Any]],
-    beside: list[dict[str, Any]],
-    result: dict[str, Any],
+    rows: list[TableRow],
+    drift: list[TableRow],
+    beside: list[TableRow],
+    result: TableRow,
 ) -> str:
     """What the word of one arm's measures rests on.
 
@@ -256,7 +237,7 @@ def _describe(
     return f"{against}: {'; '.join(parts)}"
 
 
-def _measured(word: Verdict, rows: list[dict[str, Any]]) -> str:
+def _measured(word: Verdict, rows: list[TableRow]) -> str:
     """What one arm is compared with, and the numbers that its word rests on; empty: none.
 
     Args:
@@ -269,7 +250,7 @@ def _measured(word: Verdict, rows: list[dict[str, Any]]) -> str:
     return f"compared with {against}: {'; '.join(numbers)}" if numbers else ""
 
 
-def _moved(drift: list[dict[str, Any]]) -> str:
+def _moved(drift: list[TableRow]) -> str:
     """How many queries rank otherwise; empty: nothing was compared."""
     if not drift:
         return ""
@@ -288,7 +269,7 @@ def _acceptance(warehouse: duckdb.DuckDBPyConnection, run: Run) -> str:
     return "accepted by {name}: {reason}".format(**newest)
 
 
-def measures_in_words(word: str, rows: list[dict[str, Any]]) -> list[str]:
+def measures_in_words(word: str, rows: list[TableRow]) -> list[str]:
     """The measure that a word rests on, with its numbers, and the names of the others.
 
     Args:
@@ -301,12 +282,12 @@ def measures_in_words(word: str, rows: list[dict[str, Any]]) -> list[str]:
     return [*map(_measure, changed[:1]), *([f"also {also}"] if also else [])]
 
 
-def _size(row: dict[str, Any]) -> float:
+def _size(row: TableRow) -> float:
     """By how much a measure changed, or the judgements alone changed it."""
     return max(abs(row["delta"]), abs(row.get("judgements_delta") or 0.0))
 
 
-def _measure(row: dict[str, Any]) -> str:
+def _measure(row: TableRow) -> str:
     by_judgements = ""
     if row.get("judgements_delta"):
         by_judgements = f"by other judgements alone {row['judgements_delta']:+.4f}"
@@ -338,7 +319,7 @@ def short_p(p: float) -> str:
     return f"{p:.2g}".removeprefix("0") if p else "0"
 
 
-def _cost(row: dict[str, Any]) -> str:
+def _cost(row: TableRow) -> str:
     numbers = (row["value"], row["band_low"], row["band_high"])
     if row["quantity"] == "peak memory":
         value, low, high = (f"{n / 1024**3:.2f} GiB" for n in numbers)

@@ -10,26 +10,21 @@ another one are nobody's baseline.
 Everything here depends on what is in the tables alone and never on the order it came in.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from perank_tasks.config import NIGHTLY
-from perank_tasks.schemas import DERIVED_TABLES, dicts_to_table
+from perank_tasks.warehouse.sql_files import TableRow, ask, statement
 
 SAME_NIGHT: Final = "same night"
-
-BaselineKind = Literal["accepted", "first night", "previous", "pinned", "same night"]
-
-TableRow = dict[str, Any]
-"""A row of a table by column name."""
 
 LLM_OFF = "llm-off"
 """The ranker of an arm that ranks by a checkpoint's residual alone."""
@@ -60,7 +55,7 @@ class Run:
     ranker: str
     """What kind of thing ranked: `first-stage`, `cosine`, `perank` …, or `llm-off`."""
     first_stage: str
-    """What it ranked the candidates of, as JSON."""
+    """What it ranked the candidates of: the settings of its first stage."""
 
     @property
     def key(self) -> TableRow:
@@ -99,7 +94,7 @@ class Baseline:
     """What a run is judged against. `run` is None where there is nothing earlier."""
 
     run: Run | None
-    kind: BaselineKind = "first night"
+    kind: Literal["accepted", "first night", "previous", "pinned", "same night"] = "first night"
     acknowledged: bool = False
     """Whether the judged night has itself been accepted."""
 
@@ -113,28 +108,11 @@ class Nights:
         self.connection = connection
         self.collection = collection
         self.series = series
-        rows = connection.execute(
-            "SELECT series, run_date, collection, runs.arm, arm_hash, status = 'complete', "
-            "judged_queries > 0, queries < collection_queries, ranking_hash, snapshot, "
-            "string_agg(value, ' ' ORDER BY key), "
-            "coalesce(max(value) FILTER (key = 'collection.relevance_level'), '1')::INTEGER, "
-            "config FROM runs JOIN provenance USING (series, run_date, collection, arm_hash) "
-            "WHERE series = ? AND collection = ? "
-            "AND key IN ('collection.qrels_hash', 'collection.relevance_level') "
-            "GROUP BY ALL ORDER BY run_date, runs.arm, arm_hash",
-            [series, collection],
-        ).fetchall()
-        self.runs = [Run(*about, **_configuration(config)) for *about, config in rows]
-        # The one that holds comes first: the newest as of its date, then as of its act.
-        self._acceptances: list[tuple[date, str | None, date]] = connection.execute(
-            "SELECT as_of, arm, run_date FROM baselines WHERE collection = ? "
-            "ORDER BY as_of DESC, accepted_at DESC, baseline_id",
-            [collection],
-        ).fetchall()
+        rows = ask(connection, "judge/runs", series=series, collection=collection)
+        self.runs = [Run(**row) for row in rows]
+        self._acceptances = ask(connection, "judge/acceptances", collection=collection)
         self._comparable: dict[str, dict[date, list[Run]]] = defaultdict(lambda: defaultdict(list))
-        self._first_dates: dict[str, date] = {}
         for run in self.runs:
-            self._first_dates.setdefault(run.snapshot, run.run_date)
             if run.comparable:
                 self._comparable[run.arm][run.run_date].append(run)
 
@@ -167,10 +145,6 @@ class Nights:
         between = sorted(d for d in self._earlier(run) if d > baseline.run_date)
         return [like for d in between[-limit:] if (like := self.like(run, d))]
 
-    def first_date(self, snapshot: str) -> date:
-        """The first night that read a snapshot."""
-        return self._first_dates[snapshot]
-
     def baseline(self, run: Run) -> Baseline:
         """What was accepted as of the run's date; before any acceptance, the first night.
 
@@ -179,12 +153,12 @@ class Nights:
         before.
         """
         acknowledged = False
-        for as_of, arm, accepted_date in self._acceptances:
-            if as_of > run.run_date or arm not in (None, run.arm):
+        for act in self._acceptances:
+            if act["as_of"] > run.run_date or act["arm"] not in (None, run.arm):
                 continue
-            if accepted_date == run.run_date:
+            if act["run_date"] == run.run_date:
                 acknowledged = True
-            elif accepted := self.like(run, accepted_date):
+            elif accepted := self.like(run, act["run_date"]):
                 return Baseline(accepted, "accepted", acknowledged)
         earlier = self._earlier(run)
         first = self.like(run, min(earlier)) if earlier else None
@@ -203,25 +177,17 @@ class Nights:
         controls.sort(key=lambda other: other.first_stage != run.first_stage)
         return Baseline(next(iter(controls), None), SAME_NIGHT)
 
-    def previous(self, run: Run) -> Baseline:
-        """The newest complete result before the run."""
+    def chosen(self, run: Run, choose: str) -> Baseline:
+        """The newest complete result before the run, or that of a date, if it is earlier.
+
+        Args:
+            choose: `previous`, or a date as YYYY-MM-DD.
+        """
         earlier = self._earlier(run)
-        return Baseline(self.like(run, max(earlier)) if earlier else None, "previous")
-
-    def pinned(self, run: Run, run_date: date) -> Baseline:
-        """The result of that date, if it is earlier than the run."""
-        return Baseline(self.like(run, run_date) if run_date < run.run_date else None, "pinned")
-
-
-def _configuration(config: str) -> dict[str, Any]:
-    """What a `Run` holds of its arm's settings, the JSON in `runs.config`."""
-    arm = json.loads(config)
-    off = arm["ranker"] == "perank" and arm.get("decoding") == "residual"
-    first_stage = {key: value for key, value in arm.items() if key.startswith("first_stage.")}
-    return {
-        "ranker": LLM_OFF if off else arm["ranker"],
-        "first_stage": json.dumps(first_stage, sort_keys=True),
-    }
+        if choose == "previous":
+            return Baseline(self.like(run, max(earlier)) if earlier else None, "previous")
+        pinned = date.fromisoformat(choose)
+        return Baseline(self.like(run, pinned) if pinned in earlier else None, "pinned")
 
 
 class Values:
@@ -233,16 +199,14 @@ class Values:
         Args:
             rescored: rows as of the table of that name that it does not have.
         """
-        more = dicts_to_table(rescored, DERIVED_TABLES["rescored"])
-        nights.connection.register("more_rescored", more)
-        table = nights.connection.sql(
-            "SELECT concat_ws(' ', run_date, arm_hash, against_date, against_arm_hash) AS run, "
-            "measure, query_id, value FROM (FROM query_measures UNION ALL BY NAME FROM rescored "
-            "UNION ALL BY NAME FROM more_rescored) "
-            "WHERE series = $1 AND collection = $2 AND run_date IN (SELECT unnest($3))",
-            params=[nights.series, nights.collection, sorted(set(dates))],
-        ).to_arrow_table()
-        nights.connection.unregister("more_rescored")
+        key = {"series": nights.series, "collection": nights.collection}
+        result = nights.connection.sql(
+            statement("judge/values"), params={**key, "dates": sorted(set(dates))}
+        )
+        table = result.to_arrow_table()
+        name = "{run_date} {arm_hash} {against_date} {against_arm_hash}"
+        more = [row | {"run": name.format(**row)} for row in rescored]
+        table = pa.concat_tables([table, pa.Table.from_pylist(more, table.schema)])
         codes, names = [], []
         for column in ("run", "measure", "query_id"):
             encoded = pc.dictionary_encode(table[column]).combine_chunks()
@@ -279,10 +243,5 @@ class Values:
 
 def read_rankings(connection: duckdb.DuckDBPyConnection, run: Run) -> dict[str, dict[str, float]]:
     """A run's rankings: {query id: {passage id: score}}, best first."""
-    rows = connection.execute(
-        "SELECT query_id, list(passage_id ORDER BY rank), list(score ORDER BY rank) "
-        "FROM rankings WHERE series = ? AND run_date = ? AND collection = ? AND arm_hash = ? "
-        "GROUP BY query_id",
-        [run.series, run.run_date, run.collection, run.arm_hash],
-    ).fetchall()
-    return {query: dict(zip(ids, scores, strict=True)) for query, ids, scores in rows}
+    rows = ask(connection, "judge/rankings", **run.key)
+    return {row["query_id"]: dict(zip(row["passages"], row["scores"], strict=True)) for row in rows}

@@ -12,7 +12,7 @@ import duckdb
 
 from perank_tasks.errors import WarehouseError
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse.database import connect_readonly
+from perank_tasks.warehouse.database import reading
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -32,7 +32,7 @@ class Warehouse:
         Raises:
             WarehouseError: there is none yet, or it cannot be read.
         """
-        return cls(connect_readonly(Path(folder or Settings.from_environment().warehouse)))
+        return cls(reading(Path(folder or Settings.from_environment().warehouse)))
 
     def __enter__(self) -> "Warehouse":
         return self

@@ -6,7 +6,7 @@ the two were measured by other judgements, what the baseline's rankings get by t
 measured as the night measures its own.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import date
 from functools import lru_cache
@@ -15,8 +15,8 @@ import duckdb
 
 from perank_tasks.regression.drift import compare_rankings
 from perank_tasks.regression.measures import evaluate_run
-from perank_tasks.schemas import DERIVED_TABLES, dicts_to_table
-from perank_tasks.warehouse.nights import Nights, Run, TableRow, read_rankings
+from perank_tasks.warehouse.nights import Nights, Run, read_rankings
+from perank_tasks.warehouse.sql_files import TableRow, ask, insert_rows
 
 Rankings = Callable[[Run], dict[str, dict[str, float]]]
 """Of a run: {query id: {passage id: score}}, best first."""
@@ -33,30 +33,28 @@ def derive_pairs(
     """
     connection = nights.connection
     rankings = lru_cache(maxsize=32)(lambda run: read_rankings(connection, run))
+    wanted = {(*run.id, *before.id): (run, before) for run, before in pairs.items() if before}
     for table, rows_of in (("drift", drift_rows), ("rescored", rescored_rows)):
-        held: list[tuple[date, str, date, str]] = connection.execute(
-            f"SELECT DISTINCT run_date, arm_hash, against_date, against_arm_hash FROM {table} "
-            "WHERE collection = ? AND run_date >= ?",
-            [nights.collection, since],
-        ).fetchall()
-        unchanged = {
-            (day, arm): (then, other)
-            for day, arm, then, other in held
+        held: set[tuple[date, str, date, str]] = set(
+            connection.execute(
+                f"SELECT DISTINCT run_date, arm_hash, against_date, against_arm_hash FROM {table} "
+                "WHERE collection = ? AND run_date >= ?",
+                [nights.collection, since],
+            ).fetchall()
+        )
+        kept = {
+            (day, arm, then, other)
+            for day, arm, then, other in held & wanted.keys()
             if loaded is not None and not {day, then} & loaded
         }
-        rows: list[TableRow] = []
-        wanted = set()
-        for run, before in pairs.items():
-            if before and unchanged.get(run.id) == before.id:
-                wanted.add(run.id)
-            elif before:
-                rows += rows_of(connection, run, before, rankings)
-        if outdated := sorted({(day, arm) for day, arm, *_ in held} - wanted):
-            connection.executemany(
+        for day, arm, *_ in sorted(held - kept):
+            connection.execute(
                 f"DELETE FROM {table} WHERE collection = ? AND run_date = ? AND arm_hash = ?",
-                [(nights.collection, *run_id) for run_id in outdated],
+                [nights.collection, day, arm],
             )
-        insert_derived(connection, table, rows)
+        new = [pair for key, pair in wanted.items() if key not in kept]
+        rows = [row for pair in new for row in rows_of(connection, *pair, rankings)]
+        insert_rows(connection, table, rows)
 
 
 def drift_rows(
@@ -83,15 +81,8 @@ def rescored_rows(
     if run.judgements == baseline.judgements:
         return []
     ranked = rankings(baseline)
-    known = _measured(connection, run) & (_measured(connection, baseline) | ranked.keys())
-    grades: dict[str, dict[str, int]] = {}
-    for query, passage, relevance in connection.execute(
-        "SELECT query_id, passage_id, relevance FROM judgements "
-        "WHERE collection = ? AND snapshot = ?",
-        [run.collection, run.snapshot],
-    ).fetchall():
-        if query in known:
-            grades.setdefault(query, {})[passage] = relevance
+    key = {**_pair(run, baseline), "snapshot": run.snapshot}
+    grades = {row["query_id"]: row["grades"] for row in ask(connection, "judge/grades", **key)}
     # Ranks, not scores: ties are measured as the tables show them.
     order = {
         query: {passage: -float(rank) for rank, passage in enumerate(ranked.get(query, {}))}
@@ -104,24 +95,6 @@ def rescored_rows(
     ]
 
 
-def insert_derived(
-    connection: duckdb.DuckDBPyConnection, table: str, rows: Iterable[TableRow]
-) -> None:
-    """Append rows to a derived table."""
-    connection.register("derived", dicts_to_table(list(rows), DERIVED_TABLES[table]))
-    connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM derived")
-    connection.unregister("derived")
-
-
 def _pair(run: Run, baseline: Run) -> TableRow:
     against = {"against_date": baseline.run_date, "against_arm_hash": baseline.arm_hash}
     return {**run.key, **against}
-
-
-def _measured(connection: duckdb.DuckDBPyConnection, run: Run) -> set[str]:
-    rows = connection.execute(
-        "SELECT DISTINCT query_id FROM query_measures "
-        "WHERE series = ? AND run_date = ? AND collection = ? AND arm_hash = ?",
-        [run.series, run.run_date, run.collection, run.arm_hash],
-    ).fetchall()
-    return {query for (query,) in rows}

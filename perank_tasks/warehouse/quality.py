@@ -14,14 +14,11 @@ import pyarrow as pa
 
 from perank_tasks.artifacts.store import Artifact
 from perank_tasks.errors import QualityError
-from perank_tasks.schemas import rows_to_table
 from perank_tasks.support.streams import rows_with
-from perank_tasks.warehouse.sql_files import sql_folder
+from perank_tasks.warehouse.sql_files import statements
 
 LISTED = 20
 """Problems that a message names; the rest is counted."""
-
-_VECTORS = pa.schema([pa.field("id", pa.string()), pa.field("norm", pa.float64())])
 
 
 def check_night(
@@ -45,8 +42,8 @@ def check_night(
             connection.register(name, rows)
         connection.register("candidates", candidates)
         connection.register("vectors", _norms(candidates, embeddings))
-        for check in sorted((sql_folder() / "checks").glob("*.sql")):
-            rows_of_check = connection.execute(check.read_text(encoding="utf-8")).fetchall()
+        for _, check in statements("checks"):
+            rows_of_check = connection.execute(check).fetchall()
             problems += sorted(problem for (problem,) in rows_of_check)
     if problems:
         more = len(problems) - LISTED
@@ -64,13 +61,15 @@ def _norms(candidates: pa.Table, embeddings: Iterable[Artifact]) -> pa.Table:
         "passages": set(candidates["passage_id"].to_pylist()),
         "queries": set(candidates["query_id"].to_pylist()),
     }
-    rows: list[tuple[str, float]] = []
+    vector_ids: list[str] = []
+    norms: list[float] = []
     for artifact in embeddings:
         for table, ids in wanted.items():
             for batch in rows_with(artifact.dataset(table), ["id", "embedding"], "id", ids):
                 width = batch.schema.field("embedding").type.list_size
                 flat = batch["embedding"].flatten().to_numpy(zero_copy_only=False)
                 matrix = flat.astype(np.float64).reshape(-1, width)
-                norms = np.linalg.norm(matrix, axis=1).tolist()
-                rows += zip(batch["id"].to_pylist(), norms, strict=True)
-    return rows_to_table(rows, _VECTORS)
+                norms += np.linalg.norm(matrix, axis=1).tolist()
+                vector_ids += batch["id"].to_pylist()
+    schema = pa.schema({"id": pa.string(), "norm": pa.float64()})
+    return pa.table([vector_ids, norms], schema=schema)

@@ -5,14 +5,13 @@ left a query's first ten, and of slices of the queries by tag and by length, in 
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import duckdb
 
 from perank_tasks.regression.slices import Slice, lengths, slices_of
 from perank_tasks.regression.thresholds import DEFAULT
-from perank_tasks.warehouse.database import ask
-from perank_tasks.warehouse.nights import Run, TableRow
+from perank_tasks.warehouse.nights import Run
+from perank_tasks.warehouse.sql_files import TableRow, ask
 
 LISTED = 5
 """Queries that a sentence names."""
@@ -26,9 +25,8 @@ def query_changes(warehouse: duckdb.DuckDBPyConnection, run: Run, before: Run) -
         passage_id, relevance, against_rank, rank (None: not ranked any more) and share, the
         nDCG@10 that it had at its rank. All None where none fell; text where it is not known.
     """
-    key: dict[str, Any] = {name: value for name, value in run.key.items() if name != "arm"}
     against = {"against_date": before.run_date, "against_arm_hash": before.arm_hash}
-    return ask(warehouse, "query_changes", **key, **against, fall=DEFAULT.fall)
+    return ask(warehouse, "report/query_changes", **run.key, **against, fall=DEFAULT.fall)
 
 
 def slices_of_changes(changes: Sequence[TableRow]) -> list[Slice]:

@@ -14,7 +14,8 @@ ships. Nothing changes or removes a decision.
 import json
 import shutil
 from collections.abc import Iterable
-from datetime import date, datetime
+from datetime import date
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ MODEL = "model"
 """The folder of a registered checkpoint's artifact that is the checkpoint."""
 
 Row = dict[str, Any]
+
+_in_order = itemgetter("as_of", "decided_at", "promotion_id")
 
 
 def open_store() -> Store:
@@ -118,10 +121,6 @@ def champion(decisions: Iterable[Row], as_of: date) -> Row | None:
     return standing[-1] if standing else None
 
 
-def _in_order(act: Row) -> tuple[date, datetime, str]:
-    return act["as_of"], act["decided_at"], act["promotion_id"]
-
-
 def all_decisions(store: Store) -> list[Row]:
     """Every decision there is, in the order in which they hold."""
     artifacts = store.published(DECISIONS, CHAMPION)
@@ -149,19 +148,17 @@ def promote(
         ConfigError: no name or no reason, or no such checkpoint.
         CheckpointError: it cannot be read.
     """
-    settings = Settings.from_environment()
     found, _ = resolve(checkpoint, as_of, store)
     if not found.startswith(f"{KIND}/") and found not in shipped_checkpoints():
         raise ConfigError(
             f"{checkpoint!r} is neither shipped nor registered, and a folder may change after it "
             "was promoted. Register it first: perank checkpoint register FOLDER --name …"
         )
-    summary = summarize_checkpoint(local(found, store), cache=settings.cache)
+    summary = summarize_checkpoint(local(found, store), cache=Settings.from_environment().cache)
     return _decide(
         store,
         name,
         reason,
-        inputs={"evaluation": evaluation} if evaluation else {},
         act="promote",
         checkpoint=found,
         checkpoint_hash=summary.hash,
@@ -196,7 +193,6 @@ def withdraw(
         store,
         name,
         reason,
-        inputs={},
         act="withdraw",
         checkpoint=standing["checkpoint"],
         checkpoint_hash=standing["checkpoint_hash"],
@@ -205,7 +201,7 @@ def withdraw(
     )
 
 
-def _decide(store: Store, name: str, reason: str, inputs: dict[str, str], **act: Any) -> Row:
+def _decide(store: Store, name: str, reason: str, **act: Any) -> Row:
     """Publish a decision; `act`: its columns but for who, why and when."""
     decision = {**act, **signed("A decision", name, reason)}
     # The same words mean something new once the opposite has been decided between them.
@@ -216,6 +212,7 @@ def _decide(store: Store, name: str, reason: str, inputs: dict[str, str], **act:
     key = artifact_key(decision=decision, turn=turn)
     row = {"promotion_id": key, **decision, "decided_at": now()}
     artifact = store.artifact(DECISIONS, CHAMPION, key)
+    inputs = {"evaluation": act["evaluation"]} if act["evaluation"] else {}
     return publish_row(artifact, DECISIONS, row, PROMOTIONS, inputs).to_pylist()[0]
 
 

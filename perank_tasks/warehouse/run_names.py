@@ -8,6 +8,7 @@ import duckdb
 
 from perank_tasks.errors import ConfigError
 from perank_tasks.warehouse.nights import Nights, Run
+from perank_tasks.warehouse.sql_files import ask
 
 
 def find_runs(
@@ -21,11 +22,7 @@ def find_runs(
     Raises:
         ConfigError: there are none, or those of several collections.
     """
-    groups = connection.execute(
-        "SELECT series, run_date, collection, list(arm_hash) FROM runs_named($1) "
-        "WHERE collection = coalesce($2, collection) GROUP BY ALL ORDER BY ALL",
-        [name, collection],
-    ).fetchall()
+    groups = ask(connection, "judge/runs_named", run=name, collection=collection)
     if not groups:
         raise ConfigError(
             f"There are no results of {name}{f' for {collection}' if collection else ''}. "
@@ -34,12 +31,12 @@ def find_runs(
             '"SELECT series, run_date, arm, collection FROM runs ORDER BY ALL"'
         )
     if len(groups) > 1:
-        collections = [each for _, _, each, _ in groups]
+        collections = [group["collection"] for group in groups]
         first, arm = [*name.split("/"), "ARM"][:2]
         raise ConfigError(
             f"{name} has results of {', '.join(collections)}; say which: "
             f"{first}/{arm}/{collections[0]}, or --collection {collections[0]}"
         )
-    ((series, run_date, its_collection, arm_hashes),) = groups
-    nights = Nights(connection, its_collection, series)
-    return [run for run in nights.of(run_date) if run.arm_hash in arm_hashes]
+    (group,) = groups
+    nights = Nights(connection, group["collection"], group["series"])
+    return [run for run in nights.of(group["run_date"]) if run.arm_hash in group["arm_hashes"]]

@@ -65,5 +65,5 @@ LEFT JOIN queries
 LEFT JOIN fallen ON fallen.query_id = mine.query_id
 WHERE
     mine.series = $series AND mine.run_date = $run_date AND mine.collection = $collection
-    AND mine.arm_hash = $arm_hash AND mine.measure = 'nDCG@10'
+    AND mine.arm = $arm AND mine.arm_hash = $arm_hash AND mine.measure = 'nDCG@10'
 ORDER BY fallen.share DESC NULLS LAST, delta, mine.query_id;

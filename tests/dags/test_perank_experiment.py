@@ -9,7 +9,8 @@ import pytest
 
 from perank_tasks.experiments.options import RunOptions
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse.database import dicts, reading
+from perank_tasks.warehouse.database import reading
+from perank_tasks.warehouse.sql_files import dicts
 from tests.dags.test_perank_train import PARSE, RUN, python
 from tests.experiments.small_experiments import ORDERS, values, write_toml
 from tests.small import NIGHT, small_embedder

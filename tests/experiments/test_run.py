@@ -22,7 +22,8 @@ from perank_tasks.night.site import Site
 from perank_tasks.regression.measures import evaluate_run
 from perank_tasks.regression.statistics import holm, randomisation_test
 from perank_tasks.settings import Settings
-from perank_tasks.warehouse.database import dicts, reading
+from perank_tasks.warehouse.database import reading
+from perank_tasks.warehouse.sql_files import dicts
 from tests.experiments.small_experiments import ORDERS, small_plan, values, write_toml
 from tests.small import (
     GOLDEN,

@@ -13,7 +13,8 @@ from perank_tasks.experiments.options import ExperimentFile
 from perank_tasks.experiments.pipeline import run_experiment
 from perank_tasks.experiments.plan import ExperimentPlan, plan_experiment
 from perank_tasks.night.site import Site
-from perank_tasks.warehouse.database import dicts, reading
+from perank_tasks.warehouse.database import reading
+from perank_tasks.warehouse.sql_files import dicts
 from tests.experiments.small_experiments import values
 from tests.small import NIGHT
 from tests.training.small_runs import World, make_world

@@ -15,7 +15,8 @@ from perank_tasks.night.arms import ArmsFile
 from perank_tasks.night.plan import plan_night
 from perank_tasks.night.site import Site
 from perank_tasks.rankers import RANKERS
-from perank_tasks.warehouse.database import dicts, reading
+from perank_tasks.warehouse.database import reading
+from perank_tasks.warehouse.sql_files import dicts
 from tests.needs import PROJECT
 from tests.rankers.packages import install
 from tests.small import TOPICS, run_night, some_passages, some_queries, write_collection

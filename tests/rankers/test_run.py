@@ -14,7 +14,8 @@ from perank_tasks.night.plan import plan_night
 from perank_tasks.night.rerank import write_runs
 from perank_tasks.night.site import Site
 from perank_tasks.rankers import RANKERS
-from perank_tasks.warehouse.database import dicts, reading
+from perank_tasks.warehouse.database import reading
+from perank_tasks.warehouse.sql_files import dicts
 from tests.conftest import s3_root
 from tests.s3_servers import Server
 from tests.small import NIGHT, TOPICS, run_night, write_collection

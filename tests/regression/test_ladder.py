@@ -14,7 +14,6 @@ from perank_tasks.regression.ladder import (
     judge_arm,
     worst,
 )
-from perank_tasks.regression.statistics import Band
 
 RANDOM = np.random.default_rng(11)
 BASE = RANDOM.uniform(0.3, 0.9, 80)
@@ -188,21 +187,22 @@ def test_the_worst_word_is_the_nights() -> None:
 
 def test_a_slower_night_is_named_and_does_not_become_usual() -> None:
     usual = [(q, "usual") for q in (10.0, 11.0, 9.5, 10.5, 10.2, 9.9)]
-    assert judge_cost(SPEED, 7.0, usual).word == "usual"
-    assert judge_cost(SPEED, 5.0, usual).word == "slower"
-    assert judge_cost(SPEED, 20.0, usual).word == "faster"
-    assert judge_cost(SPEED, 5.0, [*usual, *[(5.0, "slower")] * 9]).word == "slower"
-    assert judge_cost(MEMORY, 21e9, [(10e9, "usual")] * 5).word == "costlier"
-    assert judge_cost(TOKENS, 1300, [(1000, "usual")] * 5).word == "costlier"
-    assert judge_cost(TOKENS, 700, [(1000, "usual")] * 5).word == "cheaper"
-    assert judge_cost(SPEED, 5.0, []).word == "first"
-    band = judge_cost(SPEED, 10.0, [(10.0, "first")] * 5).band
-    assert band == Band(pytest.approx(10 / 1.5), pytest.approx(15))
+    assert judge_cost(SPEED, 7.0, usual).verdict == "usual"
+    assert judge_cost(SPEED, 5.0, usual).verdict == "slower"
+    assert judge_cost(SPEED, 20.0, usual).verdict == "faster"
+    assert judge_cost(SPEED, 5.0, [*usual, *[(5.0, "slower")] * 9]).verdict == "slower"
+    assert judge_cost(MEMORY, 21e9, [(10e9, "usual")] * 5).verdict == "costlier"
+    assert judge_cost(TOKENS, 1300, [(1000, "usual")] * 5).verdict == "costlier"
+    assert judge_cost(TOKENS, 700, [(1000, "usual")] * 5).verdict == "cheaper"
+    assert judge_cost(SPEED, 5.0, []).verdict == "first"
+    usual_of_tens = judge_cost(SPEED, 10.0, [(10.0, "first")] * 5)
+    assert usual_of_tens.band_low == pytest.approx(10 / 1.5)
+    assert usual_of_tens.band_high == pytest.approx(15)
 
 
 def test_four_nights_do_not_say_what_a_night_costs() -> None:
     few = judge_cost(MEMORY, 21e9, [(10e9, "first")] * 4)
-    assert (few.word, few.band, few.nights) == ("first", None, 4)
+    assert (few.verdict, few.band_low, few.nights) == ("first", None, 4)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from perank_tasks.report.page import write_pages
 from perank_tasks.report.terminal import print_report
 from perank_tasks.settings import Settings
 from perank_tasks.support.printer import Printer
-from perank_tasks.warehouse.database import load_acceptance, load_results, reading, rows_where
+from perank_tasks.warehouse.database import load_acceptance, load_results, reading
 from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.night_verdict import NightVerdict, judge
 from perank_tasks.warehouse.query_changes import slices_of_changes
+from perank_tasks.warehouse.sql_files import rows_where
 from tests.results import BASE, drop, publish_results
 from tests.small import TOPICS, run_night, small_night, write_collection
 

@@ -8,18 +8,16 @@ from typer.testing import CliRunner
 
 from perank_tasks.cli.main import app
 from perank_tasks.night.site import Site
-from perank_tasks.schemas import CONTENT_TABLES
 from perank_tasks.warehouse.database import load_results, reading
 from perank_tasks.warehouse.rebuild import rebuild
-from tests.results import BASE, publish_results, publish_snapshot
+from tests.results import BASE, CONTENTS, publish_results, publish_snapshot
 from tests.small import run_night, small_night, some_passages, some_qrels, write_collection
 
 
 def contents(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
     with reading(folder) as warehouse:
         return {
-            table: warehouse.execute(f"FROM {table} ORDER BY ALL").fetchall()
-            for table in CONTENT_TABLES
+            table: warehouse.execute(f"FROM {table} ORDER BY ALL").fetchall() for table in CONTENTS
         }
 
 

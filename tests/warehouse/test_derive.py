@@ -10,11 +10,11 @@ import pytest
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.errors import ConfigError
-from perank_tasks.schemas import DERIVED_TABLES
-from perank_tasks.warehouse.database import dicts, load_acceptance, load_results, reading
+from perank_tasks.warehouse.database import load_acceptance, load_results, reading
 from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.night_verdict import judge
-from tests.results import BASE, drop, publish_results
+from perank_tasks.warehouse.sql_files import dicts
+from tests.results import BASE, DERIVED, drop, publish_results
 
 DAYS = [date(2026, 1, day) for day in range(1, 9)]
 OTHER_ORDER = [1, 0, *range(2, 12)]
@@ -24,7 +24,7 @@ def derived(warehouse: Path) -> dict[str, list[tuple]]:
     with reading(warehouse) as connection:
         return {
             table: connection.execute(f"FROM {table} ORDER BY ALL").fetchall()
-            for table in (*DERIVED_TABLES, "baselines")
+            for table in (*DERIVED, "baselines")
         }
 
 

@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from perank_tasks.errors import WarehouseError
-from perank_tasks.warehouse import database
+from perank_tasks.warehouse import sql_files
 from perank_tasks.warehouse.database import load_results, reading
 from perank_tasks.warehouse.sql_files import sql_folder
 from tests.results import BASE, publish_results
@@ -25,7 +25,7 @@ def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "schema" / "002_notes.sql").write_text(
         "CREATE TABLE notes (note VARCHAR NOT NULL);\nALTER TABLE runs ADD COLUMN note VARCHAR;"
     )
-    monkeypatch.setattr(database, "sql_folder", lambda: folder)
+    monkeypatch.setattr(sql_files, "sql_folder", lambda: folder)
     return folder
 
 

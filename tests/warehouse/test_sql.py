@@ -10,15 +10,13 @@ import numpy as np
 import pytest
 
 from perank_tasks.schemas import (
-    CONTENT_TABLES,
-    DERIVED_TABLES,
     EXPERIMENT_TABLES,
     RESULT_TABLES,
 )
 from perank_tasks.warehouse.database import load_experiment, load_results, reading
 from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.sql_files import sql_folder
-from tests.results import BASE, drop, publish_experiment, publish_results
+from tests.results import BASE, CONTENTS, DERIVED, drop, publish_experiment, publish_results
 
 DAYS = [date(2026, 1, day) for day in (1, 2, 3)]
 README = sql_folder() / "README.md"
@@ -163,9 +161,9 @@ def dictionary() -> dict[str, list[tuple[str, str, bool]]]:
 def test_the_dictionary_is_the_schema(warehouse: duckdb.DuckDBPyConnection) -> None:
     tables = (
         *RESULT_TABLES,
-        *CONTENT_TABLES,
+        *CONTENTS,
         "baselines",
-        *DERIVED_TABLES,
+        *DERIVED,
         *EXPERIMENT_TABLES,
     )
     real = {
@@ -177,7 +175,7 @@ def test_the_dictionary_is_the_schema(warehouse: duckdb.DuckDBPyConnection) -> N
     }
     described = dictionary()
     key = described.pop("key")
-    keyed = {*RESULT_TABLES, *DERIVED_TABLES}
+    keyed = {*RESULT_TABLES, *DERIVED}
     assert {t: key * (t in keyed) + columns for t, columns in described.items()} == real
     internal = {"schema_versions", "derivation"}
     names = {n for (n,) in warehouse.execute("SELECT table_name FROM duckdb_tables()").fetchall()}

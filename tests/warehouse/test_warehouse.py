@@ -14,8 +14,8 @@ from perank_tasks.config import NIGHTLY
 from perank_tasks.errors import StorageError, WarehouseError
 from perank_tasks.schemas import (
     BASELINES,
-    CONTENT_TABLES,
-    DERIVED_TABLES,
+    EXPERIMENT_TABLES,
+    RESULT_CONTENTS,
     RESULT_TABLES,
     keyed_table,
 )
@@ -102,7 +102,7 @@ def test_loading_replaces_rows_of_the_same_key_and_no_others(tmp_path: Path) -> 
 
 def test_parquet_and_duckdb_have_the_same_columns(tmp_path: Path) -> None:
     load_results(tmp_path, publish(tmp_path, 1, 0.5))
-    schemas = {**RESULT_TABLES, **CONTENT_TABLES, **DERIVED_TABLES, "baselines": BASELINES}
+    schemas = {**RESULT_TABLES, **RESULT_CONTENTS, **EXPERIMENT_TABLES, "baselines": BASELINES}
     with reading(tmp_path) as warehouse:
         for table, schema in schemas.items():
             held = warehouse.sql(f"FROM {table}").to_arrow_table().schema
