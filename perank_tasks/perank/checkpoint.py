@@ -40,17 +40,20 @@ from transformers import (
 )
 
 from perank_tasks.errors import CheckpointError
-from perank_tasks.models.find import ResolvedModel, unpack_model
+from perank_tasks.models.find import ResolvedModel, resolve_model, unpack_model
 from perank_tasks.perank.checkpoint_adapter import merge_adapter, plain_name, read_adapter
 from perank_tasks.perank.checkpoint_config import (
     ENCODER_PREFIX,
     FORMAT_VERSION,
+    LLM_LAYOUT,
     PUBLISHED_LLMS,
     CheckpointSummary,
     PerankConfig,
+    RankerConfig,
     open_checkpoint,
     summarize_own,
     summarize_published,
+    summary_of,
 )
 from perank_tasks.perank.checkpoint_files import (
     TensorFiles,
@@ -103,6 +106,41 @@ def load_checkpoint(
     return load(model, config, cache)
 
 
+def load_llm(name: str, *, prompt: str, cache: Path, revision: str | None = None) -> Checkpoint:
+    """Read a plain LLM as a checkpoint that reads no embeddings: it ranks by texts alone.
+
+    Args:
+        name: an embedded model's name, a folder or a hub id.
+        prompt: a name in `prompt.TEMPLATES`.
+        cache, revision: as for `resolve_model`.
+
+    Raises:
+        ConfigError: no such model or prompt.
+        CheckpointError: it is no Llama or Mistral, or a file is missing, unreadable or unsafe.
+    """
+    model = resolve_model(name, cache=cache, revision=revision)
+    path = model.folder / "config.json"
+    llm = _base_config(path, model.folder, None)
+    config = RankerConfig.parse(
+        {
+            "encoder": "none",
+            "encoder_pooling": "mean",
+            "embedding_size": llm.hidden_size,
+            "projector_type": "identity",
+            "prompt": prompt,
+            "query_token": False,
+            "residual": False,
+        }
+    )
+    return Checkpoint(
+        **vars(summary_of(model, config, None, name, LLM_LAYOUT)),
+        tokenizer_folder=model.folder,
+        llm=llm,
+        body=_body(path, llm, TensorFiles(model.folder)),
+        projector={},
+    )
+
+
 def load_head(checkpoint: Checkpoint) -> Tensor:
     """The LLM's output embeddings, (V, H), which only free decoding needs.
 
@@ -125,20 +163,22 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
 
     A SentencePiece `tokenizer.model` of the published layout is read by LlamaTokenizer, as the
     reference does: after a special token it starts a word anew. AutoTokenizer would go by the
-    LLM's family and split otherwise. Elsewhere tokenizer.json is taken as it stands.
+    LLM's family and split otherwise. Elsewhere tokenizer.json, where there is one, is taken as it
+    stands.
 
     Raises:
         CheckpointError: there is none, or a vocabulary larger than the embedding matrix.
     """
     folder = checkpoint.tokenizer_folder
-    if checkpoint.layout == "published" and (folder / "tokenizer.model").is_file():
-        kind: type[PreTrainedTokenizerFast] = LlamaTokenizer
-    elif (folder / "tokenizer.json").is_file():
-        kind = PreTrainedTokenizerFast
-    else:
+    has_json = (folder / "tokenizer.json").is_file()
+    kind: type[PreTrainedTokenizerFast] = PreTrainedTokenizerFast
+    if (folder / "tokenizer.model").is_file() and (
+        checkpoint.layout == "published" or not has_json
+    ):
+        kind = LlamaTokenizer
+    elif not has_json:
         raise CheckpointError(
-            f"{folder} has no tokenizer: expected tokenizer.json"
-            + (" or tokenizer.model" if checkpoint.layout == "published" else "")
+            f"{folder} has no tokenizer: expected tokenizer.json or tokenizer.model"
         )
     settings = folder / "tokenizer_config.json"
     saved = read_json(settings) if settings.is_file() else {}
@@ -245,7 +285,8 @@ def _load_own(model: ResolvedModel, raw: dict[str, Any], cache: Path) -> Checkpo
     )
 
 
-def _base_config(path: Path, base: Path, num_layers: int) -> PretrainedConfig:
+def _base_config(path: Path, base: Path, num_layers: int | None) -> PretrainedConfig:
+    """The configuration of a plain LLM, cut to the layers that the file `path` asks for."""
     config = read_json(base / "config.json")
     model_type = config.get("model_type")
     if model_type not in FAMILIES:
@@ -253,6 +294,8 @@ def _base_config(path: Path, base: Path, num_layers: int) -> PretrainedConfig:
             f"{base / 'config.json'}: model_type is {model_type!r}; a base model must be one of "
             f"{', '.join(FAMILIES)}"
         )
+    if num_layers is None:
+        return _llm(base / "config.json", model_type, config)
     layers = setting(base / "config.json", config, "num_hidden_layers", int)
     if num_layers > layers:
         raise CheckpointError(

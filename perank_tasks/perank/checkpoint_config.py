@@ -51,6 +51,8 @@ but ties."""
 # model_type of the published layout -> of the LLM inside
 PUBLISHED_LLMS = {"embed_llama": "llama", "embed_mistral": "mistral"}
 ENCODER_PREFIX = "model.encoder.encoder."
+LLM_LAYOUT = "llm"
+"""Of a plain LLM, which is no checkpoint: it has no projector and ranks by texts alone."""
 
 
 class RankerConfig(Options):
@@ -214,7 +216,7 @@ def summarize_published(
     files = None if base else TensorFiles(folder)
     inside = files is not None and any(key.startswith(ENCODER_PREFIX) for key in files.files)
     name = base.name if base else None
-    return _summary(model, own, base, name, "published", inside), base, files
+    return summary_of(model, own, base, name, "published", inside), base, files
 
 
 def summarize_own(
@@ -235,10 +237,10 @@ def summarize_own(
     settings = {key: value for key, value in config.items() if not key.startswith("format")}
     own = _parsed(PerankConfig, path, settings)
     base = _own_base(model.folder, own)
-    return _summary(model, own, base, own.base_model, "perank"), own, base
+    return summary_of(model, own, base, own.base_model, "perank"), own, base
 
 
-def _summary(
+def summary_of(
     model: ResolvedModel,
     config: RankerConfig,
     base: ResolvedModel | None,
@@ -246,6 +248,7 @@ def _summary(
     layout: str,
     has_encoder: bool = False,
 ) -> CheckpointSummary:
+    """The summary of a model with this configuration over `base`, which is called `base_model`."""
     salt = (base.revision or content_hash(base.folder)) if base else ""
     return CheckpointSummary(
         name=model.name,

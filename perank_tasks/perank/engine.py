@@ -26,8 +26,10 @@ from perank_tasks.perank.checkpoint import (
     Checkpoint,
     load_checkpoint,
     load_head,
+    load_llm,
     load_tokenizer,
 )
+from perank_tasks.perank.checkpoint_config import LLM_LAYOUT
 from perank_tasks.perank.inputs import Passages, candidate_list, candidate_lists
 from perank_tasks.perank.llm import Prefix
 from perank_tasks.perank.model import RankingModel
@@ -95,8 +97,9 @@ class PERank:
         device: str = "auto",
         dtype: str = "auto",
         trust_remote_code: bool = False,
+        llm_prompt: str | None = None,
     ) -> "PERank":
-        """Load a checkpoint.
+        """Load a checkpoint, or a plain LLM.
 
         Args:
             path_or_name: a folder (published layout or ours), the name of a checkpoint in
@@ -107,9 +110,11 @@ class PERank:
             device: "auto" (CUDA where there is one), or as torch names it: "cpu", "cuda:1".
             dtype: "auto" (float32 on a CPU, bfloat16 on a GPU), "float32", "bfloat16", "float16".
             trust_remote_code: let `encode` run the encoder's own Python code.
+            llm_prompt: `path_or_name` is that of an LLM without projector, which ranks by texts
+                alone; this is its prompt, a name in `prompt.TEMPLATES`.
 
         Raises:
-            ConfigError: nothing of that name, or no such device or dtype.
+            ConfigError: nothing of that name, or no such device, dtype or prompt.
             CheckpointError: its files do not make the model its configuration promises.
         """
         chosen_device = device_named(device)
@@ -118,7 +123,11 @@ class PERank:
         automatic = "bfloat16" if chosen_device.type == "cuda" else "float32"
         begin = time.perf_counter()
         folder = Settings.from_environment().cache if cache is None else Path(cache)
-        checkpoint = load_checkpoint(path_or_name, cache=folder, revision=revision)
+        if llm_prompt is None:
+            checkpoint = load_checkpoint(path_or_name, cache=folder, revision=revision)
+        else:
+            name = os.fspath(path_or_name)
+            checkpoint = load_llm(name, prompt=llm_prompt, cache=folder, revision=revision)
         engine = cls(
             checkpoint,
             load_tokenizer(checkpoint),
@@ -246,7 +255,7 @@ class PERank:
         Raises:
             ConfigError, CheckpointError: as `inputs.candidate_list`.
         """
-        options = options or RankingOptions()
+        options = self._checked(options)
         if top_k is not None:
             options = type(options)(**dict(options) | {"top_k": top_k})
         candidates = candidate_list(
@@ -273,18 +282,27 @@ class PERank:
             options: window, decoding and form. None: the paper's.
 
         Raises:
-            ConfigError: the residual is to rank alone and there is none; while results are read, a
-                list that is of another shape.
+            ConfigError: the residual is to rank alone and there is none, or embeddings are to be
+                read by an LLM without projector; while results are read, a list that is of another
+                shape.
             DeviceMemoryError: not even one query's window fits into memory.
         """
-        lists = candidate_lists(self, lists, options)
+        options = self._checked(options)
+        return self._stream(candidate_lists(self, lists, options), self._method(options))
+
+    def _checked(self, options: RankingOptions | None) -> RankingOptions:
         options = options or RankingOptions()
+        if self._checkpoint.layout == LLM_LAYOUT and options.passages != "text":
+            raise ConfigError(
+                f"the LLM {self._checkpoint.name!r} has no projector and reads texts alone: rank "
+                f'with RankingOptions(passages="text", decoding="free")'
+            )
         if options.decoding == "residual" and self.model.residual is None:
             raise ConfigError(
                 f"checkpoint {self._checkpoint.name!r} has no residual, and without its LLM "
                 f"nothing is left to rank by: choose another decoding"
             )
-        return self._stream(iter(lists), self._method(options))
+        return options
 
     def _method(self, options: RankingOptions) -> Method:
         with self._lock:

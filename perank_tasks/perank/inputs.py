@@ -76,14 +76,14 @@ def candidate_list(
 def candidate_lists(
     engine: Embeds,
     lists: Iterable[CandidateList | tuple[str, Passages]],
-    options: RankingOptions | None,
+    options: RankingOptions,
 ) -> Iterator[CandidateList]:
     """Candidate lists as they are, and made of (query, passages); errors as `candidate_list`."""
     for place, item in enumerate(lists):
         if isinstance(item, CandidateList):
             yield item
         elif isinstance(item, tuple | list) and len(item) == 2:
-            yield candidate_list(engine, options or RankingOptions(), *item)
+            yield candidate_list(engine, options, *item)
         else:
             raise ConfigError(
                 f"list {place} is of type {_type(item)}, expected (query, passages) or a "

@@ -192,7 +192,10 @@ class Ranking:
         check_texts("passage", texts)
         prepared = [self.method.prompts.prepare_passage(text) for text in texts]
         self._texts = [text.text for text in prepared]
-        self._add(markers_defused=sum(text.markers_defused for text in prepared))
+        self._add(
+            markers_defused=sum(text.markers_defused for text in prepared),
+            texts_cut=sum(text.was_cut for text in prepared),
+        )
 
     def _prepare_embeddings(self) -> None:
         candidates, model, n = self.candidates, self.method.model, len(self.candidates)
@@ -240,7 +243,8 @@ class Ranking:
         begin = time.perf_counter()
         texts = [self._texts[member] for member in members] if self._texts else []
         prompt = self.method.prompts.build(self._query, size, texts)
-        needed, most = len(prompt.input_ids) + size, self.method.model.llm.max_positions
+        needed = len(prompt.input_ids) + self.method.prompts.answer_tokens(size)
+        most = self.method.model.llm.max_positions
         if needed > most:
             raise QualityError(
                 f"a window of {size} passages needs {needed} positions, the LLM has {most}: "
