@@ -40,7 +40,7 @@ from transformers import (
 )
 
 from perank_tasks.errors import CheckpointError
-from perank_tasks.models.find import ResolvedModel, resolve_model, unpack_model
+from perank_tasks.models.find import resolve_model, unpack_model
 from perank_tasks.perank.checkpoint_adapter import merge_adapter, plain_name, read_adapter
 from perank_tasks.perank.checkpoint_config import (
     ENCODER_PREFIX,
@@ -51,8 +51,6 @@ from perank_tasks.perank.checkpoint_config import (
     PerankConfig,
     RankerConfig,
     open_checkpoint,
-    summarize_own,
-    summarize_published,
     summary_of,
 )
 from perank_tasks.perank.checkpoint_files import (
@@ -101,9 +99,11 @@ def load_checkpoint(
         ConfigError: nothing of that name, or a revision of something that has none.
         CheckpointError: a file is missing, unreadable, unsafe or inconsistent.
     """
-    model, config = open_checkpoint(path_or_name, cache=cache, revision=revision)
-    load = _load_own if config.get("format") == "perank" else _load_published
-    return load(model, config, cache)
+    found = open_checkpoint(path_or_name, cache=cache, revision=revision)
+    weights = unpack_model(found.base, cache=cache).folder if found.base else found.summary.folder
+    if isinstance(found.config, PerankConfig):
+        return _load_own(found.summary, found.config, weights)
+    return _load_published(found.summary, found.raw, weights)
 
 
 def load_llm(name: str, *, prompt: str, cache: Path, revision: str | None = None) -> Checkpoint:
@@ -228,57 +228,53 @@ def save_checkpoint(
         save_file(plain, scratch / "model.safetensors", metadata={"format": "pt"})
 
 
-def _load_published(model: ResolvedModel, config: dict[str, Any], cache: Path) -> Checkpoint:
-    folder = model.folder
-    summary, base, own_files = summarize_published(model, config)
-    weights = unpack_model(base, cache=cache).folder if base else folder
-    files = own_files or TensorFiles(weights)
+def _load_published(
+    summary: CheckpointSummary, config: dict[str, Any], weights: Path
+) -> Checkpoint:
+    folder = summary.folder
+    files = TensorFiles(weights)
     adapter = read_adapter(folder)
     if adapter is not None:
         files.put(adapter.path, adapter.plain)
         if (more := folder / "non_lora_trainables.bin").is_file():
             files.put(more, {plain_name(key): value for key, value in read_pickle(more).items()})
     if (extra := folder / "projector.bin").is_file():
-        files.put(extra, {_projector_name(key): value for key, value in read_pickle(extra).items()})
+        # Whatever leads to a projector's names in there.
+        tensors = read_pickle(extra).items()
+        own = {
+            "model.projector." + key.rsplit("projector.", 1)[-1]: value for key, value in tensors
+        }
+        files.put(extra, own)
     path = folder / "config.json"
     llm = _llm(path, PUBLISHED_LLMS[config["model_type"]], config)
     body = _body(path, llm, files)
-    inside = None
-    if summary.encoder.inside_checkpoint:
-        inside = {
-            key.removeprefix(ENCODER_PREFIX): files.get(key)
-            for key in files.files
-            if key.startswith(ENCODER_PREFIX)
-        }
+    encoder = {
+        key.removeprefix(ENCODER_PREFIX): files.get(key)
+        for key in files.files
+        if key.startswith(ENCODER_PREFIX) and weights == folder
+    }
     return Checkpoint(
         **vars(summary),
         tokenizer_folder=weights,
         llm=llm,
         body=merge_adapter(llm, body, adapter) if adapter else body,
         projector=_projector(summary, files, "model.projector.", llm.hidden_size),
-        encoder_weights=inside,
+        encoder_weights=encoder or None,
     )
 
 
-def _load_own(model: ResolvedModel, raw: dict[str, Any], cache: Path) -> Checkpoint:
-    folder = model.folder
-    path = folder / "config.json"
-    summary, config, packed = summarize_own(model, raw)
-    base = unpack_model(packed, cache=cache)
-    llm = _base_config(path, base.folder, config.num_layers)
-    files = TensorFiles(folder)
+def _load_own(summary: CheckpointSummary, config: PerankConfig, base: Path) -> Checkpoint:
+    llm = _base_config(summary.folder / "config.json", base, config.num_layers)
+    files = TensorFiles(summary.folder)
     residual = None
     if config.residual:
         residual = (float(files.get("residual.t", ())), float(files.get("residual.b", ())))
+    body = _body(base / "config.json", llm, TensorFiles(base))
     return Checkpoint(
         **vars(summary),
-        tokenizer_folder=base.folder,
+        tokenizer_folder=base,
         llm=llm,
-        body=_adapted(
-            _body(base.folder / "config.json", llm, TensorFiles(base.folder)),
-            files,
-            config.lora_scale,
-        ),
+        body=_adapted(body, files, config.lora_scale),
         projector=_projector(summary, files, "projector.", llm.hidden_size),
         residual=residual,
         score_residual=float(files.get("residual.s", ())) if config.score_residual else None,
@@ -348,11 +344,6 @@ def _body(path: Path, llm: PretrainedConfig, files: TensorFiles) -> dict[str, Te
     return {
         name: files.get(f"model.{name}", tuple(tensor.shape)) for name, tensor in expected.items()
     }
-
-
-def _projector_name(key: str) -> str:
-    """What a tensor in projector.bin is called in a whole checkpoint, whatever led to it."""
-    return "model.projector." + key.rsplit("projector.", 1)[-1]
 
 
 def _projector(

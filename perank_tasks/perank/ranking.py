@@ -167,7 +167,9 @@ class Ranking:
         candidates, options = self.candidates, self.method.options
         if candidates.problem is not None:
             raise QualityError(candidates.problem)
-        check_texts("the query", [candidates.query])
+        if not isinstance(candidates.query, str):
+            kind = type(candidates.query).__name__
+            raise QualityError(f"the query is of type {kind}, expected text")
         self._query = self.method.prompts.prepare(candidates.query)
         self.ranked = replace(self.ranked, query_was_cut=self._query.was_cut)
         self._add(markers_defused=self._query.markers_defused)
@@ -189,7 +191,11 @@ class Ranking:
         texts = () if self.candidates.texts is None else self.candidates.texts
         if len(texts) != len(self.candidates):
             raise QualityError(f"{len(texts)} texts for {len(self.candidates)} passages")
-        check_texts("passage", texts)
+        for place, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise QualityError(
+                    f"passage {place} is of type {type(text).__name__}, expected text"
+                )
         prepared = [self.method.prompts.prepare_passage(text) for text in texts]
         self._texts = [text.text for text in prepared]
         self._add(
@@ -224,15 +230,10 @@ class Ranking:
         )
         self._query_embedding = _project(model, asked[None])[0]
         if self.method.sorts_by_residual:
-            self._residual = self._residual_logits()
-
-    @torch.inference_mode()
-    def _residual_logits(self) -> list[float]:
-        assert self._query_embedding is not None
-        scores = None if self._scores is None else self._scores[None]
-        bias = self.method.model.bias(self._projected[None], self._query_embedding[None], scores)
-        assert bias is not None
-        return bias[0].tolist()
+            scores = None if self._scores is None else self._scores[None]
+            bias = model.bias(self._projected[None], self._query_embedding[None], scores)
+            assert bias is not None
+            self._residual = bias[0].tolist()
 
     def _prompt(self, members: list[int]) -> Prompt:
         """The prompt of a window; without texts it depends on nothing but its size."""
@@ -253,14 +254,6 @@ class Ranking:
         self._prompts[key] = prompt
         self.method.counters.tokenise_seconds += time.perf_counter() - begin
         return prompt
-
-
-def check_texts(what: str, texts: Sequence[Any]) -> None:
-    """Raise a QualityError where one of the texts, which are called `what`, is no text."""
-    for place, text in enumerate(texts):
-        if not isinstance(text, str):
-            which = f"{what} {place}" if what == "passage" else what
-            raise QualityError(f"{which} is of type {type(text).__name__}, expected text")
 
 
 def _numbers(
