@@ -49,7 +49,7 @@ from perank_tasks.perank.checkpoint_config import (
     PUBLISHED_LLMS,
     CheckpointSummary,
     PerankConfig,
-    RankerConfig,
+    PublishedConfig,
     open_checkpoint,
     summary_of,
 )
@@ -121,15 +121,13 @@ def load_llm(name: str, *, prompt: str, cache: Path, revision: str | None = None
     model = resolve_model(name, cache=cache, revision=revision)
     path = model.folder / "config.json"
     llm = _base_config(path, model.folder, None)
-    config = RankerConfig.parse(
+    config = PublishedConfig.parse(
         {
-            "encoder": "none",
+            "encoder_name": "none",
             "encoder_pooling": "mean",
             "embedding_size": llm.hidden_size,
             "projector_type": "identity",
             "prompt": prompt,
-            "query_token": False,
-            "residual": False,
         }
     )
     return Checkpoint(

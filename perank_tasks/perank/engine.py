@@ -53,7 +53,6 @@ class PERank:
     Attributes:
         embedding_size: d, the width of the embeddings it reads.
         needs_query_embedding: whether lists must carry the query's embedding.
-        reads_scores: whether it uses the first stage's scores.
         checkpoint_hash: what names its weights in results' keys.
         encoder: the embedder that makes the vectors it reads.
         counters: what it has done.
@@ -71,7 +70,6 @@ class PERank:
     ) -> None:
         self.embedding_size = checkpoint.embedding_size
         self.needs_query_embedding = checkpoint.query_token or checkpoint.residual is not None
-        self.reads_scores = checkpoint.score_residual is not None
         self.checkpoint_hash = checkpoint.hash
         self.encoder: EncoderSpec = checkpoint.encoder
         self.counters = Counters()
@@ -272,7 +270,7 @@ class PERank:
 
         A list is (query, passages), in the shapes of `rerank`, or a `CandidateList`.
         Such a one needs embeddings, the query's own where `needs_query_embedding`, and texts as
-        `options.passages` says; scores are read by a checkpoint that `reads_scores`: to one that is
+        `options.passages` says; a checkpoint with `score_residual` reads scores: to one that is
         given none, no passage is ahead of another. A list that cannot be ranked (embeddings that
         are missing, not finite or of another width; something else than text; logits that are not
         finite) keeps its given order and says why; the others are ranked as if it were not there.

@@ -7,7 +7,7 @@ where a mapping has ids, and a set has no order.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,23 +15,17 @@ from perank_tasks.errors import ConfigError
 from perank_tasks.perank.options import RankingOptions
 from perank_tasks.support.lists import CandidateList
 
+if TYPE_CHECKING:
+    from perank_tasks.perank.engine import PERank
+
 Passages = Mapping[Any, str] | Iterable[str] | Iterable[tuple[Any, str]]
 """Best first by the first stage; texts without ids are known by their places, 0 to n-1."""
 
 SHAPES = "a mapping {id: text}, a sequence of texts, or a sequence of (id, text)"
 
 
-class Embeds(Protocol):
-    """An engine that embeds what was not embedded."""
-
-    needs_query_embedding: bool
-
-    def encode(self, texts: Sequence[str], *, queries: bool = False) -> np.ndarray:
-        """(n, d) float32, L2-normalised."""
-
-
 def candidate_list(
-    engine: Embeds,
+    engine: "PERank",
     options: RankingOptions,
     query: str,
     passages: Passages | None,
@@ -74,7 +68,7 @@ def candidate_list(
 
 
 def candidate_lists(
-    engine: Embeds,
+    engine: "PERank",
     lists: Iterable[CandidateList | tuple[str, Passages]],
     options: RankingOptions,
 ) -> Iterator[CandidateList]:

@@ -250,12 +250,7 @@ class Llm:
         angles = cos[positions][:, :, None], sin[positions][:, :, None]
         row_index = torch.arange(batch, device=self.device)
         last = row_index * length + ends - 1
-        numbers = (
-            torch.arange(rows.start, rows.stop, device=self.device)
-            if isinstance(rows, slice)
-            else rows
-        )
-        place = numbers[:, None], positions
+        place = torch.arange(cache.rows, device=self.device)[rows, None], positions
         columns = torch.arange(cache.length, device=self.device)
         mask = self._mask(columns <= positions[..., None])
         last_mask = self._mask(columns < (starts + ends)[:, None, None])
