@@ -63,21 +63,19 @@ class FirstStageOptions(EmbedderOptions):
     """What a first stage may be set to."""
 
     kind: FirstStageKind = Field(description="Where candidates come from: " + choices(KIND_HELP))
-    depth: int = Field(100, ge=1, le=10_000, description="Candidates a query.")
-    k1: float = Field(0.9, ge=0, le=10, description="BM25's term saturation (0.9 as Anserini).")
-    b: float = Field(0.4, ge=0, le=1, description="BM25's length normalisation (0.4 as Anserini).")
-    analyzer: str = Field(
-        ENGLISH,
-        description="What makes terms of texts: english (as Lucene's); another language, by "
-        "PyStemmer's name for it; words: without stemming; bigrams: of characters, for scripts "
-        "without spaces (Chinese, Japanese, Thai, …).",
-    )
-    rrf_k: int = Field(
-        60,
-        ge=1,
-        description="hybrid: what is added to a rank before its reciprocal is taken (60 as Cormack "
-        "et al., SIGIR 2009).",
-    )
+    depth: int = Field(100, ge=1, le=10_000)
+    """Candidates a query."""
+    k1: float = Field(0.9, ge=0, le=10)
+    """BM25's term saturation (0.9 as Anserini)."""
+    b: float = Field(0.4, ge=0, le=1)
+    """BM25's length normalisation (0.4 as Anserini)."""
+    analyzer: str = ENGLISH
+    """What makes terms of texts: english (as Lucene's); another language, by PyStemmer's name for
+    it; words: without stemming; bigrams: of characters, for scripts without spaces (Chinese,
+    Japanese, Thai, …)."""
+    rrf_k: int = Field(60, ge=1)
+    """hybrid: what is added to a rank before its reciprocal is taken (60 as Cormack et al., SIGIR
+    2009)."""
 
     @field_validator("analyzer")
     @classmethod

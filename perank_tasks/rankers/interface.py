@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import field_validator
 
 from perank_tasks.config import DEFAULT_EMBEDDER, Options, Precision, SymptomName
 from perank_tasks.errors import ConfigError
@@ -103,8 +103,6 @@ class Ranker(Protocol):
 class RankerOptions(Options):
     """What an arm may set of its ranker."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
     expect: tuple[SymptomName, ...] = ()
     """Symptoms of a ranker that does nothing which this arm is to have (`regression/symptoms.py`);
     no part of its hash."""
@@ -130,20 +128,15 @@ class RankerOptions(Options):
 class EmbeddingOptions(Options):
     """What an arm or a first stage that reads embeddings may set of them."""
 
-    precision: Precision = Field(
-        "float32", description="How embeddings are kept: float16 takes half the space."
-    )
-    transform: str | None = Field(
-        None,
-        description="What passages' vectors are put through before they are searched or ranked, "
-        "to see what smaller ones would do: dims:128, float16, int8, binary or noise:0.5, joined "
-        "by +. Empty: nothing.",
-    )
-    trust_remote_code: bool = Field(
-        False,
-        description="Run Python code that an embedder's repository brings (as JinaBERT's does), "
-        "with all your rights: only if you trust its author.",
-    )
+    precision: Precision = "float32"
+    """How embeddings are kept: float16 takes half the space."""
+    transform: str | None = None
+    """What passages' vectors are put through before they are searched or ranked, to see what
+    smaller ones would do: dims:128, float16, int8, binary or noise:0.5, joined by +. Empty:
+    nothing."""
+    trust_remote_code: bool = False
+    """Run Python code that an embedder's repository brings (as JinaBERT's does), with all your
+    rights: only if you trust its author."""
 
     @field_validator("transform")
     @classmethod
@@ -159,10 +152,8 @@ class EmbeddingOptions(Options):
 class EmbedderOptions(EmbeddingOptions):
     """The same, where the embedder is a choice."""
 
-    embedder: str = Field(
-        DEFAULT_EMBEDDER,
-        description="Whose vectors are read: an embedded name, a folder or a hub id.",
-    )
+    embedder: str = DEFAULT_EMBEDDER
+    """Whose vectors are read: an embedded name, a folder or a hub id."""
 
 
 class ScoreRanker:

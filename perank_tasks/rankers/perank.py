@@ -36,13 +36,9 @@ class PERankOptions(RankingOptions, EmbeddingOptions, RankerOptions):
         f"{DEFAULT_CHECKPOINT} where none was. Otherwise the name of a shipped or a registered "
         "one, or a folder in the published or in our own layout.",
     )
-    orders: int = Field(
-        1,
-        ge=1,
-        le=64,
-        description="Initial orders to rank from, the one above and shuffled ones, to sort by the "
-        "mean rank over all of them; that many times the work.",
-    )
+    orders: int = Field(1, ge=1, le=64)
+    """Initial orders to rank from, the one above and shuffled ones, to sort by the mean rank over
+    all of them; that many times the work."""
 
     @model_validator(mode="after")
     def _orders_have_an_llm(self) -> Self:
