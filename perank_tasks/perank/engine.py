@@ -28,7 +28,7 @@ from perank_tasks.perank.checkpoint import (
     load_head,
     load_tokenizer,
 )
-from perank_tasks.perank.inputs import Passages, candidate_list, candidate_lists
+from perank_tasks.perank.inputs import Passages, candidate_list, paired
 from perank_tasks.perank.llm import Prefix
 from perank_tasks.perank.model import RankingModel
 from perank_tasks.perank.options import RankingOptions
@@ -277,14 +277,17 @@ class PERank:
                 list that is of another shape.
             DeviceMemoryError: not even one query's window fits into memory.
         """
-        lists = candidate_lists(self, lists, options)
         options = options or RankingOptions()
+        made = (
+            item if isinstance(item, CandidateList) else paired(self, item, place, options)
+            for place, item in enumerate(lists)
+        )
         if options.decoding == "residual" and self.model.residual is None:
             raise ConfigError(
                 f"checkpoint {self._checkpoint.name!r} has no residual, and without its LLM "
                 f"nothing is left to rank by: choose another decoding"
             )
-        return self._stream(iter(lists), self._method(options))
+        return self._stream(made, self._method(options))
 
     def _method(self, options: RankingOptions) -> Method:
         with self._lock:
