@@ -74,15 +74,22 @@ class RunRanker(ScoreRanker):
 
 
 def read_lines(path: str, run_date: date) -> Lines:
-    """A run's lines by query, in trec_eval's order: of equal scores, the greater id first.
+    """A run's lines, as `by_query`.
 
     Raises:
         CollectionError, StorageError: it is not there, or malformed; names the line.
         ConfigError: the path begins with s3:// and is malformed.
     """
+    lines = read_run(to_path(path.format(date=run_date), "the run"))
+    return by_query((line.query_id, line.passage_id, line.score) for line in lines)
+
+
+def by_query(rows: Iterable[tuple[str, str, float]]) -> Lines:
+    """(query id, passage id, score) by query, in trec_eval's order, by which a run's measures are
+    published: of equal scores, the greater id first."""
     lines: Lines = defaultdict(list)
-    for line in read_run(to_path(path.format(date=run_date), "the run")):
-        lines[line.query_id].append((line.passage_id, line.score))
+    for query_id, passage_id, score in rows:
+        lines[query_id].append((passage_id, score))
     for ranked in lines.values():
         ranked.sort(key=lambda pair: (pair[1], pair[0]), reverse=True)
     return dict(lines)
