@@ -147,14 +147,7 @@ class _Resolver:
         if described.impossible:
             return described.impossible
         if run := described.run:
-            first_stage = FirstStage(
-                name=declared.name,
-                kind="run",
-                depth=depth,
-                run=run.path,
-                run_content=run.content,
-                drop_unknown=run.drop_unknown,
-            )
+            first_stage = FirstStage(name=declared.name, kind="run", depth=depth, **run)
         embedding = None
         if isinstance(options, EmbeddingOptions):
             if described.embedder:

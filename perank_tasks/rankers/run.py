@@ -16,7 +16,7 @@ from perank_tasks.collections.trec import read_run
 from perank_tasks.config import SymptomName, stable_hash
 from perank_tasks.errors import PerankError
 from perank_tasks.rankers.first_stage import own_scores
-from perank_tasks.rankers.interface import Description, Models, RankerOptions, RunFile, ScoreRanker
+from perank_tasks.rankers.interface import Description, Models, RankerOptions, ScoreRanker
 from perank_tasks.support.lists import CandidateList, RankedList, unranked
 
 Lines = dict[str, list[tuple[str, float]]]
@@ -49,11 +49,12 @@ class RunOptions(RankerOptions):
     def describe(self, models: Models) -> Description:
         """The run by its lines; its texts are read where unknown passages are refused."""
         drop = self.unknown == "drop"
+        run = {"run": self.path, "drop_unknown": drop}
         try:
-            content = stable_hash(read_lines(self.path, models.run_date))
+            run["run_content"] = stable_hash(read_lines(self.path, models.run_date))
         except PerankError as error:
-            return Description(run=RunFile(self.path, None, drop), missing=str(error))
-        return Description(texts=not drop, run=RunFile(self.path, content, drop))
+            return Description(run=run, missing=str(error))
+        return Description(texts=not drop, run=run)
 
     def load(self, models: Models) -> "RunRanker":
         """As `RankerOptions.load`."""
