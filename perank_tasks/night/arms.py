@@ -26,12 +26,7 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from perank_tasks.config import (
-    FirstStageKind,
-    NightOptions,
-    choices,
-    did_you_mean,
-)
+from perank_tasks.config import FirstStageKind, NightOptions, did_you_mean
 from perank_tasks.errors import ConfigError
 from perank_tasks.rankers import RANKERS
 from perank_tasks.rankers.interface import EmbedderOptions, RankerOptions
@@ -44,12 +39,6 @@ FIRST_STAGES = "first-stages"
 FIRST_STAGE = "first-stage"
 ARMS = "arms"
 
-KIND_HELP = {
-    "bm25": "over the whole collection",
-    "given": "the run file of the collection",
-    "dense": "exact search by an embedder's cosine over the whole collection",
-    "hybrid": "reciprocal-rank fusion of bm25 and dense, each to the depth of the list",
-}
 READ_BY = {
     "bm25": {"k1", "b", "analyzer"},
     "given": set[str](),
@@ -62,7 +51,10 @@ READ_BY = {
 class FirstStageOptions(EmbedderOptions):
     """What a first stage may be set to."""
 
-    kind: FirstStageKind = Field(description="Where candidates come from: " + choices(KIND_HELP))
+    kind: FirstStageKind
+    """Where candidates come from: bm25: over the whole collection; given: the run file of the
+    collection; dense: exact search by an embedder's cosine over the whole collection; hybrid:
+    reciprocal-rank fusion of bm25 and dense, each to the depth of the list."""
     depth: int = Field(100, ge=1, le=10_000)
     """Candidates a query."""
     k1: float = Field(0.9, ge=0, le=10)

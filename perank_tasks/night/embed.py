@@ -148,7 +148,7 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
     new = np.unique(hashes[places < 0])
     counts = {"embedded": len(new), "reused": len(np.unique(hashes)) - len(new)}
     embedder = load(
-        site.models.local(embedding.name),
+        site.models(night.run_date).local(embedding.name),
         site.settings,
         trust_remote_code=embedding.trust_remote_code,
     )

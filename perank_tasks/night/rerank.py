@@ -21,7 +21,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TypedDict
@@ -94,7 +94,7 @@ def rerank_shard(
 
     meter = Meter()
     begin = time.perf_counter()
-    ranker = load_ranker(arm, replace(site.models, run_date=night.run_date))
+    ranker = load_ranker(arm, site.models(night.run_date))
     # With what is imported for it, which the process's first model pays for all.
     load_seconds = time.perf_counter() - begin
     meter.device = ranker.device
@@ -209,8 +209,8 @@ class Join:
         embeddings: dict[str, str],
     ) -> "Join":
         """What an arm of a night reads."""
-        models = replace(site.models, run_date=night.run_date)
         options = RANKERS[arm.ranker].parse(arm.options)
+        models = site.models(night.run_date)
         described = Description() if arm.missing else options.describe(models)
         opened = site.store.open(candidates[arm.first_stage.hash])
         snapshot = site.store.open(opened.manifest.inputs["snapshot"])
