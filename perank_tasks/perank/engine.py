@@ -30,7 +30,7 @@ from perank_tasks.perank.checkpoint import (
     load_tokenizer,
 )
 from perank_tasks.perank.checkpoint_config import LLM_LAYOUT
-from perank_tasks.perank.inputs import Passages, candidate_list, candidate_lists
+from perank_tasks.perank.inputs import Passages, candidate_list, paired
 from perank_tasks.perank.llm import Prefix
 from perank_tasks.perank.model import RankingModel
 from perank_tasks.perank.options import RankingOptions
@@ -286,7 +286,11 @@ class PERank:
             DeviceMemoryError: not even one query's window fits into memory.
         """
         options = self._checked(options)
-        return self._stream(candidate_lists(self, lists, options), self._method(options))
+        made = (
+            item if isinstance(item, CandidateList) else paired(self, item, place, options)
+            for place, item in enumerate(lists)
+        )
+        return self._stream(made, self._method(options))
 
     def _checked(self, options: RankingOptions | None) -> RankingOptions:
         options = options or RankingOptions()

@@ -67,22 +67,18 @@ def candidate_list(
     )
 
 
-def candidate_lists(
-    engine: "PERank",
-    lists: Iterable[CandidateList | tuple[str, Passages]],
-    options: RankingOptions,
-) -> Iterator[CandidateList]:
-    """Candidate lists as they are, and made of (query, passages); errors as `candidate_list`."""
-    for place, item in enumerate(lists):
-        if isinstance(item, CandidateList):
-            yield item
-        elif isinstance(item, tuple | list) and len(item) == 2:
-            yield candidate_list(engine, options, *item)
-        else:
-            raise ConfigError(
-                f"list {place} is of type {_type(item)}, expected (query, passages) or a "
-                f"CandidateList, where passages is {SHAPES}"
-            )
+def paired(engine: "PERank", item: Any, place: int, options: RankingOptions) -> CandidateList:
+    """The candidate list of (query, passages); errors as `candidate_list`.
+
+    Args:
+        place: the item's among others, for the message.
+    """
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise ConfigError(
+            f"list {place} is of type {_type(item)}, expected (query, passages) or a "
+            f"CandidateList, where passages is {SHAPES}"
+        )
+    return candidate_list(engine, options, *item)
 
 
 def ids_and_texts(passages: Passages) -> tuple[Sequence[Any], list[str]]:

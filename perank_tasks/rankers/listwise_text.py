@@ -6,11 +6,8 @@ prompt, an answer in numbers. Any causal LLM in Llama's or Mistral's layout does
 
 from typing import Literal
 
-from pydantic import Field
-
 from perank_tasks.errors import CheckpointError, ConfigError, RankerError
 from perank_tasks.models.find import content_hash, find_model
-from perank_tasks.perank.prompt import RELEASED_V1
 from perank_tasks.rankers.interface import Description, Models
 from perank_tasks.rankers.perank import ListwiseOptions, ListwiseRanker
 
@@ -22,7 +19,7 @@ class ListwiseTextOptions(ListwiseOptions):
     """A Llama or Mistral with its head, as safetensors: an embedded name, a folder or a hub id."""
     revision: str | None = None
     """Of a hub id: a branch, tag or commit. Empty: the newest."""
-    prompt: Literal["released-v1", "compact-v1"] = Field(RELEASED_V1.name)
+    prompt: Literal["released-v1", "compact-v1"] = "released-v1"
     """released-v1: RankGPT's, as PE-Rank's authors use it; compact-v1: ours, shorter."""
     decoding: Literal["free"] = "free"
     """Numbers of passages, [3] > [1] > …, repaired where some are missing or repeated."""

@@ -30,13 +30,9 @@ COUNTS = ("windows", "tokens_in", "decode_steps", "numbers_missing", "numbers_re
 class ListwiseOptions(RankingOptions, RankerOptions):
     """What an arm may set whose ranker is the engine, whatever LLM is in it."""
 
-    orders: int = Field(
-        1,
-        ge=1,
-        le=64,
-        description="Initial orders to rank from, the one above and shuffled ones, to sort by the "
-        "mean rank over all of them; that many times the work.",
-    )
+    orders: int = Field(1, ge=1, le=64)
+    """Initial orders to rank from, the one above and shuffled ones, to sort by the mean rank over
+    all of them; that many times the work."""
 
     @model_validator(mode="after")
     def _orders_have_an_llm(self) -> Self:
