@@ -55,6 +55,7 @@ class PERank:
         needs_query_embedding: whether lists must carry the query's embedding.
         checkpoint_hash: what names its weights in results' keys.
         encoder: the embedder that makes the vectors it reads.
+        device: where it ranks.
         counters: what it has done.
     """
 
@@ -73,6 +74,7 @@ class PERank:
         self.checkpoint_hash = checkpoint.hash
         self.encoder: EncoderSpec = checkpoint.encoder
         self.counters = Counters()
+        self.device = device
         self.model = RankingModel(checkpoint, device=device, dtype=dtype)
         self._tokenizer = tokenizer
         self._checkpoint = checkpoint
@@ -142,11 +144,6 @@ class PERank:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=threading.RLock())
-
-    @property
-    def device(self) -> torch.device:
-        """Where it ranks."""
-        return self.model.device
 
     def description(self, options: RankingOptions | None = None) -> dict[str, Any]:
         """What ranks with these options, for provenance: JSON-ready, the same for the same

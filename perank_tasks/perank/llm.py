@@ -47,17 +47,10 @@ class Cache:
     """
 
     def __init__(self, llm: "Llm", rows: int, length: int) -> None:
+        self.rows, self.length = rows, length
         shape = (len(llm.layers), rows, length, llm.kv_heads, llm.head_size)
         self.keys = torch.zeros(shape, device=llm.device, dtype=llm.dtype)
         self.values = torch.zeros(shape, device=llm.device, dtype=llm.dtype)
-
-    @property
-    def rows(self) -> int:
-        return self.keys.shape[1]
-
-    @property
-    def length(self) -> int:
-        return self.keys.shape[2]
 
     def put(self, row: int, prefix: "Prefix") -> None:
         """Let a row begin with a prefix."""

@@ -208,7 +208,6 @@ class PromptBuilder:
         self.template = template
         self.form = form
         self._numbers = numbers
-        self._has_passage_slots = form != "text"
         self._pieces = template.pieces(form, query_token=query_token, numbers=numbers)
         # An answer in numbers does not begin with the query, and texts alone hold no embedding.
         self.query_token = any(QUERY_TOKEN in piece for piece in self._pieces)
@@ -260,7 +259,7 @@ class PromptBuilder:
             raise QualityError("the text of query or passages adds special tokens to the prompt")
         slots = [i for i, token in enumerate(ids) if token == self._passage_id]
         query_slots = [i for i, token in enumerate(ids) if token == self._query_id]
-        expected = passages * self._has_passage_slots
+        expected = passages if self.form != "text" else 0
         if len(slots) != expected or len(query_slots) != self.query_token:
             raise QualityError(
                 f"prompt {self.template.name!r} has {len(slots)} passage and {len(query_slots)} "
