@@ -1,7 +1,8 @@
 """What a checkpoint is: in, a folder, a name or a hub id; out, its `CheckpointSummary`.
 
 config.json is checked and files are hashed; no tensor is read and no model unpacked, so that
-neither torch nor transformers is imported. `checkpoint` loads what is described here.
+neither torch nor transformers is imported, except to list the names in a pickle. `checkpoint`
+loads what is described here.
 
 Two layouts are read.
 
@@ -32,7 +33,7 @@ from perank_tasks.models.find import (
     resolve_model,
     unknown_name,
 )
-from perank_tasks.perank.checkpoint_files import read_json, weight_files
+from perank_tasks.perank.checkpoint_files import TensorFiles, read_json, weight_files
 from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
 
 SHIPPED = Path(__file__).resolve().parent.parent / "models" / "shipped"
@@ -157,7 +158,7 @@ def summarize_checkpoint(
 
     Raises:
         ConfigError: nothing of that name, or a revision of something that has none.
-        CheckpointError: config.json is missing, unreadable or inconsistent.
+        CheckpointError: config.json or the weights' files are missing, unreadable or inconsistent.
     """
     return open_checkpoint(path_or_name, cache=cache, revision=revision).summary
 
@@ -226,6 +227,8 @@ def open_checkpoint(
         summary = summary_of(model, config, base, config.base_model, "perank")
     else:
         base = _published_base(model, raw)
+        if base is None:
+            TensorFiles(model.folder)  # refuses weights that are missing or no weights at all
         summary = summary_of(model, config, base, base.name if base else None, "published")
     return OpenCheckpoint(summary, config, raw, base)
 
