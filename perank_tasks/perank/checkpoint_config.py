@@ -79,7 +79,7 @@ class PublishedConfig(RankerConfig):
     """The fields of the published layout that are read here; its LLM's are beside them."""
 
     encoder: str = Field(alias="encoder_name")
-    prompt: str = RELEASED_V1.name
+    prompt: str = Field(default=RELEASED_V1.name, pattern=PROMPTS)
     query_token: bool = False
     residual: bool = False
 
