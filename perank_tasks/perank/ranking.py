@@ -167,9 +167,9 @@ class Ranking:
         candidates, options = self.candidates, self.method.options
         if candidates.problem is not None:
             raise QualityError(candidates.problem)
-        if not isinstance(candidates.query, str):
-            kind = type(candidates.query).__name__
-            raise QualityError(f"the query is of type {kind}, expected text")
+        query: Any = candidates.query  # a caller in Python may give anything
+        if not isinstance(query, str):
+            raise QualityError(f"the query is of type {type(query).__name__}, expected text")
         self._query = self.method.prompts.prepare(candidates.query)
         self.ranked = replace(self.ranked, query_was_cut=self._query.was_cut)
         self._add(markers_defused=self._query.markers_defused)
@@ -188,7 +188,7 @@ class Ranking:
         self.todo = todo
 
     def _prepare_texts(self) -> None:
-        texts = () if self.candidates.texts is None else self.candidates.texts
+        texts: Sequence[Any] = () if self.candidates.texts is None else self.candidates.texts
         if len(texts) != len(self.candidates):
             raise QualityError(f"{len(texts)} texts for {len(self.candidates)} passages")
         for place, text in enumerate(texts):
@@ -230,8 +230,8 @@ class Ranking:
         )
         self._query_embedding = _project(model, asked[None])[0]
         if self.method.sorts_by_residual:
-            scores = None if self._scores is None else self._scores[None]
-            bias = model.bias(self._projected[None], self._query_embedding[None], scores)
+            ahead = None if self._scores is None else self._scores[None]
+            bias = model.bias(self._projected[None], self._query_embedding[None], ahead)
             assert bias is not None
             self._residual = bias[0].tolist()
 
