@@ -53,7 +53,12 @@ class _Frozen(BaseModel):
 
 
 class Options(_Frozen):
-    """What a person may choose: checked where it is made, with errors that name the option."""
+    """What a person may choose: checked where it is made, with errors that name the option.
+
+    The string below a field is its help, on the command line and in forms.
+    """
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "These options") -> Self:
@@ -116,80 +121,40 @@ _ADVANCED: JsonDict = {"section": "Advanced"}
 class NightOptions(Options):
     """What a person may choose for a night; how an arm ranks is in the file of arms."""
 
-    collection: str | None = Field(
-        None,
-        description="Collection spec: pydocs; files:/folder or files:s3://bucket/folder (BEIR or "
-        "TREC layout; options as in files:/folder?name=dl19&run=bm25.trec&relevance_level=2); or "
-        "ir_datasets:beir/scifact/test, any id of that library. "
-        "Empty: the deployment's own, PERANK_COLLECTION.",
-        json_schema_extra=_DATA,
-    )
-    run_date: date | None = Field(
-        None,
-        description="The date the results are filed under, and as of which the collection is read. "
-        "Empty: the run's logical date, or today in UTC.",
-        json_schema_extra=_DATA,
-    )
-    query_limit: int | None = Field(
-        None,
-        ge=1,
-        description="Only the first so many queries, for a smoke run. Empty: all.",
-        json_schema_extra=_DATA,
-    )
-    arms_file: str | None = Field(
-        None,
-        description="TOML file that declares first stages and arms. Empty: the deployment's own, "
-        "PERANK_ARMS, or the one that comes with the package.",
-        json_schema_extra=_ARMS,
-    )
-    arms: tuple[str, ...] = Field(
-        (),
-        description="Which of the declared arms to run. Empty: all.",
-        json_schema_extra=_ARMS,
-    )
-    set: tuple[str, ...] = Field(
-        (),
-        description="Changes of what the file declares: perank.window=50, first-stage=given, "
-        "first-stages.bm25.k1=1.2.",
-        json_schema_extra=_ARMS,
-    )
+    collection: str | None = Field(None, json_schema_extra=_DATA)
+    """Collection spec: pydocs; files:/folder or files:s3://bucket/folder (BEIR or TREC layout;
+    options as in files:/folder?name=dl19&run=bm25.trec&relevance_level=2); or
+    ir_datasets:beir/scifact/test, any id of that library. Empty: the deployment's own,
+    PERANK_COLLECTION."""
+    run_date: date | None = Field(None, json_schema_extra=_DATA)
+    """The date the results are filed under, and as of which the collection is read. Empty: the
+    run's logical date, or today in UTC."""
+    query_limit: int | None = Field(None, ge=1, json_schema_extra=_DATA)
+    """Only the first so many queries, for a smoke run. Empty: all."""
+    arms_file: str | None = Field(None, json_schema_extra=_ARMS)
+    """TOML file that declares first stages and arms. Empty: the deployment's own, PERANK_ARMS, or
+    the one that comes with the package."""
+    arms: tuple[str, ...] = Field((), json_schema_extra=_ARMS)
+    """Which of the declared arms to run. Empty: all."""
+    set: tuple[str, ...] = Field((), json_schema_extra=_ARMS)
+    """Changes of what the file declares: perank.window=50, first-stage=given,
+    first-stages.bm25.k1=1.2."""
     baseline: str = Field(
-        "accepted",
-        pattern=r"^(accepted|previous|\d{4}-\d{2}-\d{2})$",
-        description="What the verdict compares with: accepted, the night accepted as of this one's "
-        "date; previous, the night before; or a date as YYYY-MM-DD. The tables always hold the "
-        "verdict against the accepted night.",
-        json_schema_extra=_VERDICT,
+        "accepted", pattern=r"^(accepted|previous|\d{4}-\d{2}-\d{2})$", json_schema_extra=_VERDICT
     )
-    accept: str | None = Field(
-        None,
-        min_length=1,
-        description="Accept this night as the baseline of later ones, and the reason. "
-        "Empty: do not.",
-        json_schema_extra=_VERDICT,
-    )
-    accept_name: str | None = Field(
-        None,
-        min_length=1,
-        description="Who accepts, where accept gives a reason.",
-        json_schema_extra=_VERDICT,
-    )
-    shards: int | None = Field(
-        None,
-        ge=1,
-        le=512,
-        description="Parts that embedding, retrieval and reranking are split into; they change no "
-        "result. Empty: one where there is a GPU, elsewhere one a core, fewer of little work.",
-        json_schema_extra=_ADVANCED,
-    )
-    max_unranked: float = Field(
-        0.02,
-        ge=0,
-        le=1,
-        description="Share of queries that may keep their first-stage order because they could not "
-        "be ranked, before the night is marked incomplete.",
-        json_schema_extra=_ADVANCED,
-    )
+    """What the verdict compares with: accepted, the night accepted as of this one's date; previous,
+    the night before; or a date as YYYY-MM-DD. The tables always hold the verdict against the
+    accepted night."""
+    accept: str | None = Field(None, min_length=1, json_schema_extra=_VERDICT)
+    """Accept this night as the baseline of later ones, and the reason. Empty: do not."""
+    accept_name: str | None = Field(None, min_length=1, json_schema_extra=_VERDICT)
+    """Who accepts, where accept gives a reason."""
+    shards: int | None = Field(None, ge=1, le=512, json_schema_extra=_ADVANCED)
+    """Parts that embedding, retrieval and reranking are split into; they change no result. Empty:
+    one where there is a GPU, elsewhere one a core, fewer of little work."""
+    max_unranked: float = Field(0.02, ge=0, le=1, json_schema_extra=_ADVANCED)
+    """Share of queries that may keep their first-stage order because they could not be ranked,
+    before the night is marked incomplete."""
 
     @model_validator(mode="after")
     def _arms_once(self) -> Self:
@@ -215,18 +180,12 @@ class NightOptions(Options):
 class RetentionOptions(Options):
     """Which artifacts are kept."""
 
-    keep_days: int = Field(
-        30,
-        ge=1,
-        description="Days that an artifact stays after it was last used. What a running night "
-        "stands on is younger than a day.",
-    )
-    keep_last: int = Field(
-        3,
-        ge=1,
-        description="Nights of each collection that stay with all that they were made from, and "
-        "snapshots, embeddings and indexes of each configuration, however old.",
-    )
+    keep_days: int = Field(30, ge=1)
+    """Days that an artifact stays after it was last used. What a running night stands on is younger
+    than a day."""
+    keep_last: int = Field(3, ge=1)
+    """Nights of each collection that stay with all that they were made from, and snapshots,
+    embeddings and indexes of each configuration, however old."""
 
 
 class Embedding(_Frozen):

@@ -49,7 +49,7 @@ def params(*options: type[BaseModel]) -> dict[str, Param]:
 
 def _param(schema: dict[str, Any]) -> Param:
     schema = dict(schema)
-    default, description = schema.pop("default"), schema.pop("description")
+    default, description = schema.pop("default"), " ".join(schema.pop("description").split())
     kinds = schema.pop("anyOf", None)
     if kinds:  # an option that may be left empty
         schema |= {key: value for kind in kinds for key, value in kind.items() if key != "type"}

@@ -62,13 +62,8 @@ class Artifact:
         return str(self.storage.root / self.reference)
 
     @property
-    def manifest_key(self) -> str:
-        """The manifest's key in the storage."""
-        return f"{self.reference}/{MANIFEST}"
-
-    @property
     def is_published(self) -> bool:
-        return self.storage.stat(self.manifest_key) is not None
+        return self.storage.stat(self._key(MANIFEST)) is not None
 
     @property
     def used_at(self) -> float:
@@ -76,13 +71,13 @@ class Artifact:
 
         On S3, use is noted once an hour at most.
         """
-        return self.storage.used_at(self.manifest_key)
+        return self.storage.used_at(self._key(MANIFEST))
 
     def use(self) -> bool:
         """Whether it is published; if so it counts as used now, and retention leaves it alone."""
         if not self.is_published:
             return False
-        self.storage.touch(self.manifest_key)
+        self.storage.touch(self._key(MANIFEST))
         return True
 
     def load(self) -> Manifest | None:
@@ -91,7 +86,7 @@ class Artifact:
         Raises:
             ArtifactError: it is unreadable.
         """
-        content = None if self._manifest else self.storage.read(self.manifest_key)
+        content = None if self._manifest else self.storage.read(self._key(MANIFEST))
         if content is not None:
             try:
                 self._manifest = Manifest(**json.loads(content))
@@ -221,7 +216,7 @@ class Artifact:
             parts=parts,
             files={name: file_sha256(self.folder / name) for name in names if "/" in name},
         )
-        self.storage.create(self.manifest_key, manifest.encode())
+        self.storage.create(self._key(MANIFEST), manifest.encode())
         if final is not self:
             final.storage.take(self.folder, final.reference)
         return final.reference

@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from perank_tasks.config import Options
 
@@ -12,8 +12,6 @@ EMBEDDED = 10_000
 
 class BenchOptions(Options):
     """What to measure, of which collection, by which checkpoints."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     collection: str | None = None
     """Collection spec; its run=FILE gives the candidates. Empty: PERANK_COLLECTION."""
@@ -43,8 +41,6 @@ class BenchOptions(Options):
 
 class PipelineOptions(Options):
     """Which corpora a night is run over."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     sizes: tuple[int, ...] = (1000, 10_000, 100_000)
     """Passages of each corpus, ascending."""

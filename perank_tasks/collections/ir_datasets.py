@@ -52,14 +52,14 @@ log = logging.getLogger(__name__)
 class IrDatasetsCollection:
     """A dataset of the library under a name.
 
-    `run` is `scoreddocs` or a file; `given_level` None: see the module. `identical_ids` None: as
-    the dataset's own evaluation does.
+    `run` is `scoreddocs` or a file; `relevance_level` None: see the module. `identical_ids` None:
+    as the dataset's own evaluation does.
     """
 
     dataset_id: str
     name: str
     run: str | None = None
-    given_level: int | None = None
+    relevance_level: int | None = None
     strict: bool = False
     identical_ids: IdenticalIds | None = None
 
@@ -97,7 +97,7 @@ class IrDatasetsCollection:
             queries=self._queries(dataset, odd),
             judgements=list(self._judgements(dataset)),
             run=self._run(dataset),
-            relevance_level=self.given_level or _level(dataset),
+            relevance_level=self.relevance_level or _level(dataset),
             odd=odd,
             identical_ids=self.identical_ids or ("drop" if is_beir else "keep"),
         )

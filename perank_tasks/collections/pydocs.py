@@ -25,6 +25,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from itertools import chain
 from pathlib import Path
 
 from perank_tasks.collections.formats import read_queries
@@ -81,7 +82,9 @@ class PydocsCollection:
         )
         return CollectionData(
             name=self.name,
-            passages=iter(passages(documentation)),
+            passages=chain(
+                docstring_passages(documentation.docstrings), topic_passages(documentation.topics)
+            ),
             queries=read_queries(DATA / "queries.tsv"),
             judgements=read_qrels(DATA / "qrels.tsv"),
             relevance_level=RELEVANCE_LEVEL,
@@ -106,15 +109,7 @@ def read_documentation() -> Documentation:
             f"pydocs: reading the documentation of {sys.executable} failed: {error}. "
             f"Run `{' '.join(command)}` to see why"
         ) from error
-    return Documentation(read["docstrings"], read["topics"], read["modules"], read["skipped"])
-
-
-def passages(documentation: Documentation) -> list[Passage]:
-    """Docstrings by name, then topics by name; each distinct text once."""
-    return [
-        *docstring_passages(documentation.docstrings),
-        *topic_passages(documentation.topics),
-    ]
+    return Documentation(**read)
 
 
 def docstring_passages(docstrings: Iterable[tuple[str, bool, str]]) -> list[Passage]:

@@ -14,19 +14,38 @@ An adapter is one class with `check(as_of)` and `load(as_of)`, picked by the spe
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal
 from urllib.parse import quote, unquote
 
+from pydantic import Field
+
 from perank_tasks.artifacts.storage.s3_path import S3Path, to_path
-from perank_tasks.collections.records import Collection, IdenticalIds
-from perank_tasks.config import did_you_mean
+from perank_tasks.collections.records import Collection
+from perank_tasks.config import Options, did_you_mean
 from perank_tasks.errors import ConfigError
 from perank_tasks.support.s3_uri import SCHEME
 
-OPTIONS = {
-    "pydocs": [],
-    "files": ["name", "qrels", "run", "relevance_level", "identical_ids", "strict"],
-    "ir_datasets": ["name", "run", "relevance_level", "identical_ids", "strict"],
+
+class IrDatasetsOptions(Options):
+    """What a spec of such a dataset may say behind its question mark."""
+
+    name: str | None = Field(None, min_length=1)
+    run: str | None = Field(None, min_length=1)
+    relevance_level: int | None = Field(None, ge=1)
+    identical_ids: Literal["keep", "drop"] | None = None
+    strict: bool = False
+
+
+class FilesOptions(IrDatasetsOptions):
+    """And one of a folder."""
+
+    qrels: str | None = Field(None, min_length=1)
+
+
+OPTIONS: dict[str, type[Options]] = {
+    "pydocs": Options,
+    "files": FilesOptions,
+    "ir_datasets": IrDatasetsOptions,
 }
 """The options of each scheme."""
 
@@ -36,7 +55,6 @@ class _Spec:
     """`scheme`, or `scheme:rest`, and perhaps `?option=value&…`; options are percent-decoded, the
     rest is taken as it is."""
 
-    text: str
     scheme: str
     rest: str
     options: dict[str, str]
@@ -46,36 +64,7 @@ class _Spec:
         address, _, query = text.partition("?")
         scheme, _, rest = address.partition(":")
         pairs = (part.partition("=") for part in query.split("&") if part)
-        return cls(text, scheme, rest, {key: unquote(value) for key, _, value in pairs})
-
-    def check(self) -> None:
-        where = f"collection {self.text!r}"
-        if self.scheme not in OPTIONS:
-            raise ConfigError(
-                f"{where}: unknown; expected {' or '.join(OPTIONS)}"
-                f"{did_you_mean(self.scheme, OPTIONS)}"
-            )
-        known = OPTIONS[self.scheme]
-        for option, value in self.options.items():
-            if option not in known:
-                raise ConfigError(
-                    f"{where}: unknown option {option!r}; expected "
-                    f"{' or '.join(known) or 'none'}{did_you_mean(option, known)}"
-                )
-            if not value:
-                raise ConfigError(f"{where}: option {option!r} has no value")
-        if self.scheme == "pydocs" and self.rest:
-            raise ConfigError(f"{where}: pydocs takes no path; write just pydocs")
-        if self.scheme == "files" and not self.rest:
-            raise ConfigError(f"{where}: expected a folder, as in files:/data/scifact")
-        level = self.options.get("relevance_level", "1")
-        if not level.isdecimal() or int(level) < 1:
-            raise ConfigError(f"{where}: relevance_level={level}: expected a grade of 1 or more")
-
-        for option, words in (("identical_ids", ("keep", "drop")), ("strict", ("true", "false"))):
-            value = self.options.get(option, words[0])
-            if value not in words:
-                raise ConfigError(f"{where}: {option}={value}: expected {' or '.join(words)}")
+        return cls(scheme, rest, {key: unquote(value) for key, _, value in pairs})
 
     def name(self, default: str) -> str:
         name = self.options.get("name", default)
@@ -93,30 +82,30 @@ def open_collection(text: str) -> Collection:
     Raises:
         ConfigError: no such scheme or option, or an option's value is invalid.
     """
-    spec = _Spec.parse(text)
-    spec.check()
+    spec, where = _Spec.parse(text), f"collection {text!r}"
+    if spec.scheme not in OPTIONS:
+        raise ConfigError(
+            f"{where}: unknown; expected {' or '.join(OPTIONS)}{did_you_mean(spec.scheme, OPTIONS)}"
+        )
+    options = OPTIONS[spec.scheme].parse(spec.options, f"The options of {where}")
+    given = options.model_dump(exclude={"name"}, exclude_none=True)
     if spec.scheme == "pydocs":
+        if spec.rest:
+            raise ConfigError(f"{where}: pydocs takes no path; write just pydocs")
         from perank_tasks.collections.pydocs import PydocsCollection
 
         return PydocsCollection()
-    run = spec.options.get("run")
-    level = int(spec.options["relevance_level"]) if "relevance_level" in spec.options else None
-    strict = spec.options.get("strict") == "true"
-    identical_ids = cast("IdenticalIds | None", spec.options.get("identical_ids"))
     if spec.scheme == "ir_datasets":
         from perank_tasks.collections.ir_datasets import IrDatasetsCollection
 
-        name = spec.name(spec.rest.replace("/", "-"))
-        return IrDatasetsCollection(spec.rest, name, run, level, strict, identical_ids)
-    if spec.scheme != "files":
-        raise AssertionError(f"{spec.scheme} is in OPTIONS, and nothing opens it")
+        return IrDatasetsCollection(spec.rest, spec.name(spec.rest.replace("/", "-")), **given)
+    if not spec.rest:
+        raise ConfigError(f"{where}: expected a folder, as in files:/data/scifact")
     from perank_tasks.collections.files import FilesCollection
 
-    folder = to_path(spec.rest, f"collection {text!r}")
+    folder = to_path(spec.rest, where)
     own_name = (folder if isinstance(folder, S3Path) else folder.resolve()).name
-    qrels = spec.options.get("qrels")
-    name = spec.name(own_name)
-    return FilesCollection(folder, name, qrels, run, level or 1, strict, identical_ids)
+    return FilesCollection(folder, spec.name(own_name), **given)
 
 
 def absolute_spec(text: str) -> str:
@@ -153,7 +142,8 @@ def with_run(text: str, run: Path) -> str:
     if not run.is_file():
         raise ConfigError(f"{run}: no such run file")
     address, _, query = text.partition("?")
-    if "run" not in OPTIONS.get(_Spec.parse(text).scheme, []):
+    known = OPTIONS.get(_Spec.parse(text).scheme, Options).model_fields
+    if "run" not in known:
         raise ConfigError(
             f"collection {text!r} takes no run: give the folder that holds the run's queries and "
             f"passages, as in --collection files:/data/scifact"

@@ -46,7 +46,8 @@ def read_run(path: AnyPath) -> list[RunLine]:
         query_id, _, passage_id, _, score, _ = fields
         if not _is_finite(score):
             raise _malformed(path, number, "a finite number in column 5, the score", repr(score))
-        _note_pair(path, seen, query_id, passage_id, number)
+        if (first := seen.setdefault((query_id, passage_id), number)) != number:
+            raise _twice(path, number, (query_id, passage_id), first)
         lines.append(RunLine(query_id, passage_id, float(score)))
     if not lines:
         raise CollectionError(f"{path}: the run is empty; expected lines of the form {RUN_LINE}")
@@ -90,8 +91,7 @@ def read_qrels(path: AnyPath, odd: Odd | None = None) -> list[Judgement]:
             a (query, passage) pair in two ways.
     """
     judgements: list[Judgement] = []
-    seen: dict[tuple[str, str], int] = {}
-    grades: dict[tuple[str, str], Judgement] = {}
+    seen: dict[tuple[str, str], tuple[int, Judgement]] = {}
     is_beir, odd = False, odd or Odd()
     for place, (number, line) in enumerate(text_lines(path, odd)):
         if place == 0 and line.split() == BEIR_HEADER:
@@ -103,11 +103,13 @@ def read_qrels(path: AnyPath, odd: Odd | None = None) -> list[Judgement]:
             judgement = _from_trec(path, number, line.split())
         odd.read["judgements"] += 1
         pair = judgement.query_id, judgement.passage_id
-        if grades.setdefault(pair, judgement) == judgement and pair in seen:
+        first, earlier = seen.setdefault(pair, (number, judgement))
+        if first == number:
+            judgements.append(judgement)
+        elif earlier == judgement:
             odd.count("repeated_judgements", f"{path}, line {number}", " ".join(pair))
-            continue
-        _note_pair(path, seen, *pair, number)
-        judgements.append(judgement)
+        else:
+            raise _twice(path, number, pair, first)
     if not judgements:
         raise CollectionError(
             f"{path}: the file is empty; expected one judgement a line. Where there are none, "
@@ -142,15 +144,11 @@ def write_qrels(path: Path, judgements: Iterable[Judgement]) -> None:
         temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
-def _note_pair(
-    path: AnyPath, seen: dict[tuple[str, str], int], query_id: str, passage_id: str, number: int
-) -> None:
-    first = seen.setdefault((query_id, passage_id), number)
-    if first != number:
-        raise CollectionError(
-            f"{path}, line {number}: query {query_id!r} and passage {passage_id!r} are on "
-            f"line {first} already; keep one of the two"
-        )
+def _twice(path: AnyPath, number: int, pair: tuple[str, str], first: int) -> CollectionError:
+    return CollectionError(
+        f"{path}, line {number}: query {pair[0]!r} and passage {pair[1]!r} are on line {first} "
+        "already; keep one of the two"
+    )
 
 
 def _is_finite(text: str) -> bool:

@@ -240,8 +240,6 @@ class ExperimentFile(Experiment):
 class Changes(Options):
     """What a person may change of an experiment for one run."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
     collections: tuple[str, ...] = ()
     """Specs of collections, instead of the file's. Empty: the file's."""
     set: tuple[str, ...] = ()

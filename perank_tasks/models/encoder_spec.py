@@ -9,14 +9,12 @@ class EncoderSpec:
     """The embedder whose vectors a checkpoint expects, L2-normalised.
 
     `name` is what the checkpoint's configuration says: an embedded model's name, a folder or
-    a hub id; `folder` is where that is a folder on this machine. With `inside_checkpoint` the
-    weights are the checkpoint's own and only `PERank.encode` has them. `revision`, where it
-    is known, is what `resolve_model` calls the embedder's revision.
+    a hub id; `folder` is where that is a folder on this machine. `revision`, where it is known,
+    is what `resolve_model` calls the embedder's revision.
     """
 
     name: str
     pooling: str
     embedding_size: int
-    inside_checkpoint: bool
     folder: Path | None = None
     revision: str | None = None

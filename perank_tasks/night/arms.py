@@ -26,12 +26,7 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from perank_tasks.config import (
-    FirstStageKind,
-    NightOptions,
-    choices,
-    did_you_mean,
-)
+from perank_tasks.config import FirstStageKind, NightOptions, did_you_mean
 from perank_tasks.errors import ConfigError
 from perank_tasks.rankers import RANKERS
 from perank_tasks.rankers.interface import EmbedderOptions, RankerOptions
@@ -44,12 +39,6 @@ FIRST_STAGES = "first-stages"
 FIRST_STAGE = "first-stage"
 ARMS = "arms"
 
-KIND_HELP = {
-    "bm25": "over the whole collection",
-    "given": "the run file of the collection",
-    "dense": "exact search by an embedder's cosine over the whole collection",
-    "hybrid": "reciprocal-rank fusion of bm25 and dense, each to the depth of the list",
-}
 READ_BY = {
     "bm25": {"k1", "b", "analyzer"},
     "given": set[str](),
@@ -62,22 +51,23 @@ READ_BY = {
 class FirstStageOptions(EmbedderOptions):
     """What a first stage may be set to."""
 
-    kind: FirstStageKind = Field(description="Where candidates come from: " + choices(KIND_HELP))
-    depth: int = Field(100, ge=1, le=10_000, description="Candidates a query.")
-    k1: float = Field(0.9, ge=0, le=10, description="BM25's term saturation (0.9 as Anserini).")
-    b: float = Field(0.4, ge=0, le=1, description="BM25's length normalisation (0.4 as Anserini).")
-    analyzer: str = Field(
-        ENGLISH,
-        description="What makes terms of texts: english (as Lucene's); another language, by "
-        "PyStemmer's name for it; words: without stemming; bigrams: of characters, for scripts "
-        "without spaces (Chinese, Japanese, Thai, …).",
-    )
-    rrf_k: int = Field(
-        60,
-        ge=1,
-        description="hybrid: what is added to a rank before its reciprocal is taken (60 as Cormack "
-        "et al., SIGIR 2009).",
-    )
+    kind: FirstStageKind
+    """Where candidates come from: bm25: over the whole collection; given: the run file of the
+    collection; dense: exact search by an embedder's cosine over the whole collection; hybrid:
+    reciprocal-rank fusion of bm25 and dense, each to the depth of the list."""
+    depth: int = Field(100, ge=1, le=10_000)
+    """Candidates a query."""
+    k1: float = Field(0.9, ge=0, le=10)
+    """BM25's term saturation (0.9 as Anserini)."""
+    b: float = Field(0.4, ge=0, le=1)
+    """BM25's length normalisation (0.4 as Anserini)."""
+    analyzer: str = ENGLISH
+    """What makes terms of texts: english (as Lucene's); another language, by PyStemmer's name for
+    it; words: without stemming; bigrams: of characters, for scripts without spaces (Chinese,
+    Japanese, Thai, …)."""
+    rrf_k: int = Field(60, ge=1)
+    """hybrid: what is added to a rank before its reciprocal is taken (60 as Cormack et al., SIGIR
+    2009)."""
 
     @field_validator("analyzer")
     @classmethod

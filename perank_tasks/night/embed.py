@@ -16,7 +16,7 @@ more than once, and 8 bytes for every row of the shard and of the earlier embedd
 
 import logging
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -70,14 +70,61 @@ class _Row(NamedTuple):
     place: int
 
 
+class _Plan:
+    """One embedder's vectors of a snapshot: of what, in how many shards, and where they go."""
+
+    def __init__(self, night: Night, store: Store, snapshot: str, embedding: Embedding):
+        self.night, self.store, self.source = night, store, store.open(snapshot)
+        passages = self.source.manifest.counts["passages"]
+        self.shards = {"passages": night.shards(passages, PASSAGES_A_SHARD), "queries": 1}
+        # Whether every first stage reads the collection's run, which names all candidates.
+        self.is_partial = {stage.kind for stage in night.first_stages.values()} == {"given"}
+        self.of_all = {"embedder": embedding.identity, "precision": embedding.precision}
+        """What makes the vectors of a text what they are."""
+        self.config = self.of_all | ({"passages": "of the run"} if self.is_partial else {})
+        key = artifact_key(snapshot=snapshot, shards=self.shards, **self.config)
+        self.artifact = store.artifact("embeddings", night.collection_name, key)
+
+    def earlier(self) -> Artifact | None:
+        """The newest published embeddings by the same embedder: of all texts, else of a run's."""
+        for config in (self.of_all, self.config):
+            for published in self.store.published("embeddings", self.night.collection_name):
+                if published.manifest.config == config:
+                    return published
+        return None
+
+    def texts(self, work: EmbedShard, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """A shard's texts as passages have them, but for those that cannot be candidates."""
+        if work["table"] == "queries":
+            queries = self.source.read("queries")
+            hashes = [text_hash(None, text) for text in queries["text"].to_pylist()]
+            nulls = pa.nulls(len(queries), pa.string())
+            names = ["passage_id", "title", "text", "text_hash"]
+            texts = [queries["query_id"], nulls, queries["text"], pa.array(hashes, pa.string())]
+            yield from pa.table(texts, names).select(columns).to_batches()
+            return
+        dataset = self.source.dataset("passages")
+        rows = share(dataset.count_rows(), self.shards["passages"], work["shard"])
+        if not self.is_partial:
+            yield from rows_between(dataset, columns, *rows)
+            return
+        named = pc.unique(self.source.read("run", ["passage_id"])["passage_id"])
+        read = list(dict.fromkeys(["passage_id", *columns]))
+        for batch in rows_between(dataset, read, *rows):
+            yield batch.filter(pc.is_in(batch["passage_id"], named)).select(columns)
+
+
 def plan_embedding(night: Night, site: Site, snapshot: str) -> list[EmbedShard]:
     """The pieces of work for `embed_shard`, of all embedders whose embeddings are not published."""
-    source = site.store.open(snapshot)
+    plans = {
+        name: _Plan(night, site.store, snapshot, embedding)
+        for name, embedding in night.embeddings.items()
+    }
     return [
         EmbedShard(embedding=name, table=table, shard=shard)
-        for name, embedding in night.embeddings.items()
-        if not _artifact(site.store, night, source, embedding).use()
-        for table, shards in _shards(night, source).items()
+        for name, plan in plans.items()
+        if not plan.artifact.use()
+        for table, shards in plan.shards.items()
         for shard in range(shards)
     ]
 
@@ -88,20 +135,20 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
     Raises:
         EmbeddingError: the embedder returned something that is no unit vector.
     """
-    store, embedding = site.store, night.embeddings[work["embedding"]]
-    source = store.open(snapshot)
-    artifact = _artifact(store, night, source, embedding)
+    embedding = night.embeddings[work["embedding"]]
+    plan = _Plan(night, site.store, snapshot, embedding)
+    artifact = plan.artifact
     if artifact.use() or artifact.has_part(work["table"], work["shard"]):
         return {"embedded": 0, "reused": 0}
 
     meter = Meter()
-    earlier = _earlier(store, night, embedding)
-    hashes = _hashes(night, source, work)
+    earlier = plan.earlier()
+    hashes = _numbers(b["text_hash"].to_pylist() for b in plan.texts(work, ["text_hash"]))
     places = _places(hashes, earlier, work["table"])
     new = np.unique(hashes[places < 0])
     counts = {"embedded": len(new), "reused": len(np.unique(hashes)) - len(new)}
     embedder = load(
-        site.models.local(embedding.name),
+        site.models(night.run_date).local(embedding.name),
         site.settings,
         trust_remote_code=embedding.trust_remote_code,
     )
@@ -109,7 +156,7 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
     meter.items, counts["cut"] = len(hashes), 0
 
     schema = embeddings_schema(embedder.dimension, embedding.precision)
-    rows = _rows(night, source, work, places)
+    rows = _rows(plan, work, places)
     with progress(f"embedding {work['table']}", len(new), "texts") as advance:
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -134,16 +181,15 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
 def publish_embeddings(night: Night, site: Site, snapshot: str) -> dict[str, str]:
     """Publish each artifact once its shards are written: {`Embedding.hash`: reference}."""
     references = {}
-    source = site.store.open(snapshot)
-    shards = _shards(night, source)
     for name, embedding in night.embeddings.items():
-        artifact = _artifact(site.store, night, source, embedding)
+        plan = _Plan(night, site.store, snapshot, embedding)
+        artifact, shards = plan.artifact, plan.shards
         if not artifact.use():
             stats = [artifact.part_stats(table, s) for table, n in shards.items() for s in range(n)]
             artifact.publish(
                 expected=shards,
                 inputs={"snapshot": snapshot},
-                config=_config(embedding, is_partial=_is_partial(night)),
+                config=plan.config,
                 counts={
                     "embedded": sum(s["embedded"] for s in stats),
                     "reused": sum(s["reused"] for s in stats),
@@ -174,68 +220,13 @@ def read_vectors(
     return rows, np.concatenate(blocks)
 
 
-def _shards(night: Night, snapshot: Artifact) -> dict[str, int]:
-    """How many parts each table is made in."""
-    passages = snapshot.manifest.counts["passages"]
-    return {"passages": night.shards(passages, PASSAGES_A_SHARD), "queries": 1}
-
-
-def _artifact(store: Store, night: Night, snapshot: Artifact, embedding: Embedding) -> Artifact:
-    config = _config(embedding, is_partial=_is_partial(night))
-    shards = _shards(night, snapshot)
-    key = artifact_key(snapshot=snapshot.reference, shards=shards, **config)
-    return store.artifact("embeddings", night.collection_name, key)
-
-
-def _config(embedding: Embedding, *, is_partial: bool = False) -> dict[str, Any]:
-    """What makes the vectors of a text what they are, and whether there is one of every text."""
-    partial = {"passages": "of the run"} if is_partial else {}
-    return {"embedder": embedding.identity, "precision": embedding.precision, **partial}
-
-
-def _is_partial(night: Night) -> bool:
-    """Whether every first stage reads the collection's run, which names all candidates."""
-    return {stage.kind for stage in night.first_stages.values()} == {"given"}
-
-
-def _rows(night: Night, snapshot: Artifact, work: EmbedShard, places: np.ndarray) -> Iterator[_Row]:
+def _rows(plan: _Plan, work: EmbedShard, places: np.ndarray) -> Iterator[_Row]:
     """The shard's texts, in order."""
     each = iter(places.tolist())
-    if work["table"] == "queries":
-        queries = snapshot.read("queries")
-        ids, texts = (queries[column].to_pylist() for column in ("query_id", "text"))
-        hashes = (text_hash(None, text) for text in texts)
-        yield from map(_Row, ids, texts, hashes, each)
-        return
     columns = ["passage_id", "title", "text", "text_hash"]
-    for batch in _passages(night, snapshot, work, columns):
+    for batch in plan.texts(work, columns):
         ids, titles, texts, hashes = (batch[column].to_pylist() for column in columns)
         yield from map(_Row, ids, map(contents, titles, texts), hashes, each)
-
-
-def _hashes(night: Night, snapshot: Artifact, work: EmbedShard) -> np.ndarray:
-    """(n,) uint64, the text hash of every row of the shard."""
-    if work["table"] == "queries":
-        texts = snapshot.read("queries")["text"].to_pylist()
-        return _numbers([[text_hash(None, text) for text in texts]])
-    batches = _passages(night, snapshot, work, ["text_hash"])
-    return _numbers(batch["text_hash"].to_pylist() for batch in batches)
-
-
-def _passages(
-    night: Night, snapshot: Artifact, work: EmbedShard, columns: list[str]
-) -> Iterator[pa.RecordBatch]:
-    """A shard's passages, but for those that cannot be candidates."""
-    dataset = snapshot.dataset("passages")
-    shards = _shards(night, snapshot)["passages"]
-    rows = share(dataset.count_rows(), shards, work["shard"])
-    if not _is_partial(night):
-        yield from rows_between(dataset, columns, *rows)
-        return
-    named = pc.unique(snapshot.read("run", ["passage_id"])["passage_id"])
-    read = list(dict.fromkeys(["passage_id", *columns]))
-    for batch in rows_between(dataset, read, *rows):
-        yield batch.filter(pc.is_in(batch["passage_id"], named)).select(columns)
 
 
 def _numbers(parts: Iterable[list[str]]) -> np.ndarray:
@@ -248,16 +239,6 @@ def _repeated(hashes: np.ndarray) -> set[str]:
     """The hashes that are there more than once."""
     values, counts = np.unique(hashes, return_counts=True)
     return {f"{value:016x}" for value in values[counts > 1].tolist()}
-
-
-def _earlier(store: Store, night: Night, embedding: Embedding) -> Artifact | None:
-    """The newest published embeddings by the same embedder: of all texts, else of a run's."""
-    for is_partial in (False, *([True] if _is_partial(night) else [])):
-        config = _config(embedding, is_partial=is_partial)
-        for published in store.published("embeddings", night.collection_name):
-            if published.manifest.config == config:
-                return published
-    return None
 
 
 def _places(hashes: np.ndarray, earlier: Artifact | None, table: str) -> np.ndarray:

@@ -60,18 +60,17 @@ def evaluate(
     if results.is_published:
         return results.reference
 
-    opened = {arm.hash: store.open(rankings[arm.hash]) for arm in night.arms}
-    by_arm = [
-        arm_tables(night, arm, store, opened[arm.hash], (measured or {}).get(arm.hash))
-        for arm in night.arms
-    ]
+    ranked = [_Ranked(night, arm, store, rankings[arm.hash]) for arm in night.arms]
+    by_arm = [of.tables((measured or {}).get(of.arm.hash)) for of in ranked]
     mark_twins(by_arm)
     tables = {table: pa.concat_tables(of[table] for of in by_arm) for table in RESULT_TABLES}
-    inputs = [artifact.manifest.inputs for artifact in opened.values()]
-    embeddings = sorted({i["embeddings"] for i in inputs if "embeddings" in i})
-    check_night(tables, _candidates(night, store, opened), map(store.open, embeddings))
+    embeddings = sorted({of.inputs["embeddings"] for of in ranked if "embeddings" in of.inputs})
+    check_night(tables, pa.concat_tables(of.asked() for of in ranked), map(store.open, embeddings))
+    snapshot = ranked[0].snapshot
+    contents = {"queries": snapshot.read("queries"), "judgements": snapshot.read("qrels")}
+    key = {"collection": night.collection_name, "snapshot": snapshot.reference}
     schemas = RESULT_TABLES | RESULT_CONTENTS
-    tables |= _contents_of(night, store, tables["runs"])
+    tables |= {t: keyed_table(key, contents[t], schema) for t, schema in RESULT_CONTENTS.items()}
     for table, schema in schemas.items():
         results.write_part(table, tables[table], schema)
     return results.publish(
@@ -83,121 +82,158 @@ def evaluate(
     )
 
 
-def _contents_of(night: Night, store: Store, runs: pa.Table) -> dict[str, pa.Table]:
-    """The tables of `schemas.RESULT_CONTENTS`, of the snapshot that the night's arms ranked."""
-    (reference,) = runs["snapshot"].unique().to_pylist()
-    key = {"collection": night.collection_name, "snapshot": reference}
-    names = {"queries": "queries", "judgements": "qrels"}
-    snapshot = store.open(reference)
-    return {
-        table: keyed_table(key, snapshot.read(names[table]), schema)
-        for table, schema in RESULT_CONTENTS.items()
-    }
+class _Ranked:
+    """An arm's rankings, and what they were made of."""
 
+    def __init__(self, night: Night, arm: Arm, store: Store, reference: str):
+        self.night, self.arm, self.store = night, arm, store
+        self.rankings = store.open(reference)
+        self.inputs = self.rankings.manifest.inputs
+        self.candidates = store.open(self.inputs["candidates"])
+        self.snapshot = store.open(self.candidates.manifest.inputs["snapshot"])
+        self.status_table = self.rankings.read("queries")
+        self.status: list[dict[str, Any]] = self.status_table.to_pylist()
 
-def _candidates(night: Night, store: Store, rankings: Mapping[str, Artifact]) -> pa.Table:
-    """What each arm was to rank: arm_hash, query_id, passage_id."""
-    tables = []
-    for arm in night.arms:
-        candidates = store.open(rankings[arm.hash].manifest.inputs["candidates"])
-        columns = ["query_id", "passage_id"]
-        table = candidates.read("candidates", columns, pc.field("rank") <= arm.depth)
-        tables.append(
-            table.append_column("arm_hash", pa.array([arm.hash] * len(table), pa.string()))
-        )
-    return pa.concat_tables(tables)
+    def asked(self) -> pa.Table:
+        """What was to be ranked: query_id, passage_id, arm_hash."""
+        columns, is_ranked = ["query_id", "passage_id"], pc.field("rank") <= self.arm.depth
+        table = self.candidates.read("candidates", columns, is_ranked)
+        return table.append_column("arm_hash", pa.repeat(self.arm.hash, len(table)))
 
+    def tables(self, measured: Sequence[str] | None = None) -> dict[str, pa.Table]:
+        """The arm's rows, by result table.
 
-def arm_tables(
-    night: Night,
-    arm: Arm,
-    store: Store,
-    rankings: Artifact,
-    measured: Sequence[str] | None = None,
-) -> dict[str, pa.Table]:
-    """The rows of one arm, by result table.
+        Args:
+            measured: ids of the queries that it is measured by; None: all judged ones.
+        """
+        night, arm, snapshot = self.night, self.arm, self.snapshot
+        table = self.rankings.read("rankings")
+        ranking = table.to_pylist()
+        queries = dict(read_queries(night, snapshot))
+        wanted = queries if measured is None else measured
+        qrels = {query: of for query, of in read_qrels(snapshot).items() if query in wanted}
+        run: dict[str, dict[str, float]] = defaultdict(dict)
+        for row in ranking:
+            # Ranks, not scores: what is measured is the order that the table shows, ties included.
+            run[row["query_id"]][row["passage_id"]] = -row["rank"]
+        values = evaluate_run(run, qrels, snapshot.manifest.config["relevance_level"])
+        rows: dict[str, pa.Table | list[dict[str, Any]]] = {
+            "runs": [
+                {
+                    **self._counted(),
+                    **_count_unjudged(ranking, qrels),
+                    "ranking_hash": _ranking_hash(ranking),
+                    "snapshot": snapshot.reference,
+                    "snapshot_date": snapshot_date(snapshot),
+                    "fingerprint": night.fingerprint_hash,
+                    "queries": len(queries),
+                    "collection_queries": snapshot.manifest.counts["queries"],
+                    "judged_queries": len(qrels),
+                    "config": json.dumps(arm.settings(), sort_keys=True),
+                    "evaluated_at": datetime.now(UTC).replace(tzinfo=None),
+                }
+            ],
+            "measures": [
+                {"measure": measure, "value": sum(of.values()) / len(of), "queries": len(of)}
+                for measure, of in values.items()
+                if of
+            ],
+            "query_measures": [
+                {"query_id": query_id, "measure": measure, "value": value}
+                for measure, by_query in values.items()
+                for query_id, value in by_query.items()
+            ],
+            "rankings": table,
+            "efficiency": [{"stage": name, **_efficiency(m)} for name, m in self._stages().items()],
+            "provenance": [{"key": k, "value": str(fact)} for k, fact in self._facts().items()],
+            "symptoms": symptom_rows(table, self.status_table, arm.expect),
+        }
+        key = {
+            "series": night.series,
+            "run_date": night.run_date,
+            "collection": night.collection_name,
+            "arm": arm.name,
+            "arm_hash": arm.hash,
+        }
+        return {t: keyed_table(key, rows[t], schema) for t, schema in RESULT_TABLES.items()}
 
-    Args:
-        measured: ids of the queries that it is measured by; None: all judged ones.
-    """
-    candidates = store.open(rankings.manifest.inputs["candidates"])
-    snapshot = store.open(candidates.manifest.inputs["snapshot"])
-    table = rankings.read("rankings")
-    ranking = table.to_pylist()
-    status_table = rankings.read("queries")
-    status = status_table.to_pylist()
-    queries = dict(read_queries(night, snapshot))
-    wanted = queries if measured is None else measured
-    qrels = {query: grades for query, grades in read_qrels(snapshot).items() if query in wanted}
-    values = _measured(ranking, qrels, snapshot)
-    facts = _facts(night, arm, store, rankings, snapshot, status)
-    stages = _stages(store, rankings, candidates, snapshot)
-    rows: dict[str, pa.Table | list[dict[str, Any]]] = {
-        "runs": [
-            {
-                **_counted(night, snapshot, status),
-                **_count_unjudged(ranking, qrels),
-                "ranking_hash": _ranking_hash(ranking),
-                "snapshot": snapshot.reference,
-                "snapshot_date": snapshot_date(snapshot),
-                "fingerprint": night.fingerprint_hash,
-                "queries": len(queries),
-                "collection_queries": snapshot.manifest.counts["queries"],
-                "judged_queries": len(qrels),
-                "config": json.dumps(arm.settings(), sort_keys=True),
-                "evaluated_at": datetime.now(UTC).replace(tzinfo=None),
-            }
-        ],
-        "measures": [
-            {"measure": measure, "value": sum(of.values()) / len(of), "queries": len(of)}
-            for measure, of in values.items()
-            if of
-        ],
-        "query_measures": [
-            {"query_id": query_id, "measure": measure, "value": value}
-            for measure, by_query in values.items()
-            for query_id, value in by_query.items()
-        ],
-        "rankings": table,
-        "efficiency": [{"stage": stage, **_efficiency(m)} for stage, m in stages.items()],
-        "provenance": [{"key": name, "value": str(fact)} for name, fact in facts.items()],
-        "symptoms": symptom_rows(table, status_table, arm.expect),
-    }
-    key = {
-        "series": night.series,
-        "run_date": night.run_date,
-        "collection": night.collection_name,
-        "arm": arm.name,
-        "arm_hash": arm.hash,
-    }
-    return {t: keyed_table(key, rows[t], schema) for t, schema in RESULT_TABLES.items()}
+    def _counted(self) -> dict[str, Any]:
+        """What a run's row counts, and whether enough of its queries were ranked."""
+        reasons = [row["unranked_reason"] for row in self.status if row["unranked_reason"]]
+        incomplete = len(reasons) > self.night.options.max_unranked * len(self.status)
+        counts = self.snapshot.manifest.counts
+        return {
+            "status": "incomplete" if incomplete else "complete",
+            "passages": counts["passages"],
+            "unranked_queries": len(reasons),
+            "unranked_reason": Counter(reasons).most_common(1)[0][0] if reasons else None,
+            "cut_queries": sum(row["query_was_cut"] for row in self.status),
+            "stale_judgements": counts["stale_judgements"],
+            "unknown_judgements": counts["unknown_judgements"],
+        }
 
+    def _facts(self) -> dict[str, Any]:
+        """What is recorded of how the results came about."""
+        night, snapshot = self.night, self.snapshot
+        return {
+            **night.fingerprint,
+            **{f"artifact.{name}": reference for name, reference in self.inputs.items()},
+            "artifact.rankings": self.rankings.reference,
+            "artifact.snapshot": snapshot.reference,
+            "collection.spec": night.collection,
+            "queries.markers_defused": sum(row["markers_defused"] for row in self.status),
+            "collection.relevance_level": snapshot.manifest.config["relevance_level"],
+            **_contents(snapshot),
+            **self._odd(),
+            **self._embedder(),
+            **_promotion(night, self.arm),
+            **({"run.content": run} if (run := self.arm.first_stage.run_content) else {}),
+            **{f"model.{k}": value for k, value in self.rankings.manifest.counts["model"].items()},
+        }
 
-def _measured(
-    ranking: list[dict[str, Any]], qrels: dict[str, dict[str, int]], snapshot: Artifact
-) -> Mapping[str, Mapping[str, float]]:
-    run: dict[str, dict[str, float]] = defaultdict(dict)
-    for row in ranking:
-        # Ranks, not scores: what is measured is the order that the table shows, ties included.
-        run[row["query_id"]][row["passage_id"]] = -row["rank"]
-    return evaluate_run(run, qrels, snapshot.manifest.config["relevance_level"])
+    def _stages(self) -> dict[str, Manifest]:
+        """The manifests of everything that the ranking took, in order."""
+        used = {"snapshot": self.snapshot.manifest}
+        below = self.candidates.manifest.inputs
+        # Embeddings of the arm, else of the first stage alone.
+        inputs = {"embed": (below | self.inputs).get("embeddings"), "index": below.get("index")}
+        used |= {
+            stage: self.store.open(reference).manifest
+            for stage, reference in inputs.items()
+            if reference
+        }
+        return used | {"retrieve": self.candidates.manifest, "rerank": self.rankings.manifest}
 
+    def _embedder(self) -> dict[str, Any]:
+        if "embeddings" not in self.inputs:
+            return {}
+        embeddings = self.store.open(self.inputs["embeddings"])
+        identity, counts = embeddings.manifest.config["embedder"], embeddings.manifest.counts
+        passages = embeddings.dataset("passages")
+        column = passages.schema.field("embedding").type
+        bits = column.list_size * column.value_type.bit_width
+        if transform := self.arm.options.get("transform"):
+            bits = Transform.parse(transform).bits(column.list_size)
+        facts = {f"embedder.{name}": value for name, value in identity.items()}
+        if counts["cut_passages"]:
+            facts["odd.long_passages"] = (
+                f"passages longer than the {counts['max_length']} tokens that {identity['name']} "
+                "reads, embedded by their beginning alone (split them into passages): "
+                f"{counts['cut_passages']:,} of {passages.count_rows():,}"
+            )
+        return {**facts, "embeddings.bits_a_passage": bits}
 
-def _counted(night: Night, snapshot: Artifact, status: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a run's row counts, and whether enough of its queries were ranked."""
-    unranked = sum(row["unranked_reason"] is not None for row in status)
-    reasons = Counter(filter(None, (row["unranked_reason"] for row in status))).most_common(1)
-    incomplete = unranked > night.options.max_unranked * len(status)
-    counts = snapshot.manifest.counts
-    return {
-        "status": "incomplete" if incomplete else "complete",
-        "passages": counts["passages"],
-        "unranked_queries": unranked,
-        "unranked_reason": reasons[0][0] if reasons else None,
-        "cut_queries": sum(row["query_was_cut"] for row in status),
-        "stale_judgements": counts["stale_judgements"],
-        "unknown_judgements": counts["unknown_judgements"],
-    }
+    def _odd(self) -> dict[str, str]:
+        """What is odd in the collection, and how many queries have no candidates."""
+        counts, stage = self.snapshot.manifest.counts["odd"], self.arm.first_stage
+        sentences = {f"odd.{kind}": in_words(kind, count) for kind, count in counts.items()}
+        if empty := [row["query_id"] for row in self.status if not row["candidates"]]:
+            remedy = f" (its analyzer is {stage.analyzer})" if stage.bm25 else ""
+            sentences["odd.nothing_found"] = (
+                f"queries for which the first stage {stage.name} found no passage{remedy}: "
+                f"{len(empty):,} of {len(self.status):,} ({empty[0]} the first)"
+            )
+        return sentences
 
 
 def _count_unjudged(
@@ -209,85 +245,10 @@ def _count_unjudged(
     return {"top_10_results": len(top), "top_10_unjudged": unjudged}
 
 
-def _facts(
-    night: Night,
-    arm: Arm,
-    store: Store,
-    rankings: Artifact,
-    snapshot: Artifact,
-    status: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """What is recorded of how an arm's results came about."""
-    inputs = rankings.manifest.inputs
-    return {
-        **night.fingerprint,
-        **{f"artifact.{name}": reference for name, reference in inputs.items()},
-        "artifact.rankings": rankings.reference,
-        "artifact.snapshot": snapshot.reference,
-        "collection.spec": night.collection,
-        "queries.markers_defused": sum(row["markers_defused"] for row in status),
-        "collection.relevance_level": snapshot.manifest.config["relevance_level"],
-        **_contents(snapshot),
-        **_odd(arm, snapshot, status),
-        **_embedder(store, arm, inputs),
-        **_promotion(night, arm),
-        **({"run.content": run} if (run := arm.first_stage.run_content) else {}),
-        **{f"model.{name}": value for name, value in rankings.manifest.counts["model"].items()},
-    }
-
-
-def _stages(
-    store: Store, rankings: Artifact, candidates: Artifact, snapshot: Artifact
-) -> dict[str, Manifest]:
-    """The manifests of everything this arm's ranking took, in order."""
-    used = {"snapshot": snapshot.manifest}
-    inputs = (rankings.manifest.inputs, candidates.manifest.inputs)
-    # Of the arm, else of the first stage alone.
-    if embeddings := next((i["embeddings"] for i in inputs if "embeddings" in i), None):
-        used["embed"] = store.open(embeddings).manifest
-    if index := candidates.manifest.inputs.get("index"):
-        used["index"] = store.open(index).manifest
-    return used | {"retrieve": candidates.manifest, "rerank": rankings.manifest}
-
-
 def _efficiency(manifest: Manifest) -> dict[str, Any]:
     stats = manifest.counts["stats"]
     speed = stats["items"] / stats["seconds"] if stats["seconds"] else None
     return stats | {"items_per_second": speed}
-
-
-def _embedder(store: Store, arm: Arm, inputs: dict[str, str]) -> dict[str, Any]:
-    if "embeddings" not in inputs:
-        return {}
-    embeddings = store.open(inputs["embeddings"])
-    identity = embeddings.manifest.config["embedder"]
-    column = embeddings.dataset("passages").schema.field("embedding").type
-    bits = column.list_size * column.value_type.bit_width
-    if transform := arm.options.get("transform"):
-        bits = Transform.parse(transform).bits(column.list_size)
-    named = {f"embedder.{name}": value for name, value in identity.items()}
-    counts = embeddings.manifest.counts
-    if counts["cut_passages"]:
-        rows = embeddings.dataset("passages").count_rows()
-        named["odd.long_passages"] = (
-            f"passages longer than the {counts['max_length']} tokens that {identity['name']} "
-            "reads, embedded by their beginning alone (split them into passages): "
-            f"{counts['cut_passages']:,} of {rows:,}"
-        )
-    return {**named, "embeddings.bits_a_passage": bits}
-
-
-def _odd(arm: Arm, snapshot: Artifact, status: list[dict[str, Any]]) -> dict[str, str]:
-    """What is odd in the collection, and how many queries have no candidates."""
-    counts = snapshot.manifest.counts["odd"]
-    sentences = {f"odd.{kind}": in_words(kind, count) for kind, count in counts.items()}
-    if empty := [row["query_id"] for row in status if not row["candidates"]]:
-        remedy = f" (its analyzer is {arm.first_stage.analyzer})" if arm.first_stage.bm25 else ""
-        sentences["odd.nothing_found"] = (
-            f"queries for which the first stage {arm.first_stage.name} found no passage{remedy}: "
-            f"{len(empty):,} of {len(status):,} ({empty[0]} the first)"
-        )
-    return sentences
 
 
 def _promotion(night: Night, arm: Arm) -> dict[str, str]:

@@ -18,9 +18,7 @@ import logging
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypedDict
 
 import bm25s
@@ -28,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from perank_tasks.artifacts.store import Artifact, Store, artifact_key
+from perank_tasks.artifacts.store import Artifact, artifact_key
 from perank_tasks.config import FirstStage, Night
 from perank_tasks.night.best import best_places
 from perank_tasks.night.site import Site
@@ -52,47 +50,71 @@ class IndexShard(TypedDict):
     shard: int
 
 
+class _Plan:
+    """A night's indexes of a snapshot: in how many shards, and where what goes."""
+
+    def __init__(self, night: Night, site: Site, snapshot: str):
+        self.night, self.store, self.snapshot = night, site.store, snapshot
+        self.source = self.store.open(snapshot)
+        self.passages = self.source.manifest.counts["passages"]
+        self.shards = max(1, math.ceil(self.passages / PASSAGES_A_SHARD))
+        self.analyzers = sorted({stage.analyzer or ENGLISH for stage in night.indexes.values()})
+
+    def config(self, stage: FirstStage, shard: int | None = None) -> dict[str, Any]:
+        """What makes the scores what they are, and which part of the collection it is."""
+        config: dict[str, Any] = {
+            "analyzer": identity(stage.analyzer or ENGLISH),
+            "method": "lucene",
+            "k1": stage.k1,
+            "b": stage.b,
+        }
+        if self.shards > 1:
+            config |= {"shards": self.shards} | ({} if shard is None else {"shard": shard})
+        return config
+
+    def index(self, stage: FirstStage, shard: int | None = None) -> Artifact:
+        """The whole index, or one shard of it, published or not."""
+        key = artifact_key(snapshot=self.snapshot, **self.config(stage, shard))
+        return self.store.artifact("indexes", self.night.collection_name, key)
+
+    def terms(self, analyzer: str) -> Artifact:
+        """Where an analyzer's terms are counted."""
+        counted = {"analyzer": identity(analyzer), "shards": self.shards}
+        key = artifact_key(snapshot=self.snapshot, **counted)
+        return self.store.artifact("terms", self.night.collection_name, key)
+
+
 def plan_index(night: Night, site: Site, snapshot: str) -> list[int]:
     """The shards whose terms are to be counted: none where every index is published."""
-    shards = _shards(site.store, snapshot)
-    configs = [_config(stage, shards) for stage in night.indexes.values()]
-    if all(_index(site.store, night, snapshot, config).use() for config in configs):
-        return []
-    return list(range(shards))
+    plan = _Plan(night, site, snapshot)
+    are_published = all(plan.index(stage).use() for stage in night.indexes.values())
+    return [] if are_published else list(range(plan.shards))
 
 
 def count_terms(night: Night, site: Site, snapshot: str, shard: int) -> dict[str, int]:
     """Count one shard's terms by each analyzer; returns how many passages and tokens there are."""
+    plan = _Plan(night, site, snapshot)
     counts = {"passages": 0, "tokens": 0}
-    source = site.store.open(snapshot)
-    shards, passages = _shards(site.store, snapshot), source.manifest.counts["passages"]
-    for name in _analyzers(night):
-        terms = _terms(night, site, snapshot, name)
+    for name in plan.analyzers:
+        terms = plan.terms(name)
         if terms.use() or terms.has_part("postings", shard):
             continue
         meter = Meter()
-        counted = _count(source, *share(passages, shards, shard), analyzer(name))
-        meter.items = len(counted.ids)
-        own = {"passages": len(counted.ids), "tokens": int(counted.lengths.sum())}
-        counted.write(terms, shard, partial(_with_stats, meter, own))
-        counts = {what: count + own[what] for what, count in counts.items()}
+        counted = _count(plan.source, *share(plan.passages, plan.shards, shard), analyzer(name))
+        counts["passages"] += len(counted.ids)
+        counts["tokens"] += int(counted.lengths.sum())
+        counted.write(terms, shard, meter)
     return counts
-
-
-def _with_stats(meter: Meter, counts: dict[str, int]) -> dict[str, Any]:
-    return meter.stats() | counts
 
 
 def gather_terms(night: Night, site: Site, snapshot: str) -> dict[str, str]:
     """Sum what the shards counted: {analyzer: reference}, empty where there is nothing to index."""
-    shards = plan_index(night, site, snapshot)
-    if not shards:
-        return {}
-    return {name: _gather(night, site, snapshot, shards, name) for name in _analyzers(night)}
+    shards, plan = plan_index(night, site, snapshot), _Plan(night, site, snapshot)
+    return {name: _gather(plan, shards, name) for name in plan.analyzers} if shards else {}
 
 
-def _gather(night: Night, site: Site, snapshot: str, shards: list[int], analyzer: str) -> str:
-    terms = _terms(night, site, snapshot, analyzer)
+def _gather(plan: _Plan, shards: list[int], analyzer: str) -> str:
+    terms = plan.terms(analyzer)
     if terms.use():
         return terms.reference
     vocabulary = INDEX_TERMS.empty_table()
@@ -104,7 +126,7 @@ def _gather(night: Night, site: Site, snapshot: str, shards: list[int], analyzer
     stats = [terms.part_stats("postings", shard) for shard in shards]
     return terms.publish(
         expected={**dict.fromkeys(("passages", "terms", "postings"), len(shards)), "vocabulary": 1},
-        inputs={"snapshot": snapshot},
+        inputs={"snapshot": plan.snapshot},
         config={"analyzer": identity(analyzer)},
         counts={
             "passages": sum(s["passages"] for s in stats),
@@ -112,7 +134,7 @@ def _gather(night: Night, site: Site, snapshot: str, shards: list[int], analyzer
             "terms": len(vocabulary),
             "stats": total(stats),
         },
-        provenance=night.fingerprint,
+        provenance=plan.night.fingerprint,
     )
 
 
@@ -130,18 +152,17 @@ def index_shard(
     Args:
         terms: what `gather_terms` returned; empty where the index is there already.
     """
-    store, shard = site.store, work["shard"]
+    plan, shard = _Plan(night, site, snapshot), work["shard"]
     stage = night.indexes[work["index"]]
-    config = _config(stage, _shards(store, snapshot), shard)
-    index = _index(store, night, snapshot, config)
+    index = plan.index(stage, shard)
     if index.use():
         return index.reference
 
     meter = Meter()
-    counted = store.open(terms[stage.analyzer or ENGLISH])
+    counted = site.store.open(terms[stage.analyzer or ENGLISH])
     own = _Counted.read(counted, shard)
     bm25 = _scored(stage, own, _frequencies(counted, own.terms), counted.manifest.counts)
-    with store.draft("indexes", night.collection_name) as draft:
+    with site.store.draft("indexes", night.collection_name) as draft:
         draft.write_part("passages", pa.table([own.ids], schema=INDEX_IDS), INDEX_IDS)
         with draft.writing("bm25") as folder:
             bm25.save(folder)
@@ -150,7 +171,7 @@ def index_shard(
             key=index.reference.rpartition("/")[2],
             expected={"passages": 1},
             inputs={"snapshot": snapshot, "terms": counted.reference},
-            config=config,
+            config=plan.config(stage, shard),
             counts={
                 "passages": len(own.ids),
                 "terms": len(own.terms),
@@ -162,33 +183,28 @@ def index_shard(
 
 def publish_index(night: Night, site: Site, snapshot: str) -> dict[str, str]:
     """Publish each index once its shards are: {`FirstStage.bm25`: reference}."""
-    shards = _shards(site.store, snapshot) if night.indexes else 0
-    return {
-        name: _publish(night, site.store, snapshot, shards, stage)
-        for name, stage in night.indexes.items()
-    }
+    plan = _Plan(night, site, snapshot)
+    return {name: _publish(plan, stage) for name, stage in night.indexes.items()}
 
 
-def _publish(night: Night, store: Store, snapshot: str, shards: int, stage: FirstStage) -> str:
-    config = _config(stage, shards)
-    index = _index(store, night, snapshot, config)
-    if shards == 1 or index.use():
-        return store.open(index.reference).reference
-    configs = [_config(stage, shards, shard) for shard in range(shards)]
-    parts = [store.open(_index(store, night, snapshot, c).reference) for c in configs]
+def _publish(plan: _Plan, stage: FirstStage) -> str:
+    index = plan.index(stage)
+    if plan.shards == 1 or index.use():
+        return plan.store.open(index.reference).reference
+    parts = [plan.store.open(plan.index(stage, n).reference) for n in range(plan.shards)]
     counts = [part.manifest.counts for part in parts]
     return index.publish(
         expected={},
         inputs={
-            "snapshot": snapshot,
+            "snapshot": plan.snapshot,
             **{f"shard {number:04d}": part.reference for number, part in enumerate(parts)},
         },
-        config=config,
+        config=plan.config(stage),
         counts={
             "passages": sum(c["passages"] for c in counts),
             "stats": total(c["stats"] for c in counts),
         },
-        provenance=night.fingerprint,
+        provenance=plan.night.fingerprint,
     )
 
 
@@ -242,15 +258,23 @@ class _Counted:
     passages: np.ndarray  # (p,) int32, from 0, ascending within a term
     counts: np.ndarray  # (p,) int32
 
-    def write(self, terms: Artifact, shard: int, stats: Callable[[], dict[str, Any]]) -> None:
+    def write(self, terms: Artifact, shard: int, meter: Meter) -> None:
         """Write a shard's tables."""
+        meter.items = len(self.ids)
+        counts = {"passages": len(self.ids), "tokens": int(self.lengths.sum())}
         lengths = pa.table([self.ids, self.lengths], schema=INDEX_LENGTHS)
         terms.write_part("passages", lengths, INDEX_LENGTHS, shard=shard)
         rows = pa.table([self.terms, np.diff(self.starts)], schema=INDEX_TERMS)
         terms.write_part("terms", rows, INDEX_TERMS, shard=shard)
         # Written last: its presence says that the shard is done.
         postings = pa.table([self.passages, self.counts], schema=INDEX_POSTINGS)
-        terms.write_part("postings", postings, INDEX_POSTINGS, shard=shard, stats=stats)
+        terms.write_part(
+            "postings",
+            postings,
+            INDEX_POSTINGS,
+            shard=shard,
+            stats=lambda: meter.stats() | counts,
+        )
 
     @classmethod
     def read(cls, terms: Artifact, shard: int) -> "_Counted":
@@ -339,40 +363,3 @@ def _scored(
     vocabulary = [*shard.terms.to_pylist(), ""]
     bm25.vocab_dict = {term: number for number, term in enumerate(vocabulary)}
     return bm25
-
-
-def _config(stage: FirstStage, shards: int, shard: int | None = None) -> dict[str, Any]:
-    """What makes the scores what they are, and which part of the collection it is."""
-    config: dict[str, Any] = {
-        "analyzer": identity(stage.analyzer or ENGLISH),
-        "method": "lucene",
-        "k1": stage.k1,
-        "b": stage.b,
-    }
-    if shards > 1:
-        config["shards"] = shards
-        if shard is not None:
-            config["shard"] = shard
-    return config
-
-
-def _shards(store: Store, snapshot: str) -> int:
-    passages = store.open(snapshot).manifest.counts["passages"]
-    return max(1, math.ceil(passages / PASSAGES_A_SHARD))
-
-
-def _index(store: Store, night: Night, snapshot: str, config: dict[str, Any]) -> Artifact:
-    """The whole index, or one shard of it, published or not."""
-    key = artifact_key(snapshot=snapshot, **config)
-    return store.artifact("indexes", night.collection_name, key)
-
-
-def _analyzers(night: Night) -> list[str]:
-    """The analyzers of the night's indexes, each once."""
-    return sorted({stage.analyzer or ENGLISH for stage in night.indexes.values()})
-
-
-def _terms(night: Night, site: Site, snapshot: str, analyzer: str) -> Artifact:
-    shards = _shards(site.store, snapshot)
-    key = artifact_key(snapshot=snapshot, analyzer=identity(analyzer), shards=shards)
-    return site.store.artifact("terms", night.collection_name, key)

@@ -13,30 +13,10 @@ from functools import partial
 from typing import Any
 
 from perank_tasks.config import NIGHTLY, Night
-from perank_tasks.night.embed import (
-    PASSAGES_A_SHARD,
-    embed_shard,
-    plan_embedding,
-    publish_embeddings,
-)
+from perank_tasks.night import embed, index, rerank, retrieve
 from perank_tasks.night.evaluate import evaluate
-from perank_tasks.night.index import (
-    count_terms,
-    gather_terms,
-    index_shard,
-    plan_index,
-    plan_scoring,
-    publish_index,
-)
 from perank_tasks.night.load import load
 from perank_tasks.night.report import report
-from perank_tasks.night.rerank import plan_reranking, publish_rankings, rerank_shard
-from perank_tasks.night.retrieve import (
-    QUERIES_A_SHARD,
-    plan_retrieval,
-    publish_candidates,
-    retrieve_shard,
-)
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import take_snapshot
 from perank_tasks.night.verdict import verdict
@@ -57,7 +37,6 @@ STAGES = (
     "verdict",
     "report",
 )
-
 
 RESUMES = "Stopped. The same command resumes from what is done."
 
@@ -89,25 +68,26 @@ def stages(night: Night, site: Site, snapshot: str | None = None) -> Iterator[tu
     each = partial(_each, night, site, snapshot)
     yield "snapshot", snapshot
 
-    each(embed_shard, do(plan_embedding, snapshot), snapshot)
-    embeddings = do(publish_embeddings, snapshot)
+    each(embed.embed_shard, do(embed.plan_embedding, snapshot), snapshot)
+    embeddings = do(embed.publish_embeddings, snapshot)
     yield "embed", embeddings
 
-    for shard in do(plan_index, snapshot):
-        do(count_terms, snapshot, shard)
-    terms = do(gather_terms, snapshot)
-    for postings in do(plan_scoring, snapshot):
-        do(index_shard, snapshot, terms, postings)
-    index = do(publish_index, snapshot)
-    yield "index", index
+    for shard in do(index.plan_index, snapshot):
+        do(index.count_terms, snapshot, shard)
+    terms = do(index.gather_terms, snapshot)
+    for postings in do(index.plan_scoring, snapshot):
+        do(index.index_shard, snapshot, terms, postings)
+    indexes = do(index.publish_index, snapshot)
+    yield "index", indexes
 
-    for search in do(plan_retrieval, snapshot, index, embeddings):
-        do(retrieve_shard, snapshot, index, embeddings, search)
-    candidates = do(publish_candidates, snapshot, index, embeddings)
+    for search in do(retrieve.plan_retrieval, snapshot, indexes, embeddings):
+        do(retrieve.retrieve_shard, snapshot, indexes, embeddings, search)
+    candidates = do(retrieve.publish_candidates, snapshot, indexes, embeddings)
     yield "retrieve", candidates
 
-    each(rerank_shard, do(plan_reranking, candidates, embeddings), candidates, embeddings)
-    rankings = do(publish_rankings, candidates, embeddings)
+    lists = do(rerank.plan_reranking, candidates, embeddings)
+    each(rerank.rerank_shard, lists, candidates, embeddings)
+    rankings = do(rerank.publish_rankings, candidates, embeddings)
     yield "rerank", rankings
 
     results = do(evaluate, rankings)
@@ -148,7 +128,7 @@ def _each(
 def _is_large(night: Night, site: Site, snapshot: str, stage: Callable[..., Any]) -> bool:
     """Whether two processes take less time than one, which has no other to start."""
     counts = site.store.open(snapshot).manifest.counts
-    if stage is embed_shard:
-        return counts["passages"] >= 2 * PASSAGES_A_SHARD
+    if stage is embed.embed_shard:
+        return counts["passages"] >= 2 * embed.PASSAGES_A_SHARD
     queries = min(counts["queries"], night.options.query_limit or counts["queries"])
-    return queries >= 2 * QUERIES_A_SHARD
+    return queries >= 2 * retrieve.QUERIES_A_SHARD

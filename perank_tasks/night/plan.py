@@ -6,7 +6,7 @@ another of its name, a checkpoint that cannot be read.
 """
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -141,20 +141,13 @@ class _Resolver:
         options = declared.options
         if isinstance(options, PERankOptions):
             options = self._with_checkpoint(options)
-        described = options.describe(replace(self.site.models, run_date=self.run_date))
+        described = options.describe(self.site.models(self.run_date))
         if described.missing:
             log.warning("arm %s will be incomplete: %s", declared.name, described.missing)
         if described.impossible:
             return described.impossible
         if run := described.run:
-            first_stage = FirstStage(
-                name=declared.name,
-                kind="run",
-                depth=depth,
-                run=run.path,
-                run_content=run.content,
-                drop_unknown=run.drop_unknown,
-            )
+            first_stage = FirstStage(name=declared.name, kind="run", depth=depth, **run)
         embedding = None
         if isinstance(options, EmbeddingOptions):
             if described.embedder:
@@ -205,7 +198,7 @@ class _Resolver:
 
     def _embedding(self, name: str, options: EmbeddingOptions) -> Embedding:
         """An embedder by name and by content."""
-        source, settings = self.site.models.local(name), self.site.settings
+        source, settings = self.site.models(self.run_date).local(name), self.site.settings
         check_code(source, settings, trust_remote_code=options.trust_remote_code)
         return Embedding(
             identity=identify(source, settings) | {"name": name},

@@ -7,14 +7,21 @@ could not be ranked).
 
 Embeddings are joined by id from the embedding artifact and never made here. A query that
 cannot be ranked keeps its first-stage order and says why; the others are ranked.
+
+A ranker whose model, file or service is not there, or that fails in the middle, leaves the rest of
+its lists unranked, so that the arm is incomplete and says why, and the other arms are whole. Of a
+ranker that another package brings, any exception counts as failing; of our own it is a bug, and
+raised.
+
 Rankings of a night belong to its date and fingerprint: they are computed anew every night.
 """
 
 import logging
+import math
 import time
-from collections import Counter
-from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TypedDict
@@ -26,17 +33,17 @@ from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.collections.records import RunLine
 from perank_tasks.collections.trec import write_run
 from perank_tasks.config import Arm, Night
+from perank_tasks.errors import RankerError, StorageError
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night.best import Hits
 from perank_tasks.night.embed import read_vectors
-from perank_tasks.night.guarded import load_ranker, rank_guarded
 from perank_tasks.night.retrieve import read_candidates, shards_of_queries
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import read_qrels, read_queries, read_texts
 from perank_tasks.rankers import RANKERS
-from perank_tasks.rankers.interface import Description
+from perank_tasks.rankers.interface import Description, Models, Ranker, ScoreRanker
 from perank_tasks.schemas import QUERY_STATUS, RANKINGS, dicts_to_table, rows_to_table
-from perank_tasks.support.lists import CandidateList, RankedList
+from perank_tasks.support.lists import NOT_FINITE, CandidateList, RankedList, unranked
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
 from perank_tasks.support.streams import share
@@ -44,7 +51,7 @@ from perank_tasks.support.streams import share
 log = logging.getLogger(__name__)
 
 CANDIDATES_A_JOIN = 100_000
-"""Different passages whose vectors or texts are in memory at once, 154 MB of 384 values each. A
+"""Passages whose vectors or texts are in memory at once, 154 MB of 384 values each. A
 join reads the row groups that hold any of them: joins of fewer would read the same ones again."""
 
 
@@ -87,7 +94,7 @@ def rerank_shard(
 
     meter = Meter()
     begin = time.perf_counter()
-    ranker = load_ranker(arm, replace(site.models, run_date=night.run_date))
+    ranker = load_ranker(arm, site.models(night.run_date))
     # With what is imported for it, which the process's first model pays for all.
     load_seconds = time.perf_counter() - begin
     meter.device = ranker.device
@@ -108,10 +115,11 @@ def rerank_shard(
     meter.work |= ranker.work() | {"load_seconds": load_seconds}
 
     artifact.write_part("rankings", _rankings_table(ranked_lists), RANKINGS, shard=shard)
+    status = [vars(ranked) | {"candidates": len(ranked.order)} for ranked in ranked_lists]
     # Written last: its presence says that the shard is done.
     artifact.write_part(
         "queries",
-        _status_table(ranked_lists),
+        dicts_to_table(status, QUERY_STATUS),
         QUERY_STATUS,
         shard=shard,
         stats=lambda: {
@@ -201,8 +209,8 @@ class Join:
         embeddings: dict[str, str],
     ) -> "Join":
         """What an arm of a night reads."""
-        models = replace(site.models, run_date=night.run_date)
         options = RANKERS[arm.ranker].parse(arm.options)
+        models = site.models(night.run_date)
         described = Description() if arm.missing else options.describe(models)
         opened = site.store.open(candidates[arm.first_stage.hash])
         snapshot = site.store.open(opened.manifest.inputs["snapshot"])
@@ -220,8 +228,10 @@ class Join:
         self, queries: Sequence[tuple[str, str]], candidates: dict[str, Hits]
     ) -> Iterator[CandidateList]:
         """One list a query, in order; inputs are read for as many as a join allows."""
-        for some in _parts(queries, candidates):
-            yield from self._joined(some, candidates)
+        longest = max(map(len, candidates.values()), default=0)
+        count = max(1, CANDIDATES_A_JOIN // max(1, longest))
+        for first in range(0, len(queries), count):
+            yield from self._joined(queries[first : first + count], candidates)
 
     def _joined(
         self, queries: Sequence[tuple[str, str]], candidates: dict[str, Hits]
@@ -237,8 +247,9 @@ class Join:
             numbers, asking = read_vectors(self.vectors, "queries", [q for q, _ in queries])
             asked = {query_id: asking[number] for query_id, number in numbers.items()}
         for query_id, text in queries:
-            ids = [passage_id for passage_id, _ in candidates.get(query_id, [])]
-            scores = np.array([s for _, s in candidates.get(query_id, [])], dtype=np.float64)
+            hits = candidates.get(query_id, [])
+            ids = [passage_id for passage_id, _ in hits]
+            scores = np.array([score for _, score in hits], np.float64)
             problem = None
             if self.vectors:
                 what = "embedding: they are not passages of the collection"
@@ -262,29 +273,78 @@ class Join:
             )
 
 
-def _parts(
-    queries: Sequence[tuple[str, str]], candidates: dict[str, Hits]
-) -> Iterator[list[tuple[str, str]]]:
-    """The queries in parts, as many as a join of their candidates allows."""
-    part: list[tuple[str, str]] = []
-    passages: set[str] = set()
-    for query in queries:
-        wanted = {passage_id for passage_id, _ in candidates.get(query[0], [])}
-        if part and len(passages | wanted) > CANDIDATES_A_JOIN:
-            yield part
-            part, passages = [], set()
-        part.append(query)
-        passages |= wanted
-    if part:
-        yield part
-
-
 def _lacking(ids: list[str], known: Container[str], what: str) -> str | None:
     """The problem of a list whose candidates have not all got something."""
     absent = [passage_id for passage_id in ids if passage_id not in known]
     if not absent:
         return None
     return f"{len(absent)} of {len(ids)} candidates, {absent[0]} the first, have no {what}"
+
+
+def load_ranker(arm: Arm, models: Models) -> Ranker:
+    """The arm's ranker, or one that says of the first list why there is none."""
+    try:
+        if arm.missing:
+            raise RankerError(arm.missing)
+        return RANKERS[arm.ranker].parse(arm.options).load(models)
+    except Exception as error:
+        reason = _reason(arm, error)
+
+    def fail(_: CandidateList) -> None:
+        raise RankerError(reason)
+
+    return ScoreRanker(fail, device="none")  # type: ignore[arg-type]
+
+
+def rank_guarded(arm: Arm, ranker: Ranker, lists: Iterable[CandidateList]) -> Iterator[RankedList]:
+    """As `Ranker.rank`, each result held against its list."""
+    stream = iter(lists)
+    waiting: deque[CandidateList] = deque()
+
+    def handed() -> Iterator[CandidateList]:
+        for candidates in stream:
+            waiting.append(candidates)
+            yield candidates
+
+    reason = None
+    try:
+        for ranked in ranker.rank(handed()):
+            if not waiting:
+                raise RankerError("the ranker gave more rankings than there are lists")
+            yield _checked(waiting.popleft(), ranked)
+    except Exception as error:
+        reason = _reason(arm, error)
+    for candidates in (*waiting, *stream):
+        why = candidates.problem or reason or "the ranker gave no ranking for it"
+        yield unranked(candidates, why, is_outage=reason is not None)
+
+
+def _reason(arm: Arm, error: Exception) -> str:
+    """Why the arm is incomplete; another error than one that says so is raised."""
+    package = RANKERS.package(arm.ranker)
+    is_the_sites = isinstance(error, StorageError | MemoryError)  # its lists could not be read
+    if is_the_sites or (package is None and not isinstance(error, RankerError)):
+        raise error
+    if isinstance(error, RankerError):
+        return str(error)
+    log.error("arm %s: the ranker of %s has failed", arm.name, package, exc_info=error)
+    return f"{package}: {error!r}"
+
+
+def _checked(candidates: CandidateList, ranked: RankedList) -> RankedList:
+    """The ranking, if it is one of these candidates; else they are left unranked."""
+    is_other = ranked.query_id != candidates.query_id
+    if is_other or list(ranked.passage_ids) != list(candidates.passage_ids):
+        wrong = "the ranker answered with another list"
+    elif sorted(ranked.order) != list(range(len(candidates))):
+        wrong = "the ranker's order does not name every candidate once"
+    elif len(ranked.scores) != len(candidates):
+        wrong = f"the ranker gave {len(ranked.scores)} scores for {len(candidates)} candidates"
+    elif not all(map(math.isfinite, ranked.scores)):
+        wrong = NOT_FINITE
+    else:
+        return ranked
+    return unranked(candidates, wrong, is_malformed=True)
 
 
 def _rankings_table(ranked_lists: list[RankedList]) -> pa.Table:
@@ -294,11 +354,6 @@ def _rankings_table(ranked_lists: list[RankedList]) -> pa.Table:
         for rank, (place, score) in enumerate(zip(r.order, r.scores, strict=True), 1)
     ]
     return rows_to_table(rows, RANKINGS)
-
-
-def _status_table(ranked_lists: list[RankedList]) -> pa.Table:
-    rows = [vars(ranked) | {"candidates": len(ranked.order)} for ranked in ranked_lists]
-    return dicts_to_table(rows, QUERY_STATUS)
 
 
 def _inputs(arm: Arm, candidates: dict[str, str], embeddings: dict[str, str]) -> dict[str, str]:

@@ -32,7 +32,7 @@ from perank_tasks.night.dense import fuse, search
 from perank_tasks.night.index import Searcher, shards_of
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import own_passages, read_queries
-from perank_tasks.rankers.run import read_lines
+from perank_tasks.rankers.run import Lines, by_query, read_lines
 from perank_tasks.schemas import CANDIDATES, FOUND, rows_to_table
 from perank_tasks.support.analysis import ENGLISH, analyzer
 from perank_tasks.support.meter import Meter, total
@@ -63,14 +63,13 @@ def plan_retrieval(
 ) -> list[RetrieveShard]:
     """The pieces of work for `retrieve_shard`; says what of a given run does not fit."""
     work = []
-    queries = len(read_queries(night, site.store.open(snapshot)))
     for name, stage in night.first_stages.items():
+        plan = _Search(night, site.store, stage, snapshot, index, embeddings)
         if stage.kind == "given":
-            _compare_run(night, site.store.open(snapshot), stage.depth)
-        parts = len(_index_shards(site.store, stage, index))
-        table, shards = "found", parts
-        if parts < 2:
-            table, shards = "candidates", night.shards(queries, QUERIES_A_SHARD)
+            plan.compare_run()
+        table, shards = "candidates", plan.shards
+        if len(plan.parts) > 1:
+            table, shards = "found", len(plan.parts)
         work += [RetrieveShard(first_stage=name, table=table, shard=s) for s in range(shards)]
     return work
 
@@ -139,10 +138,11 @@ class _Search:
         self.snapshot = store.open(snapshot)
         self.queries = read_queries(night, self.snapshot)
         self.shards = night.shards(len(self.queries), QUERIES_A_SHARD)
-        self.own = own_passages(self.snapshot)
+        # A run made elsewhere is measured as it is.
+        self.own = own_passages(self.snapshot) if stage.kind != "run" else set[str]()
         self.depth = stage.depth + bool(self.own)
         """Passages that are searched for: a query's own is then left out."""
-        self.parts = _index_shards(store, stage, index)
+        self.parts = shards_of(store.open(index[stage.bm25])) if stage.bm25 else []
         self.inputs = {"snapshot": snapshot}
         if stage.bm25:
             self.inputs["index"] = index[stage.bm25]
@@ -159,6 +159,35 @@ class _Search:
         self.candidates = store.artifact("candidates", night.collection_name, key)
         self.found = store.artifact("found", night.collection_name, key)
         """Where the shards of an index put what they find; never published."""
+
+    def compare_run(self) -> None:
+        """Warn of each kind of identifier that the run and the collection do not share, and of
+        candidates that the run has beyond the depth."""
+        run, snapshot, depth = self.snapshot.read("run"), self.snapshot, self.stage.depth
+        candidates = pc.value_counts(run["query_id"]).field("counts").to_numpy()
+        if (beyond := candidates[candidates > depth] - depth).size:
+            log.warning(
+                "candidates of the run beyond the first stage's depth of %d, left out: %d of %d "
+                "queries; --set first-stages.given.depth=%d keeps them",
+                *(depth, beyond.sum(), beyond.size, candidates.max()),
+            )
+        asked = pc.unique(run["query_id"])
+        named = pc.unique(run["passage_id"])
+        queries = snapshot.read("queries", ["query_id"])["query_id"]
+        passages = snapshot.read("passages", ["passage_id"], pc.field("passage_id").isin(named))
+        night_queries = pa.array([query_id for query_id, _ in self.queries])
+        for what, ids, known in (
+            ("queries of the run that the collection does not have, passed over", asked, queries),
+            (
+                "passages of the run that the collection does not have",
+                named,
+                passages["passage_id"],
+            ),
+            ("queries without candidates, since the run does not name them", night_queries, asked),
+        ):
+            absent = ids.filter(pc.invert(pc.is_in(ids, known)))
+            if len(absent):
+                log.warning("%s: %d (%s the first)", what, len(absent), absent[0])
 
     def search_part(self, part: int) -> dict[str, int]:
         """Search one shard of the index for every query."""
@@ -219,11 +248,9 @@ class _Search:
         """Ids and candidates of the queries numbered `first` to `last - 1`, in order."""
         queries = self.queries[first:last]
         ids = [query_id for query_id, _ in queries]
-        if self.stage.kind == "given":
-            yield from self._given(ids).items()
-            return
-        if self.stage.kind == "run":
-            yield from self._of_run(ids).items()
+        if self.stage.kind in ("given", "run"):
+            lines = self._given() if self.stage.kind == "given" else self._of_run()
+            yield from ((name, self._others(name, lines.get(name, []))) for name in ids)
             return
         dense = {query_id: self._others(query_id, hits) for query_id, hits in self._dense(ids)}
         if not self.parts:
@@ -277,22 +304,15 @@ class _Search:
         embeddings = self.store.open(self.inputs["embeddings"])
         return search(embeddings, queries, self.depth, transform).items()
 
-    def _given(self, queries: list[str]) -> dict[str, Hits]:
-        run = self.snapshot.read("run")
-        hits: dict[str, Hits] = {query_id: [] for query_id in queries}
-        for query_id, passage_id, score in zip(*(c.to_pylist() for c in run.columns), strict=True):
-            if query_id in hits:
-                hits[query_id].append((passage_id, score))
-        # trec_eval's order, by which a run file's measures are published: of equal scores, the
-        # greater id first.
-        for ranked in hits.values():
-            ranked.sort(key=lambda pair: (pair[1], pair[0]), reverse=True)
-        return {query_id: self._others(query_id, ranked) for query_id, ranked in hits.items()}
+    def _given(self) -> Lines:
+        """The collection's run."""
+        columns = self.snapshot.read("run").columns
+        return by_query(zip(*(column.to_pylist() for column in columns), strict=True))
 
-    def _of_run(self, queries: list[str]) -> dict[str, Hits]:
+    def _of_run(self) -> Lines:
         """An arm's own run; nothing where there was none when the night was planned."""
         if self.stage.run is None or self.stage.run_content is None:
-            return {query_id: [] for query_id in queries}
+            return {}
         lines = read_lines(self.stage.run, self.night.run_date)
         if stable_hash(lines) != self.stage.run_content:
             raise StorageError(f"{self.stage.run} was written meanwhile: run the night again.")
@@ -302,41 +322,10 @@ class _Search:
             rows = self.snapshot.read("passages", ["passage_id"], is_named)
             known = set(rows["passage_id"].to_pylist())
             lines = {q: [hit for hit in its if hit[0] in known] for q, its in lines.items()}
-        return {query_id: lines.get(query_id, [])[: self.stage.depth] for query_id in queries}
-
-
-def _index_shards(store: Store, stage: FirstStage, index: dict[str, str]) -> list[Artifact]:
-    """The shards of the index that a first stage searches; none where it searches none."""
-    return shards_of(store.open(index[stage.bm25])) if stage.bm25 else []
+        return lines
 
 
 def _in_groups(rows: Iterator[list[tuple]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Each query's rows, a batch for every `QUERIES_A_GROUP` queries."""
     while some := list(islice(rows, QUERIES_A_GROUP)):
         yield from rows_to_table(list(chain(*some)), schema).to_batches()
-
-
-def _compare_run(night: Night, snapshot: Artifact, depth: int) -> None:
-    """Warn of each kind of identifier that the run and the collection do not share, and of
-    candidates that the run has beyond the depth."""
-    run = snapshot.read("run")
-    candidates = pc.value_counts(run["query_id"]).field("counts").to_numpy()
-    if (beyond := candidates[candidates > depth] - depth).size:
-        log.warning(
-            "candidates of the run beyond the first stage's depth of %d, left out: %d of %d "
-            "queries; --set first-stages.given.depth=%d keeps them",
-            *(depth, beyond.sum(), beyond.size, candidates.max()),
-        )
-    asked = pc.unique(run["query_id"])
-    named = pc.unique(run["passage_id"])
-    queries = snapshot.read("queries", ["query_id"])["query_id"]
-    passages = snapshot.read("passages", ["passage_id"], pc.field("passage_id").isin(named))
-    night_queries = pa.array([query_id for query_id, _ in read_queries(night, snapshot)])
-    for what, ids, known in (
-        ("queries of the run that the collection does not have, passed over", asked, queries),
-        ("passages of the run that the collection does not have", named, passages["passage_id"]),
-        ("queries without candidates, since the run does not name them", night_queries, asked),
-    ):
-        absent = ids.filter(pc.invert(pc.is_in(ids, known)))
-        if len(absent):
-            log.warning("%s: %d (%s the first)", what, len(absent), absent[0])

@@ -1,6 +1,7 @@
 """Where a night runs: its store of artifacts, this machine's folders, its threads."""
 
 from dataclasses import dataclass, replace
+from datetime import date
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.rankers.interface import Models
@@ -35,11 +36,11 @@ class Site:
         """The same for a process that does one of several pieces of work at once."""
         return replace(self, settings=self.settings.of_a_piece)
 
-    @property
-    def models(self) -> Models:
-        """Where models are: a registered checkpoint's name becomes its folder."""
+    def models(self, run_date: date) -> Models:
+        """Where a night's models are: a registered checkpoint's name becomes its folder."""
         return Models(
             cache=self.settings.cache,
             local=lambda name: registry.local(name, self.store),
             threads=self.settings.threads,
+            run_date=run_date,
         )

@@ -181,7 +181,8 @@ class Block:
 
     @torch.inference_mode()
     def fill(self, windows: Sequence[Window]) -> None:
-        """Put windows into the first rows, and nothing into the others."""
+        """Put windows, those with most tokens first, into the first rows, and nothing into the
+        others."""
         self.windows, count = windows, len(windows)
         if not self.shapes.is_fixed and self.rows != count:
             self._allocate(count)
@@ -210,18 +211,16 @@ class Block:
     def prefill(self) -> None:
         """Run the prompts through the LLM; `hidden` is then that of each one's last token."""
         begin = time.perf_counter()
-        by_length: dict[int, list[int]] = {}
-        for row, window in enumerate(self.windows):
-            length = self.shapes.prefill_length(window.new_tokens)
-            by_length.setdefault(length, []).append(row)
-        if self.shapes.is_fixed:
-            for length, rows in by_length.items():
-                size = self.shapes.prefill_rows(length)
-                for first in range(0, len(rows), size):
-                    self._fixed_pass(length, rows[first : first + size])
-        else:
-            for chunk in self._chunks():
-                self._plain_pass(chunk)
+        padded = [self.shapes.prefill_length(window.new_tokens) for window in self.windows]
+        first = 0
+        while first < len(padded):
+            end = min(first + self.shapes.prefill_rows(padded[first]), len(padded))
+            if self.shapes.is_fixed:  # what follows is as long or shorter
+                end = first + padded[first:end].count(padded[first])
+                self._fixed_pass(padded[first], slice(first, end))
+            else:
+                self._plain_pass(slice(first, end))
+            first = end
         lengths = [len(window.prompt.input_ids) for window in self.windows]
         self._starts[: len(lengths)] = torch.tensor(lengths, device=self.model.device)
         self.counters.prefill_seconds += self._seconds_since(begin)
@@ -251,9 +250,11 @@ class Block:
         for _ in range(times):
             self._replays(name, advance, state)
 
-    def feed(self, places: list[int]) -> Tensor:
-        """Feed the first row's passages at `places` to the LLM, one behind the other and behind
-        what `keep` said stays; (L, H), the hidden state of each, L at least as many."""
+    def feed(self, places: list[int], *, kept: int) -> Tensor:
+        """Feed the first row's passages at `places` to the LLM, one behind the other and behind the
+        first `kept` of those that were fed last; (L, H), the hidden state of each, L at least as
+        many."""
+        self._starts += kept
         length = self.places if self.shapes.is_fixed else len(places)
         picked = torch.tensor(places + (length - len(places)) * [0], device=self.model.device)
         inputs = self.projected[:1, picked]
@@ -276,10 +277,6 @@ class Block:
         self._replays("draft", forward)
         return hidden[0]
 
-    def keep(self, tokens: int) -> None:
-        """Say how many of the tokens that were fed last stay; those behind are forgotten."""
-        self._starts += tokens
-
     def count_decoding(self, steps: int, begin: float) -> None:
         """Note that `steps` tokens were fed to every row since the clock showed `begin`."""
         rows = len(self.windows)
@@ -291,17 +288,6 @@ class Block:
         self.counters.flops += self.model.llm.flops(steps * rows, pairs)
         self.counters.decode_seconds += self._seconds_since(begin)
 
-    def _chunks(self) -> list[slice]:
-        """Rows next to one another, as many at a time as a pass's budget of tokens lets through."""
-        chunks: list[slice] = []
-        first, longest = 0, 0
-        for row, window in enumerate(self.windows):
-            longest = max(longest, window.new_tokens)
-            if row > first and longest * (row - first + 1) > self.shapes.prefill_tokens:
-                chunks.append(slice(first, row))
-                first, longest = row, window.new_tokens
-        return [*chunks, slice(first, len(self.windows))]
-
     def _plain_pass(self, rows: slice) -> None:
         windows = self.windows[rows]
         inputs = self._embedded(windows, rows)
@@ -312,21 +298,20 @@ class Block:
         )
         self._count(windows, len(windows) * inputs.shape[1])
 
-    def _fixed_pass(self, length: int, rows: list[int]) -> None:
+    def _fixed_pass(self, length: int, rows: slice) -> None:
         """One pass over the prompts in `rows`; what is missing of its rows are dummies."""
         size = self.shapes.prefill_rows(length)
         if length not in self._passes:
             self._passes[length] = _PrefillPass(self.model, size, length)
         fixed = self._passes[length]
-        windows = [self.windows[row] for row in rows]
-        device, dummies = self.model.device, size - len(rows)
+        windows = self.windows[rows]
+        dummies = size - len(windows)
         fixed.inputs.zero_()
-        picked = torch.tensor(rows, device=device)
-        embedded = self._embedded(windows, picked)
-        fixed.inputs[: len(rows), : embedded.shape[1]] = embedded
+        embedded = self._embedded(windows, rows)
+        fixed.inputs[: len(windows), : embedded.shape[1]] = embedded
         starts = [len(window.prefix.ids) for window in windows]
         ends = [window.new_tokens for window in windows]
-        fixed.rows.copy_(torch.tensor(rows + dummies * [self.rows]))
+        fixed.rows.copy_(torch.tensor([*range(rows.start, rows.stop)] + dummies * [self.rows]))
         fixed.starts.copy_(torch.tensor(starts + dummies * [0]))
         fixed.ends.copy_(torch.tensor(ends + dummies * [1]))
 
@@ -337,10 +322,10 @@ class Block:
             fixed.hidden.copy_(hidden)
 
         self._replays(length, forward)
-        self.hidden[picked] = fixed.hidden[: len(rows)]
+        self.hidden[rows] = fixed.hidden[: len(windows)]
         self._count(windows, size * length)
 
-    def _embedded(self, windows: Sequence[Window], rows: slice | Tensor) -> Tensor:
+    def _embedded(self, windows: Sequence[Window], rows: slice) -> Tensor:
         prompts = [window.prompt for window in windows]
         starts = [len(window.prefix.ids) for window in windows]
         return self.model.embed(prompts, starts, self.projected[rows], self.queries[rows])

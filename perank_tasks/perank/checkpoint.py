@@ -40,17 +40,18 @@ from transformers import (
 )
 
 from perank_tasks.errors import CheckpointError
-from perank_tasks.models.find import ResolvedModel, unpack_model
+from perank_tasks.models.find import resolve_model, unpack_model
 from perank_tasks.perank.checkpoint_adapter import merge_adapter, plain_name, read_adapter
 from perank_tasks.perank.checkpoint_config import (
     ENCODER_PREFIX,
     FORMAT_VERSION,
+    LLM_LAYOUT,
     PUBLISHED_LLMS,
     CheckpointSummary,
     PerankConfig,
+    PublishedConfig,
     open_checkpoint,
-    summarize_own,
-    summarize_published,
+    summary_of,
 )
 from perank_tasks.perank.checkpoint_files import (
     TensorFiles,
@@ -98,9 +99,44 @@ def load_checkpoint(
         ConfigError: nothing of that name, or a revision of something that has none.
         CheckpointError: a file is missing, unreadable, unsafe or inconsistent.
     """
-    model, config = open_checkpoint(path_or_name, cache=cache, revision=revision)
-    load = _load_own if config.get("format") == "perank" else _load_published
-    return load(model, config, cache)
+    found = open_checkpoint(path_or_name, cache=cache, revision=revision)
+    weights = unpack_model(found.base, cache=cache).folder if found.base else found.summary.folder
+    if isinstance(found.config, PerankConfig):
+        return _load_own(found.summary, found.config, weights)
+    return _load_published(found.summary, found.raw, weights)
+
+
+def load_llm(name: str, *, prompt: str, cache: Path, revision: str | None = None) -> Checkpoint:
+    """Read a plain LLM as a checkpoint that reads no embeddings: it ranks by texts alone.
+
+    Args:
+        name: an embedded model's name, a folder or a hub id.
+        prompt: a name in `prompt.TEMPLATES`.
+        cache, revision: as for `resolve_model`.
+
+    Raises:
+        ConfigError: no such model or prompt.
+        CheckpointError: it is no Llama or Mistral, or a file is missing, unreadable or unsafe.
+    """
+    model = resolve_model(name, cache=cache, revision=revision)
+    path = model.folder / "config.json"
+    llm = _base_config(path, model.folder, None)
+    config = PublishedConfig.parse(
+        {
+            "encoder_name": "none",
+            "encoder_pooling": "mean",
+            "embedding_size": llm.hidden_size,
+            "projector_type": "identity",
+            "prompt": prompt,
+        }
+    )
+    return Checkpoint(
+        **vars(summary_of(model, config, None, name, LLM_LAYOUT)),
+        tokenizer_folder=model.folder,
+        llm=llm,
+        body=_body(path, llm, TensorFiles(model.folder)),
+        projector={},
+    )
 
 
 def load_head(checkpoint: Checkpoint) -> Tensor:
@@ -125,20 +161,22 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
 
     A SentencePiece `tokenizer.model` of the published layout is read by LlamaTokenizer, as the
     reference does: after a special token it starts a word anew. AutoTokenizer would go by the
-    LLM's family and split otherwise. Elsewhere tokenizer.json is taken as it stands.
+    LLM's family and split otherwise. Elsewhere tokenizer.json, where there is one, is taken as it
+    stands.
 
     Raises:
         CheckpointError: there is none, or a vocabulary larger than the embedding matrix.
     """
     folder = checkpoint.tokenizer_folder
-    if checkpoint.layout == "published" and (folder / "tokenizer.model").is_file():
-        kind: type[PreTrainedTokenizerFast] = LlamaTokenizer
-    elif (folder / "tokenizer.json").is_file():
-        kind = PreTrainedTokenizerFast
-    else:
+    has_json = (folder / "tokenizer.json").is_file()
+    kind: type[PreTrainedTokenizerFast] = PreTrainedTokenizerFast
+    if (folder / "tokenizer.model").is_file() and (
+        checkpoint.layout == "published" or not has_json
+    ):
+        kind = LlamaTokenizer
+    elif not has_json:
         raise CheckpointError(
-            f"{folder} has no tokenizer: expected tokenizer.json"
-            + (" or tokenizer.model" if checkpoint.layout == "published" else "")
+            f"{folder} has no tokenizer: expected tokenizer.json or tokenizer.model"
         )
     settings = folder / "tokenizer_config.json"
     saved = read_json(settings) if settings.is_file() else {}
@@ -188,64 +226,61 @@ def save_checkpoint(
         save_file(plain, scratch / "model.safetensors", metadata={"format": "pt"})
 
 
-def _load_published(model: ResolvedModel, config: dict[str, Any], cache: Path) -> Checkpoint:
-    folder = model.folder
-    summary, base, own_files = summarize_published(model, config)
-    weights = unpack_model(base, cache=cache).folder if base else folder
-    files = own_files or TensorFiles(weights)
+def _load_published(
+    summary: CheckpointSummary, config: dict[str, Any], weights: Path
+) -> Checkpoint:
+    folder = summary.folder
+    files = TensorFiles(weights)
     adapter = read_adapter(folder)
     if adapter is not None:
         files.put(adapter.path, adapter.plain)
         if (more := folder / "non_lora_trainables.bin").is_file():
             files.put(more, {plain_name(key): value for key, value in read_pickle(more).items()})
     if (extra := folder / "projector.bin").is_file():
-        files.put(extra, {_projector_name(key): value for key, value in read_pickle(extra).items()})
+        # Whatever leads to a projector's names in there.
+        tensors = read_pickle(extra).items()
+        own = {
+            "model.projector." + key.rsplit("projector.", 1)[-1]: value for key, value in tensors
+        }
+        files.put(extra, own)
     path = folder / "config.json"
     llm = _llm(path, PUBLISHED_LLMS[config["model_type"]], config)
     body = _body(path, llm, files)
-    inside = None
-    if summary.encoder.inside_checkpoint:
-        inside = {
-            key.removeprefix(ENCODER_PREFIX): files.get(key)
-            for key in files.files
-            if key.startswith(ENCODER_PREFIX)
-        }
+    encoder = {
+        key.removeprefix(ENCODER_PREFIX): files.get(key)
+        for key in files.files
+        if key.startswith(ENCODER_PREFIX) and weights == folder
+    }
     return Checkpoint(
         **vars(summary),
         tokenizer_folder=weights,
         llm=llm,
         body=merge_adapter(llm, body, adapter) if adapter else body,
         projector=_projector(summary, files, "model.projector.", llm.hidden_size),
-        encoder_weights=inside,
+        encoder_weights=encoder or None,
     )
 
 
-def _load_own(model: ResolvedModel, raw: dict[str, Any], cache: Path) -> Checkpoint:
-    folder = model.folder
-    path = folder / "config.json"
-    summary, config, packed = summarize_own(model, raw)
-    base = unpack_model(packed, cache=cache)
-    llm = _base_config(path, base.folder, config.num_layers)
-    files = TensorFiles(folder)
+def _load_own(summary: CheckpointSummary, config: PerankConfig, base: Path) -> Checkpoint:
+    llm = _base_config(summary.folder / "config.json", base, config.num_layers)
+    files = TensorFiles(summary.folder)
     residual = None
     if config.residual:
         residual = (float(files.get("residual.t", ())), float(files.get("residual.b", ())))
+    body = _body(base / "config.json", llm, TensorFiles(base))
     return Checkpoint(
         **vars(summary),
-        tokenizer_folder=base.folder,
+        tokenizer_folder=base,
         llm=llm,
-        body=_adapted(
-            _body(base.folder / "config.json", llm, TensorFiles(base.folder)),
-            files,
-            config.lora_scale,
-        ),
+        body=_adapted(body, files, config.lora_scale),
         projector=_projector(summary, files, "projector.", llm.hidden_size),
         residual=residual,
         score_residual=float(files.get("residual.s", ())) if config.score_residual else None,
     )
 
 
-def _base_config(path: Path, base: Path, num_layers: int) -> PretrainedConfig:
+def _base_config(path: Path, base: Path, num_layers: int | None) -> PretrainedConfig:
+    """The configuration of a plain LLM, cut to the layers that the file `path` asks for."""
     config = read_json(base / "config.json")
     model_type = config.get("model_type")
     if model_type not in FAMILIES:
@@ -253,6 +288,8 @@ def _base_config(path: Path, base: Path, num_layers: int) -> PretrainedConfig:
             f"{base / 'config.json'}: model_type is {model_type!r}; a base model must be one of "
             f"{', '.join(FAMILIES)}"
         )
+    if num_layers is None:
+        return _llm(base / "config.json", model_type, config)
     layers = setting(base / "config.json", config, "num_hidden_layers", int)
     if num_layers > layers:
         raise CheckpointError(
@@ -305,11 +342,6 @@ def _body(path: Path, llm: PretrainedConfig, files: TensorFiles) -> dict[str, Te
     return {
         name: files.get(f"model.{name}", tuple(tensor.shape)) for name, tensor in expected.items()
     }
-
-
-def _projector_name(key: str) -> str:
-    """What a tensor in projector.bin is called in a whole checkpoint, whatever led to it."""
-    return "model.projector." + key.rsplit("projector.", 1)[-1]
 
 
 def _projector(

@@ -18,9 +18,6 @@ from perank_tasks.perank.checkpoint_files import TensorFiles, read_json
 
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
-# What peft puts before the names of the model it wraps.
-PEFT_PREFIX = "base_model.model."
-
 
 @dataclass(frozen=True)
 class Adapter:
@@ -91,7 +88,11 @@ def merge_adapter(
         model = AutoModelForCausalLM.from_config(llm)
     # PE-Rank scores no vocabulary, but an adapter may change the head: it gets one to change,
     # of random weights and the adapter's size.
-    heads = [value for key, value in adapter.tensors.items() if _is_of_the_heads_size(key)]
+    heads = [
+        value
+        for key, value in adapter.tensors.items()
+        if ".lm_head." in key and key.endswith(("lm_head.weight", "lora_B.weight"))
+    ]
     rows = len(heads[0]) if heads else llm.vocab_size
     model.lm_head = torch.nn.Linear(llm.hidden_size, rows, bias=False)
     model.model.load_state_dict(body, assign=True)
@@ -116,10 +117,6 @@ def merge_adapter(
     return {name: merged[name] for name in body}
 
 
-def _is_of_the_heads_size(key: str) -> bool:
-    return ".lm_head." in key and key.endswith(("lm_head.weight", "lora_B.weight"))
-
-
 def plain_name(key: str) -> str:
     """What a tensor of a model wrapped by peft is called without peft."""
-    return key.removeprefix(PEFT_PREFIX).replace(".base_layer.", ".")
+    return key.removeprefix("base_model.model.").replace(".base_layer.", ".")

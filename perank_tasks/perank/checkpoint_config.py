@@ -18,7 +18,7 @@ of `PerankConfig`.
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -50,7 +50,10 @@ but ties."""
 
 # model_type of the published layout -> of the LLM inside
 PUBLISHED_LLMS = {"embed_llama": "llama", "embed_mistral": "mistral"}
+PUBLISHED_KEYS = ("encoder_name", "encoder_pooling", "embedding_size", "projector_type")
 ENCODER_PREFIX = "model.encoder.encoder."
+LLM_LAYOUT = "llm"
+"""Of a plain LLM, which is no checkpoint: it has no projector and ranks by texts alone."""
 
 
 class RankerConfig(Options):
@@ -76,7 +79,7 @@ class PublishedConfig(RankerConfig):
     """The fields of the published layout that are read here; its LLM's are beside them."""
 
     encoder: str = Field(alias="encoder_name")
-    prompt: str = RELEASED_V1.name
+    prompt: str = Field(default=RELEASED_V1.name, pattern=PROMPTS)
     query_token: bool = False
     residual: bool = False
 
@@ -130,6 +133,19 @@ class CheckpointSummary:
     base_revision: str | None
 
 
+class OpenCheckpoint(NamedTuple):
+    """A checkpoint whose files were found, and its config.json: `config` checked, `raw` as it is.
+
+    `base` is the model that it adds to, not unpacked; None where the weights beside config.json
+    are all there is.
+    """
+
+    summary: CheckpointSummary
+    config: RankerConfig
+    raw: dict[str, Any]
+    base: ResolvedModel | None
+
+
 def summarize_checkpoint(
     path_or_name: str | os.PathLike[str], *, cache: Path, revision: str | None = None
 ) -> CheckpointSummary:
@@ -144,18 +160,7 @@ def summarize_checkpoint(
         ConfigError: nothing of that name, or a revision of something that has none.
         CheckpointError: config.json or the weights' files are missing, unreadable or inconsistent.
     """
-    model, config = open_checkpoint(path_or_name, cache=cache, revision=revision)
-    if config.get("format") == "perank":
-        return summarize_own(model, config)[0]
-    return summarize_published(model, config)[0]
-
-
-def open_checkpoint(
-    path_or_name: str | os.PathLike[str], *, cache: Path, revision: str | None
-) -> tuple[ResolvedModel, dict[str, Any]]:
-    """Where a checkpoint lies, and its config.json; as `summarize_checkpoint`."""
-    model = find_checkpoint(path_or_name, cache=cache, revision=revision)
-    return model, read_json(model.folder / "config.json")
+    return open_checkpoint(path_or_name, cache=cache, revision=revision).summary
 
 
 def find_checkpoint(
@@ -190,62 +195,52 @@ def shipped_checkpoints() -> list[str]:
     return sorted(config.parent.name for config in SHIPPED.glob("*/config.json"))
 
 
-def summarize_published(
-    model: ResolvedModel, config: dict[str, Any]
-) -> tuple[CheckpointSummary, ResolvedModel | None, TensorFiles | None]:
-    """Summarise a checkpoint of the published layout.
-
-    Returns:
-        The summary, the base model, not unpacked, and the weights beside config.json; one of the
-        last two is None.
-    """
-    folder = model.folder
-    path = folder / "config.json"
-    model_type = config.get("model_type")
-    if str(model_type) not in PUBLISHED_LLMS:
-        raise CheckpointError(
-            f"{path}: model_type is {model_type!r}, expected {' or '.join(PUBLISHED_LLMS)}, or "
-            f'"format": "perank". A plain LLM or embedder is no PE-Rank checkpoint: it lacks the '
-            f"projector"
-        )
-    keys = ("encoder_name", "encoder_pooling", "embedding_size", "projector_type")
-    own = _parsed(PublishedConfig, path, {key: config[key] for key in keys if key in config})
-    base = _published_base(model, config)
-    files = None if base else TensorFiles(folder)
-    inside = files is not None and any(key.startswith(ENCODER_PREFIX) for key in files.files)
-    name = base.name if base else None
-    return _summary(model, own, base, name, "published", inside), base, files
-
-
-def summarize_own(
-    model: ResolvedModel, config: dict[str, Any]
-) -> tuple[CheckpointSummary, PerankConfig, ResolvedModel]:
-    """Summarise a checkpoint of our format.
-
-    Returns:
-        The summary, the settings in config.json, and the base model, not unpacked.
-    """
+def open_checkpoint(
+    path_or_name: str | os.PathLike[str], *, cache: Path, revision: str | None
+) -> OpenCheckpoint:
+    """Find and check a checkpoint; as `summarize_checkpoint`."""
+    model = find_checkpoint(path_or_name, cache=cache, revision=revision)
     path = model.folder / "config.json"
-    version = config.get("format_version")
-    if version != FORMAT_VERSION:
+    raw = read_json(path)
+    is_own = raw.get("format") == "perank"
+    if is_own and raw.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: format_version is {version!r}, expected {FORMAT_VERSION}. "
+            f"{path}: format_version is {raw.get('format_version')!r}, expected {FORMAT_VERSION}. "
             f"A newer one needs a newer perank"
         )
-    settings = {key: value for key, value in config.items() if not key.startswith("format")}
-    own = _parsed(PerankConfig, path, settings)
-    base = _own_base(model.folder, own)
-    return _summary(model, own, base, own.base_model, "perank"), own, base
+    if not is_own and str(raw.get("model_type")) not in PUBLISHED_LLMS:
+        raise CheckpointError(
+            f"{path}: model_type is {raw.get('model_type')!r}, expected "
+            f'{" or ".join(PUBLISHED_LLMS)}, or "format": "perank". A plain LLM or embedder is no '
+            f"PE-Rank checkpoint: it lacks the projector"
+        )
+    kind = PerankConfig if is_own else PublishedConfig
+    settings = {key: raw[key] for key in raw if not key.startswith("format")}
+    if not is_own:  # the LLM's are beside them
+        settings = {key: raw[key] for key in raw if key in PUBLISHED_KEYS}
+    try:
+        config = kind.parse(settings, f"{path}: its settings")
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    if isinstance(config, PerankConfig):
+        base: ResolvedModel | None = _own_base(model.folder, config)
+        summary = summary_of(model, config, base, config.base_model, "perank")
+    else:
+        base = _published_base(model, raw)
+        if base is None:
+            TensorFiles(model.folder)  # refuses weights that are missing or no weights at all
+        summary = summary_of(model, config, base, base.name if base else None, "published")
+    return OpenCheckpoint(summary, config, raw, base)
 
 
-def _summary(
+def summary_of(
     model: ResolvedModel,
     config: RankerConfig,
     base: ResolvedModel | None,
     base_model: str | None,
     layout: str,
-    has_encoder: bool = False,
 ) -> CheckpointSummary:
+    """The summary of a model with this configuration over `base`, which is called `base_model`."""
     salt = (base.revision or content_hash(base.folder)) if base else ""
     return CheckpointSummary(
         name=model.name,
@@ -263,23 +258,12 @@ def _summary(
             name=config.encoder,
             pooling=config.encoder_pooling,
             embedding_size=config.embedding_size,
-            inside_checkpoint=has_encoder,
             folder=_local(model.folder, config.encoder),
             revision=config.encoder_revision,
         ),
         base_model=base_model,
         base_revision=base.revision if base else None,
     )
-
-
-_Config = TypeVar("_Config", bound=RankerConfig)
-
-
-def _parsed(kind: type[_Config], path: Path, settings: dict[str, Any]) -> _Config:
-    try:
-        return kind.parse(settings, f"{path}: its settings")
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
 
 
 def _published_base(model: ResolvedModel, config: dict[str, Any]) -> ResolvedModel | None:

@@ -12,13 +12,14 @@ All windows of a block go in lockstep (`block`).
 import math
 import re
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from perank_tasks.perank.block import Block
+from perank_tasks.perank.prompt import PromptBuilder
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,9 @@ def drafted(block: Block) -> list[Decoded]:
                 break
         if len(output) == count or not finite:
             break
-        block.keep(right if draft else 0)
+        kept = right if draft else 0
         draft = order[: count - len(output)]
-        fed = block.feed(draft)
+        fed = block.feed(draft, kept=kept)
         steps = model.logits(fed, block.projected.expand(len(fed), -1, -1), block.residual)
         steps, passes = steps[: len(draft)], passes + 1
     block.count_decoding(passes, begin)
@@ -122,27 +123,19 @@ def first_step(block: Block) -> list[Decoded]:
 
 
 @torch.inference_mode()
-def free(
-    block: Block,
-    head: Tensor,
-    *,
-    max_tokens: Callable[[int], int],
-    stop: Collection[int],
-    read: Callable[[list[int]], str],
-) -> list[Decoded]:
+def free(block: Block, head: Tensor, prompts: PromptBuilder) -> list[Decoded]:
     """Rank by greedy generation over the whole vocabulary.
 
     Args:
         block: the windows.
         head: (V, H), the vocabulary's output embeddings.
-        max_tokens: the longest answer to wait for, by the number of passages.
-        stop: tokens that end an answer.
-        read: token ids to text.
+        prompts: made the windows' prompts, and reads what answers them.
     """
     block.prefill()
     begin = time.perf_counter()
     finite = torch.isfinite(block.hidden).all(1).tolist()
-    limits = [max_tokens(len(window.projected)) for window in block.windows]
+    limits = [prompts.answer_tokens(len(window.projected)) for window in block.windows]
+    stop = prompts.stop_tokens
     written: list[list[int]] = [[] for _ in block.windows]
     going = set(range(len(block.windows)))
     steps = 0
@@ -161,7 +154,7 @@ def free(
         steps += 1
     block.count_decoding(steps, begin)
     return [
-        _parsed(read(tokens), len(window.projected), len(tokens), finite=ok)
+        _parsed(prompts.read_answer(tokens), len(window.projected), len(tokens), finite=ok)
         for tokens, window, ok in zip(written, block.windows, finite, strict=False)
     ]
 

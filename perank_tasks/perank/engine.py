@@ -26,9 +26,11 @@ from perank_tasks.perank.checkpoint import (
     Checkpoint,
     load_checkpoint,
     load_head,
+    load_llm,
     load_tokenizer,
 )
-from perank_tasks.perank.inputs import Passages, candidate_list, candidate_lists
+from perank_tasks.perank.checkpoint_config import LLM_LAYOUT
+from perank_tasks.perank.inputs import Passages, candidate_list, paired
 from perank_tasks.perank.llm import Prefix
 from perank_tasks.perank.model import RankingModel
 from perank_tasks.perank.options import RankingOptions
@@ -51,9 +53,9 @@ class PERank:
     Attributes:
         embedding_size: d, the width of the embeddings it reads.
         needs_query_embedding: whether lists must carry the query's embedding.
-        reads_scores: whether it uses the first stage's scores.
         checkpoint_hash: what names its weights in results' keys.
         encoder: the embedder that makes the vectors it reads.
+        device: where it ranks.
         counters: what it has done.
     """
 
@@ -69,10 +71,10 @@ class PERank:
     ) -> None:
         self.embedding_size = checkpoint.embedding_size
         self.needs_query_embedding = checkpoint.query_token or checkpoint.residual is not None
-        self.reads_scores = checkpoint.score_residual is not None
         self.checkpoint_hash = checkpoint.hash
         self.encoder: EncoderSpec = checkpoint.encoder
         self.counters = Counters()
+        self.device = device
         self.model = RankingModel(checkpoint, device=device, dtype=dtype)
         self._tokenizer = tokenizer
         self._checkpoint = checkpoint
@@ -95,8 +97,9 @@ class PERank:
         device: str = "auto",
         dtype: str = "auto",
         trust_remote_code: bool = False,
+        llm_prompt: str | None = None,
     ) -> "PERank":
-        """Load a checkpoint.
+        """Load a checkpoint, or a plain LLM.
 
         Args:
             path_or_name: a folder (published layout or ours), the name of a checkpoint in
@@ -107,9 +110,11 @@ class PERank:
             device: "auto" (CUDA where there is one), or as torch names it: "cpu", "cuda:1".
             dtype: "auto" (float32 on a CPU, bfloat16 on a GPU), "float32", "bfloat16", "float16".
             trust_remote_code: let `encode` run the encoder's own Python code.
+            llm_prompt: `path_or_name` is that of an LLM without projector, which ranks by texts
+                alone; this is its prompt, a name in `prompt.TEMPLATES`.
 
         Raises:
-            ConfigError: nothing of that name, or no such device or dtype.
+            ConfigError: nothing of that name, or no such device, dtype or prompt.
             CheckpointError: its files do not make the model its configuration promises.
         """
         chosen_device = device_named(device)
@@ -118,7 +123,11 @@ class PERank:
         automatic = "bfloat16" if chosen_device.type == "cuda" else "float32"
         begin = time.perf_counter()
         folder = Settings.from_environment().cache if cache is None else Path(cache)
-        checkpoint = load_checkpoint(path_or_name, cache=folder, revision=revision)
+        if llm_prompt is None:
+            checkpoint = load_checkpoint(path_or_name, cache=folder, revision=revision)
+        else:
+            name = os.fspath(path_or_name)
+            checkpoint = load_llm(name, prompt=llm_prompt, cache=folder, revision=revision)
         engine = cls(
             checkpoint,
             load_tokenizer(checkpoint),
@@ -135,11 +144,6 @@ class PERank:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=threading.RLock())
-
-    @property
-    def device(self) -> torch.device:
-        """Where it ranks."""
-        return self.model.device
 
     def description(self, options: RankingOptions | None = None) -> dict[str, Any]:
         """What ranks with these options, for provenance: JSON-ready, the same for the same
@@ -246,7 +250,7 @@ class PERank:
         Raises:
             ConfigError, CheckpointError: as `inputs.candidate_list`.
         """
-        options = options or RankingOptions()
+        options = self._checked(options)
         if top_k is not None:
             options = type(options)(**dict(options) | {"top_k": top_k})
         candidates = candidate_list(
@@ -263,7 +267,7 @@ class PERank:
 
         A list is (query, passages), in the shapes of `rerank`, or a `CandidateList`.
         Such a one needs embeddings, the query's own where `needs_query_embedding`, and texts as
-        `options.passages` says; scores are read by a checkpoint that `reads_scores`: to one that is
+        `options.passages` says; a checkpoint with `score_residual` reads scores: to one that is
         given none, no passage is ahead of another. A list that cannot be ranked (embeddings that
         are missing, not finite or of another width; something else than text; logits that are not
         finite) keeps its given order and says why; the others are ranked as if it were not there.
@@ -273,18 +277,31 @@ class PERank:
             options: window, decoding and form. None: the paper's.
 
         Raises:
-            ConfigError: the residual is to rank alone and there is none; while results are read, a
-                list that is of another shape.
+            ConfigError: the residual is to rank alone and there is none, or embeddings are to be
+                read by an LLM without projector; while results are read, a list that is of another
+                shape.
             DeviceMemoryError: not even one query's window fits into memory.
         """
-        lists = candidate_lists(self, lists, options)
+        options = self._checked(options)
+        made = (
+            item if isinstance(item, CandidateList) else paired(self, item, place, options)
+            for place, item in enumerate(lists)
+        )
+        return self._stream(made, self._method(options))
+
+    def _checked(self, options: RankingOptions | None) -> RankingOptions:
         options = options or RankingOptions()
+        if self._checkpoint.layout == LLM_LAYOUT and options.passages != "text":
+            raise ConfigError(
+                f"the LLM {self._checkpoint.name!r} has no projector and reads texts alone: rank "
+                f'with RankingOptions(passages="text", decoding="free")'
+            )
         if options.decoding == "residual" and self.model.residual is None:
             raise ConfigError(
                 f"checkpoint {self._checkpoint.name!r} has no residual, and without its LLM "
                 f"nothing is left to rank by: choose another decoding"
             )
-        return self._stream(iter(lists), self._method(options))
+        return options
 
     def _method(self, options: RankingOptions) -> Method:
         with self._lock:

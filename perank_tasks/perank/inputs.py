@@ -7,7 +7,7 @@ where a mapping has ids, and a set has no order.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,23 +15,17 @@ from perank_tasks.errors import ConfigError
 from perank_tasks.perank.options import RankingOptions
 from perank_tasks.support.lists import CandidateList
 
+if TYPE_CHECKING:
+    from perank_tasks.perank.engine import PERank
+
 Passages = Mapping[Any, str] | Iterable[str] | Iterable[tuple[Any, str]]
 """Best first by the first stage; texts without ids are known by their places, 0 to n-1."""
 
 SHAPES = "a mapping {id: text}, a sequence of texts, or a sequence of (id, text)"
 
 
-class Embeds(Protocol):
-    """An engine that embeds what was not embedded."""
-
-    needs_query_embedding: bool
-
-    def encode(self, texts: Sequence[str], *, queries: bool = False) -> np.ndarray:
-        """(n, d) float32, L2-normalised."""
-
-
 def candidate_list(
-    engine: Embeds,
+    engine: "PERank",
     options: RankingOptions,
     query: str,
     passages: Passages | None,
@@ -73,22 +67,18 @@ def candidate_list(
     )
 
 
-def candidate_lists(
-    engine: Embeds,
-    lists: Iterable[CandidateList | tuple[str, Passages]],
-    options: RankingOptions | None,
-) -> Iterator[CandidateList]:
-    """Candidate lists as they are, and made of (query, passages); errors as `candidate_list`."""
-    for place, item in enumerate(lists):
-        if isinstance(item, CandidateList):
-            yield item
-        elif isinstance(item, tuple | list) and len(item) == 2:
-            yield candidate_list(engine, options or RankingOptions(), *item)
-        else:
-            raise ConfigError(
-                f"list {place} is of type {_type(item)}, expected (query, passages) or a "
-                f"CandidateList, where passages is {SHAPES}"
-            )
+def paired(engine: "PERank", item: Any, place: int, options: RankingOptions) -> CandidateList:
+    """The candidate list of (query, passages); errors as `candidate_list`.
+
+    Args:
+        place: the item's among others, for the message.
+    """
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise ConfigError(
+            f"list {place} is of type {_type(item)}, expected (query, passages) or a "
+            f"CandidateList, where passages is {SHAPES}"
+        )
+    return candidate_list(engine, options, *item)
 
 
 def ids_and_texts(passages: Passages) -> tuple[Sequence[Any], list[str]]:

@@ -47,17 +47,10 @@ class Cache:
     """
 
     def __init__(self, llm: "Llm", rows: int, length: int) -> None:
+        self.rows, self.length = rows, length
         shape = (len(llm.layers), rows, length, llm.kv_heads, llm.head_size)
         self.keys = torch.zeros(shape, device=llm.device, dtype=llm.dtype)
         self.values = torch.zeros(shape, device=llm.device, dtype=llm.dtype)
-
-    @property
-    def rows(self) -> int:
-        return self.keys.shape[1]
-
-    @property
-    def length(self) -> int:
-        return self.keys.shape[2]
 
     def put(self, row: int, prefix: "Prefix") -> None:
         """Let a row begin with a prefix."""
@@ -250,12 +243,7 @@ class Llm:
         angles = cos[positions][:, :, None], sin[positions][:, :, None]
         row_index = torch.arange(batch, device=self.device)
         last = row_index * length + ends - 1
-        numbers = (
-            torch.arange(rows.start, rows.stop, device=self.device)
-            if isinstance(rows, slice)
-            else rows
-        )
-        place = numbers[:, None], positions
+        place = torch.arange(cache.rows, device=self.device)[rows, None], positions
         columns = torch.arange(cache.length, device=self.device)
         mask = self._mask(columns <= positions[..., None])
         last_mask = self._mask(columns < (starts + ends)[:, None, None])

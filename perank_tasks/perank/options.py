@@ -37,36 +37,31 @@ class RankingOptions(Options):
         ConfigError: an option out of range, or two that exclude each other.
     """
 
-    window: int = Field(20, ge=2, description="Passages the LLM ranks at once.")
-    step: int = Field(10, ge=1, description="How far the window moves; at most the window.")
+    window: int = Field(20, ge=2)
+    """Passages the LLM ranks at once."""
+    step: int = Field(10, ge=1)
+    """How far the window moves; at most the window."""
     decoding: Decoding = Field(
         "constrained", description="How a window's order is put out: " + choices(DECODING_HELP)
     )
-    top_k: int | None = Field(
-        None,
-        ge=1,
-        description="Only so many first places need to be exact: constrained decoding then stops "
-        "a window early (10 is about twice as fast to decode). Empty: all.",
-    )
+    top_k: int | None = Field(None, ge=1)
+    """Only so many first places need to be exact: constrained decoding then stops a window early
+    (10 is about twice as fast to decode). Empty: all."""
     passages: PassageForm = Field(
         "embeddings", description="What is read of a passage: " + choices(PASSAGES_HELP)
     )
-    passes: int = Field(
-        1, ge=1, le=10, description="How often the window goes over the whole list."
-    )
+    passes: int = Field(1, ge=1, le=10)
+    """How often the window goes over the whole list."""
     initial_order: InitialOrder = Field(
         "given", description="The order that ranking starts from: " + choices(ORDER_HELP)
     )
-    block: int | None = Field(
-        None,
-        ge=1,
-        le=1024,
-        description="Lists that the LLM ranks together at most. On a GPU logits depend on it in "
-        "their last bits, and so may rankings: another value is another arm. 1 answers a single "
-        "query soonest, in about half the time: the order of a step is a draft of those behind it, "
-        "checked in one pass. Empty: 256 on a GPU, 32 on a CPU, fewer where memory is short.",
-    )
-    order_seed: int = Field(0, ge=0, description="Seed of a random initial order.")
+    block: int | None = Field(None, ge=1, le=1024)
+    """Lists that the LLM ranks together at most. On a GPU logits depend on it in their last bits,
+    and so may rankings: another value is another arm. 1 answers a single query soonest, in about
+    half the time: the order of a step is a draft of those behind it, checked in one pass. Empty:
+    256 on a GPU, 32 on a CPU, fewer where memory is short."""
+    order_seed: int = Field(0, ge=0)
+    """Seed of a random initial order."""
 
     def __init__(self, **values: Any) -> None:
         try:

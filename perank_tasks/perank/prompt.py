@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from perank_tasks.errors import CheckpointError, QualityError
@@ -207,7 +208,6 @@ class PromptBuilder:
         self.template = template
         self.form = form
         self._numbers = numbers
-        self._has_passage_slots = form != "text"
         self._pieces = template.pieces(form, query_token=query_token, numbers=numbers)
         # An answer in numbers does not begin with the query, and texts alone hold no embedding.
         self.query_token = any(QUERY_TOKEN in piece for piece in self._pieces)
@@ -224,13 +224,13 @@ class PromptBuilder:
         self._marker_pattern = _marker_pattern([*added, *tokenizer.all_special_tokens])
         self._chat_template = tokenizer.chat_template or DEFAULT_CHAT_TEMPLATE
         self._structure: dict[int, list[int]] = {}
-        self._openings: dict[int, list[int]] = {}
         rules = [MAX_QUERY_TOKENS, MAX_PASSAGE_TOKENS]
         hashed = json.dumps([template.name, *self._pieces, self._chat_template, *rules])
         self.hash = hashlib.sha256(hashed.encode()).hexdigest()[:16]
 
     def prepare(self, query: str) -> PreparedText:
-        """Clean a query, break the markers in it, and keep its first 256 tokens."""
+        """Clean a query, break the markers in it by a space after their first character, and keep
+        its first 256 tokens."""
         return self._prepare(clean_text(query), MAX_QUERY_TOKENS)
 
     def prepare_passage(self, text: str) -> PreparedText:
@@ -259,7 +259,7 @@ class PromptBuilder:
             raise QualityError("the text of query or passages adds special tokens to the prompt")
         slots = [i for i, token in enumerate(ids) if token == self._passage_id]
         query_slots = [i for i, token in enumerate(ids) if token == self._query_id]
-        expected = passages * self._has_passage_slots
+        expected = passages if self.form != "text" else 0
         if len(slots) != expected or len(query_slots) != self.query_token:
             raise QualityError(
                 f"prompt {self.template.name!r} has {len(slots)} passage and {len(query_slots)} "
@@ -270,14 +270,11 @@ class PromptBuilder:
 
     def opening(self, passages: int) -> list[int]:
         """The token ids that prompts of so many passages begin with, whatever the query is."""
-        if passages not in self._openings:
-            texts = ["text"] * passages
-            prompts = [self._tokenise(query, passages, texts) for query in _UNLIKE_QUERIES]
-            shared = _common(min(prompts), max(prompts))
-            slots = {self._passage_id, self._query_id}
-            before = (i for i, token in enumerate(prompts[0][:shared]) if token in slots)
-            self._openings[passages] = prompts[0][: next(before, shared)]
-        return self._openings[passages]
+        texts = ["text"] * passages
+        prompts = [self._tokenise(query, passages, texts) for query in _UNLIKE_QUERIES]
+        slots = {self._passage_id, self._query_id}
+        shared = takewhile(lambda tokens: len({*tokens}) == 1, zip(*prompts, strict=False))
+        return [token for token, *_ in takewhile(lambda tokens: tokens[0] not in slots, shared)]
 
     def answer_tokens(self, passages: int) -> int:
         """Tokens that a window's answer takes at most: a whole ranking in numbers and some to
@@ -297,7 +294,10 @@ class PromptBuilder:
         return str(self._tokenizer.decode(tokens))
 
     def _prepare(self, text: str, max_tokens: int) -> PreparedText:
-        text, defused = _defuse(text, self._marker_pattern)
+        defused = 0
+        while self._marker_pattern.search(text):  # what a break leaves may be a marker, too
+            text, broken = self._marker_pattern.subn(lambda m: f"{m[0][0]} {m[0][1:]}", text)
+            defused += broken
         offsets = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
             "offset_mapping"
         ]
@@ -338,27 +338,9 @@ class PromptBuilder:
         return self._tokenizer(rendered + self._pieces[-1], add_special_tokens=False)["input_ids"]
 
 
-def _common(left: list[int], right: list[int]) -> int:
-    """How many ids the two begin with in common."""
-    for place, (a, b) in enumerate(zip(left, right, strict=False)):
-        if a != b:
-            return place
-    return min(len(left), len(right))
-
-
 def _marker_pattern(tokens: list[str]) -> re.Pattern[str]:
     """Matches chat markers, slots and `tokens`; white space and single characters, which a space
     cannot break and which carry no structure, are left alone."""
     markers = {marker for marker in (*SLOT_TOKENS, *tokens) if len(marker.strip()) > 1}
     longest_first = sorted(markers, key=lambda marker: (-len(marker), marker))
     return re.compile("|".join([*map(re.escape, longest_first), CHAT_MARKERS]))
-
-
-def _defuse(text: str, pattern: re.Pattern[str]) -> tuple[str, int]:
-    """Put a space after the first character of every marker; the text and how many there were."""
-    total = 0
-    while True:
-        text, broken = pattern.subn(lambda match: f"{match[0][0]} {match[0][1:]}", text)
-        if not broken:
-            return text, total
-        total += broken

@@ -167,7 +167,9 @@ class Ranking:
         candidates, options = self.candidates, self.method.options
         if candidates.problem is not None:
             raise QualityError(candidates.problem)
-        check_texts("the query", [candidates.query])
+        query: Any = candidates.query  # a caller in Python may give anything
+        if not isinstance(query, str):
+            raise QualityError(f"the query is of type {type(query).__name__}, expected text")
         self._query = self.method.prompts.prepare(candidates.query)
         self.ranked = replace(self.ranked, query_was_cut=self._query.was_cut)
         self._add(markers_defused=self._query.markers_defused)
@@ -186,13 +188,20 @@ class Ranking:
         self.todo = todo
 
     def _prepare_texts(self) -> None:
-        texts = () if self.candidates.texts is None else self.candidates.texts
+        texts: Sequence[Any] = () if self.candidates.texts is None else self.candidates.texts
         if len(texts) != len(self.candidates):
             raise QualityError(f"{len(texts)} texts for {len(self.candidates)} passages")
-        check_texts("passage", texts)
+        for place, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise QualityError(
+                    f"passage {place} is of type {type(text).__name__}, expected text"
+                )
         prepared = [self.method.prompts.prepare_passage(text) for text in texts]
         self._texts = [text.text for text in prepared]
-        self._add(markers_defused=sum(text.markers_defused for text in prepared))
+        self._add(
+            markers_defused=sum(text.markers_defused for text in prepared),
+            texts_cut=sum(text.was_cut for text in prepared),
+        )
 
     def _prepare_embeddings(self) -> None:
         candidates, model, n = self.candidates, self.method.model, len(self.candidates)
@@ -221,15 +230,10 @@ class Ranking:
         )
         self._query_embedding = _project(model, asked[None])[0]
         if self.method.sorts_by_residual:
-            self._residual = self._residual_logits()
-
-    @torch.inference_mode()
-    def _residual_logits(self) -> list[float]:
-        assert self._query_embedding is not None
-        scores = None if self._scores is None else self._scores[None]
-        bias = self.method.model.bias(self._projected[None], self._query_embedding[None], scores)
-        assert bias is not None
-        return bias[0].tolist()
+            ahead = None if self._scores is None else self._scores[None]
+            bias = model.bias(self._projected[None], self._query_embedding[None], ahead)
+            assert bias is not None
+            self._residual = bias[0].tolist()
 
     def _prompt(self, members: list[int]) -> Prompt:
         """The prompt of a window; without texts it depends on nothing but its size."""
@@ -240,7 +244,8 @@ class Ranking:
         begin = time.perf_counter()
         texts = [self._texts[member] for member in members] if self._texts else []
         prompt = self.method.prompts.build(self._query, size, texts)
-        needed, most = len(prompt.input_ids) + size, self.method.model.llm.max_positions
+        needed = len(prompt.input_ids) + self.method.prompts.answer_tokens(size)
+        most = self.method.model.llm.max_positions
         if needed > most:
             raise QualityError(
                 f"a window of {size} passages needs {needed} positions, the LLM has {most}: "
@@ -249,14 +254,6 @@ class Ranking:
         self._prompts[key] = prompt
         self.method.counters.tokenise_seconds += time.perf_counter() - begin
         return prompt
-
-
-def check_texts(what: str, texts: Sequence[Any]) -> None:
-    """Raise a QualityError where one of the texts, which are called `what`, is no text."""
-    for place, text in enumerate(texts):
-        if not isinstance(text, str):
-            which = f"{what} {place}" if what == "passage" else what
-            raise QualityError(f"{which} is of type {type(text).__name__}, expected text")
 
 
 def _numbers(

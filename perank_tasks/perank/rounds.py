@@ -142,14 +142,7 @@ class Rounds:
             return decode.first_step(block)
         if self._head is None:
             self._head = self._load_head().to(self.model.device, self.model.dtype)
-        prompts = method.prompts
-        return decode.free(
-            block,
-            self._head,
-            max_tokens=prompts.answer_tokens,
-            stop=prompts.stop_tokens,
-            read=prompts.read_answer,
-        )
+        return decode.free(block, self._head, method.prompts)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ dummies. On a CPU a row's products are the same whatever stands beside it (the t
 rows and padding are what they have to be.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 import torch
@@ -82,12 +82,11 @@ class Shapes:
         """The next smaller ones; None where there are none."""
         if self.max_rows == 1:
             return None
-        return Shapes(
-            self.is_fixed,
-            max(1, self.max_rows // 2),
-            max(256, self.prefill_tokens // 2),
-            self.cache_bytes // 2,
-            self.token_bytes,
+        return replace(
+            self,
+            max_rows=self.max_rows // 2,
+            prefill_tokens=max(256, self.prefill_tokens // 2),
+            cache_bytes=self.cache_bytes // 2,
         )
 
     def cache_length(self, tokens: int) -> int:

@@ -39,7 +39,12 @@ def schedule(candidates: int, options: RankingOptions) -> list[Range]:
         start, end = candidates, candidates
         while start > 0:
             start = max(end - options.window, 0)
-            outputs = _outputs(start, end, top_k, options)
+            # The next window, if there is one, begins `step` places earlier and takes these along;
+            # what it leaves behind stays where it is.
+            travelling = max(end - start - options.step, 0) if start > 0 else 0
+            outputs = end - start
+            if top_k is not None:
+                outputs = min(outputs, max(travelling, top_k - start))
             if end - start > 1 and outputs > 0:
                 ranges.append(Range(start, end, outputs))
             end -= options.step
@@ -60,13 +65,3 @@ def initial_order(candidates: CandidateList, options: RankingOptions) -> list[in
     elif options.initial_order == "oracle" and candidates.grades is not None:
         order.sort(key=[-grade for grade in candidates.grades].__getitem__)
     return order
-
-
-def _outputs(start: int, end: int, top_k: int | None, options: RankingOptions) -> int:
-    size = end - start
-    if top_k is None:
-        return size
-    # The next window, if there is one, begins `step` places earlier and takes these along;
-    # what it leaves behind stays where it is.
-    travelling = max(size - options.step, 0) if start > 0 else 0
-    return min(size, max(travelling, top_k - start))

@@ -5,6 +5,7 @@
     cosine          `cosine` and `fusion`: embeddings, without and with the first stage's score
     perank          `perank`: the paper's method, with its LLM on or off
     cross_encoder   `cross-encoder`: a model that reads query and passage together
+    listwise_text   `listwise-text`: the uncompressed way, any LLM that reads the passages' texts
     service         `service`: an HTTP server that reranks
     run             `run`: a ranking made elsewhere
     installed       what other packages bring by the entry point `perank.rankers`
@@ -16,6 +17,7 @@ from perank_tasks.rankers.cosine import CosineOptions, FusionOptions
 from perank_tasks.rankers.cross_encoder import CrossEncoderOptions
 from perank_tasks.rankers.first_stage import FirstStageOptions
 from perank_tasks.rankers.installed import Rankers
+from perank_tasks.rankers.listwise_text import ListwiseTextOptions
 from perank_tasks.rankers.perank import PERankOptions
 from perank_tasks.rankers.run import RunOptions
 from perank_tasks.rankers.service import ServiceOptions
@@ -27,6 +29,7 @@ RANKERS = Rankers(
         "fusion": FusionOptions,
         "perank": PERankOptions,
         "cross-encoder": CrossEncoderOptions,
+        "listwise-text": ListwiseTextOptions,
         "service": ServiceOptions,
         "run": RunOptions,
     }

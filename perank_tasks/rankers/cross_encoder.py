@@ -7,7 +7,7 @@ from pydantic import Field
 
 from perank_tasks.errors import ConfigError, RankerError
 from perank_tasks.models.find import content_hash, find_model, unpack_model
-from perank_tasks.rankers.interface import Description, Models, RankerOptions, by_score
+from perank_tasks.rankers.interface import Description, Models, Ranker, RankerOptions, by_score
 from perank_tasks.support.lists import CandidateList, RankedList, unranked
 
 
@@ -41,7 +41,7 @@ class CrossEncoderOptions(RankerOptions):
             raise RankerError(str(error)) from error
 
 
-class CrossEncoderRanker:
+class CrossEncoderRanker(Ranker):
     """A cross-encoder that ranks lists, each by itself."""
 
     def __init__(self, options: CrossEncoderOptions, models: Models):
@@ -75,7 +75,3 @@ class CrossEncoderRanker:
     def description(self) -> dict[str, Any]:
         """Length and precision; the model is in the arm's settings."""
         return {"max_length": self.encoder.max_length, "dtype": self.encoder.dtype}
-
-    def work(self) -> dict[str, float]:
-        """Nothing is measured beyond tokens."""
-        return {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import field_validator
 
 from perank_tasks.config import DEFAULT_EMBEDDER, Options, Precision, SymptomName
 from perank_tasks.errors import ConfigError
@@ -39,21 +39,6 @@ class Models:
 
 
 @dataclass(frozen=True)
-class RunFile:
-    """A TREC run that an arm's candidates are read from.
-
-    Attributes:
-        path: as the arm says it, `{date}` and all.
-        content: names its lines; None: it cannot be read.
-        drop_unknown: whether passages that the collection does not have are left out.
-    """
-
-    path: str
-    content: str | None
-    drop_unknown: bool
-
-
-@dataclass(frozen=True)
 class Description:
     """What an arm's ranker is and reads, by content.
 
@@ -66,7 +51,8 @@ class Description:
         impossible: why there can be no such arm here; None: there can.
         missing: why its model or file is not there tonight; None: it is. The arm is incomplete for
             that reason, the others are whole.
-        run: where its candidates come from in place of its first stage; None: from that.
+        run: fields of a `FirstStage` of kind `run`, where its candidates come from in place of the
+            declared one's; empty: from that.
     """
 
     embedder: str | None = None
@@ -75,13 +61,13 @@ class Description:
     identity: dict[str, Any] = field(default_factory=dict)
     impossible: str | None = None
     missing: str | None = None
-    run: RunFile | None = None
+    run: dict[str, Any] = field(default_factory=dict)
 
 
 class Ranker(Protocol):
     """Something that ranks lists."""
 
-    device: str
+    device: str = "cpu"
     """Where it ranks, as torch names it."""
 
     def rank(self, lists: Iterable[CandidateList]) -> Iterator[RankedList]:
@@ -92,18 +78,16 @@ class Ranker(Protocol):
         ...
 
     def description(self) -> dict[str, Any]:
-        """What ranks, for provenance: JSON-ready."""
-        ...
+        """What ranks, for provenance: JSON-ready. By default nothing is said."""
+        return {}
 
     def work(self) -> dict[str, float]:
-        """What it has done so far, by the names in `meter.WORK`; empty without an LLM."""
-        ...
+        """What it has done so far, by the names in `meter.WORK`: without an LLM, nothing."""
+        return {}
 
 
 class RankerOptions(Options):
     """What an arm may set of its ranker."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     expect: tuple[SymptomName, ...] = ()
     """Symptoms of a ranker that does nothing which this arm is to have (`regression/symptoms.py`);
@@ -130,20 +114,15 @@ class RankerOptions(Options):
 class EmbeddingOptions(Options):
     """What an arm or a first stage that reads embeddings may set of them."""
 
-    precision: Precision = Field(
-        "float32", description="How embeddings are kept: float16 takes half the space."
-    )
-    transform: str | None = Field(
-        None,
-        description="What passages' vectors are put through before they are searched or ranked, "
-        "to see what smaller ones would do: dims:128, float16, int8, binary or noise:0.5, joined "
-        "by +. Empty: nothing.",
-    )
-    trust_remote_code: bool = Field(
-        False,
-        description="Run Python code that an embedder's repository brings (as JinaBERT's does), "
-        "with all your rights: only if you trust its author.",
-    )
+    precision: Precision = "float32"
+    """How embeddings are kept: float16 takes half the space."""
+    transform: str | None = None
+    """What passages' vectors are put through before they are searched or ranked, to see what
+    smaller ones would do: dims:128, float16, int8, binary or noise:0.5, joined by +. Empty:
+    nothing."""
+    trust_remote_code: bool = False
+    """Run Python code that an embedder's repository brings (as JinaBERT's does), with all your
+    rights: only if you trust its author."""
 
     @field_validator("transform")
     @classmethod
@@ -159,13 +138,11 @@ class EmbeddingOptions(Options):
 class EmbedderOptions(EmbeddingOptions):
     """The same, where the embedder is a choice."""
 
-    embedder: str = Field(
-        DEFAULT_EMBEDDER,
-        description="Whose vectors are read: an embedded name, a folder or a hub id.",
-    )
+    embedder: str = DEFAULT_EMBEDDER
+    """Whose vectors are read: an embedded name, a folder or a hub id."""
 
 
-class ScoreRanker:
+class ScoreRanker(Ranker):
     """A ranker that sorts by one score a passage: equal scores keep the first stage's order."""
 
     def __init__(
@@ -191,10 +168,6 @@ class ScoreRanker:
     def description(self) -> dict[str, Any]:
         """What ranks; nothing where there is no model."""
         return self._description
-
-    def work(self) -> dict[str, float]:
-        """No LLM, no work of one."""
-        return {}
 
 
 def by_score(candidates: CandidateList, scores: np.ndarray, **counts: int) -> RankedList:

@@ -27,7 +27,21 @@ COUNTS = ("windows", "tokens_in", "decode_steps", "numbers_missing", "numbers_re
 """What each ranking of a list took."""
 
 
-class PERankOptions(RankingOptions, EmbeddingOptions, RankerOptions):
+class ListwiseOptions(RankingOptions, RankerOptions):
+    """What an arm may set whose ranker is the engine, whatever LLM is in it."""
+
+    orders: int = Field(1, ge=1, le=64)
+    """Initial orders to rank from, the one above and shuffled ones, to sort by the mean rank over
+    all of them; that many times the work."""
+
+    @model_validator(mode="after")
+    def _orders_have_an_llm(self) -> Self:
+        if self.orders > 1 and not self.reads_a_prompt:
+            raise ValueError(f"orders average an LLM's rankings, and {self.decoding} has no LLM")
+        return self
+
+
+class PERankOptions(ListwiseOptions, EmbeddingOptions):
     """What a `perank` arm may set."""
 
     checkpoint: str = Field(
@@ -36,19 +50,6 @@ class PERankOptions(RankingOptions, EmbeddingOptions, RankerOptions):
         f"{DEFAULT_CHECKPOINT} where none was. Otherwise the name of a shipped or a registered "
         "one, or a folder in the published or in our own layout.",
     )
-    orders: int = Field(
-        1,
-        ge=1,
-        le=64,
-        description="Initial orders to rank from, the one above and shuffled ones, to sort by the "
-        "mean rank over all of them; that many times the work.",
-    )
-
-    @model_validator(mode="after")
-    def _orders_have_an_llm(self) -> Self:
-        if self.orders > 1 and not self.reads_a_prompt:
-            raise ValueError(f"orders average an LLM's rankings, and {self.decoding} has no LLM")
-        return self
 
     def describe(self, models: Models) -> Description:
         """The checkpoint by its content, and its own embedder."""
@@ -74,22 +75,27 @@ class PERankOptions(RankingOptions, EmbeddingOptions, RankerOptions):
             impossible=impossible,
         )
 
-    def load(self, models: Models) -> "PERankRanker":
+    def load(self, models: Models) -> "ListwiseRanker":
         """As `RankerOptions.load`."""
-        return PERankRanker(self, models)
+        return ListwiseRanker(self, self.checkpoint, models)
 
 
-class PERankRanker:
-    """A checkpoint that ranks lists by an arm's options."""
+class ListwiseRanker:
+    """An engine that ranks lists by an arm's options.
 
-    def __init__(self, options: PERankOptions, models: Models):
+    Args:
+        name: of its checkpoint or LLM, as the arm has it.
+        llm: how a plain LLM is loaded: `revision` and `llm_prompt` of `PERank.from_pretrained`.
+    """
+
+    def __init__(self, options: ListwiseOptions, name: str, models: Models, **llm: str | None):
         import torch
 
         from perank_tasks.perank import PERank
 
         torch.set_num_threads(models.threads)
-        self.options = options
-        self.engine = PERank.from_pretrained(models.local(options.checkpoint), cache=models.cache)
+        self.options, self.name = options, name
+        self.engine = PERank.from_pretrained(models.local(name), cache=models.cache, **llm)  # type: ignore[arg-type]
         self.device = str(self.engine.device)
 
     def rank(self, lists: Iterable[CandidateList]) -> Iterator[RankedList]:
@@ -106,13 +112,13 @@ class PERankRanker:
     def description(self) -> dict[str, Any]:
         """What ranks: checkpoint, prompt, precision."""
         description = self.engine.description(self.options)
-        return description | {"checkpoint": self.options.checkpoint}
+        return description | {"checkpoint": self.name}
 
     def work(self) -> dict[str, float]:
         """What the LLM did so far, by the names in `meter.WORK`."""
         return {name: getattr(self.engine.counters, name) for name in WORK}
 
-    def _turns(self) -> list[PERankOptions]:
+    def _turns(self) -> list[ListwiseOptions]:
         """How to rank each time: from the arm's own initial order, then from shuffled ones."""
         shuffled = (
             {"initial_order": "random", "order_seed": self.options.order_seed + turn}

@@ -16,7 +16,7 @@ from perank_tasks.collections.trec import read_run
 from perank_tasks.config import SymptomName, stable_hash
 from perank_tasks.errors import PerankError
 from perank_tasks.rankers.first_stage import own_scores
-from perank_tasks.rankers.interface import Description, Models, RankerOptions, RunFile, ScoreRanker
+from perank_tasks.rankers.interface import Description, Models, RankerOptions, ScoreRanker
 from perank_tasks.support.lists import CandidateList, RankedList, unranked
 
 Lines = dict[str, list[tuple[str, float]]]
@@ -49,11 +49,12 @@ class RunOptions(RankerOptions):
     def describe(self, models: Models) -> Description:
         """The run by its lines; its texts are read where unknown passages are refused."""
         drop = self.unknown == "drop"
+        run = {"run": self.path, "drop_unknown": drop}
         try:
-            content = stable_hash(read_lines(self.path, models.run_date))
+            run["run_content"] = stable_hash(read_lines(self.path, models.run_date))
         except PerankError as error:
-            return Description(run=RunFile(self.path, None, drop), missing=str(error))
-        return Description(texts=not drop, run=RunFile(self.path, content, drop))
+            return Description(run=run, missing=str(error))
+        return Description(texts=not drop, run=run)
 
     def load(self, models: Models) -> "RunRanker":
         """As `RankerOptions.load`."""
@@ -74,15 +75,22 @@ class RunRanker(ScoreRanker):
 
 
 def read_lines(path: str, run_date: date) -> Lines:
-    """A run's lines by query, in trec_eval's order: of equal scores, the greater id first.
+    """A run's lines, as `by_query`.
 
     Raises:
         CollectionError, StorageError: it is not there, or malformed; names the line.
         ConfigError: the path begins with s3:// and is malformed.
     """
+    lines = read_run(to_path(path.format(date=run_date), "the run"))
+    return by_query((line.query_id, line.passage_id, line.score) for line in lines)
+
+
+def by_query(rows: Iterable[tuple[str, str, float]]) -> Lines:
+    """(query id, passage id, score) by query, in trec_eval's order, by which a run's measures are
+    published: of equal scores, the greater id first."""
     lines: Lines = defaultdict(list)
-    for line in read_run(to_path(path.format(date=run_date), "the run")):
-        lines[line.query_id].append((line.passage_id, line.score))
+    for query_id, passage_id, score in rows:
+        lines[query_id].append((passage_id, score))
     for ranked in lines.values():
         ranked.sort(key=lambda pair: (pair[1], pair[0]), reverse=True)
     return dict(lines)

@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from perank_tasks.errors import ConfigError, MalformedError, RankerError
-from perank_tasks.rankers.interface import Description, Models, RankerOptions, by_score
+from perank_tasks.rankers.interface import Description, Models, Ranker, RankerOptions, by_score
 from perank_tasks.support.lists import CandidateList, RankedList, unranked
 
 DOCUMENTS = {"cohere": 1000, "tei": 32}
@@ -98,7 +98,7 @@ class _Result(BaseModel):
 _RESULTS = TypeAdapter(list[_Result])
 
 
-class ServiceRanker:
+class ServiceRanker(Ranker):
     """A service that ranks lists, several at once, in order."""
 
     device = "service"
@@ -126,10 +126,6 @@ class ServiceRanker:
     def description(self) -> dict[str, Any]:
         """Where, and what was asked for; never the key."""
         return self.options.model_dump(include={"url", "dialect", "model"}, exclude_none=True)
-
-    def work(self) -> dict[str, float]:
-        """It is done elsewhere."""
-        return {}
 
     def _rank(self, candidates: CandidateList) -> RankedList:
         if candidates.problem:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from perank_tasks.config import Options, stable_hash
 from perank_tasks.models.find import EMBEDDER, LLM
@@ -30,8 +30,6 @@ Layout = Literal["perank", "published"]
 
 class StageRecipe(Options):
     """What both stages have in common: the model to begin with, the optimiser, the clock."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     stage: ClassVar[Literal["align", "rank"]]
 

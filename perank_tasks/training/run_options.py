@@ -23,8 +23,6 @@ from perank_tasks.training.recipe import AlignRecipe, Preset, RankRecipe
 class TrainingOptions(Options):
     """What a person may choose for a training run, beside data and recipes."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
     preset: Preset = "tiny"
     """Where the recipes begin. paper: 7B models on GPUs, as published; tiny: SmolLM2-135M on two
     cores; feedback: the same with the start, prompt and order that the checkpoint that ships has,

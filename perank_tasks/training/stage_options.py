@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from perank_tasks.config import Options
 from perank_tasks.training.recipe import Preset
@@ -10,8 +10,6 @@ from perank_tasks.training.recipe import Preset
 
 class StageOptions(Options):
     """What both stages are asked for."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     data: tuple[str, ...] = Field(min_length=1)
     """Reference of training data, as perank train data prints it."""

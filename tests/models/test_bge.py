@@ -93,7 +93,7 @@ def test_it_is_unpacked_once_and_embeds_by_its_first_token(cache: Path) -> None:
     (query,), passages = bge.encode([QUERY], queries=True), bge.encode(PASSAGES)
     assert passages[0] @ query > 0.65 > passages[1] @ query
 
-    spec = EncoderSpec(BGE, "cls", 384, inside_checkpoint=False)
+    spec = EncoderSpec(BGE, "cls", 384)
     device = torch.device("cpu")
     own = Encoder(spec, None, owner="test", cache=cache, device=device)
     assert own.max_length == 512
@@ -107,7 +107,7 @@ def test_its_instruction_goes_before_queries_where_it_is_asked_for(cache: Path) 
     np.testing.assert_allclose(instructed.encode([QUERY], queries=True), with_prompt, atol=1e-6)
     assert abs(plain.encode([QUERY], queries=True) - with_prompt).max() > 1e-3
 
-    spec = EncoderSpec(f"{BGE}?prompts=own", "cls", 384, inside_checkpoint=False)
+    spec = EncoderSpec(f"{BGE}?prompts=own", "cls", 384)
     own = Encoder(spec, None, owner="test", cache=cache, device=torch.device("cpu"))
     np.testing.assert_allclose(own.encode([QUERY], queries=True), with_prompt, atol=1e-5)
 

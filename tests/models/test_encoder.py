@@ -80,13 +80,13 @@ def test_the_encoder_inside_wins_over_the_one_by_name(golden: Path) -> None:
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(PREFIX)}
     save_file(kept, golden / "model.safetensors")
     by_name = PERank.from_pretrained(golden, cache=golden.parent)
-    assert not by_name.encoder.inside_checkpoint
     assert not np.allclose(by_name.encode(TEXTS), before, atol=1e-2)
 
 
 def test_an_encoder_by_name_is_found_in_the_checkpoints_folder(golden: Path) -> None:
-    spec = load_checkpoint(golden, cache=golden.parent).encoder
-    assert (spec.name, spec.inside_checkpoint) == ("./encoder", True)
+    checkpoint = load_checkpoint(golden, cache=golden.parent)
+    spec = checkpoint.encoder
+    assert (spec.name, checkpoint.encoder_weights is None) == ("./encoder", False)
     assert spec.folder == (golden / "encoder").resolve()
 
 

@@ -358,14 +358,6 @@ def test_a_summary_neither_imports_torch_nor_unpacks_a_model(tmp_path: Path, nam
     assert not cache.exists()
 
 
-def test_a_summary_reads_pickled_weights_names(published: Path, tmp_path: Path) -> None:
-    tensors = load_file(published / "model.safetensors")
-    (published / "model.safetensors").unlink()
-    tensors["model.encoder.encoder.pooler.weight"] = torch.zeros(1)
-    torch.save(tensors, published / "pytorch_model.bin")
-    assert summarize_checkpoint(published, cache=tmp_path).encoder.inside_checkpoint
-
-
 def test_an_unknown_name_offers_close_ones(tmp_path: Path) -> None:
     known = shipped_checkpoints()[0]
     with pytest.raises(ConfigError, match=known):

@@ -5,6 +5,7 @@ Free generation is held against transformers' own `generate` with the stock caus
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -137,7 +138,10 @@ def test_free_generation_is_transformers_own(
     shapes = Shapes.of(golden_engine.model.llm, len(windows))
     block = Block(golden_engine.model, shapes, len(windows), 3000, 20, Counters())
     block.fill(windows)
-    decode.free(block, head, max_tokens=lambda size: 2 * size, stop=[stop], read=read)
+    prompts = SimpleNamespace(
+        answer_tokens=lambda size: 2 * size, stop_tokens={stop}, read_answer=read
+    )
+    decode.free(block, head, prompts)  # type: ignore[arg-type]
 
     checkpoint = load_checkpoint(GOLDEN, cache=tmp_path)
     stock = MistralForCausalLM(MistralConfig(**checkpoint.llm.to_dict())).eval()

@@ -209,7 +209,6 @@ def test_a_part_is_summarised_without_loading_and_hashed_with_its_base(tmp_path:
     loaded = vars(load_checkpoint(folder, cache=tmp_path))
     assert vars(summary) == {key: loaded[key] for key in vars(summary)}
     assert Path(summary.base_model or "") == (tmp_path / "ranker-base").resolve()
-    assert not summary.encoder.inside_checkpoint
     assert summary.encoder.folder == (folder / "encoder").resolve()
     edit(tmp_path / "ranker-base" / "config.json", note="changed")
     assert summarize_checkpoint(folder, cache=tmp_path).hash != summary.hash

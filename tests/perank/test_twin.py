@@ -337,7 +337,6 @@ def test_first_stage_scores_move_passages_and_may_be_left_out(tmp_path: Path) ->
     model = Model(True, "llama", "linear", {}, {"rope_theta": 1e4}, prompt, seed=3)
     folder = model.write(tmp_path / "ranker")
     engine = PERank.from_pretrained(folder, cache=tmp_path, device="cpu")
-    assert engine.reads_scores
     assert engine.description()["score_residual"] == 0.75
     plain = random_request("q", 12, [1], EMBEDDING_SIZE, with_query=True)
     one_ahead = replace(plain, scores=np.eye(12)[7] * 1e6)

@@ -5,14 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import pyarrow.fs as pafs
 
 from perank_tasks.support.s3_uri import S3Uri
-
-if TYPE_CHECKING:
-    from perank_tasks.artifacts.storage.local import LocalStorage
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -124,7 +121,7 @@ class Storage(Protocol):
     def used_at(self, key: str) -> float:
         """When that artifact was published or used, in seconds since 1970; 0 where it is not."""
 
-    def drafts(self) -> "LocalStorage":
+    def drafts(self) -> "Storage":
         """Where drafts are written."""
 
     def bring(self, draft: Path, key: str) -> None:

@@ -31,7 +31,7 @@ from botocore.exceptions import ClientError
 
 from perank_tasks.artifacts.storage.base import MANIFEST, Storage
 from perank_tasks.artifacts.storage.local import LocalStorage
-from perank_tasks.artifacts.storage.s3_client import S3, s3
+from perank_tasks.artifacts.storage.s3_client import s3
 from perank_tasks.artifacts.storage.s3_errors import code_of
 from perank_tasks.errors import ArtifactError, StorageError
 from perank_tasks.support.files import file_sha256, making_folder, storage_errors
@@ -71,16 +71,12 @@ class S3Storage(Storage):
         self.root = root
         self.cache = cache / "s3"
 
-    @property
-    def s3(self) -> S3:
-        return s3()
-
     def check(self) -> None:
-        with self.s3.errors(self.root):
-            self.s3.look(self.root)
+        with s3().errors(self.root):
+            s3().look(self.root)
 
     def ask(self, key: str, request: Callable[[pafs.FileSystem, str], T]) -> T:
-        return self.s3.ask(self.root / key, request)
+        return s3().ask(self.root / key, request)
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
@@ -92,41 +88,34 @@ class S3Storage(Storage):
                 scratch = Path(folder) / PurePosixPath(key).name
                 yield scratch
                 if scratch.exists():
-                    with self.s3.errors(self.root / key):
-                        self._put(key, scratch, self.s3.client)
+                    with s3().errors(self.root / key):
+                        self._put(key, scratch, s3().client)
 
     def _put(self, key: str, content: bytes | Path, client: Any) -> None:
         place = self.root / key
         if isinstance(content, bytes):
             client.put_object(Bucket=place.bucket, Key=place.key, Body=content)
-            return
-        client.upload_file(
-            str(content),
-            place.bucket,
-            place.key,
-            Config=TransferConfig(
-                multipart_threshold=MULTIPART_BYTES,
-                multipart_chunksize=MULTIPART_BYTES,
-                max_concurrency=4,
-            ),
-        )
+        else:
+            parts = {"multipart_threshold": MULTIPART_BYTES, "multipart_chunksize": MULTIPART_BYTES}
+            config = TransferConfig(**parts, max_concurrency=4)
+            client.upload_file(str(content), place.bucket, place.key, Config=config)
 
     def create(self, key: str, content: bytes | Path) -> bool:
         """Of a file, too; made anyway where a server knows no conditions."""
-        with self.s3.errors(self.root / key):
-            for attempt in range(self.s3.attempts):
+        with s3().errors(self.root / key):
+            for attempt in range(s3().attempts):
                 try:
-                    self._put(key, content, self.s3.creating)
+                    self._put(key, content, s3().creating)
                     return True
                 except (ClientError, S3UploadFailedError) as error:
                     code = code_of(error)
                     if code == "PreconditionFailed":
                         return False
                     if code in ("NotImplemented", "501"):
-                        self._put(key, content, self.s3.client)
+                        self._put(key, content, s3().client)
                         return True
                     # Another request of its kind was on its way: it is tried again.
-                    is_last = attempt == self.s3.attempts - 1
+                    is_last = attempt == s3().attempts - 1
                     if code != "ConditionalRequestConflict" or is_last:
                         raise
                 time.sleep(0.1 * 2**attempt)
@@ -136,8 +125,8 @@ class S3Storage(Storage):
         if time.time() - self.used_at(key) < USE_GRAIN_S:
             return
         marker = key.removesuffix(MANIFEST) + USED
-        with suppress(StorageError), self.s3.errors(self.root / marker):  # readers need not write
-            self._put(marker, b"", self.s3.client)
+        with suppress(StorageError), s3().errors(self.root / marker):  # readers need not write
+            self._put(marker, b"", s3().client)
 
     def used_at(self, key: str) -> float:
         manifest = self.stat(key)
@@ -188,8 +177,8 @@ class S3Storage(Storage):
 
     def _download(self, key: str, target: Path) -> None:
         place = self.root / key
-        with self.s3.errors(place):
-            self.s3.client.download_file(place.bucket, place.key, str(target))
+        with s3().errors(place):
+            s3().client.download_file(place.bucket, place.key, str(target))
 
     def remove(self, key: str) -> None:
         names = list(self.files(key))
@@ -202,8 +191,8 @@ class S3Storage(Storage):
 
     def _delete(self, key: str) -> None:
         uri = self.root / key
-        with self.s3.errors(uri):
-            self.s3.client.delete_object(Bucket=uri.bucket, Key=uri.key)
+        with s3().errors(uri):
+            s3().client.delete_object(Bucket=uri.bucket, Key=uri.key)
 
     def _remove_stale(self) -> None:
         for pattern, after_s in STALE_S.items():

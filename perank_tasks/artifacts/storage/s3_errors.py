@@ -67,8 +67,7 @@ _WORDS = {
     # Classes of errors that no server sent; a class's own words come before its bases'.
     "NoCredentialsError": ("there are no credentials", KEYS),
     "PartialCredentialsError": ("there are no credentials", KEYS),
-    "UnauthorizedSSOTokenError": ("the sign-on's token has expired", RENEW),
-    "SSOTokenLoadError": ("the sign-on's token has expired", RENEW),
+    "SSOError": ("the sign-on's token has expired", RENEW),
     "TokenRetrievalError": ("the sign-on's token has expired", RENEW),
     "ProfileNotFound": ("the credentials cannot be read ({error})", KEYS),
     "CredentialRetrievalError": ("the credentials cannot be read ({error})", KEYS),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from perank_tasks.config import DEFAULT_EMBEDDER, Options, did_you_mean
 from perank_tasks.errors import ConfigError
@@ -61,8 +61,6 @@ def parse_scorers(formula: str) -> Weights:
 
 class DataOptions(Options):
     """What a person may choose for training data."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     stage: Literal["ranking", "alignment"] = "ranking"
     """What it is for. ranking: lists of candidates with a golden ranking, for stage 2; alignment:
