@@ -1,13 +1,15 @@
 """Contenders: the ways to rank that are measured, each as one call over a block of queries.
 
 plain                  the reference's way (`plain.py`): what all others are a ratio to
-released, compact      the engine, by prompt: every passage put out, or the top k exact
+released, compact      the engine, by prompt: every passage put out, the top k exact, or one query
+                       by itself in the shortest time
 first step, free       the engine's other decodings, released prompt
 full text              listwise over the passages' texts by the same LLM and engine
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +17,7 @@ from perank_tasks.bench.hardware import seconds_of
 from perank_tasks.bench.options import BenchOptions
 from perank_tasks.bench.plain import PlainRanker
 from perank_tasks.errors import QualityError
-from perank_tasks.perank import PERank, RankingOptions
+from perank_tasks.perank import PERank
 from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
 from perank_tasks.support.lists import CandidateList, RankedList
 from perank_tasks.training.recipe import RankRecipe
@@ -40,27 +42,29 @@ class Contender:
     """None: the plain way."""
     queries: int | None = None
     first_block_only: bool = False
-    in_sweeps: bool = False
-    """Whether it is measured over depth and batch, too."""
+
+    def at_once(self, queries: int) -> int:
+        """How many of so many queries it ranks together."""
+        return 1 if self.options is None else self.options.get("block", queries)
 
 
 def contenders(top_k: int) -> tuple[Contender, ...]:
     """All of them, in the order they are run and shown in."""
-    both = {"passages": "both"}
+    texts, top, free = {"passages": "both"}, {"top_k": top_k}, {"decoding": "free"}
     once: dict[str, Any] = {"queries": 1, "first_block_only": True}
     return (
-        Contender("plain", "released", None, queries=1, in_sweeps=True),
-        Contender("released", "released", {}, in_sweeps=True),
-        Contender(f"released, top {top_k}", "released", {"top_k": top_k}),
+        Contender("plain", "released", None, queries=1),
+        Contender("released", "released", {}),
+        Contender(f"released, top {top_k}", "released", top),
+        Contender("released, single", "released", {"block": 1}, queries=1),
         Contender("compact", "compact", {}),
-        Contender(f"compact, top {top_k}", "compact", {"top_k": top_k}, in_sweeps=True),
-        Contender(
-            "first step", "released", {"decoding": "first-step"}, queries=2, first_block_only=True
-        ),
-        Contender("free", "released", {"decoding": "free"}, **once),
-        Contender("full text", "released", both, queries=4, first_block_only=True),
-        Contender(f"full text, top {top_k}", "released", {**both, "top_k": top_k}, **once),
-        Contender("full text, free", "released", {"passages": "text", "decoding": "free"}, **once),
+        Contender(f"compact, top {top_k}", "compact", top),
+        Contender("compact, single", "compact", {"block": 1}, queries=1),
+        Contender("first step", "released", {"decoding": "first-step"}, 2, first_block_only=True),
+        Contender("free", "released", free, **once),
+        Contender("full text", "released", texts, 4, first_block_only=True),
+        Contender(f"full text, top {top_k}", "released", texts | top, **once),
+        Contender("full text, free", "released", {"passages": "text"} | free, **once),
     )
 
 
@@ -74,10 +78,6 @@ class Measurement:
     seconds: float
     tokens_in: int
     decode_steps: int
-    prefill_flops: int | None = None
-    """Of the tokens of prompts that went through the LLM, in its matrices; None for the plain way,
-    which is not counted. Windows of a query may share the beginning of their prompt."""
-    prefill_seconds: float | None = None
 
     @property
     def seconds_a_query(self) -> float:
@@ -101,26 +101,13 @@ class Arena:
         Raises:
             QualityError: a query could not be ranked.
         """
+        rank: Callable[[], Iterable[RankedList]]
         if contender.options is None:
-            return self._timed(contender, lambda: [self.plain.rerank(each) for each in lists])
-        engine = self.engines[contender.prompt]
-        options = RankingOptions(
-            window=self.plain.window,
-            step=self.plain.step,
-            block=len(lists),
-            **contender.options,
-        )
-        before = replace(engine.counters)
-        measurement = self._timed(
-            contender,
-            lambda: list(engine.rerank_many(lists, options)),
-        )
-        tokens = engine.counters.prefill_tokens - before.prefill_tokens
-        measurement.prefill_flops = 2 * tokens * engine.model.llm.parameters()
-        measurement.prefill_seconds = engine.counters.prefill_seconds - before.prefill_seconds
-        return measurement
-
-    def _timed(self, contender: Contender, rank: Callable[[], list[RankedList]]) -> Measurement:
+            rank = partial(map, self.plain.rerank, lists)
+        else:
+            own = {"block": len(lists)} | contender.options
+            options = self.plain.options.model_copy(update=own)
+            rank = partial(self.engines[contender.prompt].rerank_many, lists, options)
         results: list[RankedList] = []
         seconds = seconds_of(lambda: results.extend(rank()), self.plain.engine.device)
         for result in results:

@@ -10,8 +10,8 @@ threads. The reference's way is
     decoding    `generate`, greedy, with a key/value cache and a function that allows the
                 passages not yet put out; every step scores the whole vocabulary
 
-Three things differ from it, and none costs time: the matrices keep their size from call to call, a
-list of exactly window - step passages, which its loop never ranks, is one window, and passages are
+Three things differ from it, and none costs time: the matrices keep their size from call to call,
+windows are the engine's (`perank/windows.py` says of which list they differ), and passages are
 embedded by the engine's encoder, whose products are faster on some CPUs.
 """
 
@@ -28,6 +28,7 @@ from perank_tasks.models.encoder import REFERENCE_MAX_LENGTH
 from perank_tasks.perank import PERank, RankingOptions
 from perank_tasks.perank.checkpoint import Checkpoint, load_checkpoint, load_head
 from perank_tasks.perank.prompt import Prompt
+from perank_tasks.perank.windows import schedule
 from perank_tasks.support.lists import CandidateList, RankedList
 
 
@@ -64,8 +65,8 @@ class PlainRanker:
                 f"way runs checkpoints of the reference only. Give one with the prompt released-v1 "
                 f"and without these two"
             )
-        self.engine, self.prompts = engine, engine.prompts(RankingOptions())
-        self.window, self.step = window, step
+        self.engine, self.options = engine, RankingOptions(window=window, step=step)
+        self.prompts = engine.prompts(self.options)
         self.model: Any = _causal_llm(checkpoint, window, engine.device, engine.model.dtype)
         self._vocabulary = checkpoint.llm.vocab_size
 
@@ -74,25 +75,21 @@ class PlainRanker:
         passages = candidates.texts or ()
         order = list(range(len(passages)))
         prepared = self.prompts.prepare(candidates.query)
-        windows = tokens_in = steps = 0
-        start, end = len(order) - self.window, len(order)
-        while end > 0 and (start + self.step != 0 or windows == 0):
-            start = max(start, 0)
+        tokens_in = 0
+        windows = schedule(len(order), self.options)
+        for start, end, _ in windows:
             members = order[start:end]
             ids = self._input_ids(self.prompts.build(prepared, len(members)))
             ranked = self._rank(ids, [passages[position] for position in members])
             order[start:end] = [members[place] for place in ranked]
-            windows += 1
             tokens_in += ids.shape[1]
-            steps += len(members)
-            start, end = start - self.step, end - self.step
         return RankedList(
             candidates.query_id,
             candidates.passage_ids,
             order,
-            windows=windows,
+            windows=len(windows),
             tokens_in=tokens_in,
-            decode_steps=steps,
+            decode_steps=sum(end - start for start, end, _ in windows),
         )
 
     @torch.no_grad()

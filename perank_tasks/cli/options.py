@@ -15,6 +15,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from perank_tasks.cli import parse_date, today
+from perank_tasks.cli.command import with_parameters
 from perank_tasks.config import Options
 from perank_tasks.errors import ConfigError
 
@@ -36,22 +37,17 @@ def takes_options(
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        signature = inspect.signature(command, eval_str=True)
-        _, *own = signature.parameters.values()
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
 
         def run(**values: Any) -> Any:
             own_values = {parameter.name: values.pop(parameter.name) for parameter in own}
             return command(kind.parse(_given(values, whole)), **own_values)
 
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        parameters = [parameter.replace(kind=keyword) for parameter in own]
-        for name, field in kind.model_fields.items():
-            annotation = _annotation(name, field, panel, commas=name not in whole)
-            parameters.append(inspect.Parameter(name, keyword, default=None, annotation=annotation))
-        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in parameters}
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
-        return run
+        fields = {
+            name: _annotation(name, field, panel, commas=name not in whole)
+            for name, field in kind.model_fields.items()
+        }
+        return with_parameters(run, command, own, fields, None)
 
     return decorate
 
