@@ -17,8 +17,8 @@ from perank_tasks.bench.hardware import seconds_of
 from perank_tasks.bench.options import BenchOptions
 from perank_tasks.bench.plain import PlainRanker
 from perank_tasks.errors import QualityError
-from perank_tasks.perank import PERank
-from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
+from perank_tasks.perank import PERank, RankingOptions
+from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1
 from perank_tasks.support.lists import CandidateList, RankedList
 from perank_tasks.training.recipe import RankRecipe
 from perank_tasks.training.start import make_start
@@ -134,26 +134,23 @@ def load_arena(options: BenchOptions, cache: Path) -> Arena:
     Raises:
         ConfigError, CheckpointError: as for `PERank.from_pretrained` and `PlainRanker`.
     """
-    names = {"released": options.checkpoint or untrained_checkpoint(RELEASED_V1.name, cache)}
-    if options.compact_checkpoint or not options.checkpoint:
-        compact = options.compact_checkpoint or untrained_checkpoint(COMPACT_V1.name, cache)
-        names["compact"] = compact
+    names = {"released": options.checkpoint, "compact": options.compact_checkpoint}
+    if options.checkpoint and not options.compact_checkpoint:
+        del names["compact"]
+    checkpoints = {
+        prompt: name or untrained_checkpoint(prompt, cache) for prompt, name in names.items()
+    }
     engines = {
         prompt: PERank.from_pretrained(name, cache=cache, device=options.device)
-        for prompt, name in names.items()
+        for prompt, name in checkpoints.items()
     }
-    plain = PlainRanker(
-        names["released"],
-        engines["released"],
-        cache=cache,
-        window=options.window,
-        step=options.step,
-    )
+    ranking = RankingOptions(window=options.window, step=options.step)
+    plain = PlainRanker(checkpoints["released"], engines["released"], ranking, cache=cache)
     return Arena(engines, plain)
 
 
 def untrained_checkpoint(prompt: str, cache: Path) -> str:
-    """Make a full-size checkpoint for the prompt of that name below `cache`; returns its folder.
+    """Make a full-size checkpoint for a prompt below `cache`; returns its folder.
 
     SmolLM2-135M-Instruct with all its layers and an untrained projector from all-MiniLM-L6-v2.
     Its cost is that of a trained checkpoint; its rankings mean nothing.
@@ -162,16 +159,11 @@ def untrained_checkpoint(prompt: str, cache: Path) -> str:
         ConfigError: the LLM's or the embedder's package is not installed.
         StorageError: the cache cannot be written.
     """
+    template = {"released": RELEASED_V1, "compact": COMPACT_V1}[prompt]
     # A query token and a residual are used where the prompt has a place for them.
-    has_query = TEMPLATES[prompt].has_query_slot
-    recipe = RankRecipe.parse(
-        {
-            "prompt": prompt,
-            "query_token": has_query,
-            "residual": has_query,
-            "projector_start": "orthonormal",
-        }
-    )
+    has_query = template.has_query_slot
+    own = {"prompt": template.name, "query_token": has_query, "residual": has_query}
+    recipe = RankRecipe.parse(own | {"projector_start": "orthonormal"})
     folder = cache / "bench" / f"smollm2-minilm-{prompt}"
     make_start(folder, recipe, [], EMBEDDING_SIZE, cache=cache)
     return str(folder)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.bench.corpus import write_corpus
@@ -157,8 +156,8 @@ def measure_night(corpus: Path, settings: Settings) -> dict[str, Stats]:
     return measured
 
 
-def write_results(folder: Path, results: Results) -> list[Path]:
-    """Write results.json, and scale.png where there is more than one size.
+def write_results(folder: Path, results: Results) -> Path:
+    """Write results.json; returns its path.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -168,32 +167,7 @@ def write_results(folder: Path, results: Results) -> list[Path]:
         "exponents": {stage: results.exponent(stage) for stage in STAGES},
         "embed_seconds_extrapolated": results.extrapolated(),
     }
-    paths = [write_json(folder, values)]
-    if len(results.sizes) > 1:
-        paths.append(folder / "scale.png")
-        _plot_scale(paths[-1], results)
-    return paths
-
-
-def _plot_scale(path: Path, results: Results) -> None:
-    """Seconds of each stage by passages, both logarithmic; of `embed` dashed where not measured.
-
-    Drawn without pyplot, so no display is needed.
-    """
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for stage in STAGES:
-        points = results.seconds(stage)
-        (line,) = axes.plot(*zip(*points, strict=True), marker="o", label=stage)
-        if stage == "embed" and (more := results.extrapolated()):
-            points = [points[-1], *more.items()]
-            label, color = "embed, extrapolated", line.get_color()
-            axes.plot(*zip(*points, strict=True), "--", color=color, label=label)
-    axes.set(xscale="log", yscale="log", xlabel="passages", ylabel="seconds")
-    axes.set_title("Seconds of each stage by the size of the corpus")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=150)
+    return write_json(folder, values)
 
 
 def print_results(printer: Printer, results: Results) -> None:

@@ -38,8 +38,8 @@ class PlainRanker:
     Args:
         path_or_name: as for `PERank.from_pretrained`.
         engine: of the same checkpoint: its prompt, encoder, projector, device and dtype are used.
+        options: window and step; None: the paper's.
         cache: where base models are unpacked.
-        window, step: passages ranked together, and places the window moves.
 
     Attributes:
         model: the stock causal LLM, with `window` rows more than its vocabulary.
@@ -53,10 +53,9 @@ class PlainRanker:
         self,
         path_or_name: str | Path,
         engine: PERank,
+        options: RankingOptions | None = None,
         *,
         cache: Path,
-        window: int = 20,
-        step: int = 10,
     ) -> None:
         checkpoint = load_checkpoint(path_or_name, cache=cache)
         if checkpoint.residual is not None or checkpoint.query_token:
@@ -65,9 +64,11 @@ class PlainRanker:
                 f"way runs checkpoints of the reference only. Give one with the prompt released-v1 "
                 f"and without these two"
             )
-        self.engine, self.options = engine, RankingOptions(window=window, step=step)
+        self.engine, self.options = engine, options or RankingOptions()
         self.prompts = engine.prompts(self.options)
-        self.model: Any = _causal_llm(checkpoint, window, engine.device, engine.model.dtype)
+        self.model: Any = _causal_llm(
+            checkpoint, self.options.window, engine.device, engine.model.dtype
+        )
         self._vocabulary = checkpoint.llm.vocab_size
 
     def rerank(self, candidates: CandidateList) -> RankedList:

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 import numpy as np
 
 from perank_tasks.collections.spec import open_collection
-from perank_tasks.config import Night, NightOptions
+from perank_tasks.config import NightOptions
 from perank_tasks.errors import CollectionError
 from perank_tasks.models.encoder import REFERENCE_MAX_LENGTH
-from perank_tasks.night.arms import ArmsFile
+from perank_tasks.night.arms import BUILT_IN, ArmsFile
 from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.plan import plan_night
 from perank_tasks.night.retrieve import read_candidates
@@ -42,7 +42,11 @@ def load_queries(collection: str, *, queries: int, depth: int) -> list[Candidate
         CollectionError: it cannot be read, or no query has two candidates with texts.
     """
     site = Site.from_environment()
-    night = _night(collection, depth, site)
+    kind = "given" if open_collection(collection).run else "bm25"
+    changes = (f"first-stage={kind}", f"first-stages.{kind}.depth={depth}")
+    arms = ArmsFile.read(BUILT_IN).change(changes)
+    options = NightOptions(collection=collection, shards=1, arms=("bm25",))
+    night = plan_night(options, datetime.now(UTC).date(), site, arms=arms)
     results = run_night(night, site, until="retrieve")
     (retrieved,) = results["retrieve"].values()
     snapshot = site.store.open(results["snapshot"])
@@ -63,19 +67,6 @@ def load_queries(collection: str, *, queries: int, depth: int) -> list[Candidate
             f"is nothing to rank. Look at its queries and its run"
         )
     return lists
-
-
-def _night(collection: str, depth: int, site: Site) -> Night:
-    """A night that retrieves; nothing of it is ranked."""
-    kind = "given" if open_collection(collection).run else "bm25"
-    arms = ArmsFile.of(
-        {
-            "first-stages": {"candidates": {"kind": kind, "depth": depth}},
-            "arms": {"bench": {"ranker": "first-stage", "first-stage": "candidates"}},
-        }
-    )
-    options = NightOptions.parse({"collection": collection, "shards": 1})
-    return plan_night(options, datetime.now(UTC).date(), site, arms=arms)
 
 
 def with_embeddings(lists: Sequence[CandidateList], engine: PERank) -> list[CandidateList]:

@@ -57,12 +57,11 @@ def pipeline(
     Embedding is measured up to 10,000 passages, which take some minutes, and extrapolated; larger
     corpora reuse those vectors.
     """
-    from perank_tasks.bench.pipeline import print_results, run_pipeline, write_results
+    from perank_tasks.bench.pipeline import print_results, run_pipeline
     from perank_tasks.settings import Settings
 
     place = (folder or Settings.from_environment().benchmarks / "pipeline").absolute()
     results = run_pipeline(options, place)
     print_results(printer, results)
-    for path in write_results(place, results):
-        print_line(f"written: {path}")
+    print_line(f"written: {place / 'results.json'}")
     return results
