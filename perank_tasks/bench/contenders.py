@@ -73,15 +73,16 @@ class Measurement:
     """One contender over the queries it ranked of one block."""
 
     contender: str
-    queries: list[str]
-    orders: list[list[int]]
+    orders: dict[str, list[int]]
+    """Of each query its passages by their places in the candidate list; of equal texts, which may
+    swap, the place of the first."""
     seconds: float
     tokens_in: int
     decode_steps: int
 
     @property
     def seconds_a_query(self) -> float:
-        return self.seconds / len(self.queries)
+        return self.seconds / len(self.orders)
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,11 @@ class Arena:
                 )
         return Measurement(
             contender=contender.name,
-            queries=[result.query_id for result in results],
-            orders=[list(result.order) for result in results],
+            orders={
+                each.query_id: [each.texts.index(each.texts[place]) for place in result.order]
+                for each, result in zip(lists, results, strict=True)
+                if each.texts
+            },
             seconds=seconds,
             tokens_in=sum(result.tokens_in for result in results),
             decode_steps=sum(result.decode_steps for result in results),

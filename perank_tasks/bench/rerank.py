@@ -35,8 +35,6 @@ class Report:
     options: BenchOptions
     machine: dict[str, Any]
     matrix_flops_a_second: float
-    texts: dict[str, list[str]]
-    """Each query's passages, in candidates' order: equal texts may swap places."""
     measurements: list[Measurement] = field(default_factory=list)
 
     def of(self, name: str) -> list[Measurement]:
@@ -65,16 +63,12 @@ class Report:
         if contender.prompt != "released" or options is None or "passages" in options:
             return None
         top = options.get("top_k")
-        plain = self._rankings(BASELINE)
-        both = {q: order for q, order in self._rankings(contender.name).items() if q in plain}
-        return sum(order[:top] == plain[q][:top] for q, order in both.items()), len(both)
-
-    def _rankings(self, name: str) -> dict[str, list[str]]:
-        return {
-            query: [self.texts[query][position] for position in order]
-            for m in self.of(name)
-            for query, order in zip(m.queries, m.orders, strict=True)
-        }
+        plain, its = (
+            {query: order[:top] for m in self.of(name) for query, order in m.orders.items()}
+            for name in (BASELINE, contender.name)
+        )
+        both = plain.keys() & its.keys()
+        return sum(its[query] == plain[query] for query in both), len(both)
 
 
 def run_benchmark(
@@ -99,8 +93,7 @@ def run_benchmark(
     arena = load_arena(options, settings.cache)
     lists = with_embeddings(queries, arena.engines["released"])
     place = arena.plain.model.device, arena.plain.model.dtype
-    texts = {each.query_id: list(each.texts or ()) for each in lists}
-    report = Report(options, describe(*place), product_rate(*place), texts)
+    report = Report(options, describe(*place), product_rate(*place))
     everyone = [c for c in contenders(options.top_k) if c.prompt in arena.engines]
     every_block = [c for c in everyone if not c.first_block_only]
     blocks = [lists[i : i + options.batch] for i in range(0, len(lists), options.batch)]
@@ -129,7 +122,7 @@ def print_report(printer: Printer, report: Report) -> None:
     for contender in contenders(options.top_k):
         if not (measurements := report.of(contender.name)):
             continue
-        ranked = sum(len(m.queries) for m in measurements)
+        ranked = sum(len(m.orders) for m in measurements)
         same = report.agreement(contender)
         rows.append(
             [
@@ -139,7 +132,7 @@ def print_report(printer: Printer, report: Report) -> None:
                 f"{sum(m.tokens_in for m in measurements) / ranked:,.0f}",
                 f"{sum(m.decode_steps for m in measurements) / ranked:,.0f}",
                 f"{same[0]} of {same[1]}" if same else "–",
-                str(contender.at_once(len(measurements[0].queries))),
+                str(contender.at_once(len(measurements[0].orders))),
             ]
         )
     headings = ("contender", "s/query", f"× {BASELINE}", "tokens", "steps", "as plain", "at once")

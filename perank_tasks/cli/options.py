@@ -28,7 +28,7 @@ def takes_options(
     """A decorator of Typer commands, whose first argument is a `kind` made of its fields' flags.
 
     What is not given is left to the class. A command's other arguments are its own options, and
-    stand before those in its help.
+    stand before those in its help; one that is called as a field is asked for in the field's place.
 
     Args:
         whole: fields that are lists of texts with commas in them, whose items are given one by
@@ -38,14 +38,16 @@ def takes_options(
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        names = {parameter.name for parameter in own}
 
         def run(**values: Any) -> Any:
-            own_values = {parameter.name: values.pop(parameter.name) for parameter in own}
-            return command(kind.parse(_given(values, whole)), **own_values)
+            its = {name: values[name] for name in kind.model_fields}
+            return command(kind.parse(_given(its, whole)), **{name: values[name] for name in names})
 
         fields = {
             name: _annotation(name, field, panel, commas=name not in whole)
             for name, field in kind.model_fields.items()
+            if name not in names
         }
         return with_parameters(run, command, own, fields, None)
 

@@ -237,11 +237,15 @@ class ExperimentFile(Experiment):
         return self
 
 
-class Changes(Options):
-    """What a person may change of an experiment for one run."""
+class RunOptions(Options):
+    """One run of an experiment, and what a person may change of it."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
+    experiment: str = "window"
+    """A prepared experiment's name, or the path of a TOML file that every worker can read.
+    Prepared: ablation, compression, crossvalidation, decoding, embedders, order, precision,
+    window."""
     collections: tuple[str, ...] = ()
     """Specs of collections, instead of the file's. Empty: the file's."""
     set: tuple[str, ...] = ()
@@ -253,15 +257,6 @@ class Changes(Options):
     run_date: date | None = None
     """The date the results are filed under, and as of which collections are read. Empty: the run's
     logical date, or today in UTC."""
-
-
-class RunOptions(Changes):
-    """One run of an experiment."""
-
-    experiment: str = "window"
-    """A prepared experiment's name, or the path of a TOML file that every worker can read.
-    Prepared: ablation, compression, crossvalidation, decoding, embedders, order, precision,
-    window."""
 
     def file(self) -> ExperimentFile:
         """The experiment as these options change it.

@@ -40,13 +40,13 @@ def test_every_contender_is_measured_and_the_engine_ranks_as_plain_does(
     found = {name: [] for name in results["median_seconds_a_query"]}
     for measured in results["measurements"]:
         found[measured["contender"]].append(measured)
-        assert all(sorted(order) == list(range(30)) for order in measured["orders"])
+        assert all(sorted(order) == list(range(30)) for order in measured["orders"].values())
     everyone = {contender.name for contender in contenders(top_k=10)}
     assert set(found) == everyone
-    assert [len(m["queries"]) for m in found["plain"]] == [1, 1]
-    assert [len(m["queries"]) for m in found["released"]] == [2, 2]
+    assert [len(m["orders"]) for m in found["plain"]] == [1, 1]
+    assert [len(m["orders"]) for m in found["released"]] == [2, 2]
     assert len(found["first step"]) == 1
-    assert [len(m["queries"]) for m in found["released, single"]] == [1, 1]
+    assert [len(m["orders"]) for m in found["released, single"]] == [1, 1]
     # Two windows of 20; the plain way runs the last passage, too.
     assert found["plain"][0]["decode_steps"] == 40
     assert found["plain"][0]["tokens_in"] > 900
