@@ -10,8 +10,9 @@ import inspect
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from typing import Annotated, Any, Literal
 
 import typer
@@ -99,6 +100,7 @@ def _with_output(function: Callable[..., Any]) -> Callable[..., None]:
     signature = inspect.signature(function, eval_str=True)
     has_results = signature.return_annotation not in (None, inspect.Signature.empty)
 
+    @wraps(function)
     def run(verbose: bool, quiet: bool, as_json: bool = False, **values: Any) -> None:
         if verbose or quiet:
             logging.getLogger().setLevel(logging.INFO if verbose else logging.ERROR)
@@ -120,26 +122,11 @@ def _with_output(function: Callable[..., Any]) -> Callable[..., None]:
             raise typer.Exit(status)
 
     shared = {"verbose": _Verbose, "quiet": _Quiet, **({"as_json": _Json} if has_results else {})}
-    return with_parameters(run, function, list(signature.parameters.values()), shared, False)
-
-
-def with_parameters(
-    run: Callable[..., Any],
-    command: Callable[..., Any],
-    own: Sequence[inspect.Parameter],
-    added: Mapping[str, Any],
-    default: Any,
-) -> Callable[..., Any]:
-    """`run` in the name of a command, as Typer reads it: with the command's own parameters and
-    those that are added, {name: annotation}."""
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [parameter.replace(kind=keyword) for parameter in own]
-    for name, annotation in added.items():
-        parameters.append(inspect.Parameter(name, keyword, default=default, annotation=annotation))
-    returned = inspect.signature(command, eval_str=True).return_annotation
-    run.__signature__ = inspect.Signature(parameters, return_annotation=returned)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in parameters}
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    parameters = list(signature.parameters.values())
+    for name, annotation in shared.items():
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(name, kind, default=False, annotation=annotation))
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
 
 

@@ -10,19 +10,17 @@ from rich.text import Text
 from perank_tasks.cli import open_site, print_line, today
 from perank_tasks.cli.command import printer
 from perank_tasks.cli.options import takes_options
-from perank_tasks.experiments.options import RunOptions
+from perank_tasks.experiments.options import Changes, RunOptions
 
 if TYPE_CHECKING:
     from perank_tasks.experiments.plan import ExperimentPlan
     from perank_tasks.night.site import Site
 
 
-@takes_options(RunOptions, whole=("collections", "set"))
+@takes_options(Changes, whole=("collections", "set"))
 def experiment(
-    options: RunOptions,
-    experiment: Annotated[
-        str, typer.Argument(metavar="FILE", help="A TOML file, or a prepared experiment's name.")
-    ],
+    changes: Changes,
+    file: Annotated[str, typer.Argument(help="A TOML file, or the name of a prepared experiment.")],
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print the plan: cells, lists, windows, tokens; then stop."),
@@ -53,11 +51,10 @@ def experiment(
     from perank_tasks.experiments.plan import plan_experiment
     from perank_tasks.experiments.results import check_complete
 
+    options = RunOptions(experiment=file, **changes.model_dump())
     site, day = open_site(), options.run_date
     if page:  # made of the tables: its series needs no file
-        return _print_results(
-            site, f"{experiment}-smoke" if options.smoke else experiment, day, docs
-        )
+        return _print_results(site, f"{file}-smoke" if options.smoke else file, day, docs)
     plan = plan_experiment(options.file(), day or today(), site)
     if dry_run:
         return _print_plan(plan, site)

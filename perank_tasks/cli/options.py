@@ -9,13 +9,13 @@ import textwrap
 import types
 from collections.abc import Callable, Collection, Mapping
 from datetime import date, timedelta
+from functools import wraps
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
 from perank_tasks.cli import parse_date, today
-from perank_tasks.cli.command import with_parameters
 from perank_tasks.config import Options
 from perank_tasks.errors import ConfigError
 
@@ -28,7 +28,7 @@ def takes_options(
     """A decorator of Typer commands, whose first argument is a `kind` made of its fields' flags.
 
     What is not given is left to the class. A command's other arguments are its own options, and
-    stand before those in its help; one that is called as a field is asked for in the field's place.
+    stand before those in its help.
 
     Args:
         whole: fields that are lists of texts with commas in them, whose items are given one by
@@ -37,19 +37,21 @@ def takes_options(
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        _, *own = inspect.signature(command, eval_str=True).parameters.values()
-        names = {parameter.name for parameter in own}
+        signature = inspect.signature(command, eval_str=True)
+        _, *own = signature.parameters.values()
 
+        @wraps(command)
         def run(**values: Any) -> Any:
-            its = {name: values[name] for name in kind.model_fields}
-            return command(kind.parse(_given(its, whole)), **{name: values[name] for name in names})
+            own_values = {parameter.name: values.pop(parameter.name) for parameter in own}
+            return command(kind.parse(_given(values, whole)), **own_values)
 
-        fields = {
-            name: _annotation(name, field, panel, commas=name not in whole)
-            for name, field in kind.model_fields.items()
-            if name not in names
-        }
-        return with_parameters(run, command, own, fields, None)
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [parameter.replace(kind=keyword) for parameter in own]
+        for name, field in kind.model_fields.items():
+            annotation = _annotation(name, field, panel, commas=name not in whole)
+            parameters.append(inspect.Parameter(name, keyword, default=None, annotation=annotation))
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return run
 
     return decorate
 

@@ -237,15 +237,11 @@ class ExperimentFile(Experiment):
         return self
 
 
-class RunOptions(Options):
-    """One run of an experiment, and what a person may change of it."""
+class Changes(Options):
+    """What a person may change of an experiment for one run."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    experiment: str = "window"
-    """A prepared experiment's name, or the path of a TOML file that every worker can read.
-    Prepared: ablation, compression, crossvalidation, decoding, embedders, order, precision,
-    window."""
     collections: tuple[str, ...] = ()
     """Specs of collections, instead of the file's. Empty: the file's."""
     set: tuple[str, ...] = ()
@@ -257,6 +253,15 @@ class RunOptions(Options):
     run_date: date | None = None
     """The date the results are filed under, and as of which collections are read. Empty: the run's
     logical date, or today in UTC."""
+
+
+class RunOptions(Changes):
+    """One run of an experiment."""
+
+    experiment: str = "window"
+    """A prepared experiment's name, or the path of a TOML file that every worker can read.
+    Prepared: ablation, compression, crossvalidation, decoding, embedders, order, precision,
+    window."""
 
     def file(self) -> ExperimentFile:
         """The experiment as these options change it.
