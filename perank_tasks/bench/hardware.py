@@ -18,10 +18,11 @@ SQUARE = {"cpu": 2048, "cuda": 8192}
 
 def seconds_of(run: Callable[[], object], device: torch.device) -> float:
     """Wall-clock seconds of `run`, with all that it left to the device."""
-    _finish(device)
+    finish = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+    finish()
     start = time.perf_counter()
     run()
-    _finish(device)
+    finish()
     return time.perf_counter() - start
 
 
@@ -45,8 +46,3 @@ def describe(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
         "device": torch.cuda.get_device_name(device) if on_gpu else machine["processor"],
         "dtype": str(dtype).removeprefix("torch."),
     }
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
