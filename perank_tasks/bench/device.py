@@ -154,9 +154,8 @@ def _in_another_order(engine: PERank, lists: Sequence[CandidateList]) -> Iterabl
 
 
 def _beside_one_that_fails(engine: PERank, lists: Sequence[CandidateList]) -> list[RankedList]:
-    assert lists[0].embeddings is not None
-    too_large = lists[0].embeddings * np.float32(3e38)
-    bad = replace(lists[0], query_id="fails", vectors=too_large, rows=None)
+    assert lists[0].vectors is not None
+    bad = replace(lists[0], query_id="fails", vectors=lists[0].vectors * np.float32(3e38))
     missing = replace(lists[0], query_id="missing", vectors=None)
     mixed = [missing, *lists[: len(lists) // 2], bad, *lists[len(lists) // 2 :]]
     results = engine.rerank_many(mixed)

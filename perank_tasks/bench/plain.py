@@ -80,10 +80,10 @@ class PlainRanker:
         windows = schedule(len(order), self.options)
         for start, end, _ in windows:
             members = order[start:end]
-            ids = self._input_ids(self.prompts.build(prepared, len(members)))
-            ranked = self._rank(ids, [passages[position] for position in members])
+            prompt = self.prompts.build(prepared, len(members))
+            ranked = self._rank(prompt, [passages[position] for position in members])
             order[start:end] = [members[place] for place in ranked]
-            tokens_in += ids.shape[1]
+            tokens_in += len(prompt.input_ids)
         return RankedList(
             candidates.query_id,
             candidates.passage_ids,
@@ -94,8 +94,9 @@ class PlainRanker:
         )
 
     @torch.no_grad()
-    def _rank(self, ids: Tensor, texts: list[str]) -> list[int]:
-        """The order of one window's passages: one call of `generate`."""
+    def _rank(self, prompt: Prompt, texts: list[str]) -> list[int]:
+        """The order of one window's passages: one call of `generate`, which reads the tokens that
+        follow the vocabulary in the passages' slots."""
         embeddings = self.engine.encode(
             texts, max_length=REFERENCE_MAX_LENGTH, batch_size=len(texts)
         )
@@ -103,7 +104,9 @@ class PlainRanker:
         first, count = self._vocabulary, len(texts)
         for matrix in (self.model.get_input_embeddings(), self.model.get_output_embeddings()):
             matrix.weight[first : first + count] = projected
-        prompt_length = ids.shape[1]
+        ids = torch.tensor([prompt.input_ids], device=self.model.device)
+        ids[0, prompt.passage_slots] = first + torch.arange(count, device=ids.device)
+        prompt_length = len(prompt.input_ids)
 
         def allowed(_: int, sequence: Tensor) -> list[int]:
             given = set(sequence[prompt_length:].tolist())
@@ -118,13 +121,6 @@ class PlainRanker:
             prefix_allowed_tokens_fn=allowed,
         )
         return [token - first for token in output[0, prompt_length:].tolist()]
-
-    def _input_ids(self, prompt: Prompt) -> Tensor:
-        """(1, L): the passages' slots hold the tokens that follow the vocabulary."""
-        ids = torch.tensor([prompt.input_ids])
-        slots = prompt.passage_slots
-        ids[0, slots] = self._vocabulary + torch.arange(len(slots))
-        return ids.to(self.model.device)
 
 
 def _causal_llm(

@@ -24,8 +24,6 @@ from perank_tasks.perank import PERank
 from perank_tasks.support.lists import CandidateList
 from perank_tasks.support.progress import progress
 
-TEXTS_A_CALL = 64
-
 
 def load_queries(collection: str, *, queries: int, depth: int) -> list[CandidateList]:
     """The first queries of a collection that have `depth` candidates; then those with most.
@@ -71,23 +69,14 @@ def load_queries(collection: str, *, queries: int, depth: int) -> list[Candidate
 
 def with_embeddings(lists: Sequence[CandidateList], engine: PERank) -> list[CandidateList]:
     """The same lists with the embeddings of the engine's own encoder."""
-    texts = list({text: None for each in lists for text in (each.query, *(each.texts or ()))})
-    row = {text: number for number, text in enumerate(texts)}
-    vectors = np.empty((len(texts), engine.embedding_size), dtype=np.float32)
-    with progress("embedding", len(texts), "texts") as advance:
-        for start in range(0, len(texts), TEXTS_A_CALL):
-            chunk = slice(start, start + TEXTS_A_CALL)
-            vectors[chunk] = engine.encode(texts[chunk], max_length=REFERENCE_MAX_LENGTH)
-            advance(len(texts[chunk]))
-    return [
-        replace(
-            each,
-            vectors=vectors,
-            rows=np.array([row[text] for text in each.texts or ()]),
-            query_embedding=vectors[row[each.query]],
-        )
-        for each in lists
-    ]
+    embedded = []
+    with progress("embedding", sum(map(len, lists)), "passages") as advance:
+        for each in lists:
+            texts = [each.query, *(each.texts or ())]
+            query, *vectors = engine.encode(texts, max_length=REFERENCE_MAX_LENGTH)
+            embedded.append(replace(each, vectors=np.array(vectors), query_embedding=query))
+            advance(len(each))
+    return embedded
 
 
 def cut(candidates: CandidateList, depth: int) -> CandidateList:
@@ -96,5 +85,5 @@ def cut(candidates: CandidateList, depth: int) -> CandidateList:
         candidates,
         passage_ids=candidates.passage_ids[:depth],
         texts=(candidates.texts or ())[:depth],
-        rows=None if candidates.rows is None else candidates.rows[:depth],
+        vectors=None if candidates.vectors is None else candidates.vectors[:depth],
     )
