@@ -153,13 +153,12 @@ def _in_another_order(engine: PERank, lists: Sequence[CandidateList]) -> Iterabl
     return engine.rerank_many([lists[place] for place in order])
 
 
-def _beside_one_that_fails(engine: PERank, lists: Sequence[CandidateList]) -> list[RankedList]:
+def _beside_one_that_fails(engine: PERank, lists: Sequence[CandidateList]) -> Iterable[RankedList]:
     assert lists[0].vectors is not None
     bad = replace(lists[0], query_id="fails", vectors=lists[0].vectors * np.float32(3e38))
     missing = replace(lists[0], query_id="missing", vectors=None)
-    mixed = [missing, *lists[: len(lists) // 2], bad, *lists[len(lists) // 2 :]]
-    results = engine.rerank_many(mixed)
-    return [result for result in results if result.query_id not in ("fails", "missing")]
+    half = len(lists) // 2
+    return engine.rerank_many([missing, *lists[:half], bad, *lists[half:]])
 
 
 def _after_memory_ran_out(engine: PERank, lists: Sequence[CandidateList]) -> list[RankedList]:
