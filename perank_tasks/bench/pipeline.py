@@ -10,12 +10,12 @@ corpus, whose vectors are reused; the seconds of embedding them are extrapolated
 
 import multiprocessing
 import os
-import shutil
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -100,9 +100,9 @@ def run_pipeline(options: PipelineOptions, folder: Path) -> Results:
     machine = {**fingerprint(settings.of_a_piece.threads), "load_average": load_average}
     results = Results(options.queries, machine)
     embedded = max(size for size in options.sizes if size <= EMBEDDED)
-    work = folder / "work"
-    shutil.rmtree(work, ignore_errors=True)
-    try:
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="work-", dir=folder) as name:
+        work = Path(name)
         for size in options.sizes:
             texts = min(size, embedded)
             write_corpus(work / "corpus", size, options.queries, texts, options.source)
@@ -116,8 +116,6 @@ def run_pipeline(options: PipelineOptions, folder: Path) -> Results:
             )
             results.sizes[size] = _in_a_process(work / "corpus", own)
             write_results(folder, results)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return results
 
 
