@@ -33,6 +33,7 @@ from perank_tasks.night.plan import plan_night
 from perank_tasks.night.provenance import fingerprint
 from perank_tasks.night.site import Site
 from perank_tasks.settings import Settings
+from perank_tasks.support.files import storage_errors
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.printer import Printer
 
@@ -100,7 +101,8 @@ def run_pipeline(options: PipelineOptions, folder: Path) -> Results:
     machine = {**fingerprint(settings.of_a_piece.threads), "load_average": load_average}
     results = Results(options.queries, machine)
     embedded = max(size for size in options.sizes if size <= EMBEDDED)
-    folder.mkdir(parents=True, exist_ok=True)
+    with storage_errors(folder, "Give another --out."):
+        folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="work-", dir=folder) as name:
         work = Path(name)
         for size in options.sizes:
