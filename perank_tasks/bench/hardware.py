@@ -18,7 +18,8 @@ SQUARE = {"cpu": 2048, "cuda": 8192}
 
 def seconds_of(run: Callable[[], object], device: torch.device) -> float:
     """Wall-clock seconds of `run`, with all that it left to the device."""
-    finish = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+    wait = partial(torch.cuda.synchronize, device)
+    finish: Callable[[], None] = wait if device.type == "cuda" else lambda: None
     finish()
     start = time.perf_counter()
     run()

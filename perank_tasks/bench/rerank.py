@@ -118,7 +118,8 @@ def print_report(printer: Printer, report: Report) -> None:
         f"{options.collection}, up to {options.depth} candidates a query, window "
         f"{options.window}, step {options.step}"
     )
-    seconds, ratios, rows = report.seconds(), report.ratios(), []
+    seconds, ratios = report.seconds(), report.ratios()
+    rows = []
     for contender in contenders(options.top_k):
         if not (measurements := report.of(contender.name)):
             continue

@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import (
@@ -81,7 +81,8 @@ def bars() -> Iterator[Update]:
             shown.remove_task(tasks.pop(description))
 
     is_quiet = not logging.getLogger().isEnabledFor(logging.WARNING)
-    with nullcontext() if is_quiet else shown if sys.stderr.isatty() else _lines(shown):
+    way: AbstractContextManager[object] = shown if sys.stderr.isatty() else _lines(shown)
+    with nullcontext() if is_quiet else way:
         relay = update
         try:
             yield update
