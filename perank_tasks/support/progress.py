@@ -80,9 +80,10 @@ def bars() -> Iterator[Update]:
         elif totals[description] == 0:
             shown.remove_task(tasks.pop(description))
 
-    is_quiet = not logging.getLogger().isEnabledFor(logging.WARNING)
     way: AbstractContextManager[object] = shown if sys.stderr.isatty() else _lines(shown)
-    with nullcontext() if is_quiet else way:
+    if not logging.getLogger().isEnabledFor(logging.WARNING):
+        way = nullcontext()
+    with way:
         relay = update
         try:
             yield update
