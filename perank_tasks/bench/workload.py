@@ -43,7 +43,7 @@ def load_queries(collection: str, *, queries: int, depth: int) -> list[Candidate
     kind = "given" if open_collection(collection).run else "bm25"
     changes = (f"first-stage={kind}", f"first-stages.{kind}.depth={depth}")
     arms = ArmsFile.read(BUILT_IN).change(changes)
-    options = NightOptions(collection=collection, shards=1, arms=("bm25",))
+    options = NightOptions.parse({"collection": collection, "shards": 1, "arms": ("bm25",)})
     night = plan_night(options, datetime.now(UTC).date(), site, arms=arms)
     results = run_night(night, site, until="retrieve")
     (retrieved,) = results["retrieve"].values()
