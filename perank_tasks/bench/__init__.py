@@ -4,9 +4,8 @@ plain          the reference's way of running PE-Rank, which the engine is measu
 hardware       what the machine can do: its matrix rate
 workload       a collection's queries with candidates, texts and embeddings
 contenders     the ways to rank, each as one call over a block of queries
-rerank         `perank bench rerank`: contenders in turn
-rerank_report  its table, ratios, JSON and plots
+rerank         `perank bench rerank`: contenders in turn, their table, ratios and JSON
 corpus         corpora of any size from real text
 pipeline       `perank bench pipeline`: what every stage takes, and how it grows with the corpus
-output         JSON, tables and plots of both
+output         JSON of both
 """

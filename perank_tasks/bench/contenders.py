@@ -1,13 +1,15 @@
 """Contenders: the ways to rank that are measured, each as one call over a block of queries.
 
 plain                  the reference's way (`plain.py`): what all others are a ratio to
-released, compact      the engine, by prompt: every passage put out, or the top k exact
+released, compact      the engine, by prompt: every passage put out, the top k exact, or one query
+                       by itself in the shortest time
 first step, free       the engine's other decodings, released prompt
 full text              listwise over the passages' texts by the same LLM and engine
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +18,7 @@ from perank_tasks.bench.options import BenchOptions
 from perank_tasks.bench.plain import PlainRanker
 from perank_tasks.errors import QualityError
 from perank_tasks.perank import PERank, RankingOptions
-from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
+from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1
 from perank_tasks.support.lists import CandidateList, RankedList
 from perank_tasks.training.recipe import RankRecipe
 from perank_tasks.training.start import make_start
@@ -40,27 +42,29 @@ class Contender:
     """None: the plain way."""
     queries: int | None = None
     first_block_only: bool = False
-    in_sweeps: bool = False
-    """Whether it is measured over depth and batch, too."""
+
+    def at_once(self, queries: int) -> int:
+        """How many of so many queries it ranks together."""
+        return 1 if self.options is None else self.options.get("block", queries)
 
 
 def contenders(top_k: int) -> tuple[Contender, ...]:
     """All of them, in the order they are run and shown in."""
-    both = {"passages": "both"}
+    texts, top, free = {"passages": "both"}, {"top_k": top_k}, {"decoding": "free"}
     once: dict[str, Any] = {"queries": 1, "first_block_only": True}
     return (
-        Contender("plain", "released", None, queries=1, in_sweeps=True),
-        Contender("released", "released", {}, in_sweeps=True),
-        Contender(f"released, top {top_k}", "released", {"top_k": top_k}),
+        Contender("plain", "released", None, queries=1),
+        Contender("released", "released", {}),
+        Contender(f"released, top {top_k}", "released", top),
+        Contender("released, single", "released", {"block": 1}, queries=1),
         Contender("compact", "compact", {}),
-        Contender(f"compact, top {top_k}", "compact", {"top_k": top_k}, in_sweeps=True),
-        Contender(
-            "first step", "released", {"decoding": "first-step"}, queries=2, first_block_only=True
-        ),
-        Contender("free", "released", {"decoding": "free"}, **once),
-        Contender("full text", "released", both, queries=4, first_block_only=True),
-        Contender(f"full text, top {top_k}", "released", {**both, "top_k": top_k}, **once),
-        Contender("full text, free", "released", {"passages": "text", "decoding": "free"}, **once),
+        Contender(f"compact, top {top_k}", "compact", top),
+        Contender("compact, single", "compact", {"block": 1}, queries=1),
+        Contender("first step", "released", {"decoding": "first-step"}, 2, first_block_only=True),
+        Contender("free", "released", free, **once),
+        Contender("full text", "released", texts, 4, first_block_only=True),
+        Contender(f"full text, top {top_k}", "released", texts | top, **once),
+        Contender("full text, free", "released", {"passages": "text"} | free, **once),
     )
 
 
@@ -69,19 +73,16 @@ class Measurement:
     """One contender over the queries it ranked of one block."""
 
     contender: str
-    queries: list[str]
-    orders: list[list[int]]
+    orders: dict[str, list[int]]
+    """Of each query its passages by their places in the candidate list; of equal texts, which may
+    swap, the place of the first."""
     seconds: float
     tokens_in: int
     decode_steps: int
-    prefill_flops: int | None = None
-    """Of the tokens of prompts that went through the LLM, in its matrices; None for the plain way,
-    which is not counted. Windows of a query may share the beginning of their prompt."""
-    prefill_seconds: float | None = None
 
     @property
     def seconds_a_query(self) -> float:
-        return self.seconds / len(self.queries)
+        return self.seconds / len(self.orders)
 
 
 @dataclass(frozen=True)
@@ -101,26 +102,13 @@ class Arena:
         Raises:
             QualityError: a query could not be ranked.
         """
+        rank: Callable[[], Iterable[RankedList]]
         if contender.options is None:
-            return self._timed(contender, lambda: [self.plain.rerank(each) for each in lists])
-        engine = self.engines[contender.prompt]
-        options = RankingOptions(
-            window=self.plain.window,
-            step=self.plain.step,
-            block=len(lists),
-            **contender.options,
-        )
-        before = replace(engine.counters)
-        measurement = self._timed(
-            contender,
-            lambda: list(engine.rerank_many(lists, options)),
-        )
-        tokens = engine.counters.prefill_tokens - before.prefill_tokens
-        measurement.prefill_flops = 2 * tokens * engine.model.llm.parameters()
-        measurement.prefill_seconds = engine.counters.prefill_seconds - before.prefill_seconds
-        return measurement
-
-    def _timed(self, contender: Contender, rank: Callable[[], list[RankedList]]) -> Measurement:
+            rank = partial(map, self.plain.rerank, lists)
+        else:
+            own = {"block": len(lists)} | contender.options
+            options = self.plain.options.model_copy(update=own)
+            rank = partial(self.engines[contender.prompt].rerank_many, lists, options)
         results: list[RankedList] = []
         seconds = seconds_of(lambda: results.extend(rank()), self.plain.engine.device)
         for result in results:
@@ -131,8 +119,11 @@ class Arena:
                 )
         return Measurement(
             contender=contender.name,
-            queries=[result.query_id for result in results],
-            orders=[list(result.order) for result in results],
+            orders={
+                each.query_id: [each.texts.index(each.texts[place]) for place in result.order]
+                for each, result in zip(lists, results, strict=True)
+                if each.texts
+            },
             seconds=seconds,
             tokens_in=sum(result.tokens_in for result in results),
             decode_steps=sum(result.decode_steps for result in results),
@@ -147,26 +138,23 @@ def load_arena(options: BenchOptions, cache: Path) -> Arena:
     Raises:
         ConfigError, CheckpointError: as for `PERank.from_pretrained` and `PlainRanker`.
     """
-    names = {"released": options.checkpoint or untrained_checkpoint(RELEASED_V1.name, cache)}
-    if options.compact_checkpoint or not options.checkpoint:
-        compact = options.compact_checkpoint or untrained_checkpoint(COMPACT_V1.name, cache)
-        names["compact"] = compact
+    names = {"released": options.checkpoint, "compact": options.compact_checkpoint}
+    if options.checkpoint and not options.compact_checkpoint:
+        del names["compact"]
+    checkpoints = {
+        prompt: name or untrained_checkpoint(prompt, cache) for prompt, name in names.items()
+    }
     engines = {
         prompt: PERank.from_pretrained(name, cache=cache, device=options.device)
-        for prompt, name in names.items()
+        for prompt, name in checkpoints.items()
     }
-    plain = PlainRanker(
-        names["released"],
-        engines["released"],
-        cache=cache,
-        window=options.window,
-        step=options.step,
-    )
+    ranking = RankingOptions(window=options.window, step=options.step)
+    plain = PlainRanker(checkpoints["released"], engines["released"], ranking, cache=cache)
     return Arena(engines, plain)
 
 
 def untrained_checkpoint(prompt: str, cache: Path) -> str:
-    """Make a full-size checkpoint for the prompt of that name below `cache`; returns its folder.
+    """Make a full-size checkpoint for a prompt below `cache`; returns its folder.
 
     SmolLM2-135M-Instruct with all its layers and an untrained projector from all-MiniLM-L6-v2.
     Its cost is that of a trained checkpoint; its rankings mean nothing.
@@ -175,16 +163,11 @@ def untrained_checkpoint(prompt: str, cache: Path) -> str:
         ConfigError: the LLM's or the embedder's package is not installed.
         StorageError: the cache cannot be written.
     """
+    template = {"released": RELEASED_V1, "compact": COMPACT_V1}[prompt]
     # A query token and a residual are used where the prompt has a place for them.
-    has_query = TEMPLATES[prompt].has_query_slot
-    recipe = RankRecipe.parse(
-        {
-            "prompt": prompt,
-            "query_token": has_query,
-            "residual": has_query,
-            "projector_start": "orthonormal",
-        }
-    )
+    has_query = template.has_query_slot
+    own = {"prompt": template.name, "query_token": has_query, "residual": has_query}
+    recipe = RankRecipe.parse(own | {"projector_start": "orthonormal"})
     folder = cache / "bench" / f"smollm2-minilm-{prompt}"
     make_start(folder, recipe, [], EMBEDDING_SIZE, cache=cache)
     return str(folder)

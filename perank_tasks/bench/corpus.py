@@ -8,12 +8,11 @@ one goes on. Queries are beginnings of sentences. A corpus begins with the small
 """
 
 import json
+import random
 import re
 from datetime import UTC, datetime
 from itertools import cycle
 from pathlib import Path
-
-import numpy as np
 
 from perank_tasks.collections.spec import open_collection
 from perank_tasks.errors import CollectionError
@@ -49,16 +48,16 @@ def write_corpus(folder: Path, passages: int, queries: int, texts: int, source: 
             f"collection {source!r}: no passage has a sentence of {WORDS.start} to "
             f"{WORDS.stop - 1} words; give another --source"
         )
-    random = np.random.default_rng(SEED)
-    drawn = [_draw(sentences, random.choice(lengths), random) for _ in range(texts)]
-    asked = _draw(sentences, queries, np.random.default_rng(SEED))
+    draw = random.Random(SEED)
+    drawn = [" ".join(draw.choices(sentences, k=draw.choice(lengths))) for _ in range(texts)]
+    asked = random.Random(SEED).choices(sentences, k=queries)
     with storage_errors(folder, "Free space, or give another --out."):
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "queries.tsv").open("w", encoding="utf-8") as file:
             for number, sentence in enumerate(asked):
                 file.write(f"q{number}\t{' '.join(sentence.split()[:WORDS_OF_A_QUERY])}\n")
         with (folder / "passages.jsonl").open("w", encoding="utf-8") as file:
-            for number, text in zip(range(passages), cycle(map(" ".join, drawn)), strict=False):
+            for number, text in zip(range(passages), cycle(drawn), strict=False):
                 file.write(json.dumps({"_id": f"r{number}", "text": text}) + "\n")
 
 
@@ -73,7 +72,3 @@ def _sentences(source: str) -> tuple[list[str], list[int]]:
         if usable:
             lengths.append(min(len(usable), MOST_SENTENCES))
     return list(sentences), lengths
-
-
-def _draw(sentences: list[str], count: int, random: np.random.Generator) -> list[str]:
-    return [sentences[place] for place in random.integers(0, len(sentences), count).tolist()]

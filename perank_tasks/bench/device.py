@@ -1,4 +1,4 @@
-"""`perank check-device`: in, a way to load a checkpoint; out, whether a device ranks as it should.
+"""`perank check-device`: in, a checkpoint and a device; out, whether it ranks there as it should.
 
 The same lists are ranked in every way that must give the same rankings: each alone, in other
 orders, in shards, beside a list that fails, after memory ran out. Where the device is a GPU,
@@ -6,27 +6,27 @@ float32 is held against the CPU, and the device's own precision against float32.
 queries at once, and one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from unittest.mock import patch
 
 import numpy as np
 import torch
 
-from perank_tasks.bench.hardware import product_rate, seconds_of
+from perank_tasks.bench.hardware import describe, product_rate, seconds_of
+from perank_tasks.bench.workload import cut, load_queries, with_embeddings
 from perank_tasks.perank import PERank, RankingOptions
 from perank_tasks.perank.block import Block
-from perank_tasks.perank.engine import DTYPES
+from perank_tasks.perank.engine import device_named
 from perank_tasks.perank.shapes import MAX_ROWS
 from perank_tasks.support.lists import CandidateList, RankedList
 
 LARGE = 1_500_000_000
 """Weights from which float32, on a CPU or at all, is not waited for."""
 
-SHARDS = (2, 3, 8)
-
-Load = Callable[[str, str], PERank]
-"""A device and a dtype to an engine."""
+LENGTHS = (100, 20, 45, 7, 30, 12, 60, 25)
+"""Candidates of each list: windows of several sizes, prompts of several lengths."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class DeviceReport:
 
     device: str
     dtype: str
+    depth: int
+    """Candidates of the longest list."""
     matrix_rate: float = 0.0
     must: list[Agreement] = field(default_factory=list)
     moves: list[Agreement] = field(default_factory=list)
@@ -80,43 +82,48 @@ class DeviceReport:
 
 
 def check_device(
-    load: Load,
-    lists: Sequence[CandidateList],
-    *,
+    checkpoint: str,
+    collection: str,
     device: str,
-    dtype: str,
     advance: Callable[[str], object] = lambda _: None,
 ) -> DeviceReport:
-    """Rank lists in every way that must agree, and measure.
+    """Rank a collection's queries in every way that must agree, and measure.
 
     Args:
-        load: gives the engine of a device ("cpu", "cuda", …) and a dtype's name.
-        lists: with embeddings; some long, some short.
-        device, dtype: what is checked.
+        checkpoint, device: as for `PERank.from_pretrained`.
+        collection: spec of what is ranked.
         advance: called with what comes next.
+
+    Raises:
+        ConfigError, CollectionError, CheckpointError: something named is not there or unfit.
     """
-    advance(f"loading in {dtype}")
-    engine = load(device, dtype)
-    options = RankingOptions()
+    place = device_named(device)  # before anything is read
+    queries = load_queries(collection, queries=len(LENGTHS), depth=max(LENGTHS))
+    load = partial(PERank.from_pretrained, checkpoint)
+    engine = load(device=device)
+    machine = describe(place, engine.model.dtype)
+    dtype = machine["dtype"]
+    lists = [
+        cut(each, length)
+        for each, length in zip(with_embeddings(queries, engine), LENGTHS, strict=False)
+    ]
+    report = DeviceReport(machine["device"], dtype, depth=max(map(len, lists)))
     large = engine.model.llm.parameters() > LARGE
-    on_gpu = engine.device.type == "cuda"
-    name = torch.cuda.get_device_name(engine.device) if on_gpu else "CPU"
-    report = DeviceReport(name, dtype)
-    own = list(engine.rerank_many(lists, options))
+    own = list(engine.rerank_many(lists))
     report.must += _invariance(engine, lists, own, dtype, advance)
     advance("measuring")
     _measure(engine, lists, report)
     del engine
     if dtype != "float32" and not large:
         advance("ranking in float32")
-        engine = load(device, "float32")
-        exact = list(engine.rerank_many(lists, options))
+        engine = load(device=device, dtype="float32")
+        exact = list(engine.rerank_many(lists))
         report.must += _invariance(engine, lists, exact, "float32", advance)
         report.moves.append(_agreement(f"{dtype} and float32", own, exact, bits=False))
         own = exact
-    if on_gpu and not large:
+    if place.type == "cuda" and not large:
         advance("ranking on the CPU")
-        there = list(load("cpu", "float32").rerank_many(lists, options))
+        there = list(load(device="cpu", dtype="float32").rerank_many(lists))
         report.moves.append(_agreement("float32 on the GPU and the CPU", own, there, bits=False))
     return report
 
@@ -136,35 +143,22 @@ def _invariance(
         yield _agreement(f"{dtype}, together and {name}", expected, results, bits=True)
 
 
-def _alone(engine: PERank, lists: Sequence[CandidateList]) -> list[RankedList]:
-    return [result for each in lists for result in engine.rerank_many([each])]
+def _in_shards(shards: int, engine: PERank, lists: Sequence[CandidateList]) -> Iterator[RankedList]:
+    for shard in range(shards):
+        yield from engine.rerank_many(lists[shard::shards])
 
 
-def _in_another_order(engine: PERank, lists: Sequence[CandidateList]) -> list[RankedList]:
+def _in_another_order(engine: PERank, lists: Sequence[CandidateList]) -> Iterable[RankedList]:
     order = np.random.default_rng(0).permutation(len(lists))
-    return list(engine.rerank_many([lists[place] for place in order]))
+    return engine.rerank_many([lists[place] for place in order])
 
 
-def _in_shards(engine: PERank, lists: Sequence[CandidateList]) -> list[RankedList]:
-    """In shards of the last count; those of the others are told by their first that differs."""
-    expected = {result.query_id: result for result in engine.rerank_many(lists)}
-    different: dict[str, RankedList] = {}
-    for shards in SHARDS:
-        for shard in range(shards):
-            for result in engine.rerank_many(lists[shard::shards]):
-                if result != expected[result.query_id]:
-                    different[result.query_id] = result
-    return list((expected | different).values())
-
-
-def _beside_one_that_fails(engine: PERank, lists: Sequence[CandidateList]) -> list[RankedList]:
-    assert lists[0].embeddings is not None
-    too_large = lists[0].embeddings * np.float32(3e38)
-    bad = replace(lists[0], query_id="fails", vectors=too_large, rows=None)
+def _beside_one_that_fails(engine: PERank, lists: Sequence[CandidateList]) -> Iterable[RankedList]:
+    assert lists[0].vectors is not None
+    bad = replace(lists[0], query_id="fails", vectors=lists[0].vectors * np.float32(3e38))
     missing = replace(lists[0], query_id="missing", vectors=None)
-    mixed = [missing, *lists[: len(lists) // 2], bad, *lists[len(lists) // 2 :]]
-    results = engine.rerank_many(mixed)
-    return [result for result in results if result.query_id not in ("fails", "missing")]
+    half = len(lists) // 2
+    return engine.rerank_many([missing, *lists[:half], bad, *lists[half:]])
 
 
 def _after_memory_ran_out(engine: PERank, lists: Sequence[CandidateList]) -> list[RankedList]:
@@ -183,10 +177,11 @@ def _after_memory_ran_out(engine: PERank, lists: Sequence[CandidateList]) -> lis
         return list(engine.rerank_many(lists))
 
 
-WAYS: dict[str, Callable[[PERank, Sequence[CandidateList]], list[RankedList]]] = {
-    "each alone": _alone,
+WAYS: dict[str, Callable[[PERank, Sequence[CandidateList]], Iterable[RankedList]]] = {
     "in another order": _in_another_order,
-    "in 2, 3 and 8 shards": _in_shards,
+    "in 2 shards": partial(_in_shards, 2),
+    "in 3 shards": partial(_in_shards, 3),
+    "each alone": partial(_in_shards, len(LENGTHS)),
     "beside one that fails": _beside_one_that_fails,
     "after memory ran out": _after_memory_ran_out,
 }
@@ -228,9 +223,3 @@ def _measure(engine: PERank, lists: Sequence[CandidateList], report: DeviceRepor
     )
     if on_gpu:
         report.peak_bytes = torch.cuda.max_memory_allocated(engine.device)
-
-
-def dtype_for(device: torch.device) -> str:
-    """The precision that a device ranks in."""
-    names = {value: name for name, value in DTYPES.items()}
-    return names[torch.bfloat16 if device.type == "cuda" else torch.float32]

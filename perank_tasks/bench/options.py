@@ -27,10 +27,6 @@ class BenchOptions(Options):
     """How far the window moves."""
     top_k: int = Field(10, ge=1)
     """Ranks that early stopping keeps exact."""
-    minutes: float = Field(4.0, ge=0)
-    """No block begins later; the first is always whole."""
-    sweeps: bool = True
-    """Also latency by depth and throughput by batch, with plots."""
     checkpoint: str | None = None
     """One with the reference's prompt. Empty: SmolLM2-135M, untrained."""
     compact_checkpoint: str | None = None

@@ -10,54 +10,53 @@ corpus, whose vectors are reused; the seconds of embedding them are extrapolated
 
 import multiprocessing
 import os
-import shutil
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import Any, TypedDict
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from perank_tasks.artifacts.store import Store
-from perank_tasks.bench import output
 from perank_tasks.bench.corpus import write_corpus
 from perank_tasks.bench.options import EMBEDDED, PipelineOptions
+from perank_tasks.bench.output import write_json
 from perank_tasks.config import NightOptions
 from perank_tasks.errors import StorageError
 from perank_tasks.night.arms import BUILT_IN, ArmsFile
+from perank_tasks.night.pipeline import STAGES as NIGHT_STAGES
 from perank_tasks.night.pipeline import stages
 from perank_tasks.night.plan import plan_night
 from perank_tasks.night.provenance import fingerprint
 from perank_tasks.night.site import Site
 from perank_tasks.settings import Settings
+from perank_tasks.support.files import storage_errors
 from perank_tasks.support.meter import Meter, total
+from perank_tasks.support.printer import Printer
 
 FITTED = 10_000
 """Passages of the smallest corpus that a stage's growth is fitted to."""
 
-STAGES = ("snapshot", "embed", "index", "retrieve", "rerank", "evaluate", "load")
+STAGES = NIGHT_STAGES[: NIGHT_STAGES.index("load") + 1]
+"""Those of a night that are measured."""
 
 RUN_DATE = date(2026, 1, 31)
 
 
-class Measured(TypedDict):
-    """What a stage took."""
-
-    seconds: float
-    peak_memory_bytes: int
+Stats = dict[str, Any]
+"""What a stage took, as `Meter.stats` has it: seconds and peak_memory_bytes, among others."""
 
 
 @dataclass
 class Results:
-    """Everything measured: {size: {stage: Measured}}."""
+    """Everything measured: {size: {stage: what it took}}."""
 
     queries: int
     machine: dict[str, Any]
-    sizes: dict[int, dict[str, Measured]] = field(default_factory=dict)
+    sizes: dict[int, dict[str, Stats]] = field(default_factory=dict)
 
     def seconds(self, stage: str) -> list[tuple[int, float]]:
         """(passages, seconds) of a stage, smallest first; of embedding, where it was measured."""
@@ -73,7 +72,11 @@ class Results:
         From `FITTED` passages on, but for embedding: below, what every size takes alike would make
         growth look slower than it is.
         """
-        return slope([p for p in self.seconds(stage) if stage == "embed" or p[0] >= FITTED])
+        points = [p for p in self.seconds(stage) if stage == "embed" or p[0] >= FITTED]
+        if len(points) < 2:
+            return None
+        x, y = np.log(points).T
+        return float(np.polyfit(x, y, 1)[0])
 
     def extrapolated(self) -> dict[int, float]:
         """Seconds of embedding the sizes that were not embedded: {passages: seconds}.
@@ -84,14 +87,6 @@ class Results:
         (before, less), (passages, seconds) = [(0, 0.0), *self.seconds("embed")][-2:]
         each = (seconds - less) / (passages - before)
         return {s: seconds + each * (s - passages) for s in self.sizes if s > EMBEDDED}
-
-
-def slope(points: Sequence[tuple[int, float]]) -> float | None:
-    """Least squares of log y over log x; None for fewer than two points."""
-    if len(points) < 2:
-        return None
-    x, y = np.log(points).T
-    return float(np.polyfit(x, y, 1)[0])
 
 
 def run_pipeline(options: PipelineOptions, folder: Path) -> Results:
@@ -106,9 +101,10 @@ def run_pipeline(options: PipelineOptions, folder: Path) -> Results:
     machine = {**fingerprint(settings.of_a_piece.threads), "load_average": load_average}
     results = Results(options.queries, machine)
     embedded = max(size for size in options.sizes if size <= EMBEDDED)
-    work = folder / "work"
-    shutil.rmtree(work, ignore_errors=True)
-    try:
+    with storage_errors(folder, "Give another --out."):
+        folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="work-", dir=folder) as name:
+        work = Path(name)
         for size in options.sizes:
             texts = min(size, embedded)
             write_corpus(work / "corpus", size, options.queries, texts, options.source)
@@ -122,12 +118,10 @@ def run_pipeline(options: PipelineOptions, folder: Path) -> Results:
             )
             results.sizes[size] = _in_a_process(work / "corpus", own)
             write_results(folder, results)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return results
 
 
-def _in_a_process(corpus: Path, settings: Settings) -> dict[str, Measured]:
+def _in_a_process(corpus: Path, settings: Settings) -> dict[str, Stats]:
     """`measure_night` in a process of its own, whose peak memory is the night's."""
     context = multiprocessing.get_context("spawn")
     try:
@@ -140,7 +134,7 @@ def _in_a_process(corpus: Path, settings: Settings) -> dict[str, Measured]:
         ) from error
 
 
-def measure_night(corpus: Path, settings: Settings) -> dict[str, Measured]:
+def measure_night(corpus: Path, settings: Settings) -> dict[str, Stats]:
     """Run a night over a corpus; returns what each stage took.
 
     The night is of the built-in arm that reads embeddings and needs no LLM, by BM25's candidates.
@@ -148,25 +142,22 @@ def measure_night(corpus: Path, settings: Settings) -> dict[str, Measured]:
     site = Site(Store(settings.root), settings)
     options = NightOptions.parse({"collection": f"files:{corpus}", "arms": ("cosine",)})
     night = plan_night(options, RUN_DATE, site, arms=ArmsFile.read(BUILT_IN))
-    measured = {}
+    measured: dict[str, Stats] = {}
     meter = Meter()
     for stage, result in stages(night, site):
-        stats = meter.stats()
+        measured[stage] = meter.stats()
         references = result.values() if isinstance(result, dict) else [result]
         counts = [site.store.open(r).manifest.counts for r in references if isinstance(r, str)]
         if recorded := [each["stats"] for each in counts if "stats" in each]:
-            stats = total(recorded)
-        measured[stage] = Measured(
-            seconds=stats["seconds"], peak_memory_bytes=stats["peak_memory_bytes"]
-        )
+            measured[stage] = total(recorded)
         if stage == STAGES[-1]:
             break
         meter = Meter()
     return measured
 
 
-def write_results(folder: Path, results: Results) -> list[Path]:
-    """Write results.json, and scale.png where there is more than one size.
+def write_results(folder: Path, results: Results) -> Path:
+    """Write results.json; returns its path.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -176,24 +167,17 @@ def write_results(folder: Path, results: Results) -> list[Path]:
         "exponents": {stage: results.exponent(stage) for stage in STAGES},
         "embed_seconds_extrapolated": results.extrapolated(),
     }
-    paths = [output.write_json(folder, values)]
-    if len(results.sizes) > 1:
-        paths.append(folder / "scale.png")
-        series = {stage: results.seconds(stage) for stage in STAGES}
-        output.plot_scale(paths[-1], series, results.extrapolated())
-    return paths
+    return write_json(folder, values)
 
 
-def print_results(out: Console, results: Results) -> None:
+def print_results(printer: Printer, results: Results) -> None:
     """The table, a stage a line."""
     machine = results.machine
-    out.print(
+    printer.line(
         f"{machine['processor']}, {machine['threads']} threads, load {machine['load_average']} "
-        f"at the start; {results.queries:,} queries",
-        highlight=False,
+        f"at the start; {results.queries:,} queries"
     )
-    sizes = [f"{size:,}" for size in results.sizes]
-    table = output.new_table("stage", *sizes, "grows as")
+    rows = []
     for stage in STAGES:
         seconds = {size: f"{value:,.1f} s" for size, value in results.seconds(stage)}
         if stage == "embed":
@@ -203,10 +187,11 @@ def print_results(out: Console, results: Results) -> None:
             for size, text in seconds.items()
         ]
         exponent = results.exponent(stage)
-        table.add_row(stage, *cells, "–" if exponent is None else f"n^{exponent:.2f}")
-    out.print(table)
-    out.print(
-        f"[dim]Seconds, and peak memory of the stage's largest process. ~: extrapolated "
+        rows.append([stage, *cells, "–" if exponent is None else f"n^{exponent:.2f}"])
+    printer.table(["stage", *(f"{size:,}" for size in results.sizes), "grows as"], rows)
+    printer.line(
+        "Seconds, and peak memory of the stage's largest process. ~: extrapolated "
         f"from {EMBEDDED:,} passages; its memory is that of reusing vectors. Growth: of "
-        f"seconds, from {FITTED:,} passages on, but for embedding.[/]"
+        f"seconds, from {FITTED:,} passages on, but for embedding.",
+        "dim",
     )

@@ -10,8 +10,8 @@ threads. The reference's way is
     decoding    `generate`, greedy, with a key/value cache and a function that allows the
                 passages not yet put out; every step scores the whole vocabulary
 
-Three things differ from it, and none costs time: the matrices keep their size from call to call, a
-list of exactly window - step passages, which its loop never ranks, is one window, and passages are
+Three things differ from it, and none costs time: the matrices keep their size from call to call,
+windows are the engine's (`perank/windows.py` says of which list they differ), and passages are
 embedded by the engine's encoder, whose products are faster on some CPUs.
 """
 
@@ -28,6 +28,7 @@ from perank_tasks.models.encoder import REFERENCE_MAX_LENGTH
 from perank_tasks.perank import PERank, RankingOptions
 from perank_tasks.perank.checkpoint import Checkpoint, load_checkpoint, load_head
 from perank_tasks.perank.prompt import Prompt
+from perank_tasks.perank.windows import schedule
 from perank_tasks.support.lists import CandidateList, RankedList
 
 
@@ -37,8 +38,8 @@ class PlainRanker:
     Args:
         path_or_name: as for `PERank.from_pretrained`.
         engine: of the same checkpoint: its prompt, encoder, projector, device and dtype are used.
+        options: window and step; None: the paper's.
         cache: where base models are unpacked.
-        window, step: passages ranked together, and places the window moves.
 
     Attributes:
         model: the stock causal LLM, with `window` rows more than its vocabulary.
@@ -52,10 +53,9 @@ class PlainRanker:
         self,
         path_or_name: str | Path,
         engine: PERank,
+        options: RankingOptions | None = None,
         *,
         cache: Path,
-        window: int = 20,
-        step: int = 10,
     ) -> None:
         checkpoint = load_checkpoint(path_or_name, cache=cache)
         if checkpoint.residual is not None or checkpoint.query_token:
@@ -64,9 +64,11 @@ class PlainRanker:
                 f"way runs checkpoints of the reference only. Give one with the prompt released-v1 "
                 f"and without these two"
             )
-        self.engine, self.prompts = engine, engine.prompts(RankingOptions())
-        self.window, self.step = window, step
-        self.model: Any = _causal_llm(checkpoint, window, engine.device, engine.model.dtype)
+        self.engine, self.options = engine, options or RankingOptions()
+        self.prompts = engine.prompts(self.options)
+        self.model: Any = _causal_llm(
+            checkpoint, self.options.window, engine.device, engine.model.dtype
+        )
         self._vocabulary = checkpoint.llm.vocab_size
 
     def rerank(self, candidates: CandidateList) -> RankedList:
@@ -74,30 +76,27 @@ class PlainRanker:
         passages = candidates.texts or ()
         order = list(range(len(passages)))
         prepared = self.prompts.prepare(candidates.query)
-        windows = tokens_in = steps = 0
-        start, end = len(order) - self.window, len(order)
-        while end > 0 and (start + self.step != 0 or windows == 0):
-            start = max(start, 0)
+        tokens_in = 0
+        windows = schedule(len(order), self.options)
+        for start, end, _ in windows:
             members = order[start:end]
-            ids = self._input_ids(self.prompts.build(prepared, len(members)))
-            ranked = self._rank(ids, [passages[position] for position in members])
+            prompt = self.prompts.build(prepared, len(members))
+            ranked = self._rank(prompt, [passages[position] for position in members])
             order[start:end] = [members[place] for place in ranked]
-            windows += 1
-            tokens_in += ids.shape[1]
-            steps += len(members)
-            start, end = start - self.step, end - self.step
+            tokens_in += len(prompt.input_ids)
         return RankedList(
             candidates.query_id,
             candidates.passage_ids,
             order,
-            windows=windows,
+            windows=len(windows),
             tokens_in=tokens_in,
-            decode_steps=steps,
+            decode_steps=sum(end - start for start, end, _ in windows),
         )
 
     @torch.no_grad()
-    def _rank(self, ids: Tensor, texts: list[str]) -> list[int]:
-        """The order of one window's passages: one call of `generate`."""
+    def _rank(self, prompt: Prompt, texts: list[str]) -> list[int]:
+        """The order of one window's passages: one call of `generate`, which reads the tokens that
+        follow the vocabulary in the passages' slots."""
         embeddings = self.engine.encode(
             texts, max_length=REFERENCE_MAX_LENGTH, batch_size=len(texts)
         )
@@ -105,7 +104,9 @@ class PlainRanker:
         first, count = self._vocabulary, len(texts)
         for matrix in (self.model.get_input_embeddings(), self.model.get_output_embeddings()):
             matrix.weight[first : first + count] = projected
-        prompt_length = ids.shape[1]
+        ids = torch.tensor([prompt.input_ids], device=self.model.device)
+        ids[0, prompt.passage_slots] = first + torch.arange(count, device=ids.device)
+        prompt_length = len(prompt.input_ids)
 
         def allowed(_: int, sequence: Tensor) -> list[int]:
             given = set(sequence[prompt_length:].tolist())
@@ -120,13 +121,6 @@ class PlainRanker:
             prefix_allowed_tokens_fn=allowed,
         )
         return [token - first for token in output[0, prompt_length:].tolist()]
-
-    def _input_ids(self, prompt: Prompt) -> Tensor:
-        """(1, L): the passages' slots hold the tokens that follow the vocabulary."""
-        ids = torch.tensor([prompt.input_ids])
-        slots = prompt.passage_slots
-        ids[0, slots] = self._vocabulary + torch.arange(len(slots))
-        return ids.to(self.model.device)
 
 
 def _causal_llm(

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 import numpy as np
 
 from perank_tasks.collections.spec import open_collection
-from perank_tasks.config import Night, NightOptions
+from perank_tasks.config import NightOptions
 from perank_tasks.errors import CollectionError
 from perank_tasks.models.encoder import REFERENCE_MAX_LENGTH
-from perank_tasks.night.arms import ArmsFile
+from perank_tasks.night.arms import BUILT_IN, ArmsFile
 from perank_tasks.night.pipeline import run_night
 from perank_tasks.night.plan import plan_night
 from perank_tasks.night.retrieve import read_candidates
@@ -23,8 +23,6 @@ from perank_tasks.night.snapshot import read_queries, read_texts
 from perank_tasks.perank import PERank
 from perank_tasks.support.lists import CandidateList
 from perank_tasks.support.progress import progress
-
-TEXTS_A_CALL = 64
 
 
 def load_queries(collection: str, *, queries: int, depth: int) -> list[CandidateList]:
@@ -42,7 +40,11 @@ def load_queries(collection: str, *, queries: int, depth: int) -> list[Candidate
         CollectionError: it cannot be read, or no query has two candidates with texts.
     """
     site = Site.from_environment()
-    night = _night(collection, depth, site)
+    kind = "given" if open_collection(collection).run else "bm25"
+    changes = (f"first-stage={kind}", f"first-stages.{kind}.depth={depth}")
+    arms = ArmsFile.read(BUILT_IN).change(changes)
+    options = NightOptions.parse({"collection": collection, "shards": 1, "arms": ("bm25",)})
+    night = plan_night(options, datetime.now(UTC).date(), site, arms=arms)
     results = run_night(night, site, until="retrieve")
     (retrieved,) = results["retrieve"].values()
     snapshot = site.store.open(results["snapshot"])
@@ -65,38 +67,16 @@ def load_queries(collection: str, *, queries: int, depth: int) -> list[Candidate
     return lists
 
 
-def _night(collection: str, depth: int, site: Site) -> Night:
-    """A night that retrieves; nothing of it is ranked."""
-    kind = "given" if open_collection(collection).run else "bm25"
-    arms = ArmsFile.of(
-        {
-            "first-stages": {"candidates": {"kind": kind, "depth": depth}},
-            "arms": {"bench": {"ranker": "first-stage", "first-stage": "candidates"}},
-        }
-    )
-    options = NightOptions.parse({"collection": collection, "shards": 1})
-    return plan_night(options, datetime.now(UTC).date(), site, arms=arms)
-
-
 def with_embeddings(lists: Sequence[CandidateList], engine: PERank) -> list[CandidateList]:
     """The same lists with the embeddings of the engine's own encoder."""
-    texts = list({text: None for each in lists for text in (each.query, *(each.texts or ()))})
-    row = {text: number for number, text in enumerate(texts)}
-    vectors = np.empty((len(texts), engine.embedding_size), dtype=np.float32)
-    with progress("embedding", len(texts), "texts") as advance:
-        for start in range(0, len(texts), TEXTS_A_CALL):
-            chunk = slice(start, start + TEXTS_A_CALL)
-            vectors[chunk] = engine.encode(texts[chunk], max_length=REFERENCE_MAX_LENGTH)
-            advance(len(texts[chunk]))
-    return [
-        replace(
-            each,
-            vectors=vectors,
-            rows=np.array([row[text] for text in each.texts or ()]),
-            query_embedding=vectors[row[each.query]],
-        )
-        for each in lists
-    ]
+    embedded = []
+    with progress("embedding", sum(map(len, lists)), "passages") as advance:
+        for each in lists:
+            texts = [each.query, *(each.texts or ())]
+            query, *vectors = engine.encode(texts, max_length=REFERENCE_MAX_LENGTH)
+            embedded.append(replace(each, vectors=np.array(vectors), query_embedding=query))
+            advance(len(each))
+    return embedded
 
 
 def cut(candidates: CandidateList, depth: int) -> CandidateList:
@@ -105,5 +85,5 @@ def cut(candidates: CandidateList, depth: int) -> CandidateList:
         candidates,
         passage_ids=candidates.passage_ids[:depth],
         texts=(candidates.texts or ())[:depth],
-        rows=None if candidates.rows is None else candidates.rows[:depth],
+        vectors=None if candidates.vectors is None else candidates.vectors[:depth],
     )

@@ -24,9 +24,8 @@ def open_site() -> "Site":
     return Site.from_environment()
 
 
-def print_line(text: object, style: str | None = None) -> None:
-    """Print a text as it is: no markup, no colours but `style`, no line broken."""
-    printer.line(text, style)
+print_line = printer.line
+"""Print a text as it is: no markup, no colours but a style, no line broken."""
 
 
 def print_next(text: str) -> None:

@@ -25,19 +25,17 @@ def rerank(
 ) -> Any:
     """Rank the same queries by the engine and by the reference's plain way, in turn.
 
-    Also: with early stopping, with a compact prompt, by the first step, by free generation,
-    and over full texts. Prints seconds a query and ratios; writes JSON and plots.
+    Also: with early stopping, one query by itself, with a compact prompt, by the first step, by
+    free generation, and over full texts. Prints seconds a query and ratios; writes JSON.
     """
-    from perank_tasks.bench.rerank import run_benchmark
-    from perank_tasks.bench.rerank_report import print_report, write_report
+    from perank_tasks.bench.rerank import print_report, run_benchmark, write_report
     from perank_tasks.settings import Settings
 
     name = f"rerank-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     place = folder or Settings.from_environment().benchmarks / name
     report = run_benchmark(options, after_block=partial(write_report, place))
-    print_report(printer.console, report)
-    for path in write_report(place, report):
-        print_line(f"written: {path}")
+    print_report(printer, report)
+    print_line(f"written: {place / 'results.json'}")
     return report
 
 
@@ -59,12 +57,11 @@ def pipeline(
     Embedding is measured up to 10,000 passages, which take some minutes, and extrapolated; larger
     corpora reuse those vectors.
     """
-    from perank_tasks.bench.pipeline import print_results, run_pipeline, write_results
+    from perank_tasks.bench.pipeline import print_results, run_pipeline
     from perank_tasks.settings import Settings
 
     place = (folder or Settings.from_environment().benchmarks / "pipeline").absolute()
     results = run_pipeline(options, place)
-    print_results(printer.console, results)
-    for path in write_results(place, results):
-        print_line(f"written: {path}")
+    print_results(printer, results)
+    print_line(f"written: {place / 'results.json'}")
     return results

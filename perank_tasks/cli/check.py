@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import Field
-from rich.text import Text
 
 from perank_tasks.cli import open_site
 from perank_tasks.cli.command import Format, Guarded, printer
@@ -24,9 +23,6 @@ from perank_tasks.regression.thresholds import DEFAULT, Thresholds
 
 if TYPE_CHECKING:
     from perank_tasks.warehouse.comparison import Comparison
-
-BAR = 24
-"""Characters of the longest bar."""
 
 
 class ThresholdOptions(Options):
@@ -104,14 +100,15 @@ def check(
     limits = _thresholds(options, thresholds)
     sides = (run_a, run_b, qrels, relevance_level, collection)
     comparisons, alone = _compare(*sides, measure=measure, on=on, thresholds=limits)
-    for comparison in comparisons:
-        _print(comparison, measure, queries)
-    words = [(comparison.b.name, str(comparison.verdict)) for comparison in comparisons]
+    results = [_result(comparison, queries) for comparison in comparisons]
+    for result in results:
+        _print(result, measure)
+    words = [(result["b"], result["verdict"]) for result in results]
     words += [(f"{name}, which {run_b} has no results of", "incomplete") for name in alone]
     found = {
         "verdict": worst([word for _, word in words]),
         "thresholds": {name: getattr(limits, name) for name in ThresholdOptions.model_fields},
-        "comparisons": [_found(comparison, queries) for comparison in comparisons],
+        "comparisons": results,
     }
     return guarded(found, words, fail_on)
 
@@ -163,35 +160,47 @@ def _compare(
     return [sides.compare(a, b, **how) for a, b in measured], alone
 
 
-def _print(comparison: "Comparison", measure: str, most: int) -> None:
+def _result(comparison: "Comparison", most: int) -> dict[str, Any]:
+    """A comparison as data, with as many queries that lost and gained most."""
+    queries = comparison.queries
+    return {
+        "a": comparison.a.name,
+        "b": comparison.b.name,
+        "verdict": str(comparison.verdict),
+        "problem": comparison.problem,
+        "queries": comparison.counts,
+        "measures": comparison.rows,
+        "different": comparison.different,
+        "lost": [query for query in queries if query["delta"] < 0][:most],
+        "gained": [query for query in reversed(queries) if query["delta"] > 0][:most],
+    }
+
+
+def _print(result: dict[str, Any], measure: str) -> None:
     from perank_tasks.warehouse.night_verdict import measures_in_words
 
-    a, b, counts = comparison.a.name, comparison.b.name, comparison.counts
-    printer.heading(f"{comparison.verdict}: {b} against {a}")
-    if comparison.problem:
-        printer.line(f"could not be judged: {comparison.problem}")
+    rows = result["measures"]
+    printer.heading("{verdict}: {b} against {a}".format(**result))
+    if result["problem"]:
+        printer.line(f"could not be judged: {result['problem']}")
     else:
-        for sentence in measures_in_words(comparison.verdict, comparison.rows):
+        for sentence in measures_in_words(result["verdict"], rows):
             printer.line(sentence)
     printer.line(
-        "queries: {judged} judged; {ranked_a} of them ranked by {a}, {ranked_b} by {b}, "
-        "{ranked_both} by both; measured over {measured}".format(a=a, b=b, **counts)
+        "queries: {queries[judged]} judged; {queries[ranked_a]} of them ranked by {a}, "
+        "{queries[ranked_b]} by {b}, {queries[ranked_both]} by both; measured over "
+        "{queries[measured]}".format(**result)
     )
-    if comparison.different:
-        printer.line(f"different: {', '.join(comparison.different)}")
+    if result["different"]:
+        printer.line(f"different: {', '.join(result['different'])}")
     headings = ["measure", "A", "B", "B - A", "95% interval", "p", "Holm's p", "better", "worse"]
-    printer.table(headings, [_row(row) for row in comparison.rows])
-    losses, gains = _ends(comparison, most)
-    longest = max((abs(query["delta"]) for query in (*losses, *gains)), default=1.0)
-    for heading, some in (("lost", losses), ("gained", gains)):
-        if some:
+    printer.table(headings, [_row(row) for row in rows])
+    for heading in ("lost", "gained"):
+        if queries := result[heading]:
             printer.line(f"{measure} {heading} most:", "bold")
-            headings = ["query", "A", "B", "B - A", "overlap@10", ""]
-            rows = [_query_row(query, longest) for query in some]
-            if printer.markdown:  # where bars are darker than words
-                headings, rows = headings[:-1], [row[:-1] for row in rows]
-            printer.table(headings, rows)
-    tests = max(row["tests"] for row in comparison.rows)
+            headings = ["query", "A", "B", "B - A", "overlap@10"]
+            printer.table(headings, [_query_row(query) for query in queries])
+    tests = max(row["tests"] for row in rows)
     printer.line(
         f"p: paired randomisation test; Holm's correction over {tests} tests; "
         "interval: 95% of the difference, Student's t\n",
@@ -212,31 +221,6 @@ def _row(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _query_row(query: dict[str, Any], longest: float) -> list[str | Text]:
-    a, b, delta = query["a"], query["b"], query["delta"]
-    bar = Text("█" * max(1, round(BAR * abs(delta) / longest)), "red" if delta < 0 else "blue")
-    overlap = f"{query['drift']['overlap_10']:.1f}"
-    return [query["query_id"], f"{a:.3f}", f"{b:.3f}", f"{delta:+.3f}", overlap, bar]
-
-
-def _ends(comparison: "Comparison", most: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The queries that lost most and those that gained most."""
-    losses = [query for query in comparison.queries if query["delta"] < 0]
-    gains = [query for query in reversed(comparison.queries) if query["delta"] > 0]
-    return losses[:most], gains[:most]
-
-
-def _found(comparison: "Comparison", most: int) -> dict[str, Any]:
-    """A comparison as data."""
-    losses, gains = _ends(comparison, most)
-    return {
-        "a": comparison.a.name,
-        "b": comparison.b.name,
-        "verdict": comparison.verdict,
-        "problem": comparison.problem,
-        "queries": comparison.counts,
-        "measures": comparison.rows,
-        "different": comparison.different,
-        "lost": losses,
-        "gained": gains,
-    }
+def _query_row(query: dict[str, Any]) -> list[str]:
+    numbers = (f"{query['a']:.3f}", f"{query['b']:.3f}", f"{query['delta']:+.3f}")
+    return [query["query_id"], *numbers, f"{query['drift']['overlap_10']:.1f}"]

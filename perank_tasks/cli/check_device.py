@@ -10,9 +10,6 @@ from perank_tasks.cli import print_line
 from perank_tasks.cli.command import Guarded, printer
 from perank_tasks.config import DEFAULT_CHECKPOINT
 
-LENGTHS = (100, 20, 45, 7, 30, 12, 60, 25)
-"""Candidates of each list: windows of several sizes, prompts of several lengths."""
-
 
 def check_device(
     checkpoint: Annotated[
@@ -29,23 +26,9 @@ def check_device(
     ran out: rankings and logits have to be the same to the last bit. On a GPU also float32 against
     the CPU, and what bfloat16 moves. Exit status 1 where something differs that must not.
     """
-    from perank_tasks.bench.device import check_device, dtype_for
-    from perank_tasks.bench.workload import cut, load_queries, with_embeddings
-    from perank_tasks.perank import PERank
-    from perank_tasks.perank.engine import device_named
+    from perank_tasks.bench.device import check_device
 
-    place = device_named(device)
-    queries = load_queries(collection, queries=len(LENGTHS), depth=max(LENGTHS))
-    engine = PERank.from_pretrained(checkpoint, device=device)
-    lists = with_embeddings(queries, engine)
-    lists = [cut(each, length) for each, length in zip(lists, LENGTHS, strict=False)]
-    report = check_device(
-        lambda where, dtype: PERank.from_pretrained(checkpoint, device=where, dtype=dtype),
-        lists,
-        device=str(place),
-        dtype=dtype_for(place),
-        advance=partial(print_line, style="dim"),
-    )
+    report = check_device(checkpoint, collection, device, partial(print_line, style="dim"))
     headings = ("the same lists", "same orders", "same logits", "places moved", "top 10 alike")
     rows = []
     for agreement in (*report.must, *report.moves):
@@ -55,7 +38,7 @@ def check_device(
     printer.table(headings, rows)
     print_line(
         f"{report.device}, {report.dtype}: {report.seconds_a_query:.3f} s a query of "
-        f"{max(map(len, lists))} candidates, {report.queries_at_once} at once, "
+        f"{report.depth} candidates, {report.queries_at_once} at once, "
         f"{report.rate_share:.0%} of {report.matrix_rate / 1e12:.2f} TFLOP/s in matrix products; "
         f"{report.seconds_alone:.2f} s for one by itself (block = 1)"
     )

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from typing import Annotated, Any, Literal
 
 import typer
@@ -99,6 +100,7 @@ def _with_output(function: Callable[..., Any]) -> Callable[..., None]:
     signature = inspect.signature(function, eval_str=True)
     has_results = signature.return_annotation not in (None, inspect.Signature.empty)
 
+    @wraps(function)
     def run(verbose: bool, quiet: bool, as_json: bool = False, **values: Any) -> None:
         if verbose or quiet:
             logging.getLogger().setLevel(logging.INFO if verbose else logging.ERROR)
@@ -125,8 +127,6 @@ def _with_output(function: Callable[..., Any]) -> Callable[..., None]:
         kind = inspect.Parameter.KEYWORD_ONLY
         parameters.append(inspect.Parameter(name, kind, default=False, annotation=annotation))
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in parameters}
-    run.__name__, run.__doc__ = function.__name__, function.__doc__
     return run
 
 

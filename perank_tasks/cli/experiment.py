@@ -68,28 +68,20 @@ def _print_plan(plan: "ExperimentPlan", site: "Site") -> dict[str, Any]:
     from perank_tasks.experiments.cells import plan_sharing
     from perank_tasks.experiments.dry_run import estimate
 
-    work, budget = estimate(plan, site), plan.experiment.budget
+    cells, budget = estimate(plan, site), plan.experiment.budget
     print_line(f"{plan.series}: {plan.experiment.question}")
-    headings = ("collection", "cell", "queries", "windows a query", "tokens a query", "tokens")
     rows = [
-        (
-            each.cell.collection_name,
-            Text(each.cell.label),
-            str(each.queries),
-            str(each.windows or "–"),
-            f"{each.tokens:,.0f}" if each.tokens else "–",
-            f"{each.queries * each.tokens:,.0f}" if each.tokens else "–",
-        )
-        for each in work
+        (collection, Text(label), *(f"{count:,}" if count else "–" for count in counts))
+        for collection, label, *counts in (cell.values() for cell in cells)
     ]
-    printer.table(headings, rows)
-    tokens = sum(each.queries * each.tokens for each in work)
+    printer.table(list(cells[0]), rows)
     print_line(
-        f"{len(work)} cells; {len(plan_sharing(plan))} lists of candidates and their embeddings, "
-        f"which cells share; {len(plan.trainings())} trainings; {tokens:,.0f} tokens to read and "
-        f"put out; budget: {budget.cells} cells a collection, {budget.hours:g} hours"
+        f"{len(cells)} cells; {len(plan_sharing(plan))} lists of candidates and their embeddings, "
+        f"which cells share; {len(plan.trainings())} trainings; "
+        f"{sum(cell['tokens'] for cell in cells):,} tokens to read and put out; budget: "
+        f"{budget.cells} cells a collection, {budget.hours:g} hours"
     )
-    return {"series": plan.series, "cells": [dict(zip(headings, row, strict=True)) for row in rows]}
+    return {"series": plan.series, "cells": cells}
 
 
 def _print_results(

@@ -27,7 +27,7 @@ from perank_tasks.cli.check import check
 from perank_tasks.cli.check_device import check_device
 from perank_tasks.cli.command import print_error
 from perank_tasks.cli.experiment import experiment
-from perank_tasks.cli.report import report, verdict
+from perank_tasks.cli.report import report
 from perank_tasks.cli.retention import retention
 from perank_tasks.cli.simulate import simulate
 from perank_tasks.cli.sql import sql
@@ -38,7 +38,7 @@ from perank_tasks.support.output import start_output
 app = command_group(__doc__, completion=True)
 for command in (night.nightly, night.rerank, night.arms, night.stage, check, experiment):
     app.command()(command)
-for command in (retention, sql, simulate, withdraw, report, verdict):
+for command in (retention, sql, simulate, withdraw, report):
     app.command()(command)
 app.command("check-device")(check_device)
 app.add_typer(baseline.app, name="baseline")

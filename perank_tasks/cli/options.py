@@ -9,6 +9,7 @@ import textwrap
 import types
 from collections.abc import Callable, Collection, Mapping
 from datetime import date, timedelta
+from functools import wraps
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
@@ -39,6 +40,7 @@ def takes_options(
         signature = inspect.signature(command, eval_str=True)
         _, *own = signature.parameters.values()
 
+        @wraps(command)
         def run(**values: Any) -> Any:
             own_values = {parameter.name: values.pop(parameter.name) for parameter in own}
             return command(kind.parse(_given(values, whole)), **own_values)
@@ -49,8 +51,6 @@ def takes_options(
             annotation = _annotation(name, field, panel, commas=name not in whole)
             parameters.append(inspect.Parameter(name, keyword, default=None, annotation=annotation))
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in parameters}
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
         return run
 
     return decorate

@@ -1,6 +1,6 @@
-"""`perank report` and `perank verdict`: a night in the terminal, and pages. Both only read."""
+"""`perank report`: a night in the terminal, and pages. It only reads."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -9,40 +9,13 @@ from perank_tasks.cli.command import Format, Guarded, printer
 from perank_tasks.cli.gate import FailOnOption, guarded, whole_night
 from perank_tasks.errors import ConfigError
 
-RunDate = Annotated[str | None, typer.Option(help="The night's date; empty: the last.")]
-CollectionName = Annotated[str | None, typer.Option("--collection", help="The collection's name.")]
 
-
-def verdict(
-    run_date: RunDate = None,
-    collection: CollectionName = None,
+def report(
+    run_date: Annotated[str | None, typer.Option(help="The night's date; empty: the last.")] = None,
+    collection: Annotated[str | None, typer.Option(help="The collection's name.")] = None,
     baseline: Annotated[
         str, typer.Option(help="What it is judged by: accepted, previous, or a date.")
     ] = "accepted",
-) -> dict[str, Any]:
-    """Say what each result of a night is against the accepted one; ranks nothing."""
-    from perank_tasks.report.contents import read_summary
-    from perank_tasks.warehouse.database import reading
-    from perank_tasks.warehouse.night_verdict import judge
-
-    day, site = parse_date(run_date), open_site()
-    if baseline not in ("accepted", "previous"):
-        parse_date(baseline)
-    with reading(site.settings.warehouse) as warehouse:
-        rows = read_summary(warehouse, day, collection)
-        arms = {row["arm_hash"]: row["arm"] for row in rows}
-        date, name = rows[0]["run_date"], rows[0]["collection"]
-        judged = judge(warehouse, site.store, date, name, arms, baseline)
-    print_line(f"{name}, night of {date}", "bold")
-    for arm in judged["arms"]:
-        print_line(f"{arm['arm']}: {arm['text']}")
-    print_line(judged["text"])
-    return {"run_date": date, "collection": name, **judged}
-
-
-def report(
-    run_date: RunDate = None,
-    collection: CollectionName = None,
     html: Annotated[
         bool, typer.Option("--html", help="Write the night's page and the index; print its path.")
     ] = False,
@@ -57,6 +30,8 @@ def report(
     from perank_tasks.report.terminal import print_report
 
     day, site = parse_date(run_date), open_site()
+    if baseline not in ("accepted", "previous"):
+        parse_date(baseline)
     if every and day:
         raise ConfigError("--all writes the page of every night; leave out --run-date, or --all.")
     if fail_on and (every or html or not day):
@@ -76,5 +51,5 @@ def report(
     gone: list[tuple[str, str]] = []
     if fail_on and day:
         collection, gone = whole_night(site, day, collection)
-    found = print_report(printer, site.settings, site.store, day, collection)
+    found = print_report(printer, site.settings, site.store, day, collection, baseline=baseline)
     return guarded(found, [(arm["arm"], arm["verdict"]) for arm in found["arms"]] + gone, fail_on)

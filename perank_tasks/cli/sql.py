@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from perank_tasks.cli.command import printer
+from perank_tasks.cli.command import print_error, printer
 from perank_tasks.errors import ConfigError, PerankError, WarehouseError
 from perank_tasks.settings import Settings
 
@@ -108,4 +108,4 @@ def _try(text: str, format: str) -> None:
         if text.strip():
             _answer(text, format)
     except PerankError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print_error(error)

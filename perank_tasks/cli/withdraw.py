@@ -1,5 +1,6 @@
 """`perank withdraw`: declare a snapshot bad, and take its results out of the tables."""
 
+from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,32 +43,31 @@ def withdraw(
         raise ConfigError("Name a snapshot to withdraw, or see what has been with --list.")
     # A shell leaves a line's carriage return, as in CSV, in what it puts in.
     snapshot = snapshot.strip()
-    before = _results(settings)
+    before = _dates(settings, snapshot)
     done = take_back(store, snapshot) if undo else record_withdrawal(store, snapshot, name, reason)
     if settings.published_warehouse.is_file():
         rebuild(settings.warehouse, store, allow_empty=True)
     print_line(f"{'taken back: ' * undo}{_line(done)}")
-    changed = before ^ _results(settings)
-    dates = sorted({row[0] for row in changed})
+    dates = sorted(before ^ _dates(settings, snapshot))
     for run_date in dates:
         settings.page(snapshot.split("/")[1], run_date).unlink(missing_ok=True)
         print_line(f"{run_date}: {'back in' if undo else 'out of'} the tables")
-    if changed and undo:
+    if dates and undo:
         print_next("perank report --html --all makes the nights' pages again")
-    elif changed:
+    elif dates:
         print_next("put the collection right, then run these nights again")
     return {"withdrawal": done, "dates": dates}
 
 
-def _results(settings: "Settings") -> set[tuple[Any, ...]]:
-    """Date, series, collection and arm of every result in the tables."""
+def _dates(settings: "Settings", snapshot: str) -> set[date]:
+    """The dates of the results in the tables that are of a snapshot."""
     from perank_tasks.warehouse.database import reading
 
     if not settings.published_warehouse.is_file():
         return set()
     with reading(settings.warehouse) as warehouse:
-        rows = warehouse.execute("SELECT run_date, series, collection, arm_hash FROM runs")
-        return set(rows.fetchall())
+        rows = warehouse.execute("SELECT run_date FROM runs WHERE snapshot = ?", [snapshot])
+        return {run_date for (run_date,) in rows.fetchall()}
 
 
 def _line(withdrawal: "Withdrawal") -> str:

@@ -4,10 +4,10 @@ Tokens follow from the windows' schedule, the length of the prompt and, where pr
 the length of the passages.
 """
 
-from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -37,28 +37,22 @@ TOKENS_A_WORD = 1.5
 SAMPLED_PASSAGES = 50_000
 
 
-@dataclass(frozen=True)
-class CellWork:
-    """What there is to rank in one cell."""
+def estimate(plan: ExperimentPlan, site: Site) -> list[dict[str, Any]]:
+    """Say how much there is to read for each cell.
 
-    cell: Cell
-    queries: int
-    windows: int
-    """That the LLM ranks for a query."""
-    tokens: float
-    """That the LLM reads and puts out for a query."""
-
-
-def estimate(plan: ExperimentPlan, site: Site) -> list[CellWork]:
-    """Say how much there is to read for each cell."""
-    queries = {}
-    for spec in {cell.collection for cell in plan.cells}:
-        asked = len(open_collection(spec).load(plan.run_date).queries)
-        queries[spec] = min(asked, plan.experiment.query_limit or asked)
-    return [
-        CellWork(cell, queries[cell.collection], *_windows_and_tokens(plan, site, cell))
-        for cell in plan.cells
-    ]
+    Returns:
+        Its collection and name, and counts: queries, the windows that the LLM ranks for a query,
+        the tokens that it reads and puts out for a query, and for all.
+    """
+    rows = []
+    for cell in plan.cells:
+        asked = _queries(cell.collection, plan.run_date)
+        queries = min(asked, plan.experiment.query_limit or asked)
+        windows, tokens = _windows_and_tokens(plan, site, cell)
+        counts = {"queries": queries, "windows a query": windows}
+        counts |= {"tokens a query": round(tokens), "tokens": round(queries * tokens)}
+        rows.append({"collection": cell.collection_name, "cell": cell.label, **counts})
+    return rows
 
 
 def count_tokens(
@@ -99,6 +93,11 @@ def _windows_and_tokens(plan: ExperimentPlan, site: Site, cell: Cell) -> tuple[i
     length = RELEASED if prompt == RELEASED_V1.name else COMPACT
     windows, tokens = count_tokens(depth, ranking, length, words)
     return orders * windows, orders * tokens
+
+
+@cache
+def _queries(collection: str, run_date: date) -> int:
+    return len(open_collection(collection).load(run_date).queries)
 
 
 @cache

@@ -97,7 +97,15 @@ def conclude(plan: ExperimentPlan, site: Site, outcomes: Iterable[Outcome | None
         comparisons += _pairs(plan, here, _values(plan, site, results[collection], here))
     compared = compare_family([pair for _, pair in comparisons])
     rows: dict[str, list[Row]] = {
-        "experiments": [_experiment_row(plan)],
+        "experiments": [
+            {
+                "question": plan.experiment.question,
+                "baseline": plan.experiment.baseline,
+                "fingerprint": fingerprint_hash(plan.fingerprint),
+                "config": plan.experiment.model_dump_json(),
+                "concluded_at": datetime.now(UTC).replace(tzinfo=None),
+            }
+        ],
         "experiment_cells": _cell_rows(plan, by_cell, ranked),
         "comparisons": [
             row | asdict(its) for (row, _), its in zip(comparisons, compared, strict=True) if its
@@ -223,16 +231,6 @@ def _mean(cells: Sequence[Ranked], values: dict[str, Values]) -> tuple[str, Valu
                 by_query[query].append(value)
         mean[measure] = {query: float(np.mean(its)) for query, its in sorted(by_query.items())}
     return stable_hash(sorted(hashes))[:10], mean
-
-
-def _experiment_row(plan: ExperimentPlan) -> Row:
-    return {
-        "question": plan.experiment.question,
-        "baseline": plan.experiment.baseline,
-        "fingerprint": fingerprint_hash(plan.fingerprint),
-        "config": plan.experiment.model_dump_json(),
-        "concluded_at": datetime.now(UTC).replace(tzinfo=None),
-    }
 
 
 def _cell_rows(

@@ -25,11 +25,13 @@ def print_report(
     run_date: date | None = None,
     collection: str | None = None,
     said: NightVerdict | None = None,
+    baseline: str = "accepted",
 ) -> dict[str, Any]:
     """Print one night: the one asked for, else the one evaluated last.
 
     Args:
-        said: the night's verdict, where it is not the one against the accepted night.
+        said: the night's verdict, where it is known.
+        baseline: what it is judged by, else: accepted, previous, or a date.
 
     Returns:
         What was printed: verdict, stage, text and arms, as `NightVerdict` has them, with each
@@ -44,7 +46,7 @@ def print_report(
         first = rows[0]
         arms = {row["arm_hash"]: row["arm"] for row in rows}
         night = {name: first[name] for name in ("run_date", "collection")}
-        verdict = said or judge(warehouse, store, arms=arms, **night)
+        verdict = said or judge(warehouse, store, arms=arms, baseline=baseline, **night)
         champions = ask(warehouse, "report/champions", series=NIGHTLY, **night)
     printer.heading(f"{first['collection']}, night of {first['run_date']}")
     printer.table(_HEADINGS, [_cells(row) for row in rows])

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,7 +60,7 @@ def replacing(path: Path, remedy: str) -> Iterator[Path]:
             folder = target.parent
             folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{target.name[:200]}.{uuid.uuid4().hex[:8]}.tmp"
-        stack.callback(_remove, temporary)
+        stack.callback(temporary.unlink, missing_ok=True)
         yield temporary
         if not temporary.exists():
             return
@@ -73,11 +73,6 @@ def replacing(path: Path, remedy: str) -> Iterator[Path]:
         if target.exists():
             shutil.copymode(target, temporary)
         temporary.replace(target)
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink()
 
 
 def _open_special(path: Path) -> BinaryIO:

@@ -9,10 +9,8 @@ import contextvars
 import logging
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import (
@@ -67,11 +65,28 @@ def bars() -> Iterator[Update]:
     """Bars in a terminal, lines elsewhere, while the block runs: what several processes do of one
     thing is one of them."""
     global relay
-    is_quiet = not logging.getLogger().isEnabledFor(logging.WARNING)
-    kind = _nothing if is_quiet else _drawn if sys.stderr.isatty() else _lines
-    with kind() as relay:
+    columns = ("{task.description}", BarColumn(20), _Count(), TimeElapsedColumn())
+    console = Console(file=sys.stderr)  # this one, also while a library's are thrown away
+    shown = Progress(*columns, TimeRemainingColumn(), console=console)
+    tasks: dict[str, TaskID] = {}
+    totals: dict[str, int] = {}
+
+    def update(description: str, unit: str, more: int, done: int) -> None:
+        totals[description] = totals.get(description, 0) + more
+        if description not in tasks:
+            tasks[description] = shown.add_task(description, total=None, unit=unit)
+        if unit:
+            shown.update(tasks[description], total=totals[description], advance=done)
+        elif totals[description] == 0:
+            shown.remove_task(tasks.pop(description))
+
+    way: AbstractContextManager[object] = shown if sys.stderr.isatty() else _lines(shown)
+    if not logging.getLogger().isEnabledFor(logging.WARNING):
+        way = nullcontext()
+    with way:
+        relay = update
         try:
-            yield relay
+            yield update
         finally:
             relay = None
 
@@ -85,65 +100,43 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def _nothing() -> Iterator[Update]:
-    yield lambda description, unit, more, done: None
-
-
-@dataclass
-class _Step:
-    """Work that is going on, as far as it is done; times in seconds of the monotonic clock."""
-
-    description: str
-    unit: str
-    total: int = 0
-    done: int = 0
-    begin: float = field(default_factory=time.monotonic)
-    last: float = 0.0
-
-    def line(self) -> str:
-        """How far it is, how fast it goes and, unless it is done, how long it will take."""
-        seconds = time.monotonic() - self.begin
-        if not self.unit:
-            return f"{self.description}: {duration(seconds)} so far"
-        text = f"{self.description}: {self.done:,} of {self.total:,} {self.unit}"
-        if not self.done:
-            return f"{text}, {duration(seconds)} so far"
-        if self.done >= self.total:
-            seconds = self.last - self.begin
-            return f"{text}, {self.done / max(seconds, 1e-9):,.1f} a second"
-        left = (self.total - self.done) * seconds / self.done
-        return f"{text}, {self.done / seconds:,.1f} a second, {duration(left)} left"
-
-
-@contextmanager
-def _lines() -> Iterator[Update]:
-    steps: dict[str, _Step] = {}
+def _lines(steps: Progress) -> Iterator[None]:
+    """Log how far the steps are, while the block runs and at its end."""
     ended = threading.Event()
-
-    def update(description: str, unit: str, more: int, done: int) -> None:
-        step = steps.setdefault(description, _Step(description, unit))
-        step.total += more
-        step.done += done
-        step.last = time.monotonic()
 
     def tell() -> None:
         while not ended.wait(SECONDS_BETWEEN_LINES):
-            going_on = [step for step in steps.copy().values() if step.done < step.total]
-            counted = [step for step in going_on if step.unit]
-            if lines := [step.line() for step in counted or going_on[-1:]]:
+            going_on = [step for step in steps.tasks if not step.finished]
+            counted = [step for step in going_on if step.fields["unit"]]
+            if lines := [_line(step) for step in counted or going_on[-1:]]:
                 log.info("%s", "; ".join(lines))
 
     # The lines begin with what the caller's are about, which is in the context.
     thread = threading.Thread(target=contextvars.copy_context().run, args=(tell,), daemon=True)
     thread.start()
     try:
-        yield update
+        yield
     finally:
         ended.set()
         thread.join()
-    for step in steps.values():
-        if step.unit and step.last - step.begin >= SECONDS_WORTH_A_LINE:
-            log.info("%s", step.line())
+    for step in steps.tasks:
+        if (step.finished_time or 0.0) >= SECONDS_WORTH_A_LINE:
+            log.info("%s", _line(step))
+
+
+def _line(step: Task) -> str:
+    """How far it is, how fast it goes and, unless it is done, how long it will take."""
+    seconds = step.finished_time or step.elapsed or 0.0
+    if step.total is None:
+        return f"{step.description}: {duration(seconds)} so far"
+    text = f"{step.description}: {step.completed:,.0f} of {step.total:,.0f} {step.fields['unit']}"
+    if not step.completed:
+        return f"{text}, {duration(seconds)} so far"
+    rate = step.completed / max(seconds, 1e-9)
+    text += f", {rate:,.1f} a second"
+    return (
+        text if step.finished else f"{text}, {duration((step.total - step.completed) / rate)} left"
+    )
 
 
 class _Count(ProgressColumn):
@@ -154,23 +147,3 @@ class _Count(ProgressColumn):
         if task.total is None:
             return Text()
         return Text(f"{task.completed:,.0f}/{task.total:,.0f} {task.fields['unit']}")
-
-
-@contextmanager
-def _drawn() -> Iterator[Update]:
-    console = Console(file=sys.stderr)  # this one, also while a library's are thrown away
-    columns = ("{task.description}", BarColumn(20), _Count(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as block:
-        tasks: dict[str, TaskID] = {}
-        totals: dict[str, int] = {}
-
-        def update(description: str, unit: str, more: int, done: int) -> None:
-            totals[description] = totals.get(description, 0) + more
-            if description not in tasks:
-                tasks[description] = block.add_task(description, total=None, unit=unit)
-            if unit:
-                block.update(tasks[description], total=totals[description], advance=done)
-            elif totals[description] == 0:
-                block.remove_task(tasks.pop(description))
-
-        yield update

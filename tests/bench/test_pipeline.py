@@ -5,22 +5,20 @@ import re
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from perank_tasks.bench import pipeline
 from perank_tasks.bench.corpus import write_corpus
 from perank_tasks.bench.options import PipelineOptions
 from perank_tasks.bench.pipeline import (
     STAGES,
-    Measured,
     Results,
     print_results,
     run_pipeline,
-    slope,
     write_results,
 )
 from perank_tasks.errors import CollectionError, ConfigError
 from perank_tasks.settings import Settings
+from perank_tasks.support.printer import Printer
 from tests.small import write_collection
 
 
@@ -49,36 +47,41 @@ def test_a_collection_without_sentences_makes_no_corpus(tmp_path: Path) -> None:
 
 
 def test_growth_is_the_slope_of_the_logarithms() -> None:
-    assert slope([(10, 3.0), (100, 30.0), (1000, 300.0)]) == pytest.approx(1)
-    assert slope([(10, 1.0), (1000, 1e4)]) == pytest.approx(2)
-    assert slope([(10, 1.0)]) is None
+    results = Results(10, {})
+    for size in (10_000, 100_000):
+        results.sizes[size] = {
+            "index": {"seconds": size / 1000},
+            "load": {"seconds": size**2 / 1e6},
+            "embed": {"seconds": 1.0},
+        }
+    assert results.exponent("index") == pytest.approx(1)
+    assert results.exponent("load") == pytest.approx(2)
+    assert results.exponent("embed") is None  # measured once
 
 
-def test_embedding_is_extrapolated_and_nothing_else(tmp_path: Path) -> None:
+def test_embedding_is_extrapolated_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     results = Results(10, {"processor": "p", "threads": "2", "load_average": 0.0})
     for size in (1000, 10_000, 100_000):
         results.sizes[size] = {
-            stage: Measured(seconds=size / 1000, peak_memory_bytes=2**20) for stage in STAGES
+            stage: {"seconds": size / 1000, "peak_memory_bytes": 2**20} for stage in STAGES
         }
-    results.sizes[100_000]["embed"] = Measured(
-        seconds=3.0, peak_memory_bytes=2**20
-    )  # vectors reused
+    results.sizes[100_000]["embed"]["seconds"] = 3.0  # vectors reused
     assert results.exponent("embed") == pytest.approx(1)
     assert results.exponent("index") == pytest.approx(1)
     assert results.extrapolated() == {100_000: pytest.approx(100)}
-    json_file, plot = write_results(tmp_path, results)
+    json_file = write_results(tmp_path, results)
     assert json.loads(json_file.read_text())["embed_seconds_extrapolated"] == {"100000": 100.0}
-    assert plot.read_bytes().startswith(b"\x89PNG")
-    with (tmp_path / "printed").open("w") as file:
-        print_results(Console(file=file, width=200), results)
-    printed = (tmp_path / "printed").read_text()
+    print_results(Printer(), results)
+    printed = capsys.readouterr().out
     assert re.search(r"embed +1.0 s 0.00 GiB +10.0 s 0.00 GiB +~100 s 0.00 GiB +n\^1.00", printed)
 
 
 def test_one_size_that_was_embedded_gives_others_in_proportion() -> None:
     results = Results(10, {})
     for size, seconds in ((1000, 5.0), (20_000, 1.0)):
-        results.sizes[size] = {"embed": Measured(seconds=seconds, peak_memory_bytes=1)}
+        results.sizes[size] = {"embed": {"seconds": seconds}}
     assert results.extrapolated() == {20_000: pytest.approx(100)}
     assert results.exponent("embed") is None
 
@@ -104,7 +107,7 @@ def test_nights_of_two_sizes_are_measured_stage_by_stage(
     assert list(results.extrapolated()) == [300]
     # The texts of 300 passages are those of 100, whose vectors are reused.
     assert results.sizes[300]["embed"]["seconds"] < results.sizes[100]["embed"]["seconds"]
-    assert not (tmp_path / "out" / "work").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.json"]
     written = json.loads((tmp_path / "out" / "results.json").read_text())
     assert written["sizes"]["300"]["rerank"] == results.sizes[300]["rerank"]
 

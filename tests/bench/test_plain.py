@@ -56,7 +56,8 @@ def test_the_golden_checkpoint_ranks_as_the_reference_did(tmp_path: Path) -> Non
     for case in REFERENCE:
         ranked = ranker.rerank(texts_only(case["query"], [c["text"] for c in case["candidates"]]))
         assert [case["candidates"][i]["docid"] for i in ranked.order] == case["ranking"]
-    assert ranked.tokens_in == len(REFERENCE[-1]["first_window_input_ids"])
+        if 1 < len(case["candidates"]) <= 20:  # one window
+            assert ranked.tokens_in == len(case["first_window_input_ids"])
 
 
 @pytest.mark.parametrize("length", [2, 10, 20, 27, 45])

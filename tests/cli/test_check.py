@@ -164,7 +164,7 @@ def test_of_two_collections_of_a_date_one_is_accepted_and_judged(home: Path) -> 
     assert perank("report", "--run-date", str(NEXT), "--fail-on", "suspect").exit_code == 2
     done = perank(*act, "--collection", "d")
     assert done.exit_code == 0, done.output
-    named = perank("verdict", "--run-date", str(NEXT), "--collection", "d").output
+    named = perank("report", "--run-date", str(NEXT), "--collection", "d").output
     assert "acknowledged compared with 2026-01-01" in named
     assert "accepted by Ada: a smaller model" in named
     fails = ["report", "--run-date", str(NEXT), "--fail-on", "suspect", "--collection"]
@@ -176,7 +176,6 @@ def test_results_are_json_and_nothing_else(home: Path) -> None:
         night(day, {"bm25": 0})
     for words in (
         ["report"],
-        ["verdict"],
         ["report", "--html"],
         ["sql", "FROM runs"],
         ["check", str(DAY), str(NEXT)],
