@@ -255,7 +255,7 @@ def test_two_windows_stand_side_by_side(tmp_path: Path) -> None:
     assert steps["wide"] == 5 * 39  # one window over all 40 candidates
     assert steps["narrow"] == 5 * 3 * 19
     page = (Settings.from_environment().reports / done["report"]).read_text()
-    assert all(f"<th>{arm}</th>" in page for arm in arms)
+    assert all(f"</span> {arm}</th>" in page for arm in arms)
 
 
 def test_arms_of_other_first_stages_and_depths_share_a_night(tmp_path: Path) -> None:
