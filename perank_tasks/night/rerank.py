@@ -100,8 +100,7 @@ def rerank_shard(
     meter.device = ranker.device
     join = Join.of(night, site, arm, candidates, embeddings)
     queries = read_queries(night, join.snapshot)
-    first, last = share(len(queries), shards_of_queries(join.candidates), shard)
-    queries = queries[first:last]
+    queries = queries[slice(*share(len(queries), shards_of_queries(join.candidates), shard))]
     ranked_lists = []
     with progress(f"ranking by {arm.name}", len(queries), "queries") as advance:
         lists = join.lists(queries, read_candidates(join.candidates, shard, arm.depth))
