@@ -42,8 +42,7 @@ SHARED = ("first_stage", "embedder", "checkpoint", "precision", "trust_remote_co
 class _LateSite(Site):
     """A site without models, where what was embedded and ranked before is reused."""
 
-    @property
-    def models(self) -> Models:
+    def models(self, run_date: date) -> Models:
         raise ExperimentError(OUT_OF_TIME)
 
 

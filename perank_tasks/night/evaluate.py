@@ -68,9 +68,9 @@ def evaluate(
     check_night(tables, pa.concat_tables(of.asked() for of in ranked), map(store.open, embeddings))
     snapshot = ranked[0].snapshot
     contents = {"queries": snapshot.read("queries"), "judgements": snapshot.read("qrels")}
-    key = {"collection": night.collection_name, "snapshot": snapshot.reference}
+    whose = {"collection": night.collection_name, "snapshot": snapshot.reference}
     schemas = RESULT_TABLES | RESULT_CONTENTS
-    tables |= {t: keyed_table(key, contents[t], schema) for t, schema in RESULT_CONTENTS.items()}
+    tables |= {t: keyed_table(whose, contents[t], schema) for t, schema in RESULT_CONTENTS.items()}
     for table, schema in schemas.items():
         results.write_part(table, tables[table], schema)
     return results.publish(
