@@ -82,7 +82,9 @@ def test_nothing_but_our_own_words_goes_into_a_log(options: list[str]) -> None:
         "stage", "embed", *options, "--arms", "cosine", "--set", "cosine.embedder=all-minilm-l6-v2"
     )
     assert done.returncode == 0
-    assert done.stderr == ""
+    # A busy machine takes long enough for lines of progress.
+    progress = re.compile(r": .*(so far|left|a second)$")
+    assert [line for line in done.stderr.splitlines() if not progress.search(line)] == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
