@@ -19,6 +19,7 @@ apply_retention = retention(pool="warehouse")
 
 
 @dag(
+    description="Remove old artifacts that nothing needs, every Sunday at noon UTC",
     schedule="0 12 * * 0",
     catchup=False,
     max_active_runs=1,

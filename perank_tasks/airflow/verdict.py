@@ -13,16 +13,13 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.observability import stats
 
 from perank_tasks.airflow.conf import AlertOptions
-from perank_tasks.airflow.run_pages import Figures, figures, note, report_address
+from perank_tasks.airflow.run_pages import NOTE, Figures, figures, note, report_address
 from perank_tasks.airflow.tasks import NIGHT, call_stage, errors_for_airflow
 from perank_tasks.config import Night
 from perank_tasks.settings import Settings
 
 VERDICT = "verdict"
 """Id of the task."""
-
-NOTE = "note"
-"""Its XCom that the plugin writes on the run."""
 
 VERDICTS = Asset("perank_verdicts")
 """An event for each verdict, with the night's date, collection and verdict in its extra."""
