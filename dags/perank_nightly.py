@@ -21,6 +21,9 @@ files, which one worker has. All others go to the default queue.
 suspect, incomplete or a regression. With `on_regression` set to `fail`, a regression also fails
 the task `verdict`, after everything is loaded.
 
+**Acceptance.** With `ask` on, the run of a night whose means changed waits up to 12 hours for
+somebody to accept it in the UI.
+
 **Time limits.** A task that hangs is ended after 7 hours and tried again, a run after 23: before
 the next night is due, which it would keep waiting. What was whole is reused.
 
@@ -34,6 +37,7 @@ from datetime import timedelta
 
 from airflow.sdk import Asset, dag, task_group
 
+from perank_tasks.airflow.approval import approval
 from perank_tasks.airflow.forms import night_params
 from perank_tasks.airflow.map_names import MACROS, TEMPLATE
 from perank_tasks.airflow.notifier import NightAlert
@@ -127,7 +131,7 @@ def perank_nightly():
     candidates = retrieve(index=index(), embeddings=embeddings)
     rankings = rerank(candidates=candidates, embeddings=embeddings)
     results = evaluate(rankings=rankings)
-    load(results=results) >> [judge_night(), report()]
+    load(results=results) >> [judge_night(), report()] >> approval(pool="warehouse", **READER)
 
 
 perank_nightly()

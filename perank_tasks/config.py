@@ -106,7 +106,8 @@ def choices(help_texts: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {text}" for name, text in help_texts.items()) + "."
 
 
-# Sections of the form.
+# Sections of the form. Of a text, `examples` are offered as it is typed; a list with examples could
+# hold no other values, so that its description gives one.
 _DATA: JsonDict = {"section": "Data"}
 _ARMS: JsonDict = {"section": "Arms"}
 _VERDICT: JsonDict = {"section": "Verdict"}
@@ -118,14 +119,17 @@ class NightOptions(Options):
 
     collection: str | None = Field(
         None,
+        title="Collection",
         description="Collection spec: pydocs; files:/folder or files:s3://bucket/folder (BEIR or "
         "TREC layout; options as in files:/folder?name=dl19&run=bm25.trec&relevance_level=2); or "
         "ir_datasets:beir/scifact/test, any id of that library. "
         "Empty: the deployment's own, PERANK_COLLECTION.",
+        examples=["pydocs", "files:/data/scifact", "ir_datasets:beir/scifact/test"],
         json_schema_extra=_DATA,
     )
     run_date: date | None = Field(
         None,
+        title="Date",
         description="The date the results are filed under, and as of which the collection is read. "
         "Empty: the run's logical date, or today in UTC.",
         json_schema_extra=_DATA,
@@ -133,22 +137,27 @@ class NightOptions(Options):
     query_limit: int | None = Field(
         None,
         ge=1,
+        title="Query limit",
         description="Only the first so many queries, for a smoke run. Empty: all.",
         json_schema_extra=_DATA,
     )
     arms_file: str | None = Field(
         None,
+        title="File of arms",
         description="TOML file that declares first stages and arms. Empty: the deployment's own, "
         "PERANK_ARMS, or the one that comes with the package.",
+        examples=["/data/arms.toml"],
         json_schema_extra=_ARMS,
     )
     arms: tuple[str, ...] = Field(
         (),
-        description="Which of the declared arms to run. Empty: all.",
+        title="Arms",
+        description="Which of the declared arms to run, as bm25. Empty: all.",
         json_schema_extra=_ARMS,
     )
     set: tuple[str, ...] = Field(
         (),
+        title="Changes",
         description="Changes of what the file declares: perank.window=50, first-stage=given, "
         "first-stages.bm25.k1=1.2.",
         json_schema_extra=_ARMS,
@@ -156,28 +165,35 @@ class NightOptions(Options):
     baseline: str = Field(
         "accepted",
         pattern=r"^(accepted|previous|\d{4}-\d{2}-\d{2})$",
+        title="Baseline",
         description="What the verdict compares with: accepted, the night accepted as of this one's "
         "date; previous, the night before; or a date as YYYY-MM-DD. The tables always hold the "
         "verdict against the accepted night.",
+        examples=["accepted", "previous", "2026-01-31"],
         json_schema_extra=_VERDICT,
     )
     accept: str | None = Field(
         None,
         min_length=1,
+        title="Accept it, for the reason",
         description="Accept this night as the baseline of later ones, and the reason. "
         "Empty: do not.",
+        examples=["new corpus"],
         json_schema_extra=_VERDICT,
     )
     accept_name: str | None = Field(
         None,
         min_length=1,
+        title="Accepted by",
         description="Who accepts, where accept gives a reason.",
+        examples=["Ada"],
         json_schema_extra=_VERDICT,
     )
     shards: int | None = Field(
         None,
         ge=1,
         le=512,
+        title="Shards",
         description="Parts that embedding, retrieval and reranking are split into; they change no "
         "result. Empty: one where there is a GPU, elsewhere one a core, fewer of little work.",
         json_schema_extra=_ADVANCED,
@@ -186,6 +202,7 @@ class NightOptions(Options):
         0.02,
         ge=0,
         le=1,
+        title="Largest unranked share",
         description="Share of queries that may keep their first-stage order because they could not "
         "be ranked, before the night is marked incomplete.",
         json_schema_extra=_ADVANCED,

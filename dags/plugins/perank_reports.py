@@ -139,6 +139,7 @@ class RunNotes:
         if session is None:
             return
         stored = XComModel.get_many(run_id=dag_run.run_id, key=NOTE, dag_ids=DAG)
+        stored = stored.order_by(None).order_by(XComModel.timestamp)
         notes = {
             (row.task_id, row.map_index): XComModel.deserialize_value(row)
             for row in session.scalars(stored)

@@ -82,7 +82,8 @@ def note_of(notes: Mapping[Task, str], failed: Iterable[Task], msg: str) -> str:
     """
     unsaid = "its process died; see its log"
     lines = [notes.get(task) or failure(task[0], unsaid) for task in failed]
-    lines += [text for task, text in notes.items() if text not in lines]
+    # Of a verdict and the one after an acceptance, the later.
+    lines += [text for task, text in notes.items() if task not in failed][-1:]
     if not lines:
         why = "it ran out of time" if msg == OUT_OF_TIME else "somebody ended it"
         lines = [f"**ended before its verdict**: {why}. Run again, it resumes."]

@@ -28,8 +28,8 @@ VERDICTS = Asset("perank_verdicts")
 def verdict(**task_options: Any) -> Any:
     """The task that judges the night.
 
-    Where the run's Params say so, a regression fails it, without a retry. The night's data is
-    loaded by then.
+    Where the run's Params say so, a regression fails it, without a retry, unless people are asked
+    first. The night's data is loaded by then.
     """
 
     @task(task_id=VERDICT, outlets=[VERDICTS], **task_options)
@@ -49,7 +49,7 @@ def verdict(**task_options: Any) -> Any:
             "verdict": judged["verdict"],
         }
         context["ti"].xcom_push(NOTE, note(judged, means, report_address(night)))
-        if judged["verdict"] == "regression" and alerts.on_regression == "fail":
+        if judged["verdict"] == "regression" and alerts.fails and not alerts.ask:
             # A task that fails returns nothing, and the alert reads what this one returned.
             context["ti"].xcom_push("return_value", judged)
             raise AirflowFailException(judged["text"])
