@@ -7,6 +7,7 @@ In: the context of the task that just ended. Out: an alert to every receiver tha
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseNotifier
+from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from perank_tasks.airflow.conf import AlertOptions
 from perank_tasks.airflow.connections import reach_storage
@@ -64,8 +65,11 @@ def _alert(context: Any) -> "Alert":
     collection = params.get("collection") or Settings.from_environment().collection
     ends_with_verdict = ti.task_id == VERDICT or "reason" in context
     judged = ti.xcom_pull(task_ids=VERDICT) if ends_with_verdict else None
-    error = context.get("exception") or "its process died"
-    reason = "the run ran out of time" if "reason" in context else error
+    reason = context.get("exception") or "its process died"
+    if "reason" in context:
+        reason = "the run ran out of time"
+    elif isinstance(reason, AirflowTaskTimeout):
+        reason = f"not done within {ti.task.execution_timeout} h"
     return Alert(
         run_date=str(night.run_date if night else params.get("run_date") or run_date_of(context)),
         collection=night.collection_name if night else collection,
