@@ -65,6 +65,7 @@ def _alert(context: Any) -> "Alert":
     collection = params.get("collection") or Settings.from_environment().collection
     ends_with_verdict = ti.task_id == VERDICT or "reason" in context
     judged = ti.xcom_pull(task_ids=VERDICT) if ends_with_verdict else None
+    name = " ".join(filter(None, [ti.task_id, ti.rendered_map_index]))
     reason = context.get("exception") or "its process died"
     if "reason" in context:
         reason = "the run ran out of time"
@@ -77,7 +78,7 @@ def _alert(context: Any) -> "Alert":
         text=(
             "\n".join(map(": ".join, in_lines(judged["answers"])))
             if judged
-            else failure(ti.task_id, reason)
+            else failure(name, reason)
         ),
         arms=[f"{arm['arm']}: {arm['text']}" for arm in judged["arms"]] if judged else [],
         link=report_address(night) if night else None,
