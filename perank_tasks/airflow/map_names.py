@@ -23,9 +23,11 @@ def piece_name(ti: Any) -> str:
     kinds = [[part for name, part in r.items() if name != "shard"] for r in records]
     kind = kinds[ti.map_index]
     night = Night.from_json(ti.xcom_pull(task_ids=NIGHT.planning.__name__))
-    named = {**night.embeddings, **night.first_stages, **{arm.hash: arm for arm in night.arms}}
+    names = {key: embedding.name for key, embedding in night.embeddings.items()}
+    names |= {key: stage.name for key, stage in night.first_stages.items()}
+    names |= {arm.hash: arm.name for arm in night.arms}
     # An embedder may be a long path.
-    words = [named[p].name.rpartition("/")[2] if p in named else p for p in kind]
+    words = [names.get(part, part).rpartition("/")[2] for part in kind]
     place, total = kinds[: ti.map_index].count(kind) + 1, kinds.count(kind)
     return " ".join([*words, f"{place}/{total}"])
 
