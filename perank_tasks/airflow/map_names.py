@@ -27,7 +27,7 @@ def piece_name(ti: Any) -> str:
     names |= {key: stage.name for key, stage in night.first_stages.items()}
     names |= {arm.hash: arm.name for arm in night.arms}
     # An embedder may be a long path.
-    words = [names.get(part, part).rpartition("/")[2] for part in kind]
+    words = [str(names.get(part, part)).rpartition("/")[2] for part in kind]
     place, total = kinds[: ti.map_index].count(kind) + 1, kinds.count(kind)
     return " ".join([*words, f"{place}/{total}"])
 
