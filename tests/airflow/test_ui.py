@@ -116,6 +116,7 @@ def test_every_way_to_a_page_and_an_approval_work_by_clicks(
         browser.shows("There is nothing earlier to compare with.")
 
         browser.open(f"{runs}/{first}/tasks/verdict")
+        browser.click("Details")
         browser.click("Report")
         browser.reaches(page)
 
