@@ -115,9 +115,9 @@ class Browser:
         return [*(tab["url"] for tab in tabs), *frames]
 
 
-def wait(until: Callable[[], Any], why: Callable[[], str]) -> None:
+def wait(until: Callable[[], Any], why: Callable[[], str], seconds: float = PATIENCE_S) -> None:
     """Wait until something holds, or fail with why it does not."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + seconds
     while not until():
         assert time.monotonic() < deadline, why()
         time.sleep(0.3)

@@ -124,7 +124,11 @@ def test_every_way_to_a_page_and_an_approval_work_by_clicks(
         write(tmp_path / "topics", damaged=True)
         bad = {**conf, "run_date": "2026-01-31", "ask": True, "on_regression": "fail"}
         night = airflow.start("run", NIGHTLY, "--conf", json.dumps(bad))
-        wait(lambda: airflow.states(NIGHTLY).get("approval") == "awaiting_input", lambda: "")
+        wait(
+            lambda: airflow.states(NIGHTLY).get("approval") == "awaiting_input",
+            lambda: str(airflow.states(NIGHTLY)),
+            seconds=300,
+        )
         asked = list(airflow.runs(NIGHTLY))[-1]
         browser.open(f"{runs}/{asked}/tasks/approval/required_actions")
         browser.shows("Accept the night of 2026-01-31, topics?")
