@@ -44,6 +44,7 @@ check_complete = EXPERIMENT.stage("results.check_complete", **READER)
 
 
 @dag(
+    description="Compare every cell of a grid of configurations, and write the answer as a page",
     schedule=None,
     catchup=False,
     max_active_runs=1,

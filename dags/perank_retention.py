@@ -19,11 +19,18 @@ apply_retention = retention(pool="warehouse")
 
 
 @dag(
+    description="Remove old artifacts that nothing needs, every Sunday at noon UTC",
     schedule="0 12 * * 0",
     catchup=False,
     max_active_runs=1,
     params=retention_params(),
-    default_args={"owner": "perank", "retries": 2, "retry_delay": timedelta(seconds=30)},
+    default_args={
+        "owner": "perank",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=30),
+        # It holds the pool that a night loads by: three tries end before the next one at 02:00.
+        "execution_timeout": timedelta(hours=4),
+    },
     tags=["perank", "retention"],
     doc_md=__doc__,
 )

@@ -39,6 +39,7 @@ promote_checkpoint = TRAINING.stage("promote.promote_checkpoint")
 
 
 @dag(
+    description="Align a projector, learn to rank, register a checkpoint; promote it if not worse",
     schedule=None,
     catchup=False,
     max_active_runs=1,

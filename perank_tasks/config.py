@@ -111,7 +111,8 @@ def choices(help_texts: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {text}" for name, text in help_texts.items()) + "."
 
 
-# Sections of the form.
+# Sections of the form. Of a text, `examples` are offered as it is typed; a list with examples could
+# hold no other values, so that its description gives one.
 _DATA: JsonDict = {"section": "Data"}
 _ARMS: JsonDict = {"section": "Arms"}
 _VERDICT: JsonDict = {"section": "Verdict"}
@@ -121,38 +122,59 @@ _ADVANCED: JsonDict = {"section": "Advanced"}
 class NightOptions(Options):
     """What a person may choose for a night; how an arm ranks is in the file of arms."""
 
-    collection: str | None = Field(None, json_schema_extra=_DATA)
+    collection: str | None = Field(
+        None,
+        title="Collection",
+        examples=["pydocs", "files:/data/scifact", "ir_datasets:beir/scifact/test"],
+        json_schema_extra=_DATA,
+    )
     """Collection spec: pydocs; files:/folder or files:s3://bucket/folder (BEIR or TREC layout;
     options as in files:/folder?name=dl19&run=bm25.trec&relevance_level=2); or
     ir_datasets:beir/scifact/test, any id of that library. Empty: the deployment's own,
     PERANK_COLLECTION."""
-    run_date: date | None = Field(None, json_schema_extra=_DATA)
+    run_date: date | None = Field(None, title="Date", json_schema_extra=_DATA)
     """The date the results are filed under, and as of which the collection is read. Empty: the
     run's logical date, or today in UTC."""
-    query_limit: int | None = Field(None, ge=1, json_schema_extra=_DATA)
+    query_limit: int | None = Field(None, ge=1, title="Query limit", json_schema_extra=_DATA)
     """Only the first so many queries, for a smoke run. Empty: all."""
-    arms_file: str | None = Field(None, json_schema_extra=_ARMS)
+    arms_file: str | None = Field(
+        None, title="File of arms", examples=["/data/arms.toml"], json_schema_extra=_ARMS
+    )
     """TOML file that declares first stages and arms. Empty: the deployment's own, PERANK_ARMS, or
     the one that comes with the package."""
-    arms: tuple[str, ...] = Field((), json_schema_extra=_ARMS)
-    """Which of the declared arms to run. Empty: all."""
-    set: tuple[str, ...] = Field((), json_schema_extra=_ARMS)
+    arms: tuple[str, ...] = Field((), title="Arms", json_schema_extra=_ARMS)
+    """Which of the declared arms to run, as bm25. Empty: all."""
+    set: tuple[str, ...] = Field((), title="Changes", json_schema_extra=_ARMS)
     """Changes of what the file declares: perank.window=50, first-stage=given,
     first-stages.bm25.k1=1.2."""
     baseline: str = Field(
-        "accepted", pattern=r"^(accepted|previous|\d{4}-\d{2}-\d{2})$", json_schema_extra=_VERDICT
+        "accepted",
+        pattern=r"^(accepted|previous|\d{4}-\d{2}-\d{2})$",
+        title="Baseline",
+        examples=["accepted", "previous", "2026-01-31"],
+        json_schema_extra=_VERDICT,
     )
     """What the verdict compares with: accepted, the night accepted as of this one's date; previous,
     the night before; or a date as YYYY-MM-DD. The tables always hold the verdict against the
     accepted night."""
-    accept: str | None = Field(None, min_length=1, json_schema_extra=_VERDICT)
+    accept: str | None = Field(
+        None,
+        min_length=1,
+        title="Accept it, for the reason",
+        examples=["new corpus"],
+        json_schema_extra=_VERDICT,
+    )
     """Accept this night as the baseline of later ones, and the reason. Empty: do not."""
-    accept_name: str | None = Field(None, min_length=1, json_schema_extra=_VERDICT)
+    accept_name: str | None = Field(
+        None, min_length=1, title="Accepted by", examples=["Ada"], json_schema_extra=_VERDICT
+    )
     """Who accepts, where accept gives a reason."""
-    shards: int | None = Field(None, ge=1, le=512, json_schema_extra=_ADVANCED)
+    shards: int | None = Field(None, ge=1, le=512, title="Shards", json_schema_extra=_ADVANCED)
     """Parts that embedding, retrieval and reranking are split into; they change no result. Empty:
     one where there is a GPU, elsewhere one a core, fewer of little work."""
-    max_unranked: float = Field(0.02, ge=0, le=1, json_schema_extra=_ADVANCED)
+    max_unranked: float = Field(
+        0.02, ge=0, le=1, title="Largest unranked share", json_schema_extra=_ADVANCED
+    )
     """Share of queries that may keep their first-stage order because they could not be ranked,
     before the night is marked incomplete."""
 

@@ -1,8 +1,9 @@
 """Alerts: tell people of a night that needs them, once.
 
-In: a night's verdict and what it rests on. Out: a message to the log, a Slack or any other
-webhook, or by e-mail; and for each one delivered the artifact `alerts/<collection>/<key>`, a
-manifest without parts, so that a night that is run again does not alert again.
+In: a night's verdict, or that it failed, and what that rests on. Out: a message to the log, a Slack
+or any other webhook, or by e-mail; and for each one delivered the artifact
+`alerts/<collection>/<key>`, a manifest without parts, so that a night that is run again does not
+alert again.
 
 Notes: a message counts as delivered once its receiver has taken it. One that failed is sent again
 with the next run of that night, and one whose sender was killed in between may come twice. An
@@ -20,6 +21,7 @@ from urllib.parse import urljoin
 
 import httpx
 
+from perank_tasks.airflow.run_pages import FAILED
 from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.errors import AlertError
 from perank_tasks.regression.ladder import Verdict
@@ -37,8 +39,8 @@ KIND = "alerts"
 LOG = "log"
 """The receiver that needs no connection."""
 
-ALERTING = (Verdict.SUSPECT, Verdict.INCOMPLETE, Verdict.REGRESSION)
-"""Verdicts that people are alerted of. `suspect` is one: the docs' simulation has it on 7 of 2,000
+ALERTING = (Verdict.SUSPECT, Verdict.INCOMPLETE, Verdict.REGRESSION, FAILED)
+"""What people are alerted of. `suspect` is one: the docs' simulation has it on 7 of 2,000
 unchanged nights, too few to be noise and early enough to look before it is a regression."""
 
 SLACK = "https://hooks.slack.com/services/"

@@ -30,6 +30,19 @@ class AlertOptions(Options):
         "nobody.",
         json_schema_extra={"section": "Verdict"},
     )
+    ask: bool = Field(
+        False,
+        title="Ask for acceptance",
+        description="Where the means changed, the run waits up to 12 hours for somebody to accept "
+        "the night in Airflow (Required Actions). A regression fails its run only where it is not "
+        "accepted.",
+        json_schema_extra={"section": "Verdict"},
+    )
+
+    @property
+    def fails(self) -> bool:
+        """Whether a regression fails its run."""
+        return self.on_regression == "fail"
 
     @classmethod
     def of(cls, conf: dict[str, Any]) -> Self:

@@ -13,16 +13,13 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.observability import stats
 
 from perank_tasks.airflow.conf import AlertOptions
-from perank_tasks.airflow.run_pages import Figures, figures, note, report_address
+from perank_tasks.airflow.run_pages import NOTE, Figures, figures, note, report_address
 from perank_tasks.airflow.tasks import NIGHT, call_stage, errors_for_airflow
 from perank_tasks.config import Night
 from perank_tasks.settings import Settings
 
 VERDICT = "verdict"
 """Id of the task."""
-
-NOTE = "note"
-"""Its XCom that the plugin writes on the run."""
 
 VERDICTS = Asset("perank_verdicts")
 """An event for each verdict, with the night's date, collection and verdict in its extra."""
@@ -31,8 +28,8 @@ VERDICTS = Asset("perank_verdicts")
 def verdict(**task_options: Any) -> Any:
     """The task that judges the night.
 
-    Where the run's Params say so, a regression fails it, without a retry. The night's data is
-    loaded by then.
+    Where the run's Params say so, a regression fails it, without a retry, unless people are asked
+    first. The night's data is loaded by then.
     """
 
     @task(task_id=VERDICT, outlets=[VERDICTS], **task_options)
@@ -52,7 +49,7 @@ def verdict(**task_options: Any) -> Any:
             "verdict": judged["verdict"],
         }
         context["ti"].xcom_push(NOTE, note(judged, means, report_address(night)))
-        if judged["verdict"] == "regression" and alerts.on_regression == "fail":
+        if judged["verdict"] == "regression" and alerts.fails and not alerts.ask:
             # A task that fails returns nothing, and the alert reads what this one returned.
             context["ti"].xcom_push("return_value", judged)
             raise AirflowFailException(judged["text"])

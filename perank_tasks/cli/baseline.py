@@ -3,7 +3,6 @@
 Acceptances are rows: `perank sql "FROM baselines ORDER BY as_of DESC"` lists them.
 """
 
-from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
@@ -28,8 +27,8 @@ def accept(
 ) -> dict[str, Any]:
     """Accept a night: later ones are judged against it. A row that is never changed."""
     from perank_tasks.config import NIGHTLY
-    from perank_tasks.report.page import write_pages_after
-    from perank_tasks.warehouse.database import load_acceptance, reading
+    from perank_tasks.night.accept import accept_night
+    from perank_tasks.warehouse.database import reading
     from perank_tasks.warehouse.decisions import acceptance
     from perank_tasks.warehouse.run_names import find_runs
 
@@ -44,13 +43,12 @@ def accept(
     row = acceptance(
         night.collection, night.run_date, name, reason, arm=arm, as_of=parse_date(as_of)
     )
-    load_acceptance(site.settings.warehouse, site.store, row)
+    pages = accept_night(site, row)
     print_line(
         f"{row['collection']}, {row['arm'] or 'every arm'}: the night of {row['run_date']} "
         f"is the baseline as of {row['as_of']}"
     )
-    eve = row["as_of"] - timedelta(days=1)
-    if pages := write_pages_after(site.settings, row["collection"], eve):
+    if pages:
         print_line(f"pages written again: {pages}, and {site.settings.reports / 'index.html'}")
     print_next("perank report shows what the newest night is called now")
     return row

@@ -33,6 +33,7 @@ def test_the_night_runs_and_the_second_one_changes_no_cell(real_airflow, tmp_pat
     assert outcome.status == 0, outcome.output
     assert set(airflow.runs("perank_nightly").values()) == {"success"}
     states = airflow.states("perank_nightly")
+    assert states.pop("approval") == "skipped"
     assert set(states.values()) == {"success"}
     # 4 arms by 2 shards; 2 shards of passages and one of queries, for the one embedder.
     assert sum(task.startswith("rerank.rerank_shard[") for task in states) == 8
@@ -69,7 +70,7 @@ def test_the_report_is_of_the_night_that_ran_and_nothing_to_embed_skips_no_stage
     # What has nothing to do is skipped; what follows it is not.
     skipped = {task for task, state in states.items() if state == "skipped"}
     assert "embed.embed_shard" in skipped
-    assert {task.partition(".")[0] for task in skipped} <= {"embed", "index", "rerank"}
+    assert {task.partition(".")[0] for task in skipped} <= {"embed", "index", "rerank", "approval"}
     assert {states[task] for task in states.keys() - skipped} == {"success"}
     assert rows(airflow, "SELECT DISTINCT arm FROM runs") == [("bm25",)]
 

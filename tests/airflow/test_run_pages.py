@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perank_tasks.airflow.run_pages import LONGEST, figures, note
+from perank_tasks.airflow.run_pages import LONGEST, OUT_OF_TIME, figures, note, note_of
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.database import load_results
 from tests.results import BASE, publish_results
@@ -20,12 +20,15 @@ SERVE = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import perank_reports
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 app = perank_reports._pages()
 (route,) = (r for r in app.routes if r.path == "/{path:path}")
 app.dependency_overrides[route.dependencies[0].dependency] = lambda: None
-client = TestClient(app, raise_server_exceptions=False)
-answers = [client.get(f"/{path}") for path in sys.argv[2:]]
+airflow = FastAPI()
+airflow.mount("/perank", app)
+client = TestClient(airflow, raise_server_exceptions=False)
+answers = [client.get(f"/perank/{path}") for path in sys.argv[2:]]
 print(json.dumps([(answer.status_code, answer.text) for answer in answers]))
 """
 
@@ -62,9 +65,10 @@ def test_pages_are_served_and_nothing_beside_their_folder(tmp_path: Path) -> Non
         "index.html": "index.html",
         "topics/2026-01-31.html": "topics/2026-01-31.html",
         "topics/%2e%2e/index.html": "index.html",
+        "topics": "index.html",
+        "topics/": "index.html",
     }
     none = [
-        "topics",
         "topics/2026-02-01.html",
         "%2e%2e/secret.html",
         "topics%2f..%2f..%2fsecret.html",
@@ -98,8 +102,22 @@ def test_a_note_says_the_word_the_figures_and_where_to_read_on() -> None:
     assert text.startswith("**incomplete (perank)**\n\n[Report](http://here/perank/a%20b/")
     assert "| bm25 | 0.5054 | 0.5000 | identical |\n| perank |  |  | incomplete |" in text
     assert "\n\nbm25: xxxxxxxxxx\n\nperank: xxx" in text
-    assert text.endswith("x…")
-    assert len(text) == LONGEST
+    cut = note_of({("verdict", -1): text}, [], "success")
+    assert cut.endswith("x…")
+    assert cut[:-1] == text[: LONGEST - 1]
+
+
+def test_a_note_says_which_tasks_failed_and_why_beside_the_verdict() -> None:
+    verdict, report = ("verdict", -1), ("report", -1)
+    notes = {verdict: "**drift (bm25)**", report: "**report failed**: disk full"}
+    both = "**report failed**: disk full\n\n**drift (bm25)**"
+    assert note_of(notes, [report], "task_failure") == both
+    killed = note_of({}, [("embed.embed_shard", 0), ("embed.embed_shard", 1)], "task_failure")
+    assert killed == "**embed.embed_shard failed**: its process died; see its log"
+    # A regression that is to fail its task is the verdict's own, and said once.
+    failed = {verdict: "**regression (bm25)**"}
+    assert note_of(failed, [verdict], "task_failure") == "**regression (bm25)**"
+    assert "it ran out of time" in note_of({}, [], OUT_OF_TIME)
 
 
 def test_figures_are_those_of_the_night(tmp_path: Path) -> None:

@@ -31,6 +31,10 @@ print(json.dumps({
     "owners": sorted({task.owner for task in dag.tasks}),
     "pools": {task.task_id: task.pool for task in dag.tasks},
     "queues": {task.task_id: task.queue for task in dag.tasks},
+    "description": dag.description,
+    "limit": dag.dagrun_timeout.total_seconds(),
+    "limits": {t.task_id: t.execution_timeout.total_seconds() for t in dag.tasks},
+    "named": {t.task_id: t.map_index_template for t in dag.tasks},
     "upstream": {task.task_id: sorted(task.upstream_task_ids) for task in dag.tasks},
     "params": {name: {"value": p.value, "about": p.description, **p.schema}
                for name, p in params.items()},
@@ -63,7 +67,7 @@ def test_parsing_imports_nothing_heavy(dag: dict[str, Any]) -> None:
 
 
 def test_every_task_is_a_stage_function(dag: dict[str, Any]) -> None:
-    names = {task.rpartition(".")[2] for task in dag["upstream"]} - {"plan_night"}
+    names = {task.rpartition(".")[2] for task in dag["upstream"]} - {"plan_night", "approval"}
     functions: set[str] = set()
     for module in pkgutil.iter_modules(stages.__path__):
         functions |= set(vars(importlib.import_module(f"{stages.__name__}.{module.name}")))
@@ -83,13 +87,17 @@ def test_data_flows_one_way(dag: dict[str, Any]) -> None:
     assert upstream["evaluate"] == ["rerank.publish_rankings"]
     # Side by side: a verdict that fails its task for a regression leaves the page to be read.
     assert upstream["verdict"] == upstream["report"] == ["load"]
+    assert upstream["approval"] == ["report", "verdict"]
 
 
 def test_pools_keep_the_gpu_and_the_writer_to_one_task(dag: dict[str, Any]) -> None:
     pools = {
         pool: {t for t, p in dag["pools"].items() if p == pool} for pool in ("gpu", "warehouse")
     }
-    assert pools == {"gpu": {"embed.embed_shard", "rerank.rerank_shard"}, "warehouse": {"load"}}
+    assert pools == {
+        "gpu": {"embed.embed_shard", "rerank.rerank_shard"},
+        "warehouse": {"load", "approval"},
+    }
 
 
 def test_queues_send_models_and_tables_to_the_machines_that_have_them(dag: dict[str, Any]) -> None:
@@ -99,7 +107,7 @@ def test_queues_send_models_and_tables_to_the_machines_that_have_them(dag: dict[
     # The plan notes the hardware that ranks; whoever reads the tables has to be where they are.
     assert queues == {
         "gpu": {"plan_night", "embed.embed_shard", "rerank.rerank_shard"},
-        "warehouse": {"load", "verdict", "report"},
+        "warehouse": {"load", "verdict", "report", "approval"},
     }
     assert set(dag["queues"].values()) == {"default", *queues}
 
@@ -126,5 +134,27 @@ def test_the_form_is_short_and_has_its_sections(dag: dict[str, Any]) -> None:
         sections.setdefault(param["section"], []).append(name)
     assert list(sections) == ["Data", "Arms", "Verdict", "Advanced"]
     assert sections["Arms"] == ["arms_file", "arms", "set"]
-    assert max(map(len, sections.values())) <= 5
+    assert max(map(len, sections.values())) <= 6
     assert len(dag["params"]) <= 14
+    assert all(p["title"] != name for name, p in dag["params"].items())
+    with_examples = {name for name, p in dag["params"].items() if "examples" in p}
+    assert {"collection", "arms_file", "baseline", "accept"} <= with_examples
+    # Airflow's form lets nobody type into a list that has examples.
+    assert not any(dag["params"][name]["type"] == "array" for name in with_examples)
+
+
+def test_every_task_has_its_time_and_three_tries_end_before_the_next_night(
+    dag: dict[str, Any],
+) -> None:
+    hours = {seconds / 3600 for seconds in dag["limits"].values()}
+    assert hours == {7}
+    assert 3 * 7 < dag["limit"] / 3600 < 24
+    assert dag["description"]
+    named = {task for task, template in dag["named"].items() if template}
+    assert {task.rpartition(".")[2] for task in named} == {
+        "embed_shard",
+        "count_terms",
+        "index_shard",
+        "retrieve_shard",
+        "rerank_shard",
+    }
