@@ -106,11 +106,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f". Did you mean {' or '.join(close)}?" if close else ""
 
 
-def choices(help_texts: Mapping[str, str]) -> str:
-    """Names and what they mean, in one line of help."""
-    return "; ".join(f"{name}: {text}" for name, text in help_texts.items()) + "."
-
-
 # Sections of the form. Of a text, `examples` are offered as it is typed; a list with examples could
 # hold no other values, so that its description gives one.
 _DATA: JsonDict = {"section": "Data"}
@@ -124,7 +119,6 @@ class NightOptions(Options):
 
     collection: str | None = Field(
         None,
-        title="Collection",
         examples=["pydocs", "files:/data/scifact", "ir_datasets:beir/scifact/test"],
         json_schema_extra=_DATA,
     )
@@ -137,12 +131,10 @@ class NightOptions(Options):
     run's logical date, or today in UTC."""
     query_limit: int | None = Field(None, ge=1, title="Query limit", json_schema_extra=_DATA)
     """Only the first so many queries, for a smoke run. Empty: all."""
-    arms_file: str | None = Field(
-        None, title="File of arms", examples=["/data/arms.toml"], json_schema_extra=_ARMS
-    )
+    arms_file: str | None = Field(None, examples=["/data/arms.toml"], json_schema_extra=_ARMS)
     """TOML file that declares first stages and arms. Empty: the deployment's own, PERANK_ARMS, or
     the one that comes with the package."""
-    arms: tuple[str, ...] = Field((), title="Arms", json_schema_extra=_ARMS)
+    arms: tuple[str, ...] = Field((), json_schema_extra=_ARMS)
     """Which of the declared arms to run, as bm25. Empty: all."""
     set: tuple[str, ...] = Field((), title="Changes", json_schema_extra=_ARMS)
     """Changes of what the file declares: perank.window=50, first-stage=given,
@@ -150,7 +142,6 @@ class NightOptions(Options):
     baseline: str = Field(
         "accepted",
         pattern=r"^(accepted|previous|\d{4}-\d{2}-\d{2})$",
-        title="Baseline",
         examples=["accepted", "previous", "2026-01-31"],
         json_schema_extra=_VERDICT,
     )
@@ -169,12 +160,10 @@ class NightOptions(Options):
         None, min_length=1, title="Accepted by", examples=["Ada"], json_schema_extra=_VERDICT
     )
     """Who accepts, where accept gives a reason."""
-    shards: int | None = Field(None, ge=1, le=512, title="Shards", json_schema_extra=_ADVANCED)
+    shards: int | None = Field(None, ge=1, le=512, json_schema_extra=_ADVANCED)
     """Parts that embedding, retrieval and reranking are split into; they change no result. Empty:
     one where there is a GPU, elsewhere one a core, fewer of little work."""
-    max_unranked: float = Field(
-        0.02, ge=0, le=1, title="Largest unranked share", json_schema_extra=_ADVANCED
-    )
+    max_unranked: float = Field(0.02, ge=0, le=1, json_schema_extra=_ADVANCED)
     """Share of queries that may keep their first-stage order because they could not be ranked,
     before the night is marked incomplete."""
 

@@ -8,36 +8,27 @@ Notes: imports no Airflow, so that `make nightly` can refuse an option before Ai
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints
+from pydantic.config import JsonDict
 
 from perank_tasks.config import NightOptions, Options
+
+_VERDICT: JsonDict = {"section": "Verdict"}
 
 
 class AlertOptions(Options):
     """What a run does about its verdict; results do not depend on it."""
 
-    on_regression: Literal["alert", "fail"] = Field(
-        "alert",
-        title="On a regression",
-        description="alert: the run succeeds. fail: the verdict task fails, without a retry and "
-        "after the night's data is loaded.",
-        json_schema_extra={"section": "Verdict"},
-    )
+    on_regression: Literal["alert", "fail"] = Field("alert", json_schema_extra=_VERDICT)
+    """alert: the run succeeds. fail: the verdict task fails, without a retry and after the night's
+    data is loaded."""
     alert_to: tuple[Annotated[str, StringConstraints(pattern=r"^[\w.\-]+$")], ...] = Field(
-        ("log",),
-        title="Alert",
-        description="Who is alerted, once, of a night that is suspect, incomplete or a regression: "
-        "log, or ids of Airflow connections of the types slackwebhook, smtp and http. Empty: "
-        "nobody.",
-        json_schema_extra={"section": "Verdict"},
+        ("log",), title="Alert", json_schema_extra=_VERDICT
     )
-    ask: bool = Field(
-        False,
-        title="Ask for acceptance",
-        description="Where the means changed, the run waits up to 12 hours for somebody to accept "
-        "the night in Airflow (Required Actions). A regression fails its run only where it is not "
-        "accepted.",
-        json_schema_extra={"section": "Verdict"},
-    )
+    """Who is alerted, once, of a night that is suspect, incomplete or a regression: log, or ids of
+    Airflow connections of the types slackwebhook, smtp and http. Empty: nobody."""
+    ask: bool = Field(False, title="Ask for acceptance", json_schema_extra=_VERDICT)
+    """Where the means changed, the run waits up to 12 hours for somebody to accept the night in
+    Airflow (Required Actions). A regression fails its run only where it is not accepted."""
 
     @property
     def fails(self) -> bool:

@@ -4,30 +4,12 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from perank_tasks.config import Options, choices
+from perank_tasks.config import Options
 from perank_tasks.errors import ConfigError
 
 Decoding = Literal["constrained", "first-step", "free", "residual"]
 PassageForm = Literal["embeddings", "both", "text"]
 InitialOrder = Literal["given", "inverted", "random", "oracle"]
-
-DECODING_HELP = {
-    "constrained": "passages one by one, only those still to be ranked (the paper's)",
-    "first-step": "one forward pass a window, ordered by the first step's logits",
-    "free": "plain generation of [3] > [1] > …, repaired where numbers are missing or repeated",
-    "residual": "the checkpoint's residual alone, its LLM switched off",
-}
-PASSAGES_HELP = {
-    "embeddings": "one embedding token a passage (the paper's)",
-    "both": "the embedding token and the text",
-    "text": "the text alone; needs free decoding, since there is no embedding to put out",
-}
-ORDER_HELP = {
-    "given": "the first stage's",
-    "inverted": "the first stage's, worst first",
-    "random": "shuffled by seed and query id",
-    "oracle": "best judged first, to see what a perfect first stage would do: no system has it",
-}
 
 
 class RankingOptions(Options):
@@ -41,20 +23,24 @@ class RankingOptions(Options):
     """Passages the LLM ranks at once."""
     step: int = Field(10, ge=1)
     """How far the window moves; at most the window."""
-    decoding: Decoding = Field(
-        "constrained", description="How a window's order is put out: " + choices(DECODING_HELP)
-    )
+    decoding: Decoding = "constrained"
+    """How a window's order is put out. constrained: passages one by one, only those still to be
+    ranked (the paper's); first-step: one forward pass a window, ordered by the first step's logits;
+    free: plain generation of [3] > [1] > …, repaired where numbers are missing or repeated;
+    residual: the checkpoint's residual alone, its LLM switched off."""
     top_k: int | None = Field(None, ge=1)
     """Only so many first places need to be exact: constrained decoding then stops a window early
     (10 is about twice as fast to decode). Empty: all."""
-    passages: PassageForm = Field(
-        "embeddings", description="What is read of a passage: " + choices(PASSAGES_HELP)
-    )
+    passages: PassageForm = "embeddings"
+    """What is read of a passage. embeddings: one embedding token (the paper's); both: the embedding
+    token and the text; text: the text alone, which needs free decoding, since there is no embedding
+    to put out."""
     passes: int = Field(1, ge=1, le=10)
     """How often the window goes over the whole list."""
-    initial_order: InitialOrder = Field(
-        "given", description="The order that ranking starts from: " + choices(ORDER_HELP)
-    )
+    initial_order: InitialOrder = "given"
+    """The order that ranking starts from. given: the first stage's; inverted: the same, worst
+    first; random: shuffled by seed and query id; oracle: best judged first, to see what a perfect
+    first stage would do: no system has it."""
     block: int | None = Field(None, ge=1, le=1024)
     """Lists that the LLM ranks together at most. On a GPU logits depend on it in their last bits,
     and so may rankings: another value is another arm. 1 answers a single query soonest, in about
