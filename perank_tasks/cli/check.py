@@ -28,21 +28,14 @@ if TYPE_CHECKING:
 class ThresholdOptions(Options):
     """What decides the word on two runs; `regression.thresholds` has the reasons."""
 
-    alpha: float = Field(
-        DEFAULT.alpha, gt=0, lt=1, description="Below which corrected p a change is significant."
-    )
-    relevance: float = Field(
-        DEFAULT.relevance, ge=0, description="Least significant change that is a regression."
-    )
-    band_floor: float = Field(
-        DEFAULT.band_floor, ge=0, description="Change of a mean from which a run is suspect."
-    )
-    coverage: float = Field(
-        DEFAULT.coverage,
-        ge=0,
-        le=1,
-        description="Least share of RUN_A's judged queries that RUN_B has to rank.",
-    )
+    alpha: float = Field(DEFAULT.alpha, gt=0, lt=1)
+    """Below which corrected p a change is significant."""
+    relevance: float = Field(DEFAULT.relevance, ge=0)
+    """Least significant change that is a regression."""
+    band_floor: float = Field(DEFAULT.band_floor, ge=0)
+    """Change of a mean from which a run is suspect."""
+    coverage: float = Field(DEFAULT.coverage, ge=0, le=1)
+    """Least share of RUN_A's judged queries that RUN_B has to rank."""
 
 
 ThresholdsFile = Annotated[
