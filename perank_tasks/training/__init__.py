@@ -4,8 +4,8 @@
     start.py         a checkpoint to begin with; closed_forms.py solves for its weights
     alignment.py     stage 1: the projector learns to say passages from their embeddings
     ranking.py       stage 2: projector and LLM learn to put passages out, best first
+    evaluation.py    what a checkpoint is worth: a night's results over judged queries
     model.py         what is trained; batches.py makes its inputs, losses.py its losses
-    measuring.py     what it is worth as it is now
     trainer.py       Hugging Face's Trainer, in an order of examples that a kill cannot change:
                      example_order.py
     saving.py        what was trained, as a checkpoint of our format or of the published one
@@ -15,12 +15,11 @@
     run_options.py   a whole run: its form, and what is planned of it; run_training.py does it
     stages/          its steps: data, align, rank, evaluate, register, promote
     kept.py          trainings as artifacts
-    night.py         the night that measures a run; evaluation.py reads what it measured
     card.py          the model card
 
 On several GPUs, after `accelerate config`:
 
     accelerate launch -m perank_tasks.cli train rank lists/ --preset paper --out run
 
-It has not been run on more than one process, or on a GPU, yet.
+It has been run on one GPU, and not yet on several.
 """
