@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from perank_tasks.config import Night
-from perank_tasks.night import pipeline
+from perank_tasks.night import embed, pipeline, retrieve
 from perank_tasks.night.site import Site
 from perank_tasks.settings import Settings, cores
 from tests.small import TOPICS, run_night, small_night, write_collection
@@ -36,8 +36,8 @@ def test_processes_side_by_side_rank_as_one_does(
 ) -> None:
     spec = write_collection(tmp_path / "topics")
     alone = ranked(small_night(spec, shards=1), of_two.of_a_piece)
-    for least in ("PASSAGES_A_SHARD", "QUERIES_A_SHARD"):
-        monkeypatch.setattr(pipeline, least, 2)
+    monkeypatch.setattr(embed, "PASSAGES_A_SHARD", 2)
+    monkeypatch.setattr(retrieve, "QUERIES_A_SHARD", 2)
     side_by_side = []
     do_each = pipeline.do_each
 

@@ -87,7 +87,9 @@ def started(folder: Path, function: str, **options: object) -> subprocess.Popen[
     work.mkdir()
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(script), function, str(work)]
-    return subprocess.Popen(command, env=env, **options)  # type: ignore[call-overload]
+    # What runs in the background ignores Ctrl-C, and so would what it starts.
+    heeds = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    return subprocess.Popen(command, env=env, preexec_fn=heeds, **options)  # type: ignore[call-overload]
 
 
 def begun(folder: Path) -> None:
