@@ -4,6 +4,7 @@ The service dies in the middle: it is retried while it comes back, and costs its
 it does not.
 """
 
+import re
 import threading
 from datetime import date
 from pathlib import Path
@@ -135,5 +136,8 @@ def test_every_ranker_ranks_a_night_and_a_killed_service_costs_its_own_arm(
     note = airflow.query(NOTE)[0][0]
     assert note.startswith("**incomplete (service)")
     page = (airflow.home / "reports" / "pydocs" / f"{NIGHT}.html").read_text()
-    for text in ("9 of 15: ", "cannot be reached", *(f"</span> {name}</b>" for name in names)):
-        assert text in page
+    shown = re.findall(r'</span> ([\w-]+)</th><td><span class="badge \w+">\S+ (\w+)<', page)
+    assert dict(shown) == words
+    service = page.split("Arm by arm")[1].split("</span> service</b>")[1].partition("</details>")[0]
+    assert "9 of 15: " in service
+    assert "cannot be reached" in service
