@@ -138,6 +138,7 @@ def test_every_ranker_ranks_a_night_and_a_killed_service_costs_its_own_arm(
     page = (airflow.home / "reports" / "pydocs" / f"{NIGHT}.html").read_text()
     shown = re.findall(r'</span> ([\w-]+)</th><td><span class="badge \w+">\S+ (\w+)<', page)
     assert dict(shown) == words
+    assert "nothing that could be known: there is nothing to compare with" in page
     service = page.split("Arm by arm")[1].split("</span> service</b>")[1].partition("</details>")[0]
     assert "9 of 15: " in service
     assert "cannot be reached" in service
