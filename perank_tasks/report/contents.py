@@ -163,7 +163,7 @@ def _read_arms(
 
     Args:
         rows: of `run_summary`, one an arm.
-        said: of these arms, in the same order.
+        said: of these arms.
     """
     key = {name: rows[0][name] for name in ("series", "run_date", "collection")}
     runs = {run.arm_hash: run for run in nights.of(key["run_date"])}
@@ -181,11 +181,12 @@ def _read_arms(
         for name in ("arm_verdicts", "comparisons", "judged", "changes")
     }
     costs = grouped(ask(connection, "report/costs", **key), "arm_hash")
+    words = {word["arm_hash"]: word for word in said["arms"]} if said else {}
     arms = []
-    for i, (row, label) in enumerate(zip(rows, labels, strict=True)):
+    for row, label in zip(rows, labels, strict=True):
         run = runs[row["arm_hash"]]
         values = by_query[run.arm_hash]
-        word = said["arms"][i] if said else None
+        word = words.get(run.arm_hash)
         # What is the first of its kind is compared with another arm, as in an experiment.
         is_judged = word is not None and word["verdict"] != Verdict.FIRST
         its = tables["judged" if is_judged else "comparisons"][run.arm_hash]

@@ -87,6 +87,7 @@ def answer(
         changed = ["nothing that is recorded: data, settings, code, libraries and machine"]
     if word == Verdict.FIRST:
         changed = ["nothing that could be known: it is the first night"]
+    changed = changed or ["nothing that could be known: there is nothing to compare with"]
     lines = {"fine": fine, "changed": changed, "queries": _queries(worst)}
     compared = next((arm for arm in worst if arm["against_name"]), worst[0])
     return {

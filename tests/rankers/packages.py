@@ -1,10 +1,13 @@
 """Packages of somebody else's rankers, installed as such: `pip install --target`, without a net."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.needs import PROJECT
 
 PYPROJECT = """
 [build-system]
@@ -27,8 +30,9 @@ def install(
     code: str,
     points: dict[str, str] | None = None,
     pyproject: str | None = None,
-) -> None:
-    """Install a package of one module for the rest of the test.
+) -> str:
+    """Install a package of one module for the rest of the test; returns the folder it is in, for
+    the PYTHONPATH of other processes.
 
     Args:
         source: a folder to make it in.
@@ -48,3 +52,11 @@ def install(
         check=True,
     )
     monkeypatch.syspath_prepend(str(target))
+    return str(target)
+
+
+def documented() -> tuple[str, str, str]:
+    """The ranker that the docs show: its module, the `pyproject.toml` beside it, and its arm."""
+    page = (PROJECT / "docs" / "rankers.md").read_text().split("## A ranker of your own")[1]
+    code, pyproject, arm = re.findall(r"```\w+\n(.*?)```", page, re.DOTALL)
+    return code, pyproject, arm

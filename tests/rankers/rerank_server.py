@@ -3,7 +3,8 @@
     python rerank_server.py PORT_FILE [PORT]
 
 It scores a text by the words it shares with the query. The first part of the address says how to
-answer, the second in which dialect: /well/cohere, /html/tei. What it was asked is in /asked.
+answer, the second in which dialect: /well/cohere, /html/tei. What it was asked is in /asked. The
+fourth request ends a /dying server's first life, and every life of a /mortal one.
 """
 
 import json
@@ -39,9 +40,9 @@ class Handler(BaseHTTPRequestHandler):
         with lock:
             asked.append({"way": way, "body": body, "key": self.headers["Authorization"]})
             turn = sum(a["way"] == way for a in asked)
-        if way == "dying" and turn > 3 and not is_second_life:
+        if turn > 3 and (way == "mortal" or (way == "dying" and not is_second_life)):
             os._exit(1)
-        if way in ("well", "dying") or (way in ("broken", "busy") and turn > 2):
+        if way in ("well", "dying", "mortal") or (way in ("broken", "busy") and turn > 2):
             return self.answer(200, json.dumps(results(dialect, body)).encode())
         return self.misbehave(way, dialect, body)
 

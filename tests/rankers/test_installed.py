@@ -17,8 +17,7 @@ from perank_tasks.night.site import Site
 from perank_tasks.rankers import RANKERS
 from perank_tasks.warehouse.database import reading
 from perank_tasks.warehouse.sql_files import dicts
-from tests.needs import PROJECT
-from tests.rankers.packages import install
+from tests.rankers.packages import documented, install
 from tests.small import TOPICS, run_night, some_passages, some_queries, write_collection
 
 QUERIES = some_queries() | {f"r-{topic}": " ".join(t.split()[2:7]) for topic, t in TOPICS.items()}
@@ -127,9 +126,7 @@ def run(night: Night) -> tuple[dict[str, Any], dict[str, Any]]:
 def test_the_ranker_that_the_docs_show_is_an_arm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (PROJECT / "docs" / "rankers.md").read_text().split("## A ranker of your own")[1]
-    blocks = re.findall(r"```\w+\n(.*?)```", page, re.DOTALL)
-    code, pyproject, arm = blocks
+    code, pyproject, arm = documented()
     assert len(code.splitlines()) <= 30
     install(tmp_path / "source", monkeypatch, "my_rankers", code, pyproject=pyproject)
     assert "overlap" in [*RANKERS]

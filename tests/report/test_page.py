@@ -255,3 +255,17 @@ def test_results_of_another_series_are_the_same_page_without_a_verdict(
 def test_only_the_published_warehouse_is_read(nights: Settings) -> None:
     with duckdb.connect(str(nights.warehouse / "writer.duckdb")):  # a loader at work
         assert write_pages(nights, DAYS[0], "c").exists()
+
+
+def test_every_arm_has_its_own_word(settings: Settings, load: Callable[..., None]) -> None:
+    load(DAYS[0], {"worst": drop(0.2), "best": BASE, "zero": drop(0.1)})
+    load(DAYS[1], {"worst": drop(0.2), "best": drop(0.05), "zero": drop(0.1)})
+    with reading(settings.warehouse) as warehouse:
+        arms = read_page(warehouse, Store(settings.root), DAYS[1], "c").arms
+    # By what they measure, which is not by their names.
+    words = [(arm.label, arm.said and (arm.said["arm"], arm.said["verdict"])) for arm in arms]
+    assert words == [
+        ("best", ("best", "regression")),
+        ("zero", ("zero", "identical")),
+        ("worst", ("worst", "identical")),
+    ]
