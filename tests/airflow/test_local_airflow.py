@@ -235,12 +235,21 @@ def test_a_long_task_says_that_it_is_still_at_it(capsys: pytest.CaptureFixture[s
     begin = time.monotonic()
 
     def at(seconds: float, *states: str | None) -> str:
-        index = {"task_id": "index", "map_index": -1, "state": "success", "duration": 2.0}
-        shards = [
-            {"task_id": "embed", "map_index": i, "state": state, "duration": None}
-            for i, state in enumerate(states)
+        tasks = [("embed", i, state, None) for i, state in enumerate(states)]
+        instances = [
+            {
+                "task_id": task,
+                "map_index": number,
+                # What a mapped task is of is known once it has ended.
+                "rendered_map_index": "MiniLM 1/2"
+                if task == "embed" and state == "success"
+                else None,
+                "state": state,
+                "duration": duration,
+            }
+            for task, number, state, duration in [*tasks, ("index", -1, "success", 2.0)]
         ]
-        printer.show("running", [*shards, index], begin + seconds)
+        printer.show("running", instances, begin + seconds)
         return capsys.readouterr().out
 
     assert at(1, "running", None) == "  embed[0]: running\n  index: success (2.0 s)\n"
@@ -248,7 +257,7 @@ def test_a_long_task_says_that_it_is_still_at_it(capsys: pytest.CaptureFixture[s
     still = "  still running: embed[0]: embedding: 7 of 9 texts\n"
     assert at(12, "running", "scheduled") == still
     assert at(13, "running", None) == ""
-    assert at(20, "success", "running") == "  embed[0]: success\n  embed[1]: running\n"
+    assert at(20, "success", "running") == "  embed[MiniLM 1/2]: success\n  embed[1]: running\n"
     assert at(29, "success", "running") == ""
     assert at(31, "success", "running") == "  still running: embed[1]\n"
 

@@ -163,8 +163,8 @@ class Printer:
 
     def __init__(self, how_far: Callable[[dict[str, Any]], str | None]) -> None:
         self._how_far = how_far
-        self._states: dict[str, str] = {}
-        """By task, as they were printed last."""
+        self._states: dict[tuple[str, int], str] = {}
+        """By task and its number, as they were printed last."""
         self._printed = time.monotonic()
 
     def show(self, run_state: str, instances: list[dict[str, Any]], now: float) -> None:
@@ -175,15 +175,16 @@ class Printer:
             instances: Airflow's records of its task instances.
         """
         for instance in instances:
-            task, state, seconds = _name(instance), instance["state"], instance["duration"]
+            task, state, seconds = _key(instance), instance["state"], instance["duration"]
             if state in SHOWN and state != self._states.get(task):
                 self._states[task] = state
-                self._print(f"{task}: {state}" + (f" ({seconds:.1f} s)" if seconds else ""), now)
+                took = f" ({seconds:.1f} s)" if seconds else ""
+                self._print(f"{_name(instance)}: {state}{took}", now)
         if now - self._printed >= SECONDS_BETWEEN_LINES:
             tasks = [
                 ": ".join(filter(None, (_name(instance), self._how_far(instance))))
                 for instance in instances
-                if self._states.get(_name(instance)) == "running"
+                if self._states.get(_key(instance)) == "running"
             ]
             self._print(f"still {run_state}: {'; '.join(tasks) or 'no task yet'}", now)
 
@@ -192,10 +193,15 @@ class Printer:
         print(f"  {text}", flush=True)
 
 
+def _key(instance: dict[str, Any]) -> tuple[str, int]:
+    return instance["task_id"], instance["map_index"]
+
+
 def _name(instance: dict[str, Any]) -> str:
-    """A task's id; that of a mapped one with its number, as `embed.embed_shard[1]`."""
-    task, index = instance["task_id"], instance["map_index"]
-    return task if index < 0 else f"{task}[{index}]"
+    """A task's id; that of a mapped one with what it is of, as `rerank.rerank_shard[bm25 1/2]`, or
+    with its number until that is known."""
+    task, index = _key(instance)
+    return task if index < 0 else f"{task}[{instance['rendered_map_index'] or index}]"
 
 
 def _failure(home: Home, dag_id: str, run_id: str, instances: list[dict[str, Any]]) -> str:
