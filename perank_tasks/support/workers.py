@@ -11,6 +11,7 @@ import copy
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import traceback
 from collections.abc import Callable, Sequence
@@ -121,6 +122,7 @@ def _do(function: Callable[[Any], Any], piece: Any, level: int) -> None:
         function(piece)
     except Exception as error:
         try:
+            pickle.dumps(error)
             copy.copy(error)  # which calls its class as unpickling does
         except Exception:
             # It could not be raised elsewhere, and trying would look like a worker that was killed.

@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -64,6 +65,12 @@ class OfItsOwnError(Exception):
 
 def fail_in_a_way_of_its_own(piece: int) -> None:
     raise OfItsOwnError(3, unit="fleas")
+
+
+def fail_with_a_lock(piece: int) -> None:
+    error = ValueError("4 fleas")
+    error.held = threading.Lock()  # type: ignore[attr-defined]
+    raise error
 
 
 def be_killed(folder: Path, piece: int) -> None:
@@ -142,6 +149,8 @@ def test_an_error_is_raised_as_it_was_and_the_others_are_stopped(tmp_path: Path)
 def test_an_error_that_cannot_be_handed_over_is_told() -> None:
     with pytest.raises(RuntimeError, match=r"(?s)in fail_in_a_way_of_its_own.*3 fleas"):
         do_each(fail_in_a_way_of_its_own, [0], workers=2, threads=1)
+    with pytest.raises(RuntimeError, match=r"(?s)in fail_with_a_lock.*4 fleas"):
+        do_each(fail_with_a_lock, [0], workers=2, threads=1)
 
 
 def test_a_worker_that_is_killed_is_an_error(tmp_path: Path) -> None:
