@@ -35,7 +35,7 @@ class NightApproval(ApprovalOperator):
     def execute(self, context: Any) -> Any:
         """Ask, where the run's Params say so and the verdict needs it; else the task is skipped."""
         night, judged = NIGHT.planned(context), context["ti"].xcom_pull(task_ids=VERDICT)
-        if not AlertOptions.of(_of_run(context)).ask or judged["verdict"] not in ASKED:
+        if not AlertOptions.of(dict(context["params"])).ask or judged["verdict"] not in ASKED:
             raise AirflowSkipException("Nobody is asked of this night.")
         self.subject = (
             f"Accept the night of {night.run_date}, {night.collection_name}? {judged['text']}"
@@ -54,7 +54,7 @@ class NightApproval(ApprovalOperator):
         if answer["chosen_options"] == [self.APPROVE]:
             with errors_for_airflow():
                 _accept(context, night, answer["responded_by_user"], answer["params_input"])
-        elif judged["verdict"] == "regression" and AlertOptions.of(_of_run(context)).fails:
+        elif judged["verdict"] == "regression" and AlertOptions.of(dict(context["params"])).fails:
             raise AirflowFailException(f"{judged['text']}; it was not accepted.")
         return answer
 
@@ -72,10 +72,6 @@ def approval(**task_options: Any) -> NightApproval:
         params={"reason": reason, "name": name},
         **task_options,
     )
-
-
-def _of_run(context: Any) -> dict[str, Any]:
-    return dict(context["params"])
 
 
 def _accept(context: Any, night: Night, user: Any, said: dict[str, Any]) -> None:
