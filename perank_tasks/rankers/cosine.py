@@ -28,7 +28,7 @@ class CosineOptions(EmbedderOptions, RankerOptions):
 class FusionOptions(CosineOptions):
     """What a `fusion` arm may set."""
 
-    weight: float = Field(0.03, ge=0)
+    weight: float = Field(0.008, ge=0)
     """Weight of the first stage's score beside the cosine."""
 
     def load(self, models: Models) -> ScoreRanker:

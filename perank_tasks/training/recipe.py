@@ -15,8 +15,8 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from perank_tasks.config import Options, stable_hash
-from perank_tasks.models.find import EMBEDDER, LLM
+from perank_tasks.config import DEFAULT_EMBEDDER, Options, stable_hash
+from perank_tasks.models.find import LLM
 from perank_tasks.perank.checkpoint_config import PromptOrder
 from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1, TEMPLATES
 from perank_tasks.support.words import split_words
@@ -35,9 +35,9 @@ class StageRecipe(Options):
 
     base_model: str = LLM
     """The LLM, where no checkpoint is started from: name, folder or hub id."""
-    encoder: str = EMBEDDER
+    encoder: str = DEFAULT_EMBEDDER
     """What made the embeddings; likewise."""
-    encoder_pooling: Literal["mean", "cls", "last_token"] = "mean"
+    encoder_pooling: Literal["mean", "cls", "last_token"] = "cls"
     """How it pools: mean, cls or last_token; likewise."""
     projector_type: str = "linear"
     """linear, mlpNx_gelu with N from 1 to 9, or identity; likewise."""
@@ -171,7 +171,7 @@ class RankRecipe(StageRecipe):
     cosine_scale: float = Field(50.0, ge=0)
     """b to begin with, in logits per unit of cosine; likewise. 0: the residual adds nothing at
     first."""
-    score_weight: float = Field(0.03, ge=0)
+    score_weight: float = Field(0.008, ge=0)
     """s to begin with, as a share of cosine_scale; likewise."""
     train_residual: bool = True
     """Whether b and s learn. t always does."""

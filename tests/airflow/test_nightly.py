@@ -78,9 +78,9 @@ def test_the_report_is_of_the_night_that_ran_and_nothing_to_embed_skips_no_stage
 @pytest.mark.airflow
 def test_a_bad_option_fails_at_once_with_our_words(real_airflow) -> None:
     airflow: RealAirflow = real_airflow(DAGS)
-    outcome = airflow.run("perank_nightly", {"set": ["perank.checkpoint=smollm2-minilm-untraind"]})
+    outcome = airflow.run("perank_nightly", {"set": ["perank.checkpoint=smollm2-bgee"]})
     assert outcome.status == 1
-    assert "unknown checkpoint 'smollm2-minilm-untraind'. Did you mean" in outcome.output
+    assert "unknown checkpoint 'smollm2-bgee'. Did you mean" in outcome.output
     assert airflow.states("perank_nightly")["plan_night"] == "failed"
     tries = "SELECT try_number FROM task_instance WHERE task_id = 'plan_night'"
     assert airflow.query(tries) == [(1,)]

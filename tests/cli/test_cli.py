@@ -128,7 +128,7 @@ def test_help_teaches(options: list[str]) -> None:
     ("arguments", "message"),
     [
         (["nightly", "--collection", "pydoc"], "Did you mean pydocs?"),
-        (["nightly", "--set", "perank.checkpoint=smollm2-minilmm"], "smollm2-minilm"),
+        (["nightly", "--set", "perank.checkpoint=smollm2-bgee"], "smollm2-bge"),
         (["nightly", "--arms", "bm25,cosin"], "There is no arm 'cosin'"),
         (
             ["nightly", "--set", "perank.windw=5"],

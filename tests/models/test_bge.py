@@ -12,7 +12,7 @@ from perank_tasks.errors import ConfigError
 from perank_tasks.models.embedders import SentenceTransformerEmbedder
 from perank_tasks.models.encoder import Encoder
 from perank_tasks.models.encoder_spec import EncoderSpec
-from perank_tasks.models.find import BGE, EMBEDDER, resolve_model
+from perank_tasks.models.find import BGE, MINILM, resolve_model
 from perank_tasks.models.unpack import QUERY_INSTRUCTION, int8_tensors, unpack_bge
 
 QUERY = "how do I read a file line by line"
@@ -114,7 +114,7 @@ def test_its_instruction_goes_before_queries_where_it_is_asked_for(cache: Path) 
 
 def test_a_model_without_prompts_says_so(cache: Path) -> None:
     with pytest.raises(ConfigError, match=r"brings no prompts: leave prompts=own out"):
-        resolve_model(f"{EMBEDDER}?prompts=own", cache=cache)
+        resolve_model(f"{MINILM}?prompts=own", cache=cache)
 
 
 def test_other_weights_under_the_same_name_are_refused(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from perank_tasks.errors import ConfigError, StorageError
 from perank_tasks.models import find as models
-from perank_tasks.models.find import BGE, EMBEDDER, LLM, resolve_model
+from perank_tasks.models.find import BGE, LLM, MINILM, resolve_model
 
 
 def test_the_embedder_is_used_in_place(tmp_path: Path) -> None:
-    model = resolve_model(EMBEDDER, cache=tmp_path)
+    model = resolve_model(MINILM, cache=tmp_path)
     assert (model.folder / "modules.json").is_file()
     assert model.revision == models.file_sha256(model.folder / "model.safetensors")
     assert list(tmp_path.iterdir()) == []
@@ -50,7 +50,7 @@ def test_a_folder_is_used_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "close"),
-    [("all-minilm-l6", EMBEDDER), ("SmolLM2-135M", LLM), ("smollm2-135-instruct", LLM)],
+    [("all-minilm-l6", MINILM), ("SmolLM2-135M", LLM), ("smollm2-135-instruct", LLM)],
 )
 def test_an_unknown_name_offers_close_ones(tmp_path: Path, name: str, close: str) -> None:
     with pytest.raises(ConfigError, match=rf"Did you mean .*{close}"):
@@ -58,7 +58,7 @@ def test_an_unknown_name_offers_close_ones(tmp_path: Path, name: str, close: str
 
 
 def test_a_name_like_nothing_lists_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"Known names: {EMBEDDER}, {BGE}, {LLM}"):
+    with pytest.raises(ConfigError, match=f"Known names: {MINILM}, {BGE}, {LLM}"):
         resolve_model("zzz", cache=tmp_path)
 
 

@@ -44,7 +44,7 @@ def test_options_that_cannot_be_are_refused(values: dict, message: str) -> None:
     [
         ({"collection": "pydoc"}, {}, "pydocs"),
         ({}, {"embedder": "all-minilm-l6"}, "all-minilm-l6-v2"),
-        ({}, {"checkpoint": "smollm2-minilmm"}, "smollm2-minilm"),
+        ({}, {"checkpoint": "smollm2-bgee"}, "smollm2-bge"),
     ],
 )
 def test_unknown_names_offer_close_ones(options: dict, arms: dict, close: str) -> None:

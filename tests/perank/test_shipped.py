@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from perank_tasks.config import DEFAULT_CHECKPOINT
-from perank_tasks.models.find import BGE, EMBEDDER, resolve_model
+from perank_tasks.config import DEFAULT_CHECKPOINT, DEFAULT_EMBEDDER
+from perank_tasks.models.find import resolve_model
 from perank_tasks.perank import CandidateList, PERank, RankingOptions
 from perank_tasks.perank.checkpoint_config import SHIPPED, shipped_checkpoints
 from perank_tasks.perank.projector import orthonormal_columns
 
-EMBEDDERS = {"smollm2-minilm": EMBEDDER, "smollm2-bge": BGE}
+EMBEDDERS = {"smollm2-bge": DEFAULT_EMBEDDER}
 
 PASSAGES = [
     "Prenatal care includes check-ups, screening tests and advice during pregnancy.",

@@ -141,7 +141,7 @@ def test_a_pages_examples_in_python_run(
     here is left out."""
     monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path / "ir_datasets"))
     session: dict[str, Any] = {}
-    local = {"smollm2-minilm": str(GOLDEN), "vaswani": local_dataset(tmp_path)}
+    local = {"smollm2-bge": str(GOLDEN), "vaswani": local_dataset(tmp_path)}
     for code in blocks(PROJECT / page, "python"):
         libraries = re.findall(r"^(?:from|import) (\w+)", code, flags=re.MULTILINE)
         if all(importlib.util.find_spec(library) for library in libraries):

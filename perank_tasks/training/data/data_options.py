@@ -1,7 +1,7 @@
 """What training data is made of: the options of `perank train data`, validated in one place.
 
 The docstring below a field is its description on the command line and in the Airflow form. A
-teacher is a weighted sum of scorers, written as a person would: `cosine + 0.03*bm25`.
+teacher is a weighted sum of scorers, written as a person would: `cosine + 0.008*bm25`.
 """
 
 import re
@@ -23,7 +23,7 @@ CROSS_ENCODER = "cross-encoder"
 SCORERS = (*FIRST_STAGE, CROSS_ENCODER)
 """What a teacher may be made of; see `DataOptions.teacher`."""
 
-FUSION = "cosine + 0.03*bm25"
+FUSION = "cosine + 0.008*bm25"
 """What was best of six weights on DL 2021."""
 
 Weights = dict[str, float]
@@ -32,7 +32,7 @@ _TERM = re.compile(r"(?:(\d+\.?\d*|\.\d+)\s*\*?\s*)?([a-z][a-z0-9-]*)")
 
 
 def parse_scorers(formula: str) -> Weights:
-    """The weights in `cosine + 0.03*bm25`, by scorer; `none` has none.
+    """The weights in `cosine + 0.008*bm25`, by scorer; `none` has none.
 
     Raises:
         ConfigError: a term is malformed, unknown (close names are offered) or there twice.
@@ -128,7 +128,7 @@ class DataOptions(Options):
     hard_from: str = "auto"
     """ranking: where hard candidates come from: a weighted sum of cosine and bm25; judged, the
     query's judged passages; or auto: judged with judgements of the collection's queries, else the
-    teacher, or cosine + 0.03*bm25 where it cannot score every passage."""
+    teacher, or cosine + 0.008*bm25 where it cannot score every passage."""
     depth: int = Field(100, ge=1)
     """ranking: hard candidates are drawn from so many."""
     hard: int = Field(16, ge=1)
