@@ -316,3 +316,14 @@ def test_first_stages_are_one_where_only_their_names_differ(tmp_path: Path) -> N
         }
     )
     assert len(planned(spec, file).first_stages) == 1
+
+
+def test_a_run_that_no_arm_begins_with_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = [("q-" + topic, f"{topic}-0", 9.0) for topic in TOPICS]
+    spec = write_collection(tmp_path / "topics", run=run)
+    planned(spec, with_arms({"one": {"like": "bm25", "first-stage": "given"}}))
+    assert "brings" not in caplog.text
+    planned(spec, with_arms({"one": {"like": "bm25"}}))
+    assert "no arm begins with the run that the collection brings: first-stage=given" in caplog.text
