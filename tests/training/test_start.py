@@ -183,7 +183,7 @@ def test_a_start_takes_the_recipes_form_and_keeps_the_checkpoints_weights(
     kept = open_start(own, recipe_of(score_residual=True, cosine_scale=10), cache=cache)
     assert kept.residual == plain.residual == (0.5, 0.25)
     length = float(plain.projector["weight"].norm(dim=0).square().mean().sqrt())
-    assert kept.score_residual == pytest.approx(0.03 * 0.25 * length**2)
+    assert kept.score_residual == pytest.approx(0.008 * 0.25 * length**2)
     with pytest.raises(ConfigError, match="num_layers is 3, but"):
         open_start(own, recipe_of(num_layers=3), cache=cache)
 
@@ -208,7 +208,7 @@ def test_a_residual_is_added_to_a_projector_by_its_own_length(
     assert found.residual is not None
     assert found.residual[0] == pytest.approx(0.2 / length, rel=1e-4)
     assert found.residual[1] * (length * tokens) ** 2 == pytest.approx(25, rel=1e-4)
-    assert found.score_residual == pytest.approx(25 * 0.03, rel=1e-4)
+    assert found.score_residual == pytest.approx(25 * 0.008, rel=1e-4)
 
 
 def test_more_layers_than_there_are_are_refused_and_leave_the_folder_free(

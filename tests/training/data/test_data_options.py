@@ -64,12 +64,12 @@ def test_what_does_not_fit_together_is_refused(values: dict, said: str) -> None:
 @pytest.mark.parametrize(
     ("values", "weights"),
     [
-        ({}, {"cosine": 1.0, "bm25": 0.03}),
+        ({}, {"cosine": 1.0, "bm25": 0.008}),
         ({"teacher": "bm25"}, {"bm25": 1.0}),
-        ({"teacher": "cross-encoder"}, {"cosine": 1.0, "bm25": 0.03}),
+        ({"teacher": "cross-encoder"}, {"cosine": 1.0, "bm25": 0.008}),
         ({"judgements": True}, None),
         ({"judgements": True, "teacher": "none"}, None),
-        ({"judgements": True, "queries": "cloze"}, {"cosine": 1.0, "bm25": 0.03}),
+        ({"judgements": True, "queries": "cloze"}, {"cosine": 1.0, "bm25": 0.008}),
         ({"judgements": True, "hard_from": "bm25"}, {"bm25": 1.0}),
     ],
 )
