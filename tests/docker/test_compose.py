@@ -283,8 +283,8 @@ def test_the_image_has_the_measures_compiled_for_any_processor(tmp_path: Path) -
     code = (
         "from perank_tasks.regression.warm_up import main\n"
         "main()\n"
-        "import ranx.metrics.ndcg as ndcg\n"
-        "stats = ndcg._ndcg_parallel.stats\n"
+        "from ranx.metrics.ndcg import _ndcg_parallel\n"
+        "stats = _ndcg_parallel.stats\n"
         "print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))\n"
     )
 
