@@ -5,7 +5,7 @@ with options behind a `?` (`all-minilm-l6-v2?layers=3`, `smollm2-135m-instruct?p
 `variants`). `perank.embedders` adds the encoder inside a PE-Rank checkpoint.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,12 @@ from perank_tasks.support.files import what_lies_instead
 
 BATCH_ON_CPU, BATCH_ON_GPU = 16, 128
 
+Advance = Callable[[int], None]
+
+
+def uncounted(_: int) -> None:
+    """An `advance` that nobody looks at."""
+
 
 class Embedder(Protocol):
     """A loaded embedder."""
@@ -29,8 +35,15 @@ class Embedder(Protocol):
     def max_length(self) -> int | None:
         """Tokens of a text that it reads; None: all."""
 
-    def encode(self, texts: Sequence[str], *, queries: bool = False) -> np.ndarray:
-        """(n, dimension) float32, each row of norm 1; `queries`: whether they are queries."""
+    def encode(
+        self, texts: Sequence[str], *, queries: bool = False, advance: Advance = uncounted
+    ) -> np.ndarray:
+        """(n, dimension) float32, each row of norm 1.
+
+        Args:
+            queries: whether they are queries.
+            advance: is told after each batch of how many texts that was.
+        """
 
     def are_cut(self, texts: Sequence[str]) -> list[bool]:
         """Which of the texts are longer than it reads."""
@@ -112,12 +125,19 @@ class SentenceTransformerEmbedder:
     def are_cut(self, texts: Sequence[str]) -> list[bool]:
         return are_longer(texts, self.model.tokenizer, self.max_length)
 
-    def encode(self, texts: Sequence[str], *, queries: bool = False) -> np.ndarray:
-        return self.model.encode(
-            list(texts),
-            prompt=self.prompts.get("query" if queries else "document") or None,
-            batch_size=BATCH_ON_CPU if self.device == "cpu" else BATCH_ON_GPU,
-            normalize_embeddings=True,
-            convert_to_numpy=True,
-            show_progress_bar=False,
-        )
+    def encode(
+        self, texts: Sequence[str], *, queries: bool = False, advance: Advance = uncounted
+    ) -> np.ndarray:
+        def count(_: Any, __: Any, batch: dict[str, Any]) -> None:
+            advance(len(batch["sentence_embedding"]))
+
+        # In batches of another make-up a text's last bits would be others: they are only counted.
+        with self.model[-1].register_forward_hook(count):
+            return self.model.encode(
+                list(texts),
+                prompt=self.prompts.get("query" if queries else "document") or None,
+                batch_size=BATCH_ON_CPU if self.device == "cpu" else BATCH_ON_GPU,
+                normalize_embeddings=True,
+                convert_to_numpy=True,
+                show_progress_bar=False,
+            )

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from perank_tasks.errors import CheckpointError, ConfigError
-from perank_tasks.models.embedders import are_longer
+from perank_tasks.models.embedders import Advance, are_longer, uncounted
 from perank_tasks.models.encoder_spec import EncoderSpec
 from perank_tasks.models.find import resolve_model
 from perank_tasks.models.products import replace_linears
@@ -54,8 +54,7 @@ class Encoder:
     ) -> None:
         folder = _config_folder(spec, owner, cache)
         code = architecture_code(folder / "config.json")
-        needs_code = code is not None
-        if needs_code and not trust_remote_code:
+        if code and not trust_remote_code:
             raise CheckpointError(
                 f"encoder {spec.name!r} of checkpoint {owner!r} is Python code from its "
                 f"own repository ({code}), which is not run unless you ask. Either pass "
@@ -63,8 +62,8 @@ class Encoder:
                 f"elsewhere: the LLM and the projector need no such code"
             )
         # With remote code its files are fetched by transformers, from where the name says.
-        source = spec.name if needs_code and spec.folder is None else folder
-        options = {"trust_remote_code": trust_remote_code and needs_code}
+        source = spec.name if code and spec.folder is None else folder
+        options = {"trust_remote_code": trust_remote_code and bool(code)}
         self._tokenizer = AutoTokenizer.from_pretrained(source, **options)
         if weights is None:
             with without_bars():
@@ -101,6 +100,7 @@ class Encoder:
         queries: bool = False,
         max_length: int | None = None,
         batch_size: int = 32,
+        advance: Advance = uncounted,
     ) -> np.ndarray:
         """Embed texts: (len(texts), embedding_size) float32, L2-normalised, in order.
 
@@ -109,6 +109,7 @@ class Encoder:
             max_length: tokens a text is cut at. None: as many as the nightly run takes, a
                 sentence-transformers model's own maximum, else the reference's 512.
             batch_size: texts at once.
+            advance: is told after each batch of how many texts that was.
 
         Raises:
             ConfigError: `max_length` is more than the encoder's positions, or not positive.
@@ -136,6 +137,7 @@ class Encoder:
             states = self._model(**inputs).last_hidden_state
             pooled = _pool(states, inputs["attention_mask"], self._pooling)[:, : self.dimension]
             embeddings[batch] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
+            advance(len(batch))
         return embeddings
 
     def are_cut(self, texts: Sequence[str]) -> list[bool]:

@@ -3,8 +3,9 @@
 In: a snapshot. Out, for each embedder the night's arms need: the artifact
 `embeddings/<collection>/<key>` with the tables `passages` and `queries`, rows
 (id, text_hash, is_cut, embedding), embeddings L2-normalised, in the snapshot's order. Passages
-are split into shards by row, which are done side by side; queries are one shard more. Of a text
-that is longer than the embedder reads (`is_cut`), the vector is its beginning's.
+are split into shards by row, which are done side by side; who does the first does the queries, too,
+which take less time than loading an embedder for them. Of a text that is longer than the embedder
+reads (`is_cut`), the vector is its beginning's.
 
 A text that an earlier snapshot had already is not embedded again: its vector is taken,
 by text hash, from the newest published embeddings of the same embedder. Where all candidates are
@@ -46,11 +47,14 @@ ROWS_A_BLOCK = 16_384
 """Rows that wait for their vectors at most: 25 MB of 384 values each."""
 
 
+Counts = dict[str, int]
+"""How many texts were embedded, reused and cut."""
+
+
 class EmbedShard(TypedDict):
-    """One piece of work: a shard of one table for one embedder."""
+    """One piece of work: a shard of the passages for one embedder."""
 
     embedding: str  # Embedding.hash
-    table: str  # passages | queries
     shard: int
 
 
@@ -93,9 +97,9 @@ class _Plan:
                     return published
         return None
 
-    def texts(self, work: EmbedShard, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    def texts(self, table: str, shard: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """A shard's texts as passages have them, but for those that cannot be candidates."""
-        if work["table"] == "queries":
+        if table == "queries":
             queries = self.source.read("queries")
             hashes = [text_hash(None, text) for text in queries["text"].to_pylist()]
             nulls = pa.nulls(len(queries), pa.string())
@@ -104,7 +108,7 @@ class _Plan:
             yield from pa.table(texts, names).select(columns).to_batches()
             return
         dataset = self.source.dataset("passages")
-        rows = share(dataset.count_rows(), self.shards["passages"], work["shard"])
+        rows = share(dataset.count_rows(), self.shards["passages"], shard)
         if not self.is_partial:
             yield from rows_between(dataset, columns, *rows)
             return
@@ -116,65 +120,71 @@ class _Plan:
 
 def plan_embedding(night: Night, site: Site, snapshot: str) -> list[EmbedShard]:
     """The pieces of work for `embed_shard`, of all embedders whose embeddings are not published."""
-    plans = {
-        name: _Plan(night, site.store, snapshot, embedding)
-        for name, embedding in night.embeddings.items()
-    }
-    return [
-        EmbedShard(embedding=name, table=table, shard=shard)
-        for name, plan in plans.items()
-        if not plan.artifact.use()
-        for table, shards in plan.shards.items()
-        for shard in range(shards)
-    ]
+    work = []
+    for name, embedding in night.embeddings.items():
+        plan = _Plan(night, site.store, snapshot, embedding)
+        if not plan.artifact.use():
+            work += [EmbedShard(embedding=name, shard=s) for s in range(plan.shards["passages"])]
+    return work
 
 
-def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> dict[str, int]:
-    """Embed one shard; returns how many texts were embedded and how many vectors reused.
+def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> dict[str, Counts]:
+    """Embed one shard; returns the counts of each table that was not there yet.
 
     Raises:
         EmbeddingError: the embedder returned something that is no unit vector.
     """
     embedding = night.embeddings[work["embedding"]]
     plan = _Plan(night, site.store, snapshot, embedding)
-    artifact = plan.artifact
-    if artifact.use() or artifact.has_part(work["table"], work["shard"]):
-        return {"embedded": 0, "reused": 0}
+    shard = work["shard"]
+    tables = [name for name, shards in plan.shards.items() if shard < shards]
+    missing = [table for table in tables if not plan.artifact.has_part(table, shard)]
+    counts: dict[str, Counts] = {}
+    if not missing:
+        return counts
 
     meter = Meter()
-    earlier = plan.earlier()
-    hashes = _numbers(b["text_hash"].to_pylist() for b in plan.texts(work, ["text_hash"]))
-    places = _places(hashes, earlier, work["table"])
-    new = np.unique(hashes[places < 0])
-    counts = {"embedded": len(new), "reused": len(np.unique(hashes)) - len(new)}
     embedder = load(
         site.models(night.run_date).local(embedding.name),
         site.settings,
         trust_remote_code=embedding.trust_remote_code,
     )
-    meter.device = embedder.device
-    meter.items, counts["cut"] = len(hashes), 0
-
     schema = embeddings_schema(embedder.dimension, embedding.precision)
-    rows = _rows(plan, work, places)
-    with progress(f"embedding {work['table']}", len(new), "texts") as advance:
+    for table in missing:
+        counts[table] = _embed_part(plan, table, shard, embedder, schema, meter)
+        meter = Meter()
+    return counts
+
+
+def _embed_part(
+    plan: _Plan, table: str, shard: int, embedder: Embedder, schema: pa.Schema, meter: Meter
+) -> Counts:
+    """Embed a shard of one table."""
+    earlier = plan.earlier()
+    hashes = _numbers(b["text_hash"].to_pylist() for b in plan.texts(table, shard, ["text_hash"]))
+    places = _places(hashes, earlier, table)
+    new = np.unique(hashes[places < 0])
+    counts = {"embedded": len(new), "reused": len(np.unique(hashes)) - len(new), "cut": 0}
+    meter.device, meter.items = embedder.device, len(hashes)
+    rows = _rows(plan, table, shard, places)
+    with progress(f"embedding {table}", len(new), "texts") as advance:
 
         def batches() -> Iterator[pa.RecordBatch]:
-            are_queries = work["table"] == "queries"
+            are_queries = table == "queries"
             repeated = _repeated(hashes[places < 0])
             for block in _encoded(rows, embedder, repeated, advance, are_queries=are_queries):
-                table = _table(*block, earlier, work["table"], schema)
-                counts["cut"] += pc.sum(table["is_cut"]).as_py() or 0
-                yield from table.to_batches()
+                done = _table(*block, earlier, table, schema)
+                counts["cut"] += pc.sum(done["is_cut"]).as_py() or 0
+                yield from done.to_batches()
 
-        artifact.write_part(
-            work["table"],
+        plan.artifact.write_part(
+            table,
             in_groups(batches()),
             schema,
-            shard=work["shard"],
+            shard=shard,
             stats=lambda: meter.stats() | counts | {"max_length": embedder.max_length},
         )
-    log.info("%s shard %d: %s", work["table"], work["shard"], counts)
+    log.info("%s shard %d: %s", table, shard, counts)
     return counts
 
 
@@ -220,11 +230,11 @@ def read_vectors(
     return rows, np.concatenate(blocks)
 
 
-def _rows(plan: _Plan, work: EmbedShard, places: np.ndarray) -> Iterator[_Row]:
+def _rows(plan: _Plan, table: str, shard: int, places: np.ndarray) -> Iterator[_Row]:
     """The shard's texts, in order."""
     each = iter(places.tolist())
     columns = ["passage_id", "title", "text", "text_hash"]
-    for batch in plan.texts(work, columns):
+    for batch in plan.texts(table, shard, columns):
         ids, titles, texts, hashes = (batch[column].to_pylist() for column in columns)
         yield from map(_Row, ids, map(contents, titles, texts), hashes, each)
 
@@ -277,9 +287,8 @@ def _encoded(
         vectors = {}
         if new:
             texts = [row.text for row in new.values()]
-            encoded = embedder.encode(texts, queries=are_queries)
+            encoded = embedder.encode(texts, queries=are_queries, advance=advance)
             check_unit_vectors(encoded, [row.id for row in new.values()])
-            advance(len(new))
             vectors = dict(zip(new, map(_Vector, encoded, embedder.are_cut(texts)), strict=True))
             kept |= {name: vector for name, vector in vectors.items() if name in repeated}
         yield block, kept | vectors

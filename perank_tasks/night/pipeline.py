@@ -65,7 +65,7 @@ def stages(night: Night, site: Site, snapshot: str | None = None) -> Iterator[tu
     """Each stage's name and what it returned, as it ends."""
     do = partial(_do, night, site)
     snapshot = snapshot or do(take_snapshot)
-    each = partial(_each, night, site, snapshot)
+    each = partial(_each, night, site)
     yield "snapshot", snapshot
 
     each(embed.embed_shard, do(embed.plan_embedding, snapshot), snapshot)
@@ -107,28 +107,15 @@ def _do(night: Night, site: Site, stage: Callable[..., Any], *inputs: Any) -> An
 
 
 def _each(
-    night: Night,
-    site: Site,
-    snapshot: str,
-    stage: Callable[..., Any],
-    pieces: Iterable[Any],
-    *inputs: Any,
+    night: Night, site: Site, stage: Callable[..., Any], pieces: Iterable[Any], *inputs: Any
 ) -> None:
-    """Do every piece of a stage's work, in processes of their own where that pays."""
+    """Do every piece of a stage's work, in processes of their own where that pays: little work is
+    one shard, which takes less time than to start a second process."""
     pieces = list(pieces)
     do = partial(_do, night, site.of_a_piece, stage, *inputs)
     workers = site.settings.side_by_side
-    if workers > 1 and len(pieces) > 1 and _is_large(night, site, snapshot, stage):
+    if workers > 1 and len(pieces) > 1 and any(piece["shard"] for piece in pieces):
         do_each(do, pieces, workers=workers, threads=site.settings.of_a_piece.threads)
         return
     for piece in pieces:
         do(piece)
-
-
-def _is_large(night: Night, site: Site, snapshot: str, stage: Callable[..., Any]) -> bool:
-    """Whether two processes take less time than one, which has no other to start."""
-    counts = site.store.open(snapshot).manifest.counts
-    if stage is embed.embed_shard:
-        return counts["passages"] >= 2 * embed.PASSAGES_A_SHARD
-    queries = min(counts["queries"], night.options.query_limit or counts["queries"])
-    return queries >= 2 * retrieve.QUERIES_A_SHARD

@@ -35,9 +35,9 @@ def test_the_night_runs_and_the_second_one_changes_no_cell(real_airflow, tmp_pat
     states = airflow.states("perank_nightly")
     assert states.pop("approval") == "skipped"
     assert set(states.values()) == {"success"}
-    # 4 arms by 2 shards; 2 shards of passages and one of queries, for the one embedder.
+    # 4 arms by 2 shards; 2 shards of passages for the one embedder.
     assert sum(task.startswith("rerank.rerank_shard[") for task in states) == 8
-    assert sum(task.startswith("embed.embed_shard[") for task in states) == 3
+    assert sum(task.startswith("embed.embed_shard[") for task in states) == 2
 
     tables = [name for (name,) in rows(airflow, "SELECT table_name FROM duckdb_tables()")]
     before = {table: rows(airflow, f"FROM {table} ORDER BY ALL") for table in tables}

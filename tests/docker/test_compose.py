@@ -253,10 +253,7 @@ def test_whoever_reads_a_collection_sees_the_folder_of_collections(
 
 def test_libraries_keep_their_files_where_the_image_may_write(tmp_path: Path) -> None:
     """The image's file system, its user's home too, is read-only but for the folders it names."""
-    environment = re.search(r"^ENV ((?:.*\\\n)+.*)", _stage("runtime"), re.M)
-    assert environment
-    named = dict(part.split("=", 1) for part in environment[1].replace("\\\n", " ").split())
-    named.pop("PATH")
+    named = _environment()
     ours = {n: v.replace("/var/lib/perank", str(tmp_path)) for n, v in named.items()}
     given = {n: v for n, v in os.environ.items() if n not in ("IR_DATASETS_HOME", "XDG_CACHE_HOME")}
     code = (
@@ -276,6 +273,46 @@ def test_libraries_keep_their_files_where_the_image_may_write(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     for name in ("IR_DATASETS_HOME", "IR_DATASETS_TMP"):
         assert named[name].startswith("/var/lib/perank/cache/"), name
+
+
+@pytest.mark.slow
+def test_the_image_has_the_measures_compiled_for_any_processor(tmp_path: Path) -> None:
+    for target in ("cpu", "gpu"):
+        assert _stage(target).rstrip().endswith("RUN python -m perank_tasks.regression.warm_up")
+    ours = {n: v.replace("/var/lib/perank", str(tmp_path)) for n, v in _environment().items()}
+    code = (
+        "from perank_tasks.regression.warm_up import main\n"
+        "main()\n"
+        "from ranx.metrics.ndcg import _ndcg_parallel\n"
+        "stats = _ndcg_parallel.stats\n"
+        "print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))\n"
+    )
+
+    def compiled() -> tuple[str, dict[str, bytes]]:
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        environment = {**os.environ, **ours, "PYTHONPATH": str(PROJECT)}
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path
+        )
+        files = Path(ours["NUMBA_CACHE_DIR"]).rglob("*.nb[ci]")
+        return done.stdout.splitlines()[-1], {str(file): file.read_bytes() for file in files}
+
+    (counts, files), (counts_again, files_again) = compiled(), compiled()
+    assert counts.split()[0] == "0" != counts.split()[1]
+    assert counts_again.split()[1] == "0" != counts_again.split()[0]
+    assert files_again == files
+    index = [content for name, content in files.items() if name.endswith(".nbi")]
+    assert index
+    assert all(b"generic" in content for content in index)
+
+
+def _environment() -> dict[str, str]:
+    """What the image sets, but for the path of commands."""
+    environment = re.search(r"^ENV ((?:.*\\\n)+.*)", _stage("runtime"), re.M)
+    assert environment
+    named = dict(part.split("=", 1) for part in environment[1].replace("\\\n", " ").split())
+    named.pop("PATH")
+    return named
 
 
 def _stage(name: str) -> str:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from perank_tasks.artifacts.store import Store
+from perank_tasks.models.embedders import BATCH_ON_CPU, SentenceTransformerEmbedder
 from perank_tasks.night import embed, rerank
 from perank_tasks.night.embed import read_vectors
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import take_snapshot
 from perank_tasks.perank.embedders import load
 from perank_tasks.settings import Settings
+from perank_tasks.support import progress
 from tests.small import run_night, small_night, some_passages, write_collection
 
 TEXTS = [passage["text"] for passage in some_passages()]
@@ -106,7 +108,7 @@ def test_a_part_that_failed_half_way_is_not_there(
     night = small_night(collection(tmp_path / "c", TEXTS), arms=["cosine"], shards=1)
     site = Site.from_environment()
     snapshot = take_snapshot(night, site)
-    (work, _) = embed.plan_embedding(night, site, snapshot)
+    (work,) = embed.plan_embedding(night, site, snapshot)
     calls = iter(range(3))
 
     def failing(*args: Any) -> None:
@@ -117,3 +119,49 @@ def test_a_part_that_failed_half_way_is_not_there(
     with pytest.raises(MemoryError):
         embed.embed_shard(night, site, snapshot, work)
     assert not list(store().root.glob("embeddings/*/*/*"))
+
+
+def test_embedding_is_counted_batch_by_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        progress, "relay", lambda what, unit, more, done_: done.append((what, done_))
+    )
+    texts = [f"{text} Number {n}." for n in range(3) for text in TEXTS[:20]]
+    night = small_night(collection(tmp_path / "c", texts), arms=["cosine"], shards=1)
+    embedded(night)
+    counts = [count for what, count in done if what == "embedding passages" and count]
+    assert counts == [32, 28]
+
+
+def test_counting_changes_no_bit_of_a_vector() -> None:
+    embedder = load("all-minilm-l6-v2", Settings.from_environment())
+    assert isinstance(embedder, SentenceTransformerEmbedder)
+    uncounted = embedder.model.encode(
+        TEXTS, batch_size=BATCH_ON_CPU, normalize_embeddings=True, convert_to_numpy=True
+    )
+    counts: list[int] = []
+    assert np.array_equal(embedder.encode(TEXTS, advance=counts.append), uncounted)
+    assert sum(counts) == len(TEXTS)
+    embedder.encode(TEXTS)
+    assert sum(counts) == len(TEXTS)
+
+
+def test_the_first_shard_does_the_queries_and_what_is_missing_is_done_again(tmp_path: Path) -> None:
+    night = small_night(collection(tmp_path / "c", TEXTS), arms=["cosine"], shards=2)
+    site = Site.from_environment()
+    snapshot = take_snapshot(night, site)
+    first, second = embed.plan_embedding(night, site, snapshot)
+    done = embed.embed_shard(night, site, snapshot, second)
+    assert done["passages"]["embedded"] == len(set(TEXTS[len(TEXTS) // 2 :]))
+    folder = store().root / "embeddings"
+    assert not list(folder.rglob("queries-*"))
+    assert embed.embed_shard(night, site, snapshot, first).keys() == {"passages", "queries"}
+    (queries,) = folder.rglob("queries-*.parquet")
+    queries.unlink()
+    again = embed.embed_shard(night, site, snapshot, first)
+    assert again.keys() == {"queries"}
+    assert embed.embed_shard(night, site, snapshot, first) == {}
+    (reference,) = embed.publish_embeddings(night, site, snapshot).values()
+    assert store().open(reference).read("queries").num_rows == again["queries"]["embedded"] > 0

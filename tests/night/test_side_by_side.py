@@ -51,7 +51,7 @@ def test_processes_side_by_side_rank_as_one_does(
     site = replace(of_two, store=type(of_two.store)(home.root), settings=home)
     together = ranked(small_night(spec, shards=2, site=site), site)
     assert together == alone
-    assert ("embed_shard", 3, 2, 1) in side_by_side
+    assert ("embed_shard", 2, 2, 1) in side_by_side
     assert ("rerank_shard", 8, 2, 1) in side_by_side
 
 

@@ -24,7 +24,7 @@ from perank_tasks.support.progress import SECONDS_BETWEEN_LINES, duration
 
 RUN_PREFIX = "local__"
 PARSE_SECONDS = 60
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
 
 SHOWN = ("running", "up_for_retry", "success", "skipped", "failed")
 """States that a task's line is printed for."""

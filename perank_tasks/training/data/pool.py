@@ -244,10 +244,10 @@ def embed_texts(
     with progress("embedding texts", len(new), "texts") as advance:
         for first in range(0, len(new), TEXTS_A_CALL):
             names = list(new)[first : first + TEXTS_A_CALL]
-            encoded = embedder.encode([new[name] for name in names], queries=queries)
+            batch = [new[name] for name in names]
+            encoded = embedder.encode(batch, queries=queries, advance=advance)
             check_unit_vectors(encoded, [repr(new[name][:60]) for name in names])
             vectors.update(zip(names, encoded, strict=True))
-            advance(len(names))
     return np.array([vectors[name] for name in hashes], np.float32)
 
 
