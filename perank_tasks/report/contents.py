@@ -108,7 +108,8 @@ def read_summary(
     """The rows of `run_summary` of one page, the best first.
 
     Args:
-        run_date: None: of the results evaluated last, of the collection if that is given.
+        run_date: None: of the results evaluated last, limited ones only where there are no others;
+            of the collection if that is given.
 
     Raises:
         ConfigError: there are none.
