@@ -194,8 +194,8 @@ def _print(result: dict[str, Any], measure: str) -> None:
             printer.table(headings, [_query_row(query) for query in queries])
     tests = max(row["tests"] for row in rows)
     printer.line(
-        f"A and B by the same judgements; p: paired randomisation test; Holm's p: corrected over all "
-        f"{tests} that differ; interval: 95% of the difference, Student's t\n",
+        f"A and B by the same judgements; p: paired randomisation test; Holm's p: corrected over "
+        f"all {tests} that differ; interval: 95% of the difference, Student's t\n",
         "dim",
     )
 
