@@ -7,6 +7,7 @@ text, Markdown or JSON.
 
 import tomllib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -64,7 +65,7 @@ def check(
     run_b: Annotated[str, typer.Argument(help="The same: what is judged by it.")],
     qrels: Annotated[
         Path | None,
-        typer.Option(help="Judgements to measure both by; without, those of the results' nights."),
+        typer.Option(help="Judgements to measure both by; without, those of RUN_B's night."),
     ] = None,
     relevance_level: Annotated[
         int, typer.Option(min=1, help="Least relevant grade of binary measures; 2 for TREC DL.")
@@ -143,14 +144,12 @@ def _compare(
     else:
         site = open_site()
         with reading(site.settings.warehouse) as warehouse:
-            pairs, alone = sides.sides_of(warehouse, run_a, run_b, collection)
-            if qrels is None:
-                how |= {"connection": warehouse, "store": site.store}
-                return [sides.compare(a, b, **how) for a, b in pairs], alone
-    assert qrels is not None
-    grades = sides.read_grades(qrels)
-    measured = [[sides.measured_by(side, grades, relevance_level) for side in p] for p in pairs]
-    return [sides.compare(a, b, **how) for a, b in measured], alone
+            pairs, alone = sides.sides_of(warehouse, site.store, run_a, run_b, collection)
+    if qrels is not None:
+        grades = sides.read_grades(qrels)
+        measured = partial(sides.measured_by, grades=grades, relevance_level=relevance_level)
+        pairs = [(measured(a), measured(b)) for a, b in pairs]
+    return [sides.compare(a, b, **how) for a, b in pairs], alone
 
 
 def _result(comparison: "Comparison", most: int) -> dict[str, Any]:
@@ -163,7 +162,7 @@ def _result(comparison: "Comparison", most: int) -> dict[str, Any]:
         "problem": comparison.problem,
         "queries": comparison.counts,
         "measures": comparison.rows,
-        "different": comparison.different,
+        "different": comparison.b.different,
         "lost": [query for query in queries if query["delta"] < 0][:most],
         "gained": [query for query in reversed(queries) if query["delta"] > 0][:most],
     }
@@ -195,8 +194,8 @@ def _print(result: dict[str, Any], measure: str) -> None:
             printer.table(headings, [_query_row(query) for query in queries])
     tests = max(row["tests"] for row in rows)
     printer.line(
-        f"p: paired randomisation test; Holm's correction over {tests} tests; "
-        "interval: 95% of the difference, Student's t\n",
+        f"A and B by the same judgements; p: paired randomisation test; Holm's p: corrected over "
+        f"all {tests} that differ; interval: 95% of the difference, Student's t\n",
         "dim",
     )
 

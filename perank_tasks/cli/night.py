@@ -49,9 +49,8 @@ def nightly(options: NightOptions, rerun: Rerun = False, fail_on: FailOnOption =
     site = open_site()
     with progress("planning the night"):
         night = plan_night(options, today(), site)
-    if not rerun:
-        _refuse_to_replace(night, site)
-    said = run_night(night, site)["verdict"]
+    snapshot = _snapshot_of_past(night, site, rerun)
+    said = run_night(night, site, snapshot=snapshot)["verdict"]
     shown = (night.run_date, night.collection_name, said)
     found = print_report(printer, site.settings, site.store, *shown)
     words = [(arm["arm"], arm["verdict"]) for arm in said["arms"]]
@@ -87,40 +86,44 @@ def stage(
 
     site = open_site()
     night = plan_night(options, today(), site)
-    if name == "load" and not rerun:  # before loading, nothing is replaced
-        _refuse_to_replace(night, site)
-    return _print_stage(site, name, run_night(night, site, until=name)[name])
+    # Before loading, nothing is replaced.
+    snapshot = _snapshot_of_past(night, site, rerun) if name == "load" else None
+    return _print_stage(site, name, run_night(night, site, name, snapshot)[name])
 
 
-def _refuse_to_replace(night: Night, site: "Site") -> None:
-    """Refuse to replace what other code, libraries or hardware computed for a past date.
+def _snapshot_of_past(night: Night, site: "Site", rerun: bool) -> str | None:
+    """The night's snapshot, where it has to be known what running a past date would replace.
 
-    The same ones give the same rows, so that nothing would be replaced.
+    The same data, code, libraries and hardware give the same rows, so that nothing would be.
+
+    Raises:
+        ConfigError: the tables have results of that date by others, and no --rerun is given.
     """
+    from perank_tasks.night.pipeline import run_night
     from perank_tasks.warehouse.database import reading
+    from perank_tasks.warehouse.sql_files import rows_where
 
     if night.run_date >= today() or not site.settings.published_warehouse.is_file():
-        return
+        return None
+    key = {"run_date": night.run_date, "collection": night.collection_name}
     with reading(site.settings.warehouse, even_if_held=True) as warehouse:
-        replaced = warehouse.execute(
-            "SELECT arm FROM runs WHERE series = ? AND run_date = ? AND collection = ? "
-            "AND fingerprint <> ? AND list_contains(?, arm_hash) ORDER BY arm",
-            [
-                night.series,
-                night.run_date,
-                night.collection_name,
-                night.fingerprint_hash,
-                [arm.hash for arm in night.arms],
-            ],
-        ).fetchall()
-    if replaced:
-        arms = ", ".join(arm for (arm,) in replaced)
-        raise ConfigError(
-            f"The tables have {arms} of {night.run_date}, by other "
-            "code, libraries or hardware. To read them: perank report --run-date "
-            f"{night.run_date} --collection {night.collection_name}. To compute the date anew "
-            "and replace them, with their verdicts and pages: --rerun"
+        rows = rows_where(warehouse, "runs", series=night.series, **key)
+    snapshot: str = run_night(night, site, until="snapshot")["snapshot"]
+    hashes, made_by = {arm.hash for arm in night.arms}, (night.fingerprint_hash, snapshot)
+    others = [row for row in rows if (row["fingerprint"], row["snapshot"]) != made_by]
+    if replaced := [row["arm"] for row in others if row["arm_hash"] in hashes]:
+        are_there = (
+            f"The tables have {', '.join(sorted(replaced))} of {night.run_date}, by other data, "
+            "code, libraries or hardware. "
         )
+        if not rerun:
+            raise ConfigError(
+                f"{are_there}To read them: perank report --run-date {night.run_date} "
+                f"--collection {night.collection_name}. To compute the date anew and replace "
+                "them, with their verdicts and pages: --rerun"
+            )
+        print_line(f"{are_there}They are replaced, with their verdicts and pages.")
+    return snapshot
 
 
 @takes_night_options

@@ -33,7 +33,7 @@ def simulate(
     for arms, words in report.words.items():
         counts = ", ".join(f"{count:,} {word}" for word, count in words.items())
         print_line(
-            f"unchanged nights, {arms} arms a night: {report.alarms(arms):.2%} called ({counts})"
+            f"unchanged nights, arms a night {arms}: {report.alarms(arms):.2%} called ({counts})"
         )
     print_line(
         f"a drop of .05 over 80 queries, a regression at once: {report.first_night:.1%}\n"

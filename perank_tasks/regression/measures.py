@@ -64,5 +64,14 @@ def evaluate_run(run: Scores, qrels: Grades, relevance_level: int) -> dict[str, 
     return values
 
 
+def by_rank(rankings: Scores) -> Scores:
+    """Rankings, best first, with scores that keep that order: what is measured is the order that a
+    table shows, ties included."""
+    return {
+        query: {passage: -float(place) for place, passage in enumerate(ranked)}
+        for query, ranked in rankings.items()
+    }
+
+
 def _trec_eval_order(scores: Mapping[str, float]) -> list[str]:
     return sorted(scores, key=lambda passage: (scores[passage], passage), reverse=True)

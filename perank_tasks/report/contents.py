@@ -21,11 +21,11 @@ from perank_tasks.regression.measures import MEASURES
 from perank_tasks.regression.statistics import Band, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.report.looks import Look, looks_of
-from perank_tasks.report.worst_queries import losses, worst_queries
 from perank_tasks.warehouse.attribution import facts_of
 from perank_tasks.warehouse.derive import OVERLAP
 from perank_tasks.warehouse.night_verdict import ArmVerdict, NightVerdict, judge
 from perank_tasks.warehouse.nights import Nights, Run
+from perank_tasks.warehouse.query_changes import query_changes, with_passages
 from perank_tasks.warehouse.sql_files import TableRow, ask, grouped, rows_where
 
 TREND_NIGHTS = DEFAULT.band_nights
@@ -55,7 +55,7 @@ class Arm:
     """By measure: rows of `sql/report/trend.sql`."""
     cost: TableRow
     deltas: list[float]
-    """What each query gained or lost of the main measure, the largest loss first."""
+    """What each query gained or lost of the main measure."""
     worst: list[TableRow]
     facts: dict[str, str]
     changes: list[TableRow]
@@ -108,7 +108,8 @@ def read_summary(
     """The rows of `run_summary` of one page, the best first.
 
     Args:
-        run_date: None: of the results evaluated last, of the collection if that is given.
+        run_date: None: of the results evaluated last, limited ones only where there are no others;
+            of the collection if that is given.
 
     Raises:
         ConfigError: there are none.
@@ -178,7 +179,7 @@ def _read_arms(
         by_query[row["arm_hash"]][row["measure"]] = row["by_query"]
     tables = {
         name: grouped(rows_where(connection, name, **key), "arm_hash")
-        for name in ("arm_verdicts", "comparisons", "judged", "changes")
+        for name in ("arm_verdicts", "comparisons", "judged", "rescored", "changes")
     }
     costs = grouped(ask(connection, "report/costs", **key), "arm_hash")
     words = {word["arm_hash"]: word for word in said["arms"]} if said else {}
@@ -192,9 +193,9 @@ def _read_arms(
         its = tables["judged" if is_judged else "comparisons"][run.arm_hash]
         ids = {(c["against_date"], c["against_arm_hash"]) for c in its}
         before = next((other for other in nights.runs if other.id in ids), None)
-        lost = losses(connection, run) if before else []
+        rescored = tables["rescored"][run.arm_hash]
+        changed = query_changes(connection, run, before, rescored) if before else []
         measures = [m for m in MEASURES if m in values]
-        moved = word is None or word["verdict"] != Verdict.IDENTICAL
         changes = tables["changes"][run.arm_hash] if is_judged or not said else []
         arms.append(
             Arm(
@@ -214,8 +215,8 @@ def _read_arms(
                     if said
                 },
                 cost=next(iter(costs[run.arm_hash]), {}),
-                deltas=[query["delta"] for query in lost],
-                worst=worst_queries(connection, run, before, lost) if before and moved else [],
+                deltas=[query["delta"] for query in changed],
+                worst=with_passages(connection, run, before, changed) if before else [],
                 facts=facts_of(connection, run),
                 changes=sorted(changes, key=lambda change: change["key"]),
             )

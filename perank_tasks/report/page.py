@@ -34,7 +34,7 @@ from perank_tasks.support.files import replacing, storage_errors
 from perank_tasks.support.text import shortened
 from perank_tasks.warehouse.answers import QUESTIONS
 from perank_tasks.warehouse.database import reading
-from perank_tasks.warehouse.night_verdict import MAIN, band_name
+from perank_tasks.warehouse.night_verdict import MAIN, band_name, short_p
 from perank_tasks.warehouse.sql_files import TableRow, ask, grouped
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -229,7 +229,8 @@ def template(name: str) -> Any:
     environment.globals["words"] = MEANINGS
     environment.globals["signs"] = {word: sign for word, (sign, _, _) in plots.WORDS.items()}
     environment.globals["tones"] = {word: tone for word, (_, _, tone) in plots.WORDS.items()}
-    environment.filters |= {"number": _number, "signed": _signed, "p": _p, "shortened": shortened}
+    environment.filters |= {"number": _number, "signed": _signed, "p": short_p}
+    environment.filters["shortened"] = shortened
     return environment.get_template(name)
 
 
@@ -241,12 +242,6 @@ def _signed(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:+.4f}".replace("-", "−") if value else "0"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return "< .001" if value < 0.001 else f"{value:.3f}"
 
 
 @contextmanager

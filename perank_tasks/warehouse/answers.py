@@ -84,7 +84,7 @@ def answer(
     changed = [cause] if cause else []
     changed += [phrase for phrase in _differences(arms) if phrase not in (cause or "")]
     if not changed and any(arm["against"] for arm in arms):
-        changed = ["nothing that is recorded: data, settings, code, libraries and machine"]
+        changed = ["nothing that is recorded of data, settings, code, libraries or machine"]
     if word == Verdict.FIRST:
         changed = ["nothing that could be known: it is the first night"]
     changed = changed or ["nothing that could be known: there is nothing to compare with"]

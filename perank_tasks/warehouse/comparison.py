@@ -8,8 +8,8 @@ ranks is counted and said, never passed over.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from operator import attrgetter, itemgetter
+from dataclasses import asdict, dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -21,11 +21,12 @@ from perank_tasks.collections import trec
 from perank_tasks.errors import ConfigError
 from perank_tasks.regression.drift import compare_rankings
 from perank_tasks.regression.ladder import Evidence, Judgement, Verdict, judge_arm, worst
-from perank_tasks.regression.measures import MEASURES, Grades, Scores, evaluate_run
+from perank_tasks.regression.measures import MEASURES, Grades, Scores, by_rank, evaluate_run
 from perank_tasks.regression.thresholds import DEFAULT, Thresholds
 from perank_tasks.warehouse.attribution import explain
 from perank_tasks.warehouse.derive import NO_QUALITY
 from perank_tasks.warehouse.nights import Run, read_rankings
+from perank_tasks.warehouse.pairs import rescored_rows
 from perank_tasks.warehouse.run_names import find_runs
 from perank_tasks.warehouse.sql_files import TableRow, rows_where
 
@@ -47,6 +48,10 @@ class Side:
     """Best first."""
     run: Run | None = None
     """Its row in the warehouse, where it is from there."""
+    judgements_deltas: Mapping[str, float] = field(default_factory=dict)
+    """{measure: what the other one's judgements alone changed in its mean}"""
+    different: Sequence[str] = ()
+    """What was different from the other one, in words, where that was recorded."""
 
     @property
     def judged(self) -> set[str]:
@@ -72,8 +77,6 @@ class Comparison:
     queries: list[TableRow]
     """By query: its values `a` and `b` of the measure that is shown, their `delta`, and the fields
     of `Drift`; the one that lost most first."""
-    different: list[str]
-    """What was different, in words, where that was recorded."""
 
     @property
     def verdict(self) -> Verdict:
@@ -111,12 +114,12 @@ class Comparison:
 
 
 def sides_of(
-    connection: duckdb.DuckDBPyConnection, a: str, b: str, collection: str | None = None
+    connection: duckdb.DuckDBPyConnection, store: Store, a: str, b: str, collection: str | None
 ) -> tuple[list[tuple[Side, Side]], list[str]]:
     """The pairs of results that two names mean, and the names of a's results that b has not.
 
     Two nights pair arm by arm; where both names say an arm, those two; where one does, the
-    other's is the same arm.
+    other's is the same arm. Where they were measured by other judgements, a is by b's.
 
     Raises:
         ConfigError: a name means nothing, or no arm is in both.
@@ -137,14 +140,28 @@ def sides_of(
             f"{', '.join(run.arm for run in runs_b)}: no arm is in both. Name an arm on either "
             "side, as in 2026-01-31/bm25 2026-01-31/perank."
         )
-    sides = [(side_of_run(connection, one), side_of_run(connection, two)) for one, two in pairs]
-    return sides, alone
+    return [_like_with_like(connection, store, *pair) for pair in pairs], alone
+
+
+def _like_with_like(
+    connection: duckdb.DuckDBPyConnection, store: Store, one: Run, two: Run
+) -> tuple[Side, Side]:
+    a, b = side_of_run(connection, one), side_of_run(connection, two)
+    rescored = rescored_rows(connection, two, one, lambda _: a.rankings)
+    by_b = _nested((row["measure"], row["query_id"], row["value"]) for row in rescored)
+    values = {name: {**own, **by_b.get(name, {})} for name, own in a.values.items()}
+    deltas = {
+        name: float(np.mean([of_b[query] - a.values[name][query] for query in sorted(shared)]))
+        for name, of_b in by_b.items()
+        if (shared := a.values.get(name, {}).keys() & of_b)
+    }
+    different = [change.phrase for change in explain(connection, store, one, two)]
+    return replace(a, values=values, judgements_deltas=deltas), replace(b, different=different)
 
 
 def side_of_run(connection: duckdb.DuckDBPyConnection, run: Run) -> Side:
     """A result of the warehouse, with the values that its night measured."""
     rows = rows_where(connection, "query_measures", **run.key)
-    rows.sort(key=itemgetter("measure", "query_id"))
     values = _nested((row["measure"], row["query_id"], row["value"]) for row in rows)
     return Side(run.name, values, read_rankings(connection, run), run)
 
@@ -191,7 +208,7 @@ def measured_by(side: Side, grades: Grades, relevance_level: int) -> Side:
             f"({', '.join(ranked[:3])} …) and {len(judged)} are judged ({', '.join(judged[:3])} "
             "…). Give the judgements of these queries, or write their ids in the same way."
         )
-    values = evaluate_run(side.rankings, grades, relevance_level)
+    values = evaluate_run(by_rank(side.rankings), grades, relevance_level)
     return Side(side.name, values, side.rankings, side.run)
 
 
@@ -202,15 +219,12 @@ def compare(
     *,
     on: On = "either",
     thresholds: Thresholds = DEFAULT,
-    connection: duckdb.DuckDBPyConnection | None = None,
-    store: Store | None = None,
 ) -> Comparison:
     """Compare b with a; the tests of all measures are corrected together, as of a night's arm.
 
     Args:
         measure: whose values by query are given.
         on: over which of the judged queries.
-        connection: with the store, where what was different between results is looked up.
 
     Raises:
         ConfigError: two runs have no judged query or not that measure in common.
@@ -246,15 +260,13 @@ def compare(
             _aligned(a.values[name], queries),
             same_rankings=same,
             missing=missing,
+            judgements_delta=a.judgements_deltas.get(name),
             is_quality=name not in NO_QUALITY,
         )
         for name in names
     ]
     judgements = dict(zip(names, judge_arm(evidence, thresholds), strict=True))
-    different = []
-    if connection and store and a.run and b.run:
-        different = [c.phrase for c in explain(connection, store, a.run, b.run)]
-    return Comparison(a, b, queries, judgements, _by_query(a, b, measure, queries), different)
+    return Comparison(a, b, queries, judgements, _by_query(a, b, measure, queries))
 
 
 def _place(measure: str) -> tuple[int, str]:

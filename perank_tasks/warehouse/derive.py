@@ -139,14 +139,14 @@ def derive_all(connection: duckdb.DuckDBPyConnection) -> None:
 
 def judge_against(
     connection: duckdb.DuckDBPyConnection, collection: str, run_date: date, choose: str
-) -> tuple[list[TableRow], list[TableRow]]:
+) -> dict[str, list[TableRow]]:
     """One night judged against another baseline; nothing is written.
 
     Args:
         choose: `previous`, or a date as YYYY-MM-DD.
 
     Returns:
-        Rows as of the view `judged`, and of `drift`.
+        Rows as of the view `judged`, and of the tables `drift` and `rescored`, by these names.
     """
     nights = Nights(connection, collection)
     baselines = {run: nights.chosen(run, choose) for run in nights.of(run_date)}
@@ -158,7 +158,7 @@ def judge_against(
     )
     values = _values(nights, baselines, rescored)
     judged = _judge(nights, baselines, values, grouped(drift, "run_date", "arm_hash"), {})
-    return [row.joined for row in judged], drift
+    return {"judged": [row.joined for row in judged], "drift": drift, "rescored": rescored}
 
 
 _Words = dict[tuple[date, str, str], TableRow]

@@ -67,6 +67,9 @@ LISTED_QUERIES = 10
 MAIN = "nDCG@10"
 """The measure that is named first."""
 
+_TABLES = ("judged", "drift", "rescored", "cost_verdicts")
+"""What an arm's line is made from."""
+
 
 def judge(
     warehouse: duckdb.DuckDBPyConnection,
@@ -85,27 +88,26 @@ def judge(
     nights = Nights(warehouse, collection)
     runs = {run.arm_hash: run for run in nights.of(run_date)}
     key = {"run_date": run_date, "collection": collection}
-    if baseline == "accepted":
-        judged, moved = (rows_where(warehouse, table, **key) for table in ("judged", "drift"))
-    else:
-        judged, moved = judge_against(warehouse, collection, run_date, baseline)
-    verdicts, drift = grouped(judged, "arm_hash"), grouped(moved, "arm_hash")
-    costs = grouped(rows_where(warehouse, "cost_verdicts", **key), "arm_hash")
+    tables = {name: rows_where(warehouse, name, **key) for name in _TABLES}
+    if baseline != "accepted":
+        tables |= judge_against(warehouse, collection, run_date, baseline)
+    by_arm = {name: grouped(rows, "arm_hash") for name, rows in tables.items()}
     arm_verdicts: list[ArmVerdict] = []
     words: list[ArmWord] = []
     for arm_hash, name in sorted(arms.items(), key=lambda arm: arm[1]):
-        if rows := verdicts[arm_hash]:
-            run, moves = runs[arm_hash], drift[arm_hash]
+        its = {name: of_arms[arm_hash] for name, of_arms in by_arm.items()}
+        if rows := its["judged"]:
+            run = runs[arm_hash]
             before = nights.named(rows[0]["against_date"], rows[0]["against_arm_hash"])
             word = ArmWord(
                 run,
                 worst([row["verdict"] for row in rows if row["reason"] != "symptom"]),
                 rows[0]["against_date"],
-                before is not None and not run.ranks_as(before, moves),
+                before is not None and not run.ranks_as(before, its["drift"]),
                 explain(warehouse, store, before, run) if before else [],
             )
             words.append(word)
-            arm_verdicts.append(_arm(warehouse, nights, name, word, rows, moves, costs[arm_hash]))
+            arm_verdicts.append(_arm(warehouse, nights, name, word, its))
         else:
             arm_verdicts.append(_without_results(name, arm_hash))
     cause = find_cause(words)
@@ -126,10 +128,9 @@ def _arm(
     nights: Nights,
     name: str,
     word: ArmWord,
-    rows: list[TableRow],
-    drift: list[TableRow],
-    costs: list[TableRow],
+    its: dict[str, list[TableRow]],
 ) -> ArmVerdict:
+    rows, drift, rescored, costs = (its[name] for name in _TABLES)
     run, of_measures = word.run, Verdict(word.verdict)
     verdict = worst([row["verdict"] for row in rows])
     symptoms = [_symptom(warehouse, run, row) for row in rows if row["reason"] == "symptom"]
@@ -144,7 +145,7 @@ def _arm(
     accepted = _acceptance(warehouse, run) if verdict == Verdict.ACKNOWLEDGED else None
     because = "; ".join(filter(None, [*symptoms, because, accepted]))
     # Another arm of the same night ranks otherwise for being another arm: nothing is lost.
-    changed = query_changes(warehouse, run, before) if before and not beside else []
+    changed = query_changes(warehouse, run, before, rescored) if before and not beside else []
     lost = [row for row in changed if row["delta"] < 0 or row["passage_id"]]
     falls = falls_in_words(lost)
     has_dropped = sum(row["delta"] for row in changed) < 0
@@ -314,9 +315,11 @@ def band_name(nights: int) -> str:
     return f"default band ({nights} {'night' if nights == 1 else 'nights'})"
 
 
-def short_p(p: float) -> str:
-    """A probability as papers write it: `.03`, `1`."""
-    return f"{p:.2g}".removeprefix("0") if p else "0"
+def short_p(p: float | None) -> str:
+    """A probability as papers write it: `.03`, `1`, `< .001`; `–` where nothing was tested."""
+    if p is None:
+        return "–"
+    return f"{p:.2g}".removeprefix("0") if p >= 0.001 else "< .001"
 
 
 def _cost(row: TableRow) -> str:

@@ -63,6 +63,11 @@ class Run:
         names = ("series", "run_date", "collection", "arm", "arm_hash")
         return {name: getattr(self, name) for name in names}
 
+    def pair_key(self, against: "Run") -> TableRow:
+        """The columns that name it and what it is held against."""
+        other = {"against_date": against.run_date, "against_arm_hash": against.arm_hash}
+        return {**self.key, **other}
+
     @property
     def id(self) -> RunId:
         return self.run_date, self.arm_hash

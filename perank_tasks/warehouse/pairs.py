@@ -14,7 +14,7 @@ from functools import lru_cache
 import duckdb
 
 from perank_tasks.regression.drift import compare_rankings
-from perank_tasks.regression.measures import evaluate_run
+from perank_tasks.regression.measures import by_rank, evaluate_run
 from perank_tasks.warehouse.nights import Nights, Run, read_rankings
 from perank_tasks.warehouse.sql_files import TableRow, ask, insert_rows
 
@@ -65,7 +65,7 @@ def drift_rows(
     before, now = rankings(baseline), rankings(run)
     return [
         {
-            **_pair(run, baseline),
+            **run.pair_key(baseline),
             "query_id": query_id,
             **asdict(compare_rankings(before.get(query_id, {}), now.get(query_id, {}))),
         }
@@ -80,21 +80,11 @@ def rescored_rows(
     both were measured by the same judgements."""
     if run.judgements == baseline.judgements:
         return []
-    ranked = rankings(baseline)
-    key = {**_pair(run, baseline), "snapshot": run.snapshot}
+    key = {**run.pair_key(baseline), "snapshot": run.snapshot, "against_series": baseline.series}
     grades = {row["query_id"]: row["grades"] for row in ask(connection, "judge/grades", **key)}
-    # Ranks, not scores: ties are measured as the tables show them.
-    order = {
-        query: {passage: -float(rank) for rank, passage in enumerate(ranked.get(query, {}))}
-        for query in grades
-    }
+    order = by_rank(rankings(baseline))
     return [
-        {**_pair(run, baseline), "query_id": query, "measure": measure, "value": value}
+        {**run.pair_key(baseline), "query_id": query, "measure": measure, "value": value}
         for measure, by_query in evaluate_run(order, grades, run.relevance_level).items()
         for query, value in by_query.items()
     ]
-
-
-def _pair(run: Run, baseline: Run) -> TableRow:
-    against = {"against_date": baseline.run_date, "against_arm_hash": baseline.arm_hash}
-    return {**run.key, **against}

@@ -1,7 +1,8 @@
 """Query changes: which queries lost against another result, and in which part of them a drop sits.
 
-In: two results in the warehouse. Out: what each query gained or lost; of a relevant passage that
-left a query's first ten, and of slices of the queries by tag and by length, in words.
+In: two results in the warehouse. Out: what each query gained or lost, and what was first for those
+that lost most; of a relevant passage that left a query's first ten, and of slices of the queries by
+tag and by length, in words.
 """
 
 from collections.abc import Sequence
@@ -11,22 +12,53 @@ import duckdb
 from perank_tasks.regression.slices import Slice, lengths, slices_of
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.warehouse.nights import Run
-from perank_tasks.warehouse.sql_files import TableRow, ask
+from perank_tasks.warehouse.sql_files import TableRow, ask, grouped
 
 LISTED = 5
-"""Queries that a sentence names."""
+"""Queries that a sentence names, and whose passages are shown."""
 
 
-def query_changes(warehouse: duckdb.DuckDBPyConnection, run: Run, before: Run) -> list[TableRow]:
+def query_changes(
+    warehouse: duckdb.DuckDBPyConnection, run: Run, before: Run, rescored: Sequence[TableRow]
+) -> list[TableRow]:
     """A row a query: those that a relevant passage fell out of first, then those that lost most.
 
+    Args:
+        rescored: rows as of that table, of the two.
+
     Returns:
-        query_id, text, tags, against_value, value and delta of nDCG@10; of the passage that fell
+        query_id, text, tags, against_value, value and delta of nDCG@10; of a night and its baseline
+        overlap_10, largest_move and largest_move_passage, as in `drift`; of the passage that fell
         passage_id, relevance, against_rank, rank (None: not ranked any more) and share, the
         nDCG@10 that it had at its rank. All None where none fell; text where it is not known.
     """
-    against = {"against_date": before.run_date, "against_arm_hash": before.arm_hash}
-    return ask(warehouse, "report/query_changes", **run.key, **against, fall=DEFAULT.fall)
+    by_query = {row["query_id"]: row["value"] for row in rescored if row["measure"] == "nDCG@10"}
+    bound = {"queries": [*by_query], "rescored": [*by_query.values()], "fall": DEFAULT.fall}
+    return ask(warehouse, "report/query_changes", **run.pair_key(before), **bound)
+
+
+def with_passages(
+    warehouse: duckdb.DuckDBPyConnection, run: Run, before: Run, changes: Sequence[TableRow]
+) -> list[TableRow]:
+    """The queries that lost most, else those whose rankings moved most, with what was first.
+
+    Args:
+        changes: rows of `query_changes`.
+
+    Returns:
+        Those rows; `before` and `after` are rows of `sql/report/first_passages.sql`.
+    """
+    chosen = [query for query in changes if query["delta"] < 0 or query["passage_id"]]
+    if not chosen:
+        moved = [query for query in changes if query["largest_move"]]
+        chosen = sorted(moved, key=lambda query: query["overlap_10"])
+    queries = [query["query_id"] for query in chosen[:LISTED]]
+    rows = ask(warehouse, "report/first_passages", **run.pair_key(before), queries=queries)
+    passages = grouped(rows, "query_id", "side")
+    return [
+        query | {side: passages[query["query_id"], side] for side in ("before", "after")}
+        for query in chosen[:LISTED]
+    ]
 
 
 def slices_of_changes(changes: Sequence[TableRow]) -> list[Slice]:

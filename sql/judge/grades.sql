@@ -13,7 +13,7 @@ SEMI JOIN (
     UNION ALL
     SELECT query_id, series, run_date, collection, arm_hash FROM rankings
 ) AS known
-    ON known.query_id = judgements.query_id AND known.series = $series
+    ON known.query_id = judgements.query_id AND known.series = $against_series
     AND known.run_date = $against_date AND known.collection = $collection
     AND known.arm_hash = $against_arm_hash
 WHERE collection = $collection AND snapshot = $snapshot

@@ -1,6 +1,7 @@
 -- Two nights or results side by side, measure by measure, over the queries both have:
 -- compare_runs('2026-01-01', '2026-01-02') arm by arm, compare_runs('2026-01-01/bm25',
--- '2026-01-01/perank') the two that are named. The test of significance: `perank check`.
+-- '2026-01-01/perank') the two that are named. Each is by the judgements of its own night; by the
+-- same ones, and with the test of significance: `perank check`.
 CREATE OR REPLACE MACRO compare_runs(a, b) AS TABLE
 WITH pairs AS (
     SELECT

@@ -1,5 +1,6 @@
 -- In the nights, each query's value beside the one that the same configuration got on its date before.
--- A query that is new, or gone, since then has no delta.
+-- A query that is new, or gone, since then has no delta. Each value is by its own night's judgements;
+-- what verdicts rest on is by the same ones: worst_queries.
 CREATE OR REPLACE VIEW query_delta AS
 WITH steps AS (
     SELECT

@@ -1,11 +1,13 @@
 """Which nights may be compared: what was not measured, or ranked a few queries, says nothing."""
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from perank_tasks.night.site import Site
+from perank_tasks.report.contents import read_summary
 from perank_tasks.warehouse.database import reading
 from tests.small import TOPICS, run_night, small_night, write_collection
 
@@ -82,3 +84,15 @@ def test_a_measure_that_is_newer_than_the_baseline_is_first(
         ).fetchall()
     assert dict(words)["MAP"] == "first"
     assert dict(words)["nDCG@10"] == "identical"
+
+
+def test_a_limited_night_says_so_and_is_not_the_latest(tmp_path: Path) -> None:
+    night(tmp_path, 1)
+    night(tmp_path, 2, query_limit=2)
+    settings = Site.from_environment().settings
+    assert "2 of 5 queries" in settings.page(tmp_path.name, date(2026, 1, 2)).read_text()
+    index = (settings.reports / "index.html").read_text()
+    assert index.count("2 of 5 queries") == 1
+    assert "first</span></h2>" in index  # the word of the night that ranked all
+    with reading(settings.warehouse) as warehouse:
+        assert read_summary(warehouse, None, None)[0]["run_date"] == date(2026, 1, 1)

@@ -28,6 +28,6 @@ LEFT JOIN passages USING (collection, snapshot, passage_id)
 LEFT JOIN sides AS other
     ON other.side <> sides.side AND other.query_id = sides.query_id
     AND other.passage_id = sides.passage_id
-WHERE sides.query_id IN (SELECT unnest($queries))
+WHERE sides.query_id IN (SELECT unnest($queries::VARCHAR[]))
     AND (sides.rank <= 5 OR (sides.rank <= 10 AND relevance > 0))
 ORDER BY sides.query_id, sides.side, sides.rank;
