@@ -141,7 +141,8 @@ class _Resolver:
         options = declared.options
         if isinstance(options, PERankOptions):
             options = self._with_checkpoint(options)
-        described = options.describe(self.site.models(self.run_date))
+        models = self.site.models(self.run_date)
+        described = RANKERS.describe(declared.ranker, options, models)
         if described.missing:
             log.warning("arm %s will be incomplete: %s", declared.name, described.missing)
         if described.impossible:

@@ -16,8 +16,10 @@ raised.
 Rankings of a night belong to its date and fingerprint: they are computed anew every night.
 """
 
+import json
 import logging
 import math
+import operator
 import time
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -210,7 +212,7 @@ class Join:
         """What an arm of a night reads."""
         options = RANKERS[arm.ranker].parse(arm.options)
         models = site.models(night.run_date)
-        described = Description() if arm.missing else options.describe(models)
+        described = Description() if arm.missing else RANKERS.describe(arm.ranker, options, models)
         opened = site.store.open(candidates[arm.first_stage.hash])
         snapshot = site.store.open(opened.manifest.inputs["snapshot"])
         transform = arm.options.get("transform")
@@ -285,7 +287,9 @@ def load_ranker(arm: Arm, models: Models) -> Ranker:
     try:
         if arm.missing:
             raise RankerError(arm.missing)
-        return RANKERS[arm.ranker].parse(arm.options).load(models)
+        ranker = RANKERS[arm.ranker].parse(arm.options).load(models)
+        json.dumps([ranker.device, ranker.description(), ranker.work()])  # what is kept of it
+        return ranker
     except Exception as error:
         reason = _reason(arm, error)
 
@@ -335,7 +339,7 @@ def _checked(candidates: CandidateList, ranked: RankedList) -> RankedList:
     is_other = ranked.query_id != candidates.query_id
     if is_other or list(ranked.passage_ids) != list(candidates.passage_ids):
         wrong = "the ranker answered with another list"
-    elif sorted(ranked.order) != list(range(len(candidates))):
+    elif sorted(map(operator.index, ranked.order)) != list(range(len(candidates))):
         wrong = "the ranker's order does not name every candidate once"
     elif len(ranked.scores) != len(candidates):
         wrong = f"the ranker gave {len(ranked.scores)} scores for {len(candidates)} candidates"

@@ -67,10 +67,11 @@ def mark_twins(arms: Sequence[dict[str, pa.Table]]) -> None:
         if run["status"] == "complete" and order["shown"] < order["looked_at"]:
             alike[run["ranking_hash"]].append((tables, rows))
     for twins in filter(lambda twins: len(twins) > 1, alike.values()):
-        # Where one of them is to rank as another does, the other is not to blame.
-        expected = any(rows[TWIN]["expected"] for _, rows in twins)
+        # Where all others are to rank as another does, the one that is left is not to blame.
+        is_alone = sum(not rows[TWIN]["expected"] for _, rows in twins) < 2
         for tables, rows in twins:
             row = rows[TWIN]
             others = ", ".join(its[TWIN]["arm"] for _, its in twins if its is not rows)
-            row |= {"shown": row["looked_at"], "expected": expected, "other_arm": others}
+            row |= {"shown": row["looked_at"], "other_arm": others}
+            row["expected"] |= is_alone
             tables["symptoms"] = pa.Table.from_pylist([*rows.values()], RESULT_TABLES["symptoms"])

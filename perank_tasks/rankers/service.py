@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import numpy as np
 from pydantic import (
@@ -18,6 +17,7 @@ from pydantic import (
     BaseModel,
     Field,
     FiniteFloat,
+    HttpUrl,
     TypeAdapter,
     ValidationError,
     field_validator,
@@ -59,15 +59,17 @@ class ServiceOptions(RankerOptions):
     @field_validator("url")
     @classmethod
     def _url_is_whole_and_holds_no_secret(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("expected http://HOST/… or https://HOST/…")
-        if parts.username or parts.password or parts.query:
+        if "@" in url or "?" in url:
             # A ValueError would be shown with the address.
             raise ConfigError(
                 "  url: the address is kept in tables and must hold no user, password or query: "
                 "give the key in an environment variable, key_variable"
             )
+        try:
+            HttpUrl(url)
+        except ValidationError as error:
+            why = error.errors()[0]["msg"]
+            raise ValueError(f"expected http://HOST/… or https://HOST/…: {why}") from None
         return url
 
     def describe(self, models: Models) -> Description:
@@ -174,8 +176,8 @@ class ServiceRanker(Ranker):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
-            what = f"{where}: {first['msg']}, found {str(first['input'])[:60]}"
-            raise MalformedError(f"{self.options.url} answered results {what}") from None
+            what = f"answered results {where}: {first['msg']}, found {first['input']}"
+            raise MalformedError(self.client.words(what)) from None
         if len(answer) != count or scores.keys() != set(range(count)):
             indices = ", ".join(str(result["index"]) for result in answer[:10])
             raise MalformedError(
