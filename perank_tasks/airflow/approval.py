@@ -40,9 +40,8 @@ class NightApproval(ApprovalOperator):
         night, judged = NIGHT.planned(context), context["ti"].xcom_pull(task_ids=VERDICT)
         if not AlertOptions.of(dict(context["params"])).ask or judged["verdict"] not in ASKED:
             raise AirflowSkipException("Nobody is asked of this night.")
-        self.subject = (
-            f"Accept the night of {night.run_date}, {night.collection_name}? {judged['text']}"
-        )
+        asked = f"Accept the night of {night.run_date}, {night.collection_name}?"
+        self.subject = f"{asked} {judged['text']}"
         self.body = context["ti"].xcom_pull(task_ids=VERDICT, key=NOTE)
         return super().execute(context)
 
@@ -86,10 +85,8 @@ def approval(**task_options: Any) -> NightApproval:
 
 def _who(answer: Any) -> str | None:
     """The name of who answered: of the login, or as typed where there is none; None: nobody did."""
-    user = answer["responded_by_user"]
-    if user and user["name"] == NOBODY:
-        return answer["params_input"].get("name") or NOBODY
-    return user and user["name"]
+    name = (answer["responded_by_user"] or {}).get("name")
+    return answer["params_input"].get("name", NOBODY) if name == NOBODY else name
 
 
 def _accept(context: Any, name: str, said: dict[str, Any]) -> None:

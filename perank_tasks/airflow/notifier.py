@@ -40,9 +40,8 @@ class NightAlert(BaseNotifier):
         from perank_tasks.artifacts.store import Store
 
         # Of any other end of a run its tasks have alerted, and of a regression its verdict.
-        if context.get("reason", OUT_OF_TIME) != OUT_OF_TIME or "ti" not in context:
-            return
-        if isinstance(context.get("exception"), NotAcceptedError):
+        is_told = isinstance(context.get("exception"), NotAcceptedError)
+        if is_told or context.get("reason", OUT_OF_TIME) != OUT_OF_TIME or "ti" not in context:
             return
         alert = _alert(context)
         # A process that died leaves no exception, and whoever runs its callback can leave no XCom.

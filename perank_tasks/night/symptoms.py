@@ -30,22 +30,17 @@ def symptom_rows(
     # A query without candidates has no row in `seen`.
     lists = status.join(seen, "query_id", join_type="inner")
     reason = pc.fill_null(lists["unranked_reason"], "")
-    columns = {name: lists[name].to_numpy() for name in status.schema.names}
-    counted = shares(
-        candidates=columns["candidates"],
-        ranked=pc.equal(reason, "").to_numpy(),
-        moved=lists["moved_any"].to_numpy(),
-        flat=pc.equal(lists["score_min"], lists["score_max"]).to_numpy(),
-        not_finite=pc.starts_with(reason, NOT_FINITE).to_numpy(),
-        repairs=columns["numbers_missing"] + columns["numbers_repeated"],
-        answers=columns["windows"],
-        malformed=columns["is_malformed"],
-        texts_cut=columns["texts_cut"],
-    )
+    columns = {
+        **{name: lists[name].to_numpy() for name in status.schema.names},
+        "ranked": pc.equal(reason, "").to_numpy(),
+        "moved": lists["moved_any"].to_numpy(),
+        "flat": pc.equal(lists["score_min"], lists["score_max"]).to_numpy(),
+        "not_finite": pc.starts_with(reason, NOT_FINITE).to_numpy(),
+    }
     return [
         {"symptom": name, "shown": shown, "looked_at": of, "expected": name in expect}
         | {"other_arm": None}
-        for name, (shown, of) in counted.items()
+        for name, (shown, of) in shares(columns).items()
     ]
 
 

@@ -6,11 +6,14 @@ person's choice: it runs with all their rights. It is imported when an arm asks 
 does not work, its arm is incomplete and says why.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 
-from perank_tasks.errors import ConfigError, PerankError, RankerError
+from perank_tasks.errors import ConfigError, RankerError, StorageError
 from perank_tasks.rankers.interface import Description, Models, Ranker, RankerOptions
+
+log = logging.getLogger(__name__)
 
 GROUP = "perank.rankers"
 
@@ -35,15 +38,24 @@ class Rankers(Mapping[str, type[RankerOptions]]):
         return sum(1 for _ in self)
 
     def describe(self, name: str, options: RankerOptions, models: Models) -> Description:
-        """As `RankerOptions.describe`; whatever else a package's raises is why it is missing."""
+        """As `RankerOptions.describe`; where a package's fails, that is why it is missing."""
         try:
             if isinstance(described := options.describe(models), Description):
                 return described
             raise TypeError(f"describe() gave {described!r} and no Description")
         except Exception as error:
-            if name in self.built_in or isinstance(error, PerankError):
-                raise
-            return Description(missing=f"{self.package(name)}: {error!r}")
+            return Description(missing=self.reason(name, error))
+
+    def reason(self, name: str, error: Exception) -> str:
+        """Why the arm of a ranker is incomplete; an error that does not say so is raised."""
+        package = self.package(name)
+        is_the_sites = isinstance(error, StorageError | MemoryError)  # its lists could not be read
+        if is_the_sites or (package is None and not isinstance(error, RankerError)):
+            raise error
+        if isinstance(error, RankerError):
+            return str(error)
+        log.error("the ranker %s of %s has failed", name, package, exc_info=error)
+        return f"{package}: {error!r}"
 
     def package(self, name: str) -> str | None:
         """The package and version that brings a ranker; None: this one."""

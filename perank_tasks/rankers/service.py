@@ -38,7 +38,7 @@ has been retried for some time, and a night of thousands would be retried until 
 class ServiceOptions(RankerOptions):
     """What a `service` arm may set."""
 
-    url: str
+    url: HttpUrl
     """The whole address, such as http://127.0.0.1:8000/rerank."""
     dialect: Literal["cohere", "tei"] = "cohere"
     """cohere: Cohere, Jina, vLLM, Infinity; tei: Text Embeddings Inference."""
@@ -56,20 +56,15 @@ class ServiceOptions(RankerOptions):
     documents: int | None = Field(None, ge=1)
     """Texts a request. Empty: 1000 (cohere) or 32 (tei)."""
 
-    @field_validator("url")
+    @field_validator("url", mode="before")
     @classmethod
-    def _url_is_whole_and_holds_no_secret(cls, url: str) -> str:
-        if "@" in url or "?" in url:
+    def _url_holds_no_secret(cls, url: Any) -> Any:
+        if set("@?") & set(str(url)):
             # A ValueError would be shown with the address.
             raise ConfigError(
                 "  url: the address is kept in tables and must hold no user, password or query: "
                 "give the key in an environment variable, key_variable"
             )
-        try:
-            HttpUrl(url)
-        except ValidationError as error:
-            why = error.errors()[0]["msg"]
-            raise ValueError(f"expected http://HOST/… or https://HOST/…: {why}") from None
         return url
 
     def describe(self, models: Models) -> Description:
@@ -109,7 +104,7 @@ class ServiceRanker(Ranker):
         from perank_tasks.rankers.service_client import Client
 
         self.options = options
-        self.client = Client(options.url, key, options.timeout_s, options.retries)
+        self.client = Client(str(options.url), key, options.timeout_s, options.retries)
         self._failed = 0
         """Lists in a row that the service was not there for, about: threads count it together."""
         self._why = ""
@@ -127,7 +122,8 @@ class ServiceRanker(Ranker):
 
     def description(self) -> dict[str, Any]:
         """Where, and what was asked for; never the key."""
-        return self.options.model_dump(include={"url", "dialect", "model"}, exclude_none=True)
+        said = {"url", "dialect", "model"}
+        return self.options.model_dump(mode="json", include=said, exclude_none=True)
 
     def _rank(self, candidates: CandidateList) -> RankedList:
         if candidates.problem:

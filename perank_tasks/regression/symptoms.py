@@ -55,37 +55,27 @@ def is_found(name: SymptomName, shown: int, looked_at: int) -> bool:
     return looked_at >= least and shown >= SYMPTOMS[name].threshold * looked_at
 
 
-def shares(
-    *,
-    candidates: np.ndarray,
-    ranked: np.ndarray,
-    moved: np.ndarray,
-    flat: np.ndarray,
-    not_finite: np.ndarray,
-    repairs: np.ndarray,
-    answers: np.ndarray,
-    malformed: np.ndarray,
-    texts_cut: np.ndarray,
-) -> dict[str, tuple[int, int]]:
+def shares(lists: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
     """How many lists show each symptom, and of how many; of `texts-cut`, how many texts.
 
     Whether another arm ranks the same is not in its own lists: none show it here.
 
-    Args: each (n,), of the n lists of one arm and night.
-        candidates: their lengths.
-        ranked: whether they were ranked at all.
-        moved: whether any place differs from the one that was given.
-        flat: whether all scores are equal.
-        not_finite: whether they were left unranked because scores were not.
-        repairs: numbers missing in or repeated by `answers`, which count how many there were.
-        malformed: whether the answer could not be read.
-        texts_cut: texts that were cut.
+    Args:
+        lists: columns, each (n,), of the n lists of one arm and night.
+            candidates, windows, numbers_missing, numbers_repeated, is_malformed, texts_cut: as in
+            `schemas.QUERY_STATUS`.
+            ranked: whether they were ranked at all.
+            moved: whether any place differs from the one that was given.
+            flat: whether all scores are equal.
+            not_finite: whether they were left unranked because scores were not.
     """
-    long = candidates >= MIN_CANDIDATES
-    repaired = (answers > 0) & (repairs >= answers)
+    ranked, not_finite, malformed = lists["ranked"], lists["not_finite"], lists["is_malformed"]
+    long = lists["candidates"] >= MIN_CANDIDATES
+    repairs = lists["numbers_missing"] + lists["numbers_repeated"]
+    repaired = (lists["windows"] > 0) & (repairs >= lists["windows"])
     shown_among = {
-        "order-unchanged": (~moved, ranked),
-        "scores-equal": (flat | not_finite, ranked | not_finite),
+        "order-unchanged": (~lists["moved"], ranked),
+        "scores-equal": (lists["flat"] | not_finite, ranked | not_finite),
         "same-as-another": (np.zeros_like(long), ranked),
         "answers-repaired": (repaired | malformed, ranked | malformed),
     }
@@ -93,4 +83,5 @@ def shares(
         name: (int((shown & among & long).sum()), int((among & long).sum()))
         for name, (shown, among) in shown_among.items()
     }
-    return counted | {"texts-cut": (int(texts_cut[ranked].sum()), int(candidates[ranked].sum()))}
+    texts = lists["texts_cut"][ranked].sum(), lists["candidates"][ranked].sum()
+    return {**counted, "texts-cut": (int(texts[0]), int(texts[1]))}

@@ -17,15 +17,16 @@ def healthy(n: int = QUERIES, length: int = 100) -> dict[str, np.ndarray]:
         "moved": ~none,
         "flat": none,
         "not_finite": none,
-        "repairs": nothing,
-        "answers": nothing,
-        "malformed": none,
+        "numbers_missing": nothing,
+        "numbers_repeated": nothing,
+        "windows": nothing,
+        "is_malformed": none,
         "texts_cut": nothing,
     }
 
 
 def found(lists: dict[str, np.ndarray]) -> set[str]:
-    return {name for name, counts in shares(**lists).items() if is_found(name, *counts)}
+    return {name for name, counts in shares(lists).items() if is_found(name, *counts)}
 
 
 def some(count: int, n: int = QUERIES) -> np.ndarray:
@@ -35,7 +36,7 @@ def some(count: int, n: int = QUERIES) -> np.ndarray:
 
 def test_a_healthy_arm_has_none() -> None:
     assert found(healthy()) == set()
-    assert set(shares(**healthy())) == set(SYMPTOMS)
+    assert set(shares(healthy())) == set(SYMPTOMS)
 
 
 @pytest.mark.parametrize(
@@ -43,11 +44,11 @@ def test_a_healthy_arm_has_none() -> None:
     [
         ("order-unchanged", {"moved": ~some(76)}, {"moved": ~some(75)}),
         ("scores-equal", {"flat": some(40)}, {"flat": some(39)}),
-        ("answers-repaired", {"malformed": some(40)}, {"malformed": some(39)}),
+        ("answers-repaired", {"is_malformed": some(40)}, {"is_malformed": some(39)}),
         (
             "answers-repaired",
-            {"answers": np.full(80, 9), "repairs": 9 * some(40)},
-            {"answers": np.full(80, 9), "repairs": np.full(80, 8)},
+            {"windows": np.full(80, 9), "numbers_missing": 9 * some(40)},
+            {"windows": np.full(80, 9), "numbers_missing": np.full(80, 8)},
         ),
         ("texts-cut", {"texts_cut": 100 * some(40)}, {"texts_cut": np.full(80, 49)}),
     ],
