@@ -72,7 +72,7 @@ class LoginAirflow:
     def call(self, method: str, path: str, **options: Any) -> Any:
         answer = self.ask(method, path, user="ada", **options)
         assert answer.is_success, answer.text
-        return answer.json()
+        return answer.json() if answer.content else None
 
     def start(self, conf: dict[str, Any]) -> str:
         """Start a night; returns its run's id."""
