@@ -209,8 +209,7 @@ class Join:
     ) -> "Join":
         """What an arm of a night reads."""
         options = RANKERS[arm.ranker].parse(arm.options)
-        models = site.models(night.run_date)
-        described = RANKERS.describe(arm.ranker, options, models)
+        described = RANKERS.describe(arm.ranker, options, site.models(night.run_date))
         opened = site.store.open(candidates[arm.first_stage.hash])
         snapshot = site.store.open(opened.manifest.inputs["snapshot"])
         transform = arm.options.get("transform")
@@ -314,7 +313,8 @@ def rank_guarded(arm: Arm, ranker: Ranker, lists: Iterable[CandidateList]) -> It
         for ranked in ranker.rank(handed()):
             if not waiting:
                 raise RankerError("the ranker gave more rankings than there are lists")
-            yield _checked(waiting.popleft(), ranked)
+            yield _checked(waiting[0], ranked)
+            waiting.popleft()
     except Exception as error:
         reason = RANKERS.reason(arm.ranker, error)
     for candidates in (*waiting, *stream):
