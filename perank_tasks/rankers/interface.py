@@ -99,7 +99,8 @@ class RankerOptions(Options):
         is read, and there is no model.
 
         Raises:
-            ConfigError, CheckpointError: there is no such model, and the night is refused.
+            ConfigError, CheckpointError: there is no such model, and the night is refused. Whatever
+                the ranker of another package raises costs its arm alone.
         """
         return Description()
 
