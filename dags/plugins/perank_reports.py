@@ -65,6 +65,8 @@ def _pages() -> Any:
             return RedirectResponse(f"{BASE}/api/v2/auth/login?{query}", 303)
         is_ours = error.status_code == 404 and error.detail == "Not Found"
         text = "There is no report here yet." if is_ours else str(error.detail)
+        if error.status_code == 401:
+            text = "Log in to Airflow and open this page again."
         return PlainTextResponse(text, error.status_code, headers=HEADERS)
 
     @app.get("/{path:path}", dependencies=[Depends(may_read)])

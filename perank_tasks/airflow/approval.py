@@ -17,7 +17,6 @@ from perank_tasks.airflow.conf import AlertOptions
 from perank_tasks.airflow.run_pages import NOTE, figures, note, report_address
 from perank_tasks.airflow.tasks import NIGHT, call_stage, errors_for_airflow
 from perank_tasks.airflow.verdict import VERDICT
-from perank_tasks.config import Night
 
 ASKED = ("unusual", "improvement", "suspect", "regression")
 """Verdicts that need a person: means changed, and the night is whole."""
@@ -29,6 +28,10 @@ NOBODY = "Anonymous"
 """Whoever answers in an Airflow without a login."""
 
 
+class NotAcceptedError(AirflowFailException):
+    """A regression that is to fail its run was not accepted."""
+
+
 class NightApproval(ApprovalOperator):
     """Asks whether a night is as it should be. No answer in time is none: it is not accepted."""
 
@@ -37,25 +40,31 @@ class NightApproval(ApprovalOperator):
         night, judged = NIGHT.planned(context), context["ti"].xcom_pull(task_ids=VERDICT)
         if not AlertOptions.of(dict(context["params"])).ask or judged["verdict"] not in ASKED:
             raise AirflowSkipException("Nobody is asked of this night.")
-        self.subject = (
-            f"Accept the night of {night.run_date}, {night.collection_name}? {judged['text']}"
-        )
+        asked = f"Accept the night of {night.run_date}, {night.collection_name}?"
+        self.subject = f"{asked} {judged['text']}"
         self.body = context["ti"].xcom_pull(task_ids=VERDICT, key=NOTE)
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
-        """Accept the night, if that was the answer.
+        """Accept the night, if that was the answer; if not, the run's note says whose it was.
 
         Raises:
-            AirflowFailException: a regression that is to fail its run was not accepted.
+            NotAcceptedError: a regression that is to fail its run was not accepted.
         """
         answer = super().execute_complete(context, event)
-        night, judged = NIGHT.planned(context), context["ti"].xcom_pull(task_ids=VERDICT)
+        ti, who = context["ti"], _who(answer)
         if answer["chosen_options"] == [self.APPROVE]:
             with errors_for_airflow():
-                _accept(context, night, answer["responded_by_user"], answer["params_input"])
-        elif judged["verdict"] == "regression" and AlertOptions.of(dict(context["params"])).fails:
-            raise AirflowFailException(f"{judged['text']}; it was not accepted.")
+                _accept(context, who or NOBODY, answer["params_input"])
+            return answer
+        within = f"nobody answered within {self.response_timeout} h"
+        why = f"**not accepted**: {f'{who} rejected it' if who else within}"
+        judged = ti.xcom_pull(task_ids=VERDICT)
+        if judged["verdict"] == "regression" and AlertOptions.of(dict(context["params"])).fails:
+            ti.xcom_push(NOTE, why)
+            raise NotAcceptedError(why)
+        verdict, _, rest = ti.xcom_pull(task_ids=VERDICT, key=NOTE).partition("\n\n")
+        ti.xcom_push(NOTE, f"{verdict}\n\n{why}\n\n{rest}")
         return answer
 
 
@@ -74,17 +83,21 @@ def approval(**task_options: Any) -> NightApproval:
     )
 
 
-def _accept(context: Any, night: Night, user: Any, said: dict[str, Any]) -> None:
+def _who(answer: Any) -> str | None:
+    """The name of who answered: of the login, or as typed where there is none; None: nobody did."""
+    name = (answer["responded_by_user"] or {}).get("name")
+    return answer["params_input"].get("name", NOBODY) if name == NOBODY else name
+
+
+def _accept(context: Any, name: str, said: dict[str, Any]) -> None:
     from perank_tasks.night.accept import accept_night
     from perank_tasks.night.site import Site
     from perank_tasks.night.verdict import verdict
     from perank_tasks.warehouse.decisions import acceptance
 
-    site = Site.from_environment()
-    name = said.get("name") if user["name"] == NOBODY else user["name"]
+    site, night = Site.from_environment(), NIGHT.planned(context)
     reason = said.get("reason") or "as it should be"
-    act = acceptance(night.collection_name, night.run_date, name or NOBODY, reason)
-    accept_night(site, act)
+    accept_night(site, acceptance(night.collection_name, night.run_date, name, reason))
     judged = call_stage(verdict, night)
     means = figures(site.settings, night.run_date, night.collection_name)
     context["ti"].xcom_push(NOTE, note(judged, means, report_address(night)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseNotifier
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
+from perank_tasks.airflow.approval import NotAcceptedError
 from perank_tasks.airflow.conf import AlertOptions
 from perank_tasks.airflow.connections import reach_storage
 from perank_tasks.airflow.run_pages import FAILED, NOTE, OUT_OF_TIME, failure, report_address
@@ -38,8 +39,9 @@ class NightAlert(BaseNotifier):
         from perank_tasks.airflow.alerts import ALERTING, deliver
         from perank_tasks.artifacts.store import Store
 
-        # Of any other end of a run its tasks have alerted.
-        if context.get("reason", OUT_OF_TIME) != OUT_OF_TIME or "ti" not in context:
+        # Of any other end of a run its tasks have alerted, and of a regression its verdict.
+        is_told = isinstance(context.get("exception"), NotAcceptedError)
+        if is_told or context.get("reason", OUT_OF_TIME) != OUT_OF_TIME or "ti" not in context:
             return
         alert = _alert(context)
         # A process that died leaves no exception, and whoever runs its callback can leave no XCom.

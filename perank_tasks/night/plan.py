@@ -143,7 +143,7 @@ class _Resolver:
         options = declared.options
         if isinstance(options, PERankOptions):
             options = self._with_checkpoint(options)
-        described = options.describe(self.site.models(self.run_date))
+        described = RANKERS.describe(declared.ranker, options, self.site.models(self.run_date))
         if described.missing:
             log.warning("arm %s will be incomplete: %s", declared.name, described.missing)
         if described.impossible:

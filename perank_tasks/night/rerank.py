@@ -16,8 +16,10 @@ raised.
 Rankings of a night belong to its date and fingerprint: they are computed anew every night.
 """
 
+import json
 import logging
 import math
+import operator
 import time
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -33,7 +35,7 @@ from perank_tasks.artifacts.store import Artifact, Store, artifact_key
 from perank_tasks.collections.records import RunLine
 from perank_tasks.collections.trec import write_run
 from perank_tasks.config import Arm, Night
-from perank_tasks.errors import RankerError, StorageError
+from perank_tasks.errors import CheckpointError, ConfigError, RankerError
 from perank_tasks.models.vectors import Transform
 from perank_tasks.night.best import Hits
 from perank_tasks.night.embed import read_vectors
@@ -41,7 +43,7 @@ from perank_tasks.night.retrieve import read_candidates, shards_of_queries
 from perank_tasks.night.site import Site
 from perank_tasks.night.snapshot import read_qrels, read_queries, read_texts
 from perank_tasks.rankers import RANKERS
-from perank_tasks.rankers.interface import Description, Models, Ranker, ScoreRanker
+from perank_tasks.rankers.interface import Models, Ranker, ScoreRanker
 from perank_tasks.schemas import QUERY_STATUS, RANKINGS, dicts_to_table, rows_to_table
 from perank_tasks.support.lists import NOT_FINITE, CandidateList, RankedList, unranked
 from perank_tasks.support.meter import Meter, total
@@ -175,11 +177,9 @@ def write_runs(night: Night, store: Store, rankings: dict[str, str], path: Path)
     written = {}
     for arm_hash, reference in rankings.items():
         arm = night.arm(arm_hash)
-        columns = ("query_id", "passage_id", "score")
-        table = store.open(reference).read("rankings", list(columns))
-        lines = [
-            RunLine(*row) for row in zip(*(table[c].to_pylist() for c in columns), strict=True)
-        ]
+        columns = ["query_id", "passage_id", "score"]
+        rows = store.open(reference).read("rankings", columns).to_pylist()
+        lines = [RunLine(**row) for row in rows]
         file = path if len(rankings) == 1 else path.with_name(f"{path.name}.{arm.name}")
         write_run(file, lines, f"perank-{arm.name}-{arm.hash}")
         written[file] = len({line.query_id for line in lines})
@@ -209,8 +209,7 @@ class Join:
     ) -> "Join":
         """What an arm of a night reads."""
         options = RANKERS[arm.ranker].parse(arm.options)
-        models = site.models(night.run_date)
-        described = Description() if arm.missing else options.describe(models)
+        described = RANKERS.describe(arm.ranker, options, site.models(night.run_date))
         opened = site.store.open(candidates[arm.first_stage.hash])
         snapshot = site.store.open(opened.manifest.inputs["snapshot"])
         transform = arm.options.get("transform")
@@ -285,9 +284,13 @@ def load_ranker(arm: Arm, models: Models) -> Ranker:
     try:
         if arm.missing:
             raise RankerError(arm.missing)
-        return RANKERS[arm.ranker].parse(arm.options).load(models)
+        ranker = RANKERS[arm.ranker].parse(arm.options).load(models)
+        json.dumps([ranker.device, ranker.description(), ranker.work()])  # what is kept of it
+        return ranker
+    except (CheckpointError, ConfigError) as error:
+        reason = str(error)
     except Exception as error:
-        reason = _reason(arm, error)
+        reason = RANKERS.reason(arm.ranker, error)
 
     def fail(_: CandidateList) -> None:
         raise RankerError(reason)
@@ -310,24 +313,13 @@ def rank_guarded(arm: Arm, ranker: Ranker, lists: Iterable[CandidateList]) -> It
         for ranked in ranker.rank(handed()):
             if not waiting:
                 raise RankerError("the ranker gave more rankings than there are lists")
-            yield _checked(waiting.popleft(), ranked)
+            yield _checked(waiting[0], ranked)
+            waiting.popleft()
     except Exception as error:
-        reason = _reason(arm, error)
+        reason = RANKERS.reason(arm.ranker, error)
     for candidates in (*waiting, *stream):
         why = candidates.problem or reason or "the ranker gave no ranking for it"
         yield unranked(candidates, why, is_outage=reason is not None)
-
-
-def _reason(arm: Arm, error: Exception) -> str:
-    """Why the arm is incomplete; another error than one that says so is raised."""
-    package = RANKERS.package(arm.ranker)
-    is_the_sites = isinstance(error, StorageError | MemoryError)  # its lists could not be read
-    if is_the_sites or (package is None and not isinstance(error, RankerError)):
-        raise error
-    if isinstance(error, RankerError):
-        return str(error)
-    log.error("arm %s: the ranker of %s has failed", arm.name, package, exc_info=error)
-    return f"{package}: {error!r}"
 
 
 def _checked(candidates: CandidateList, ranked: RankedList) -> RankedList:
@@ -335,7 +327,7 @@ def _checked(candidates: CandidateList, ranked: RankedList) -> RankedList:
     is_other = ranked.query_id != candidates.query_id
     if is_other or list(ranked.passage_ids) != list(candidates.passage_ids):
         wrong = "the ranker answered with another list"
-    elif sorted(ranked.order) != list(range(len(candidates))):
+    elif sorted(map(operator.index, ranked.order)) != list(range(len(candidates))):
         wrong = "the ranker's order does not name every candidate once"
     elif len(ranked.scores) != len(candidates):
         wrong = f"the ranker gave {len(ranked.scores)} scores for {len(candidates)} candidates"

@@ -30,22 +30,17 @@ def symptom_rows(
     # A query without candidates has no row in `seen`.
     lists = status.join(seen, "query_id", join_type="inner")
     reason = pc.fill_null(lists["unranked_reason"], "")
-    columns = {name: lists[name].to_numpy() for name in status.schema.names}
-    counted = shares(
-        candidates=columns["candidates"],
-        ranked=pc.equal(reason, "").to_numpy(),
-        moved=lists["moved_any"].to_numpy(),
-        flat=pc.equal(lists["score_min"], lists["score_max"]).to_numpy(),
-        not_finite=pc.starts_with(reason, NOT_FINITE).to_numpy(),
-        repairs=columns["numbers_missing"] + columns["numbers_repeated"],
-        answers=columns["windows"],
-        malformed=columns["is_malformed"],
-        texts_cut=columns["texts_cut"],
-    )
+    columns = {
+        **{name: lists[name].to_numpy() for name in status.schema.names},
+        "ranked": pc.equal(reason, "").to_numpy(),
+        "moved": lists["moved_any"].to_numpy(),
+        "flat": pc.equal(lists["score_min"], lists["score_max"]).to_numpy(),
+        "not_finite": pc.starts_with(reason, NOT_FINITE).to_numpy(),
+    }
     return [
         {"symptom": name, "shown": shown, "looked_at": of, "expected": name in expect}
         | {"other_arm": None}
-        for name, (shown, of) in counted.items()
+        for name, (shown, of) in shares(columns).items()
     ]
 
 
@@ -67,10 +62,11 @@ def mark_twins(arms: Sequence[dict[str, pa.Table]]) -> None:
         if run["status"] == "complete" and order["shown"] < order["looked_at"]:
             alike[run["ranking_hash"]].append((tables, rows))
     for twins in filter(lambda twins: len(twins) > 1, alike.values()):
-        # Where one of them is to rank as another does, the other is not to blame.
-        expected = any(rows[TWIN]["expected"] for _, rows in twins)
+        # Where all others are to rank as another does, the one that is left is not to blame.
+        is_alone = sum(not rows[TWIN]["expected"] for _, rows in twins) < 2
         for tables, rows in twins:
             row = rows[TWIN]
             others = ", ".join(its[TWIN]["arm"] for _, its in twins if its is not rows)
-            row |= {"shown": row["looked_at"], "expected": expected, "other_arm": others}
+            row |= {"shown": row["looked_at"], "other_arm": others}
+            row["expected"] |= is_alone
             tables["symptoms"] = pa.Table.from_pylist([*rows.values()], RESULT_TABLES["symptoms"])

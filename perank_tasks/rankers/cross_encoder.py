@@ -5,40 +5,25 @@ from typing import Any
 
 from pydantic import Field
 
-from perank_tasks.errors import ConfigError, RankerError
-from perank_tasks.models.find import content_hash, find_model, unpack_model
-from perank_tasks.rankers.interface import Description, Models, Ranker, RankerOptions, by_score
+from perank_tasks.models.find import find_model, unpack_model
+from perank_tasks.rankers.interface import ModelOptions, Models, Ranker, by_score
 from perank_tasks.support.lists import CandidateList, RankedList, unranked
 
 
-class CrossEncoderOptions(RankerOptions):
+class CrossEncoderOptions(ModelOptions):
     """What a `cross-encoder` arm may set."""
 
     model: str
     """A sentence-transformers CrossEncoder with one output: a folder or a hub id."""
-    revision: str | None = None
-    """Of a hub id: a branch, tag or commit. Empty: the newest."""
     max_length: int = Field(512, ge=8)
     """Tokens of query and passage that are read, the model's own maximum at most; passages that
     are cut are counted."""
     batch_size: int = Field(32, ge=1)
     """Pairs at once."""
 
-    def describe(self, models: Models) -> Description:
-        """The model by its content."""
-        try:
-            found = find_model(self.model, revision=self.revision)
-        except ConfigError as error:
-            return Description(texts=True, missing=str(error))
-        content = found.revision or content_hash(found.folder)
-        return Description(texts=True, identity={"model_hash": content})
-
     def load(self, models: Models) -> "CrossEncoderRanker":
         """As `RankerOptions.load`."""
-        try:
-            return CrossEncoderRanker(self, models)
-        except ConfigError as error:
-            raise RankerError(str(error)) from error
+        return CrossEncoderRanker(self, models)
 
 
 class CrossEncoderRanker(Ranker):

@@ -17,6 +17,7 @@ from pydantic import field_validator
 
 from perank_tasks.config import DEFAULT_EMBEDDER, Options, Precision, SymptomName
 from perank_tasks.errors import ConfigError
+from perank_tasks.models.find import content_hash, find_model
 from perank_tasks.models.vectors import Transform
 from perank_tasks.support.lists import NOT_FINITE, CandidateList, RankedList, unranked
 
@@ -98,7 +99,8 @@ class RankerOptions(Options):
         is read, and there is no model.
 
         Raises:
-            ConfigError, CheckpointError: there is no such model, and the night is refused.
+            ConfigError, CheckpointError: there is no such model, and the night is refused. Whatever
+                the ranker of another package raises costs its arm alone.
         """
         return Description()
 
@@ -107,8 +109,27 @@ class RankerOptions(Options):
         """The ranker, ready to rank.
 
         Raises:
-            RankerError: its model or service is not there, or does not work.
+            RankerError, ConfigError, CheckpointError: its model or service is not there, or does
+                not work: the arm is incomplete for that reason.
         """
+
+
+class ModelOptions(RankerOptions):
+    """What an arm may set whose model reads texts and has a name of its own."""
+
+    model: str
+    """A folder or a hub id."""
+    revision: str | None = None
+    """Of a hub id: a branch, tag or commit. Empty: the newest."""
+
+    def describe(self, models: Models) -> Description:
+        """The model by its content."""
+        try:
+            found = find_model(self.model, revision=self.revision)
+        except ConfigError as error:
+            return Description(texts=True, missing=str(error))
+        content = found.revision or content_hash(found.folder)
+        return Description(texts=True, identity={"model_hash": content})
 
 
 class EmbeddingOptions(Options):

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import numpy as np
 from pydantic import (
@@ -18,6 +17,7 @@ from pydantic import (
     BaseModel,
     Field,
     FiniteFloat,
+    HttpUrl,
     TypeAdapter,
     ValidationError,
     field_validator,
@@ -38,7 +38,7 @@ has been retried for some time, and a night of thousands would be retried until 
 class ServiceOptions(RankerOptions):
     """What a `service` arm may set."""
 
-    url: str
+    url: HttpUrl
     """The whole address, such as http://127.0.0.1:8000/rerank."""
     dialect: Literal["cohere", "tei"] = "cohere"
     """cohere: Cohere, Jina, vLLM, Infinity; tei: Text Embeddings Inference."""
@@ -56,13 +56,10 @@ class ServiceOptions(RankerOptions):
     documents: int | None = Field(None, ge=1)
     """Texts a request. Empty: 1000 (cohere) or 32 (tei)."""
 
-    @field_validator("url")
+    @field_validator("url", mode="before")
     @classmethod
-    def _url_is_whole_and_holds_no_secret(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("expected http://HOST/… or https://HOST/…")
-        if parts.username or parts.password or parts.query:
+    def _url_holds_no_secret(cls, url: Any) -> Any:
+        if set("@?") & set(str(url)):
             # A ValueError would be shown with the address.
             raise ConfigError(
                 "  url: the address is kept in tables and must hold no user, password or query: "
@@ -107,7 +104,7 @@ class ServiceRanker(Ranker):
         from perank_tasks.rankers.service_client import Client
 
         self.options = options
-        self.client = Client(options.url, key, options.timeout_s, options.retries)
+        self.client = Client(str(options.url), key, options.timeout_s, options.retries)
         self._failed = 0
         """Lists in a row that the service was not there for, about: threads count it together."""
         self._why = ""
@@ -125,7 +122,8 @@ class ServiceRanker(Ranker):
 
     def description(self) -> dict[str, Any]:
         """Where, and what was asked for; never the key."""
-        return self.options.model_dump(include={"url", "dialect", "model"}, exclude_none=True)
+        said = {"url", "dialect", "model"}
+        return self.options.model_dump(mode="json", include=said, exclude_none=True)
 
     def _rank(self, candidates: CandidateList) -> RankedList:
         if candidates.problem:
@@ -174,8 +172,8 @@ class ServiceRanker(Ranker):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
-            what = f"{where}: {first['msg']}, found {str(first['input'])[:60]}"
-            raise MalformedError(f"{self.options.url} answered results {what}") from None
+            what = f"answered results {where}: {first['msg']}, found {first['input']}"
+            raise MalformedError(self.client.words(what)) from None
         if len(answer) != count or scores.keys() != set(range(count)):
             indices = ", ".join(str(result["index"]) for result in answer[:10])
             raise MalformedError(

@@ -61,19 +61,19 @@ class Client:
                         raise httpx.ReadTimeout("")
         except httpx.TimeoutException:
             raise _BusyError(f"{self.url} gave no answer in {self.timeout_s:g} s") from None
-        except httpx.HTTPError as error:
-            raise _BusyError(self._words(f"cannot be reached: {error!r}")) from None
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+            raise _BusyError(self.words(f"cannot be reached: {error!r}")) from None
         status = answer.status_code
         text = body.decode("utf-8", "replace")
         if not answer.is_success:
             is_busy = status == 429 or status >= 500
             error_class = _BusyError if is_busy else RankerError
-            raise error_class(self._words(f"answered status {status}: {text}"))
+            raise error_class(self.words(f"answered status {status}: {text}"))
         try:
             return json.loads(body)
-        except ValueError:
-            raise MalformedError(self._words(f"answered no JSON: {text}")) from None
+        except (ValueError, RecursionError):
+            raise MalformedError(self.words(f"answered no JSON: {text}")) from None
 
-    def _words(self, what: str) -> str:
+    def words(self, what: str) -> str:
         """A sentence about the service, without the key that it may have sent back."""
         return f"{self.url} {what.replace(self._key, '…') if self._key else what}"[:300]

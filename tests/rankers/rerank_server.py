@@ -57,6 +57,11 @@ class Handler(BaseHTTPRequestHandler):
         if way == "refusing":
             key = self.headers["Authorization"] or ""
             return self.answer(401, f"no such key: {key}".encode())
+        if way in ("echoing", "chatty"):
+            key = " " * (50 if way == "chatty" else 0) + (self.headers["Authorization"] or "")
+            return self.answer(200, json.dumps({"results": key}).encode())
+        if way == "nested":
+            return self.answer(200, b"[" * 100_000)
         if way == "html":
             return self.answer(200, b"<html><body>Please log in</body></html>")
         if way == "slow":

@@ -8,7 +8,7 @@ import pytest
 import sentence_transformers
 import torch
 
-from perank_tasks.errors import RankerError
+from perank_tasks.errors import ConfigError
 from perank_tasks.models.find import content_hash
 from perank_tasks.rankers import RANKERS
 from perank_tasks.rankers.interface import Models, Ranker
@@ -79,11 +79,11 @@ def test_a_model_is_named_by_its_content_and_states_its_length(tmp_path: Path, m
 def test_a_model_that_is_gone_or_no_ranker_says_so(tmp_path: Path, model: str) -> None:
     gone = RANKERS["cross-encoder"].parse({"model": str(tmp_path / "gone")})
     assert "unknown model" in (gone.describe(models(tmp_path)).missing or "")
-    with pytest.raises(RankerError, match="unknown model"):
+    with pytest.raises(ConfigError, match="unknown model"):
         gone.load(models(tmp_path))
     two = write_cross_encoder(tmp_path / "two", labels=2)
-    with pytest.raises(RankerError, match="gives 2 scores for a pair"):
+    with pytest.raises(ConfigError, match="gives 2 scores for a pair"):
         ranker(tmp_path, model=two)
     (Path(two) / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(RankerError, match="cannot be loaded"):
+    with pytest.raises(ConfigError, match="cannot be loaded"):
         ranker(tmp_path, model=two)

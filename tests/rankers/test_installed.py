@@ -94,6 +94,45 @@ class NoPermutation(Options):
         ranker.rank = lambda lists: (replace(r, order=[0] * len(r.order)) for r in rank(lists))
         return ranker
 
+class Floats(Options):
+    def load(self, models):
+        ranker = ScoreRanker(lambda c: np.arctan(np.arange(len(c))))
+        rank = ranker.rank
+        floats = lambda r: replace(r, order=[float(place) for place in r.order])
+        ranker.rank = lambda lists: map(floats, rank(lists))
+        return ranker
+
+class Fewer(Options):
+    """Half of the ids, as a ranker that cuts its list answers."""
+    def load(self, models):
+        ranker = ScoreRanker(lambda c: np.arange(len(c)) % 5)
+        rank = ranker.rank
+        cut = lambda r: replace(r, passage_ids=r.passage_ids[:4], order=r.order[:4])
+        ranker.rank = lambda lists: map(cut, rank(lists))
+        return ranker
+
+class Unknown(Options):
+    def load(self, models):
+        ranker = ScoreRanker(lambda c: np.arange(len(c)) % 3)
+        rank = ranker.rank
+        other = lambda r: replace(r, passage_ids=["nobody-knows", *r.passage_ids[1:]])
+        ranker.rank = lambda lists: map(other, rank(lists))
+        return ranker
+
+class Bare(Options):
+    """Written for an interface that had no device."""
+    def load(self, models):
+        return object()
+
+class Older(Options):
+    """Written for one whose describe took no models."""
+    def describe(self):
+        return Description()
+
+class NoDescription(Options):
+    def describe(self, models):
+        return {"texts": True}
+
 class Short(Options):
     def load(self, models):
         ranker = ScoreRanker(lambda c: np.arange(len(c)) % 7)
@@ -177,6 +216,12 @@ def test_every_way_to_fail_is_seen_and_costs_no_other_arm(
         "breaking": "7 of 10: silent-rankers 1.0: KeyError('a bug')",
         "gone": "10 of 10: its model is gone",
         "undescribed": "10 of 10: no such folder",
+        "floats": "10 of 10: silent-rankers 1.0: TypeError(",
+        "fewer": "10 of 10: the ranker answered with another list",
+        "unknown": "10 of 10: the ranker answered with another list",
+        "bare": "10 of 10: silent-rankers 1.0: AttributeError(",
+        "older": "10 of 10: silent-rankers 1.0: TypeError(",
+        "nodescription": "10 of 10: silent-rankers 1.0: TypeError(\"describe() gave {'texts'",
         "nopermutation": "10 of 10: the ranker's order does not name every candidate once",
         "short": "1 of 10: the ranker gave no ranking for it",
         "notfinite": "10 of 10: its scores are not finite",
@@ -213,16 +258,25 @@ def test_an_arm_that_is_to_have_a_symptom_says_so(
             plan(spec, arms)
 
 
-def test_a_package_that_is_broken_is_refused_by_name(
+def test_a_package_that_is_broken_costs_its_arm_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points = {"broken": "Missing", "none": "np"}
     code = "import numpy as np\n"
     install(tmp_path / "source", monkeypatch, "broken_rankers", code, points)
-    with pytest.raises(ConfigError, match="'broken' cannot be imported from broken_rankers:"):
-        RANKERS["broken"]
-    with pytest.raises(ConfigError, match="'none' is broken_rankers:np, which is no subclass"):
-        RANKERS["none"]
+    raising = "raise OSError('libwhatever.so.6 is not there')\n"
+    install(tmp_path / "raising", monkeypatch, "raising_rankers", raising, {"raising": "Options"})
+    spec = write_collection(tmp_path / "topics")
+    reasons = {
+        "broken": "'broken' cannot be loaded from broken_rankers:Missing: AttributeError(",
+        "none": "'none' cannot be loaded from broken_rankers:np: no subclass of",
+        "raising": "OSError('libwhatever.so.6 is not there'). Mend or uninstall its package",
+    }
+    said, _ = run(plan(spec, {name: {"ranker": name, "damping": 0.3} for name in reasons}))
+    for name, why in reasons.items():
+        assert said[name]["verdict"] == "incomplete", name
+        assert why in said[name]["text"], name
+    assert said["bm25"]["verdict"] == "first"
     install(tmp_path / "other", monkeypatch, "other_rankers", code, {"broken": "np"})
     with pytest.raises(ConfigError, match="'broken' is brought twice"):
         RANKERS["broken"]

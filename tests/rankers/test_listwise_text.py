@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from perank_tasks.errors import ConfigError, RankerError
+from perank_tasks.errors import CheckpointError, ConfigError
 from perank_tasks.models.find import content_hash
 from perank_tasks.perank import PERank
 from perank_tasks.rankers import RANKERS
@@ -93,14 +93,16 @@ def test_an_arm_is_known_by_its_llms_files(tmp_path: Path) -> None:
 def test_what_is_no_llm_is_no_ranker(tmp_path: Path) -> None:
     gone = RANKERS["listwise-text"].parse({"model": str(tmp_path / "gone")})
     assert "unknown model" in str(gone.describe(models(tmp_path)).missing)
-    with pytest.raises(RankerError, match="unknown model"):
+    with pytest.raises(ConfigError, match="unknown model"):
         gone.load(models(tmp_path))
     published = write_published(tmp_path / "ranker")
-    with pytest.raises(RankerError, match="model_type is 'embed_mistral'; a base model must be"):
+    with pytest.raises(
+        CheckpointError, match="model_type is 'embed_mistral'; a base model must be"
+    ):
         ranker(tmp_path, model=str(published))
     llm = plain_llm(published, "mistral")
     edit_weights(llm, drop="model.norm.weight")
-    with pytest.raises(RankerError, match=r"'model\.norm\.weight' is missing"):
+    with pytest.raises(CheckpointError, match=r"'model\.norm\.weight' is missing"):
         ranker(tmp_path, model=str(llm))
     with pytest.raises(ConfigError, match="decoding"):
         RANKERS["listwise-text"].parse({"model": "m", "decoding": "constrained"})

@@ -75,6 +75,7 @@ def test_a_service_that_is_busy_or_broken_is_asked_again(server: Server, way: st
         ("beyond", "not every index once: 5, "),
         ("nan", "finite number, found nan"),
         ("words", "valid number, found high"),
+        ("nested", "no JSON: [[["),
     ],
 )
 @pytest.mark.parametrize("dialect", ["cohere", "tei"])
@@ -111,6 +112,12 @@ def test_the_key_is_sent_and_is_in_no_log_and_no_reason(
     shown = f"{caplog.text} {result} {loaded.description()} {ranker.model_dump()}"
     assert "no such key" in shown
     assert "s3cret" not in shown
+    # An answer that shows it, in full or where it would be cut.
+    for way in ("echoing", "chatty"):
+        told = RANKERS["service"].parse({"url": server.url(way), "key_variable": "RERANK_KEY"})
+        (result,) = told.load(models).rank(lists())
+        assert result.is_malformed
+        assert "s3c" not in (result.unranked_reason or ""), way
     monkeypatch.delenv("RERANK_KEY")
     with pytest.raises(RankerError, match=r"RERANK_KEY holds no key.*connection 'rerank_key'"):
         ranker.load(models)
@@ -148,9 +155,27 @@ def test_lists_are_read_as_results_are_asked_for(server: Server) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["host/rerank", "ftp://host/rerank", "http://user:pass@host/", "http://host/?key=secret"],
+    [
+        "host/rerank",
+        "ftp://host/rerank",
+        "ftp://user:secret@host/",
+        "http://user:secret@host/",
+        "http://user:secret@[::1/",
+        "http://host/?key=secret",
+        "http://host:port/",
+        "http://host:99999/",
+        "http://ex ample/",
+        "http://[::1/rerank",
+    ],
 )
 def test_addresses_are_whole_and_hold_no_secret(url: str) -> None:
     with pytest.raises(ConfigError, match="url: ") as refused:
         RANKERS["service"].parse({"url": url})
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["http://a..b/", "http://127.0.0.1:8000/\nrerank"])
+def test_an_address_that_cannot_be_asked_costs_its_lists(url: str) -> None:
+    (result,) = rank(lists(), url=url, retries=0)
+    assert result.is_outage
+    assert "cannot be reached" in (result.unranked_reason or "")
