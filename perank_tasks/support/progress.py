@@ -2,13 +2,14 @@
 
 Steps lie in each other: a stage, which has no count, loads a model and then counts passages. The
 outermost one opens what is shown, the others tell it of themselves, as do those of other processes.
-Lines also come while nothing advances; a step of less than five seconds says nothing in a log.
+Lines also come while nothing advances, ten seconds after the last one, whichever step it was of.
 """
 
 import contextvars
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_WORTH_A_LINE = 5.0
+
+_last_line = time.monotonic()
+"""When a step last logged how far it is, or this program began."""
 
 Update = Callable[[str, str, int, int], None]
 """Is told of progress: description, unit, how many items more there are, how many more are done."""
@@ -105,7 +109,10 @@ def _lines(steps: Progress) -> Iterator[None]:
     ended = threading.Event()
 
     def tell() -> None:
-        while not ended.wait(SECONDS_BETWEEN_LINES):
+        global _last_line
+        tenth = SECONDS_BETWEEN_LINES / 10  # the least that a step waits, however short it will be
+        while not ended.wait(max(tenth, _last_line + SECONDS_BETWEEN_LINES - time.monotonic())):
+            _last_line = time.monotonic()
             going_on = [step for step in steps.tasks if not step.finished]
             counted = [step for step in going_on if step.fields["unit"]]
             if lines := [_line(step) for step in counted or going_on[-1:]]:
@@ -134,9 +141,9 @@ def _line(step: Task) -> str:
         return f"{text}, {duration(seconds)} so far"
     rate = step.completed / max(seconds, 1e-9)
     text += f", {rate:,.1f} a second"
-    return (
-        text if step.finished else f"{text}, {duration((step.total - step.completed) / rate)} left"
-    )
+    if step.finished:
+        return text
+    return f"{text}, {duration((step.total - step.completed) / rate)} left"
 
 
 class _Count(ProgressColumn):
