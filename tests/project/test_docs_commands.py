@@ -107,6 +107,20 @@ def test_every_command_of_the_docs_is_understood(page: Path) -> None:
         understood(arguments)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_commands_named_in_prose_are_there(page: Path) -> None:
+    """Also where what they are about is left open."""
+    text = page.read_text(encoding="utf-8")
+    unknown = []
+    for named in re.findall(r"`perank ([a-z][^`]*)`", text):
+        words = [word for word in shlex.split(named) if word not in ("…", "--help")]
+        try:
+            understood(words)
+        except Exception as error:  # something that it needs is open, or it is none
+            unknown += [named] if "No such" in str(error) else []
+    assert unknown == []
+
+
 def test_one_that_is_gone_would_be_seen() -> None:
     for arguments in (["nihgtly"], ["nightly", "--widnow", "20"], ["sql", "--files", "x"]):
         with pytest.raises(Exception, match="No such"):
