@@ -167,7 +167,7 @@ class _Search:
         candidates = pc.value_counts(run["query_id"]).field("counts").to_numpy()
         if (beyond := candidates[candidates > depth] - depth).size:
             log.warning(
-                "candidates of the run beyond the first stage's depth of %d, left out: %d of %d "
+                "candidates of the run beyond the first stage's depth of %d, left out: %d, of %d "
                 "queries; --set first-stages.given.depth=%d keeps them",
                 *(depth, beyond.sum(), beyond.size, candidates.max()),
             )
