@@ -118,7 +118,7 @@ def test_read_qrels_takes_negative_grades_and_an_optional_hash(tmp_path: Path) -
     [
         ("q1 0 d2", "expected 4 columns"),
         ("q1 0 d2 1 hash more", "expected 4 columns"),
-        ("q1 0 d2 1.5", "a grade, up to 9 digits, in column 4; found '1.5'"),
+        ("q1 0 d2 1.5", "an integer grade of up to 9 digits in column 4; found '1.5'"),
         ("q1 0 d1 0", "are on line 1 already"),
     ],
 )
