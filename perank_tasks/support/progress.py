@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_WORTH_A_LINE = 5.0
 
-_last_line = time.monotonic()
-"""When a step last logged how far it is, or this program began."""
+_next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+"""When a step is to log how far it is, whichever is running then."""
 
 Update = Callable[[str, str, int, int], None]
 """Is told of progress: description, unit, how many items more there are, how many more are done."""
@@ -109,10 +109,10 @@ def _lines(steps: Progress) -> Iterator[None]:
     ended = threading.Event()
 
     def tell() -> None:
-        global _last_line
-        tenth = SECONDS_BETWEEN_LINES / 10  # the least that a step waits, however short it will be
-        while not ended.wait(max(tenth, _last_line + SECONDS_BETWEEN_LINES - time.monotonic())):
-            _last_line = time.monotonic()
+        global _next_line
+        # A step waits for a tenth at least: it may be over by then.
+        while not ended.wait(max(SECONDS_BETWEEN_LINES / 10, _next_line - time.monotonic())):
+            _next_line = time.monotonic() + SECONDS_BETWEEN_LINES
             going_on = [step for step in steps.tasks if not step.finished]
             counted = [step for step in going_on if step.fields["unit"]]
             if lines := [_line(step) for step in counted or going_on[-1:]]:

@@ -19,7 +19,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
     """Tenths of a second for seconds."""
     monkeypatch.setattr(module, "SECONDS_BETWEEN_LINES", 0.3)
     monkeypatch.setattr(module, "SECONDS_WORTH_A_LINE", 0.15)
-    monkeypatch.setattr(module, "_last_line", time.monotonic())
+    monkeypatch.setattr(module, "_next_line", time.monotonic() + 0.3)
     caplog.set_level(logging.INFO, module.__name__)
 
 
