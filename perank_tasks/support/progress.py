@@ -112,11 +112,11 @@ def _lines(steps: Progress) -> Iterator[None]:
         global _next_line
         # A step waits for a tenth at least: it may be over by then.
         while not ended.wait(max(SECONDS_BETWEEN_LINES / 10, _next_line - time.monotonic())):
-            _next_line = time.monotonic() + SECONDS_BETWEEN_LINES
             going_on = [step for step in steps.tasks if not step.finished]
             counted = [step for step in going_on if step.fields["unit"]]
             if lines := [_line(step) for step in counted or going_on[-1:]]:
                 log.info("%s", "; ".join(lines))
+                _next_line = time.monotonic() + SECONDS_BETWEEN_LINES
 
     # The lines begin with what the caller's are about, which is in the context.
     thread = threading.Thread(target=contextvars.copy_context().run, args=(tell,), daemon=True)

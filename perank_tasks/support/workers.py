@@ -17,7 +17,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
 from logging.handlers import QueueHandler
 from threading import Thread
 from typing import Any
@@ -66,8 +65,9 @@ class _Workers:
     def do_each(self, function: Callable[[Any], Any], pieces: Sequence[Any]) -> None:
         """Call the function of every piece; raise what the first one raised that failed."""
         level = logging.getLogger().level
-        with nullcontext(progress.relay) if progress.relay else progress.bars() as show:
-            listener = Thread(target=self._listen, args=(show,), daemon=True)
+        # A step of its own: while they start, none of theirs is heard of.
+        with progress.progress(f"{self.pool._max_workers} processes"):
+            listener = Thread(target=self._listen, args=(progress.relay,), daemon=True)
             listener.start()
             done = [self.pool.submit(_do, function, piece, level) for piece in pieces]
             for future in as_completed(done):
