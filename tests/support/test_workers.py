@@ -189,6 +189,7 @@ def test_nothing_is_silent_while_they_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress_module, "SECONDS_BETWEEN_LINES", 0.1)
+    monkeypatch.setattr(progress_module, "_next_line", 0.0)
     caplog.set_level(logging.INFO, progress_module.__name__)
-    do_each(partial(note, tmp_path), [0, 1], workers=2, threads=3)  # as no other test has
+    do_each(partial(note, tmp_path), [0, 1], workers=2, threads=7)  # as no other test has
     assert caplog.messages[0].startswith("2 processes: 0 s so far")
