@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from logging.handlers import QueueHandler
+from multiprocessing.util import Finalize
 from threading import Thread
 from typing import Any
 
@@ -103,6 +104,8 @@ def _begin(messages: Any, threads: int) -> None:
     # Ctrl-C goes to all processes of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
+    # Python would take apart all that is imported, for which whoever ends the pool waits seconds.
+    Finalize(None, os._exit, args=(0,), exitpriority=0)
     handler = _Handler(messages)
     handler.setFormatter(ContextFormatter("%(message)s"))
     logging.getLogger().addHandler(handler)
