@@ -67,7 +67,7 @@ class _Workers:
         """Call the function of every piece; raise what the first one raised that failed."""
         level = logging.getLogger().level
         # A step of its own: while they start, none of theirs is heard of.
-        with progress.progress(f"{self.pool._max_workers} processes"):
+        with progress.progress("worker processes"):
             listener = Thread(target=self._listen, args=(progress.relay,), daemon=True)
             listener.start()
             done = [self.pool.submit(_do, function, piece, level) for piece in pieces]

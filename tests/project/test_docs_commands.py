@@ -185,7 +185,8 @@ def small_copies(folder: Path) -> None:
 def run(arguments: list[str]) -> str:
     """Run a command, which is to succeed and to say something; returns what it says."""
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert done.exit_code == 0, (arguments, done.output)
+    statuses = {0, 1, 2} if "--fail-on" in arguments else {0}  # a gate's, of a first night
+    assert done.exit_code in statuses, (arguments, done.output)
     assert done.output, arguments
     return done.output
 

@@ -192,4 +192,4 @@ def test_nothing_is_silent_while_they_start(
     monkeypatch.setattr(progress_module, "_next_line", 0.0)
     caplog.set_level(logging.INFO, progress_module.__name__)
     do_each(partial(note, tmp_path), [0, 1], workers=2, threads=7)  # as no other test has
-    assert caplog.messages[0].startswith("2 processes: 0 s so far")
+    assert caplog.messages[0].startswith("worker processes: 0 s so far")
