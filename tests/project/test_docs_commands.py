@@ -53,6 +53,7 @@ ELSEWHERE = [
     "checkpoint withdraw",
     "mistral-jina",
     "2026-01-31/llm-off",
+    "--run-date 2026-01-30",  # after a withdrawal, of dated folders: tests/warehouse
 ]
 """What a fresh home and seconds are not enough for: parts of commands."""
 
