@@ -1,7 +1,8 @@
 """`pip install` with a count instead of its many lines: in, pip's arguments; out, its status.
 
-A line every ten seconds says how many packages are found and, when pip installs them, how many are
-there; in a terminal the line is rewritten every second. What pip said is printed where it fails.
+A line every ten seconds and one at the end say how many packages are found and, when pip installs
+them, how many are there; in a terminal the line is rewritten every second. What pip said is printed
+where it fails.
 """
 
 import re
@@ -57,11 +58,14 @@ def main(arguments: list[str]) -> int:
     said: list[str] = []
     is_terminal, ended = sys.stdout.isatty(), threading.Event()
 
+    def show() -> None:
+        text = f"  {count}, {time.monotonic() - begin:.0f} s"
+        print(f"\r{text}\033[K" if is_terminal else text, end="" if is_terminal else "\n")
+        sys.stdout.flush()
+
     def tell() -> None:
         while not ended.wait(1 if is_terminal else 10):
-            text = f"  {count}, {time.monotonic() - begin:.0f} s"
-            print(f"\r{text}\033[K" if is_terminal else text, end="" if is_terminal else "\n")
-            sys.stdout.flush()
+            show()
 
     process = subprocess.Popen(
         [*pip, "--progress-bar=off", *arguments],
@@ -79,7 +83,8 @@ def main(arguments: list[str]) -> int:
     status = process.wait()
     ended.set()
     teller.join()
-    print("\r\033[K" if is_terminal else "", end="")
+    show()
+    print("\n" if is_terminal else "", end="")
     if status:
         print("".join(said[-40:]), file=sys.stderr)
     return status

@@ -124,7 +124,7 @@ def _from_trec(path: AnyPath, number: int, fields: list[str]) -> Judgement:
         raise _malformed(path, number, expected, f"{len(fields)}: {fields}")
     query_id, _, passage_id, grade, *hashes = fields
     if not _INTEGER.fullmatch(grade):
-        raise _malformed(path, number, "an integer in column 4, the grade", repr(grade))
+        raise _malformed(path, number, "an integer of up to 9 digits in column 4", repr(grade))
     return Judgement(query_id, passage_id, int(grade), hashes[0] if hashes else None)
 
 

@@ -176,8 +176,8 @@ def _config_folder(spec: EncoderSpec, owner: str, cache: Path) -> Path:
         folder = spec.folder or resolve_model(spec.name, cache=cache).folder
     except ConfigError as error:
         raise ConfigError(
-            f"the encoder of checkpoint {owner!r} cannot be found: {error}. Ranking from "
-            f"embeddings that were made elsewhere needs no encoder"
+            f"the encoder of checkpoint {owner!r} cannot be found, and only ranking from "
+            f"embeddings that were made elsewhere needs none; {error}"
         ) from error
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} has no config.json: it is no encoder in Hugging Face form")

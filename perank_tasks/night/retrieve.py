@@ -167,22 +167,19 @@ class _Search:
         candidates = pc.value_counts(run["query_id"]).field("counts").to_numpy()
         if (beyond := candidates[candidates > depth] - depth).size:
             log.warning(
-                "candidates of the run beyond the first stage's depth of %d, left out: %d of %d "
+                "candidates of the run beyond the first stage's depth of %d, left out: %d, of %d "
                 "queries; --set first-stages.given.depth=%d keeps them",
                 *(depth, beyond.sum(), beyond.size, candidates.max()),
             )
         asked = pc.unique(run["query_id"])
         named = pc.unique(run["passage_id"])
         queries = snapshot.read("queries", ["query_id"])["query_id"]
-        passages = snapshot.read("passages", ["passage_id"], pc.field("passage_id").isin(named))
+        is_named = pc.field("passage_id").isin(named)
+        passages = snapshot.read("passages", ["passage_id"], is_named)["passage_id"]
         night_queries = pa.array([query_id for query_id, _ in self.queries])
         for what, ids, known in (
             ("queries of the run that the collection does not have, passed over", asked, queries),
-            (
-                "passages of the run that the collection does not have",
-                named,
-                passages["passage_id"],
-            ),
+            ("passages of the run that the collection does not have", named, passages),
             ("queries without candidates, since the run does not name them", night_queries, asked),
         ):
             absent = ids.filter(pc.invert(pc.is_in(ids, known)))

@@ -293,8 +293,8 @@ def _published_base(model: ResolvedModel, config: dict[str, Any]) -> ResolvedMod
         return _find_base(folder, name, settings.get("revision"))
     except ConfigError as error:
         raise ConfigError(
-            f"the base model of checkpoint {model.name!r} cannot be found: {error}. {key} in "
-            f"{path} names it: write there where it is on this machine"
+            f"the base model of checkpoint {model.name!r} cannot be found. {key} in {path} names "
+            f"it: write there where it is on this machine; {error}"
         ) from error
 
 

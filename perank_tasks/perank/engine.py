@@ -189,8 +189,11 @@ class PERank:
 
         Raises:
             CheckpointError: the encoder needs remote code, or does not fit the checkpoint.
-            ConfigError: it cannot be found, or `max_length` is more than it can read.
+            ConfigError: one text instead of a sequence, an encoder that cannot be found, or a
+                `max_length` that is more than it can read.
         """
+        if isinstance(texts, str):  # a sequence, too: of characters
+            raise ConfigError(f"encode takes a sequence of texts, not one: give [{texts[:30]!r}]")
         with self._lock:  # its tokenizer is not for two at once
             return self.own_encoder.encode(
                 texts, queries=queries, max_length=max_length, batch_size=batch_size

@@ -2,13 +2,14 @@
 
 Steps lie in each other: a stage, which has no count, loads a model and then counts passages. The
 outermost one opens what is shown, the others tell it of themselves, as do those of other processes.
-Lines also come while nothing advances; a step of less than five seconds says nothing in a log.
+Lines also come while nothing advances, ten seconds after the last one, whichever step it was of.
 """
 
 import contextvars
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_WORTH_A_LINE = 5.0
+
+_next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+"""When a step is to log how far it is, whichever is running then."""
 
 Update = Callable[[str, str, int, int], None]
 """Is told of progress: description, unit, how many items more there are, how many more are done."""
@@ -105,11 +109,14 @@ def _lines(steps: Progress) -> Iterator[None]:
     ended = threading.Event()
 
     def tell() -> None:
-        while not ended.wait(SECONDS_BETWEEN_LINES):
+        global _next_line
+        # A step waits for a tenth at least: it may be over by then.
+        while not ended.wait(max(SECONDS_BETWEEN_LINES / 10, _next_line - time.monotonic())):
             going_on = [step for step in steps.tasks if not step.finished]
             counted = [step for step in going_on if step.fields["unit"]]
             if lines := [_line(step) for step in counted or going_on[-1:]]:
                 log.info("%s", "; ".join(lines))
+                _next_line = time.monotonic() + SECONDS_BETWEEN_LINES
 
     # The lines begin with what the caller's are about, which is in the context.
     thread = threading.Thread(target=contextvars.copy_context().run, args=(tell,), daemon=True)
@@ -134,9 +141,9 @@ def _line(step: Task) -> str:
         return f"{text}, {duration(seconds)} so far"
     rate = step.completed / max(seconds, 1e-9)
     text += f", {rate:,.1f} a second"
-    return (
-        text if step.finished else f"{text}, {duration((step.total - step.completed) / rate)} left"
-    )
+    if step.finished:
+        return text
+    return f"{text}, {duration((step.total - step.completed) / rate)} left"
 
 
 class _Count(ProgressColumn):

@@ -17,8 +17,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
 from logging.handlers import QueueHandler
+from multiprocessing.util import Finalize
 from threading import Thread
 from typing import Any
 
@@ -66,8 +66,9 @@ class _Workers:
     def do_each(self, function: Callable[[Any], Any], pieces: Sequence[Any]) -> None:
         """Call the function of every piece; raise what the first one raised that failed."""
         level = logging.getLogger().level
-        with nullcontext(progress.relay) if progress.relay else progress.bars() as show:
-            listener = Thread(target=self._listen, args=(show,), daemon=True)
+        # A step of its own: while they start, none of theirs is heard of.
+        with progress.progress("worker processes"):
+            listener = Thread(target=self._listen, args=(progress.relay,), daemon=True)
             listener.start()
             done = [self.pool.submit(_do, function, piece, level) for piece in pieces]
             for future in as_completed(done):
@@ -103,6 +104,8 @@ def _begin(messages: Any, threads: int) -> None:
     # Ctrl-C goes to all processes of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
+    # Python would take apart all that is imported, for which whoever ends the pool waits seconds.
+    Finalize(None, os._exit, args=(0,), exitpriority=0)
     handler = _Handler(messages)
     handler.setFormatter(ContextFormatter("%(message)s"))
     logging.getLogger().addHandler(handler)

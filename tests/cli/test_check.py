@@ -207,3 +207,18 @@ def test_help_has_headings_and_every_command_the_same_options() -> None:
         assert option in text
     assert re.fullmatch(r"perank \d+\.\d+\.\d+\S*\n", perank("--version").output)
     assert "--show-completion" in perank("-h").output
+
+
+def test_no_figure_is_cut_where_nobody_knows_the_width(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a pipe, in CI: a table is as wide as it needs, however narrow the terminal was."""
+    files = ["check", "main.trec", "worse.trec", "--qrels", "qrels.txt"]
+    for columns in ("40", "80"):
+        monkeypatch.setenv("COLUMNS", columns)
+        shown = perank(*files).output
+        line = next(line for line in shown.splitlines() if line.startswith(" nDCG@10"))
+        measure, *figures = line.replace(" … ", " ").split()
+        assert measure == "nDCG@10"
+        assert len(figures) == 9
+        assert all(re.fullmatch(r"[-+]?\d+(\.\d{3,4})?", figure) for figure in figures), line

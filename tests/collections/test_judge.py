@@ -40,3 +40,39 @@ def test_judging_goes_round_without_saying_who_found_what(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "q-flea never-pooled is not on the sheet" in done.stderr
     assert qrels.read_text().split() == fields
+
+
+def test_a_sheet_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Separators inside a text end no line of it; a file that is not there is said in a line."""
+    texts = [
+        "Fleas live\u2028for weeks.",
+        "Dough\u0085rises.",
+        "Rice\x1cis cooked.",
+        "Cats\x0bsleep.",
+    ]
+    passages = [{"_id": f"p{i}", "text": text} for i, text in enumerate(texts)]
+    queries = {"q1": "fleas", "q2": "dough rises"}
+    spec = write_collection(
+        tmp_path / "topics", passages=passages, queries=queries, qrels=[("q1", "p3", 1)]
+    )
+    run_night(small_night(spec, arms=["bm25"]), until="load")
+    sheet, grades, qrels = (tmp_path / name for name in ("sheet.jsonl", "grades.tsv", "own.txt"))
+    assert judge("sheet", sheet, "--collection", "topics").returncode == 0
+    pooled = [json.loads(line) for line in sheet.read_text(encoding="utf-8").split("\n")[:-1]]
+    assert {line["text"] for line in pooled} == set(texts[:2])
+    grades.write_text("q1 0 p0 3\nq2 0 p1 2\n", encoding="utf-8")
+    qrels.write_text("q1 0 p3 1\n", encoding="utf-8")  # a plain file of somebody's own
+    done = judge("record", grades, "--sheet", sheet, "--qrels", qrels)
+    assert done.returncode == 0, done.stderr
+    lines = qrels.read_text(encoding="utf-8").splitlines()
+    assert [line.split()[:4] for line in lines] == [
+        ["q1", "0", "p0", "3"],
+        ["q1", "0", "p3", "1"],
+        ["q2", "0", "p1", "2"],
+    ]
+    missing = judge("record", grades, "--sheet", tmp_path / "none.jsonl", "--qrels", qrels)
+    assert missing.returncode == 1
+    assert (
+        missing.stderr.strip()
+        == f"{tmp_path}/none.jsonl: cannot be read: No such file or directory"
+    )

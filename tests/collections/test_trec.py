@@ -118,7 +118,7 @@ def test_read_qrels_takes_negative_grades_and_an_optional_hash(tmp_path: Path) -
     [
         ("q1 0 d2", "expected 4 columns"),
         ("q1 0 d2 1 hash more", "expected 4 columns"),
-        ("q1 0 d2 1.5", "an integer in column 4, the grade; found '1.5'"),
+        ("q1 0 d2 1.5", "an integer of up to 9 digits in column 4; found '1.5'"),
         ("q1 0 d1 0", "are on line 1 already"),
     ],
 )
@@ -164,7 +164,7 @@ def test_a_real_run_and_its_qrels_go_round(tmp_path: Path) -> None:
 
 def test_a_grade_that_no_table_holds_is_named(tmp_path: Path) -> None:
     for grade in ("3000000000", "-3000000000"):
-        with pytest.raises(CollectionError, match=f"line 1: .*grade; found '{grade}'"):
+        with pytest.raises(CollectionError, match=f"up to 9 digits in column 4; found '{grade}'"):
             read_qrels(write(tmp_path / "qrels.txt", f"q1 0 d1 {grade}\n"))
     (judgement,) = read_qrels(write(tmp_path / "qrels.txt", "q1 0 d1 999999999\n"))
     assert judgement.relevance == 999_999_999

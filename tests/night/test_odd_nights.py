@@ -110,7 +110,7 @@ def test_a_given_run_leaves_the_query_out_and_says_what_is_beyond_the_depth(
     with caplog.at_level(logging.WARNING):
         run_night(night)
     assert values("SELECT passage_id FROM rankings ORDER BY rank") == ["x1", "a2"]
-    assert "first stage's depth of 2, left out: 2 of 1 queries" in caplog.text
+    assert "first stage's depth of 2, left out: 2, of 1 queries" in caplog.text
     assert "--set first-stages.given.depth=4 keeps them" in caplog.text
 
 

@@ -168,3 +168,9 @@ def test_nothing_of_other_libraries_goes_to_standard_error(tmp_path: Path, encod
         [sys.executable, "-c", code], capture_output=True, encoding="utf-8", env=tqdm_on
     )
     assert (done.stdout, done.stderr) == ("1.0\n", "")
+
+
+def test_one_text_is_not_embedded_letter_by_letter(engine: PERank) -> None:
+    with pytest.raises(ConfigError, match=r"a sequence of texts, not one: give \['how long"):
+        engine.encode(QUERY)
+    assert engine.encode([QUERY]).shape == (1, 32)

@@ -140,3 +140,18 @@ def test_a_chat_template_that_fails_is_named(
     engine = PERank.from_pretrained(checkpoint, cache=tmp_path, device="cpu")
     with pytest.raises(CheckpointError, match=r"checkpoint: its chat template fails: .*Mend"):
         engine.rerank("fleas", ["Fleas live for weeks.", "Cats sleep."])
+
+
+def test_a_chat_template_without_a_system_message_ranks(checkpoint: Path, tmp_path: Path) -> None:
+    """Mistral's refuses one, and every role that is not the other's turn."""
+    settings = checkpoint / "tokenizer_config.json"
+    config = json.loads(settings.read_text(encoding="utf-8"))
+    config["chat_template"] = (
+        "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('roles must alternate') }}{% endif %}"
+        "[INST] {{ m.content }} [/INST]<think>{% endfor %}"
+    )
+    settings.write_text(json.dumps(config), encoding="utf-8")
+    engine = PERank.from_pretrained(checkpoint, cache=tmp_path, device="cpu")
+    result = engine.rerank("fleas", ["Fleas live for weeks.", "Cats sleep.", "Rice."])
+    assert sorted(result.order) == [0, 1, 2]

@@ -1,8 +1,11 @@
-"""What README and docs tell a reader to type: every command is understood, README's are run."""
+"""What README and docs tell a reader to type: every command is understood; those that a small
+collection can carry are run, page by page, on a fresh home."""
 
 import importlib.util
+import json
 import re
 import shlex
+import tomllib
 import uuid
 from itertools import takewhile
 from pathlib import Path
@@ -16,6 +19,8 @@ from typer.testing import CliRunner
 from perank_tasks.cli.main import app
 from perank_tasks.collections.records import RunLine
 from perank_tasks.collections.trec import write_run
+from perank_tasks.experiments.options import ExperimentFile
+from perank_tasks.night.arms import ArmsFile
 from tests.cli.test_cli import ARMS
 from tests.needs import PROJECT
 from tests.small import GOLDEN, some_qrels, write_collection
@@ -24,7 +29,33 @@ PAGES = [
     PROJECT / "README.md",
     PROJECT / "sql" / "README.md",
     *sorted(PROJECT.glob("docs/**/*.md")),
+    *sorted(PROJECT.glob("perank_tasks/**/README.md")),
 ]
+PROGRAMS = {"accelerate", "airflow", "cp", "docker", "export", "nvidia-smi"}
+"""What else a reader is told to type: of the system or of other packages."""
+RUN = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("gate", "nightly", "rankers", "runbook", "training")),
+    "docs/experiments/README.md",
+]
+"""Pages whose commands are run. The others' need a GPU, S3, containers or hours."""
+ELSEWHERE = [
+    "ir_datasets:",  # needs the network
+    "train ",  # minutes: tests/training
+    "experiment crossvalidation",
+    "--smoke",  # minutes: tests/experiments
+    "--docs docs",
+    "perank.checkpoint=mine",
+    "--collections",
+    "runs/ranked/checkpoint",  # a checkpoint that was trained: tests/training
+    "checkpoint show",
+    "checkpoint promote",
+    "checkpoint withdraw",
+    "mistral-jina",
+    "2026-01-31/llm-off",
+    "--run-date 2026-01-30",  # after a withdrawal, of dated folders: tests/warehouse
+]
+"""What a fresh home and seconds are not enough for: parts of commands."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -32,18 +63,28 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
-def commands(page: Path) -> list[list[str]]:
-    """The words of every `perank` command of a page but those with an ellipsis."""
-    lines = [
-        line for block in blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines()
-    ]
-    words = [shlex.split(line, comments=True) for line in lines if "…" not in line]
+def typed(page: Path) -> list[list[str]]:
+    """The words of every line to type, up to a pipe; of what an ellipsis stands for, nothing."""
+    text = "".join(blocks(page, "sh")).replace("\\\n", " ")
+    text = re.sub(r"…\w[^…\n]*…", "", text)
     found = []
-    for line in words:
-        while line and re.match(r"[A-Z_]+=", line[0]):
-            line = line[1:]
-        if line and line[0] in ("perank", ".venv/bin/perank"):
-            found.append(list(takewhile(lambda word: word != "|", line[1:])))
+    for line in text.splitlines():
+        words = list(takewhile(lambda word: word != "|", shlex.split(line, comments=True)))
+        if words[-1:] == ["…"] and not words[-2].startswith("--"):
+            words.pop()
+        if words:
+            found.append(words)
+    return found
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The arguments of every `perank` of a page, also of those that another program starts."""
+    found = []
+    for line in typed(page):
+        for start in (["perank"], [".venv/bin/perank"], ["-m", "perank_tasks.cli"]):
+            places = [i for i in range(len(line)) if line[i : i + len(start)] == start]
+            if places and (places[0] == 0 or line[0] in PROGRAMS):
+                found.append(line[places[-1] + len(start) :])
     return found
 
 
@@ -65,6 +106,20 @@ def understood(arguments: list[str]) -> None:
 def test_every_command_of_the_docs_is_understood(page: Path) -> None:
     for arguments in commands(page):
         understood(arguments)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_commands_named_in_prose_are_there(page: Path) -> None:
+    """Also where what they are about is left open."""
+    text = page.read_text(encoding="utf-8")
+    unknown = []
+    for named in re.findall(r"`perank ([a-z][^`]*)`", text):
+        words = [word for word in shlex.split(named) if word not in ("…", "--help")]
+        try:
+            understood(words)
+        except Exception as error:  # something that it needs is open, or it is none
+            unknown += [named] if "No such" in str(error) else []
+    assert unknown == []
 
 
 def test_one_that_is_gone_would_be_seen() -> None:
@@ -102,23 +157,94 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
-def test_readmes_commands_run_in_a_fresh_home(fresh: Path) -> None:
-    """All of them, in order; what needs the network is understood only."""
-    write_collection(fresh / "scifact")
-    runner = CliRunner()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_every_line_to_type_is_of_a_command_that_is_there(page: Path) -> None:
+    """None is left out because nobody knows what it is."""
+    blocks_of_any_kind = re.findall(r"^ *```sh", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(blocks_of_any_kind) == len(blocks(page, "sh"))
+    targets = re.findall(r"^([a-z-]+):.*## ", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    for line in typed(page):
+        if line[0] == "make":
+            assert line[1] in targets, line
+        elif line[:2] == ["python", "-m"]:
+            assert importlib.util.find_spec(line[2]), line
+        elif line[0] == "python3":
+            assert (PROJECT / line[1]).is_file(), line
+        else:
+            assert line[0] in {"perank", ".venv/bin/perank", *PROGRAMS}, line
 
-    def run(arguments: list[str]) -> None:
-        local = [word.replace("/data/", f"{fresh}/") for word in arguments]
-        done = runner.invoke(app, local, catch_exceptions=False)
-        assert done.exit_code == 0, (arguments, done.output)
-        assert done.output, arguments
 
+def small_copies(folder: Path) -> None:
+    """What the pages' files and folders are called, as small ones."""
+    write_collection(folder / "scifact")
+    write_collection(folder / "dl19")
+    lines = [RunLine(query, passage, float(grade)) for query, passage, grade in some_qrels()]
+    for name in ("dl19/candidates.bm25.top100.trec", "bm25.trec", "main.trec", "branch.trec"):
+        write_run(folder / name, sorted(lines, key=lambda x: (x.query_id, -x.score)), "a")
+
+
+def run(arguments: list[str]) -> str:
+    """Run a command, which is to succeed and to say something; returns what it says."""
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    statuses = {0, 1, 2} if "--fail-on" in arguments else {0}  # a gate's, of a first night
+    assert done.exit_code in statuses, (arguments, done.output)
+    assert done.output, arguments
+    return done.output
+
+
+def two_nights() -> None:
     for day in ("2026-11-22", "2026-11-23"):
         run(["nightly", "--run-date", day])
-    for arguments in commands(PROJECT / "README.md"):
-        if not any(word.startswith("ir_datasets:") for word in arguments):
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUN)
+def test_a_pages_commands_run_in_a_fresh_home(fresh: Path, page: str) -> None:
+    """All of them, in order, but what is tested ELSEWHERE."""
+    small_copies(fresh)
+    two_nights()
+    first = run(["sql", "--format", "json", "SELECT min(snapshot) AS snapshot FROM runs"])
+    (row,) = json.loads(first)
+    for arguments in commands(PROJECT / page):
+        line = " ".join(arguments)
+        for written, here in {
+            "/data/": f"{fresh}/",
+            "/models/my-pe-rank": str(GOLDEN),
+            "snapshots/topics/0123456789abcdef": row["snapshot"],
+        }.items():
+            arguments = [word.replace(written, here) for word in arguments]
+        if not any(part in line for part in ELSEWHERE):
             run(arguments)
+
+
+@pytest.mark.slow
+def test_sql_and_notebook_examples_answer(fresh: Path) -> None:
+    two_nights()
+
+    def ours(code: str) -> str:
+        for written, here in {"01-30": "11-22", "01-31": "11-23", "pydocs": "topics"}.items():
+            code = code.replace(written, here)
+        return code
+
+    page = PROJECT / "sql" / "README.md"
+    for statement in "".join(blocks(page, "sql")).split(";"):
+        if statement.strip():
+            run(["sql", ours(statement)])
+    session: dict[str, Any] = {}
+    exec(ours("".join(blocks(page, "python"))), session)
+    assert all(len(session[name]) for name in ("lost", "first", "mine"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_arms_and_experiments_of_the_docs_can_be_declared(page: Path) -> None:
+    for block in blocks(page, "toml"):
+        declared = tomllib.loads(block)
+        if "question" in declared:
+            ExperimentFile.parse(declared, page.name)
+        elif {"arms", "first-stages"} & set(declared):
+            ArmsFile.of(declared, page.name)
+        else:  # a part of another file: a package's, one axis
+            assert declared
 
 
 def local_dataset(folder: Path) -> str:

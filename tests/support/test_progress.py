@@ -19,6 +19,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
     """Tenths of a second for seconds."""
     monkeypatch.setattr(module, "SECONDS_BETWEEN_LINES", 0.3)
     monkeypatch.setattr(module, "SECONDS_WORTH_A_LINE", 0.15)
+    monkeypatch.setattr(module, "_next_line", time.monotonic() + 0.3)
     caplog.set_level(logging.INFO, module.__name__)
 
 
@@ -56,6 +57,15 @@ def test_a_step_without_a_count_is_heard_of_between_those_with_one(
         time.sleep(0.5)
     assert len(caplog.messages) >= 2
     assert {line.partition(":")[0] for line in caplog.messages} == {"embed shard"}
+
+
+def test_several_steps_are_not_silent_for_longer_than_one(
+    quick: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in ("migrating", "starting"):  # each for less than the time between lines
+        with progress(step):
+            time.sleep(0.2)
+    assert "starting" in [line.partition(":")[0] for line in caplog.messages]
 
 
 def test_short_steps_and_quiet_commands_say_nothing(

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from perank_tasks.errors import ConfigError, DeviceMemoryError
+from perank_tasks.support import progress as progress_module
 from perank_tasks.support.progress import progress
 from perank_tasks.support.workers import do_each
 
@@ -182,3 +183,13 @@ def test_in_a_terminal_there_is_one_bar_for_what_several_do(tmp_path: Path) -> N
     assert process.wait(timeout=30) == 0
     assert b"2/2" in shown
     assert shown.splitlines()[-2].count(b"noting") == 1
+
+
+def test_nothing_is_silent_while_they_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_module, "SECONDS_BETWEEN_LINES", 0.1)
+    monkeypatch.setattr(progress_module, "_next_line", 0.0)
+    caplog.set_level(logging.INFO, progress_module.__name__)
+    do_each(partial(note, tmp_path), [0, 1], workers=2, threads=7)  # as no other test has
+    assert caplog.messages[0].startswith("worker processes: 0 s so far")

@@ -31,7 +31,6 @@ PLAN = "plan_night"
 
 def ui(home: Home) -> None:
     """Keep Airflow and its UI running until Ctrl-C or SIGTERM."""
-    print("Starting Airflow …", flush=True)
     with started(home, "ui") as running:
         if not running.components:
             until = "" if running.owner == "ui" else ", until the run that started it ends"

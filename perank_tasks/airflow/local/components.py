@@ -70,6 +70,7 @@ def started(home: Home, owner: str) -> Iterator[Running]:
     Raises:
         PerankError: a component did not come up; nothing is left running.
     """
+    print("Starting Airflow …", flush=True)
     home.airflow.mkdir(parents=True, exist_ok=True)
     with (home.airflow / "lock").open("w", encoding="utf-8") as lock:
         try:

@@ -10,24 +10,23 @@ TAIL_LINES = 20
 
 def tail(log: Path) -> str:
     """The last lines of a log, whether plain or, as tasks write it, one JSON record a line."""
-    try:
-        records = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return "(no log)"
-    lines = [line for record in records for line in _readable(record)]
-    return "\n".join(lines[-TAIL_LINES:])
+    lines = [line for record in _records(log) for line in _readable(record)]
+    return "\n".join(lines[-TAIL_LINES:]) or "(no log)"
 
 
 def how_far(log: Path) -> str | None:
     """The last line of progress in a task's log."""
-    try:
-        records = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    for record in reversed(records):
+    for record in reversed(_records(log)):
         if progress.log.name in record:
             return _readable(record)[-1]
     return None
+
+
+def _records(log: Path) -> list[str]:
+    try:
+        return log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def _readable(record: str) -> list[str]:

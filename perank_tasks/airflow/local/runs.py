@@ -40,7 +40,6 @@ def run_dag(dag_id: str, conf: dict[str, Any], home: Home, *, result_of: str | N
         ConfigError: the DAG is unknown, broken, or cannot run here without side effects.
         PerankError: the run failed, with the reason; or Airflow itself does not work.
     """
-    print("Starting Airflow …", flush=True)
     with started(home, "run") as running:
         api = running.api
         if not running.components and running.owner != "ui":
