@@ -7,7 +7,7 @@ where a mapping has ids, and a set has no order.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,17 +15,23 @@ from perank_tasks.errors import ConfigError
 from perank_tasks.perank.options import RankingOptions
 from perank_tasks.support.lists import CandidateList
 
-if TYPE_CHECKING:
-    from perank_tasks.perank.engine import PERank
-
 Passages = Mapping[Any, str] | Iterable[str] | Iterable[tuple[Any, str]]
 """Best first by the first stage; texts without ids are known by their places, 0 to n-1."""
 
 SHAPES = "a mapping {id: text}, a sequence of texts, or a sequence of (id, text)"
 
 
+class Embeds(Protocol):
+    """Embeds what is not given; an engine does."""
+
+    needs_query_embedding: bool
+
+    def encode(self, texts: Sequence[str], *, queries: bool = False) -> np.ndarray:
+        """(len(texts), d) float32."""
+
+
 def candidate_list(
-    engine: "PERank",
+    engine: Embeds,
     options: RankingOptions,
     query: str,
     passages: Passages | None,
@@ -67,7 +73,7 @@ def candidate_list(
     )
 
 
-def paired(engine: "PERank", item: Any, place: int, options: RankingOptions) -> CandidateList:
+def paired(engine: Embeds, item: Any, place: int, options: RankingOptions) -> CandidateList:
     """The candidate list of (query, passages); errors as `candidate_list`.
 
     Args:

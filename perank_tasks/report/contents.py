@@ -21,9 +21,10 @@ from perank_tasks.regression.measures import MEASURES
 from perank_tasks.regression.statistics import Band, mean_interval
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.report.looks import Look, looks_of
+from perank_tasks.warehouse.answers import ArmVerdict
 from perank_tasks.warehouse.attribution import facts_of
 from perank_tasks.warehouse.derive import OVERLAP
-from perank_tasks.warehouse.night_verdict import ArmVerdict, NightVerdict, judge
+from perank_tasks.warehouse.night_verdict import NightVerdict, judge
 from perank_tasks.warehouse.nights import Nights, Run
 from perank_tasks.warehouse.query_changes import query_changes, with_passages
 from perank_tasks.warehouse.sql_files import TableRow, ask, grouped, rows_where

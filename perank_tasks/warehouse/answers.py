@@ -8,16 +8,14 @@ import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from perank_tasks.regression.ladder import Verdict
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.support.text import shortened
 from perank_tasks.warehouse.attribution import and_list
 from perank_tasks.warehouse.query_changes import fall_in_words
-
-if TYPE_CHECKING:
-    from perank_tasks.warehouse.night_verdict import ArmVerdict
+from perank_tasks.warehouse.sql_files import TableRow
 
 QUESTIONS = {
     "fine": "Fine",
@@ -43,6 +41,32 @@ _FINE = {
 }
 
 
+class ArmVerdict(TypedDict):
+    """One arm: its name, its word, the date of the night it was judged by, if there was one, and
+    what the word rests on: `text` is all of it in one line."""
+
+    arm: str
+    arm_hash: str
+    verdict: str
+    against: str | None
+    against_name: str | None
+    """Of the result that it is compared with, as a person types it."""
+    because: str
+    measured: str
+    """What it is compared with, and the numbers that its word rests on."""
+    accepted: str | None
+    """By whom, and why."""
+    moved: str
+    """How many queries rank otherwise."""
+    lost: list[TableRow]
+    """Rows of `query_changes`: of passages that fell, then of the largest losses."""
+    slices: list[TableRow]
+    """Fields of `Slice`, the one that lost most first; none where the mean rose."""
+    different: list[str]
+    costs: list[str]
+    text: str
+
+
 class Answer(TypedDict):
     """A sentence, and what to type where it asks for that."""
 
@@ -55,7 +79,7 @@ Answers = dict[str, list[Answer]]
 
 
 def answer(
-    arms: Sequence["ArmVerdict"],
+    arms: Sequence[ArmVerdict],
     word: str,
     cause: str | None,
     run_date: date,
@@ -77,10 +101,9 @@ def answer(
         fine += dict.fromkeys(arm["accepted"] for arm in worst if arm["accepted"])
     lacking = [arm for arm in arms if arm["verdict"] == Verdict.INCOMPLETE]
     fine += [f"{arm['arm']}: {arm['because']}" for arm in lacking]
-    measured = [arm for arm in worst if arm["measured"]]
+    measured = [f"{arm['arm']}, {arm['measured']}" for arm in worst if arm["measured"]]
     # Of a first night, every arm beside the first stage; else the arm that is worst.
-    shown = measured if word == Verdict.FIRST else measured[:1]
-    fine += [f"{arm['arm']}, {arm['measured']}" for arm in shown]
+    fine += measured if word == Verdict.FIRST else measured[:1]
     changed = [cause] if cause else []
     changed += [phrase for phrase in _differences(arms) if phrase not in (cause or "")]
     if not changed and any(arm["against"] for arm in arms):
@@ -105,11 +128,11 @@ def in_lines(answers: Answers) -> list[tuple[str, str]]:
     return lines
 
 
-def _by_largest_loss(arm: "ArmVerdict") -> float:
+def _by_largest_loss(arm: ArmVerdict) -> float:
     return min((row["delta"] for row in arm["lost"]), default=0.0)
 
 
-def _differences(arms: Sequence["ArmVerdict"]) -> list[str]:
+def _differences(arms: Sequence[ArmVerdict]) -> list[str]:
     """What was different, and what it cost more, with the arms of which that is said."""
     by_phrase: dict[str, list[str]] = defaultdict(list)
     for arm in arms:
@@ -122,7 +145,7 @@ def _differences(arms: Sequence["ArmVerdict"]) -> list[str]:
     ]
 
 
-def _queries(worst: Sequence["ArmVerdict"]) -> list[str]:
+def _queries(worst: Sequence[ArmVerdict]) -> list[str]:
     """How many changed, those that lost most in any of these arms, and where the drop sits."""
     lines = [f"{arm['arm']}: {arm['moved']}" for arm in worst[:1] if arm["moved"]]
     by_query: dict[str, list[tuple[str, dict[str, Any]]]] = {}
@@ -150,7 +173,7 @@ def _queries(worst: Sequence["ArmVerdict"]) -> list[str]:
 
 
 def _next(
-    arm: "ArmVerdict", cause: str | None, run_date: date, collection: str, can_be_accepted: bool
+    arm: ArmVerdict, cause: str | None, run_date: date, collection: str, can_be_accepted: bool
 ) -> list[Answer]:
     closer = ["report", "--run-date", str(run_date), "--collection", collection]
     if arm["against_name"]:

@@ -16,38 +16,12 @@ from perank_tasks.artifacts.store import Store
 from perank_tasks.regression.ladder import Verdict, worst
 from perank_tasks.regression.symptoms import SYMPTOMS
 from perank_tasks.regression.thresholds import DEFAULT
-from perank_tasks.warehouse.answers import Answers, answer
+from perank_tasks.warehouse.answers import Answers, ArmVerdict, answer
 from perank_tasks.warehouse.attribution import ArmWord, explain, find_cause
 from perank_tasks.warehouse.derive import OVERLAP, judge_against
 from perank_tasks.warehouse.nights import SAME_NIGHT, Nights, Run
 from perank_tasks.warehouse.query_changes import falls_in_words, query_changes, slices_of_changes
 from perank_tasks.warehouse.sql_files import TableRow, grouped, rows_where
-
-
-class ArmVerdict(TypedDict):
-    """One arm: its name, its word, the date of the night it was judged by, if there was one, and
-    what the word rests on: `text` is all of it in one line."""
-
-    arm: str
-    arm_hash: str
-    verdict: str
-    against: str | None
-    against_name: str | None
-    """Of the result that it is compared with, as a person types it."""
-    because: str
-    measured: str
-    """What it is compared with, and the numbers that its word rests on."""
-    accepted: str | None
-    """By whom, and why."""
-    moved: str
-    """How many queries rank otherwise."""
-    lost: list[TableRow]
-    """Rows of `query_changes`: of passages that fell, then of the largest losses."""
-    slices: list[TableRow]
-    """Fields of `Slice`, the one that lost most first; none where the mean rose."""
-    different: list[str]
-    costs: list[str]
-    text: str
 
 
 class NightVerdict(TypedDict):

@@ -10,6 +10,11 @@ from tests.airflow.harness import RealAirflow, interrupt, read_until, unschedule
 from tests.small import SMALL_MODELS, TOPICS, run_night, small_night, write_collection
 
 DAGS = Path(__file__).parents[2] / "dags"
+NOTE = (
+    "SELECT content FROM dag_run_note JOIN dag_run ON dag_run.id = dag_run_id "
+    "ORDER BY dag_run.id DESC LIMIT 1"
+)
+"""A statement for Airflow's database: the newest run's note."""
 
 
 def rows(airflow: RealAirflow, statement: str) -> list[tuple]:
@@ -19,10 +24,14 @@ def rows(airflow: RealAirflow, statement: str) -> list[tuple]:
 
 
 @pytest.mark.airflow
-def test_the_night_runs_and_the_second_one_changes_no_cell(real_airflow, tmp_path: Path) -> None:
+def test_a_second_run_changes_no_cell_skips_no_stage_and_reports_its_own_night(
+    real_airflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     airflow: RealAirflow = real_airflow(unscheduled(DAGS, tmp_path / "dags"))
+    monkeypatch.setenv("PERANK_HOME", str(airflow.home))
     conf = {
         "collection": write_collection(tmp_path / "topics"),
+        "arms": ["cosine", "perank"],
         "set": SMALL_MODELS,
         "run_date": "2026-01-31",
         "shards": 2,
@@ -35,52 +44,29 @@ def test_the_night_runs_and_the_second_one_changes_no_cell(real_airflow, tmp_pat
     states = airflow.states("perank_nightly")
     assert states.pop("approval") == "skipped"
     assert set(states.values()) == {"success"}
-    # 4 arms by 2 shards; 2 shards of passages for the one embedder.
-    assert sum(task.startswith("rerank.rerank_shard[") for task in states) == 8
+    # 2 arms by 2 shards; 2 shards of passages for the one embedder.
+    assert sum(task.startswith("rerank.rerank_shard[") for task in states) == 4
     assert sum(task.startswith("embed.embed_shard[") for task in states) == 2
+    assert airflow.query(NOTE)[0][0].startswith("**first (cosine, perank)**\n\n[Report](")
 
+    # So that the night is not the one evaluated last.
+    run_night(small_night(conf["collection"], arms=["bm25"], run_date="2026-02-01"))
     tables = [name for (name,) in rows(airflow, "SELECT table_name FROM duckdb_tables()")]
     before = {table: rows(airflow, f"FROM {table} ORDER BY ALL") for table in tables}
-    assert len(before["query_measures"]) == 4 * 5 * len(TOPICS)
+    assert len(before["query_measures"]) == 3 * 5 * len(TOPICS)
     assert before["runs"][0][1].isoformat() == "2026-01-31"
 
-    again = airflow.run("perank_nightly", conf)
-    assert again.status == 0, again.output
+    again = airflow.start("nightly", "--conf", json.dumps(conf))
+    output, _ = again.communicate(timeout=600)
+    assert again.returncode == 0, output
+    assert "topics, night of 2026-01-31" in output
     assert list(airflow.runs("perank_nightly").values()) == ["success", "success"]
     assert {table: rows(airflow, f"FROM {table} ORDER BY ALL") for table in tables} == before
-    assert interrupt(ui).status == 0
-
-
-@pytest.mark.airflow
-def test_the_report_is_of_the_night_that_ran_and_nothing_to_embed_skips_no_stage(
-    real_airflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    airflow: RealAirflow = real_airflow(DAGS)
-    monkeypatch.setenv("PERANK_HOME", str(airflow.home))
-    conf = {"collection": write_collection(tmp_path / "topics"), "arms": ["bm25"]}
-    run_night(small_night(conf["collection"], arms=["bm25"], run_date="2026-01-30"))
-    run_night(small_night(conf["collection"], arms=["bm25"], run_date="2026-01-31"))
-
-    # Everything of this night is done already: it is not the one evaluated last.
-    night = airflow.start("nightly", "--conf", json.dumps({**conf, "run_date": "2026-01-30"}))
-    output, _ = night.communicate(timeout=600)
-    assert night.returncode == 0, output
-    assert "topics, night of 2026-01-30" in output
     states = airflow.states("perank_nightly")
     # What has nothing to do is skipped; what follows it is not.
     skipped = {task for task, state in states.items() if state == "skipped"}
     assert "embed.embed_shard" in skipped
     assert {task.partition(".")[0] for task in skipped} <= {"embed", "index", "rerank", "approval"}
     assert {states[task] for task in states.keys() - skipped} == {"success"}
-    assert rows(airflow, "SELECT DISTINCT arm FROM runs") == [("bm25",)]
-
-
-@pytest.mark.airflow
-def test_a_bad_option_fails_at_once_with_our_words(real_airflow) -> None:
-    airflow: RealAirflow = real_airflow(DAGS)
-    outcome = airflow.run("perank_nightly", {"set": ["perank.checkpoint=smollm2-bgee"]})
-    assert outcome.status == 1
-    assert "unknown checkpoint 'smollm2-bgee'. Did you mean" in outcome.output
-    assert airflow.states("perank_nightly")["plan_night"] == "failed"
-    tries = "SELECT try_number FROM task_instance WHERE task_id = 'plan_night'"
-    assert airflow.query(tries) == [(1,)]
+    assert not (airflow.home / "artifacts" / "alerts").exists()  # good nights alert nobody
+    assert interrupt(ui).status == 0

@@ -8,7 +8,7 @@ import pytest
 
 from perank_tasks.artifacts.store import MANIFEST
 from tests.airflow.comparing import differences, tables
-from tests.airflow.harness import RealAirflow, interrupt, read_until, unscheduled
+from tests.airflow.harness import RealAirflow, unscheduled
 from tests.small import run_night, small_night, some_passages, write_collection
 
 DAGS = Path(__file__).parents[2] / "dags"
@@ -16,7 +16,7 @@ MONTHS_AGO = time.time() - 100 * 86_400
 
 
 @pytest.mark.airflow
-def test_old_artifacts_go_and_a_wrong_policy_removes_nothing(
+def test_old_artifacts_go_and_the_tables_stay(
     real_airflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     airflow: RealAirflow = real_airflow(unscheduled(DAGS, tmp_path / "dags"))
@@ -38,16 +38,11 @@ def test_old_artifacts_go_and_a_wrong_policy_removes_nothing(
 
         return [day for day in made if (root / reference(day) / MANIFEST).exists()]
 
-    ui = airflow.start("ui")  # both runs join it
-    read_until(ui, "no login")
-    refused = airflow.run("perank_retention", {"keep_days": 0})
-    assert refused.status == 1
     assert there("index") == [1, 2, 3]
-
     outcome = airflow.run("perank_retention", {"keep_days": 30, "keep_last": 1})
     assert outcome.status == 0, outcome.output
     # An arm's first night stays with all that it was made from, and so does the last one.
     assert there("index") == there("snapshot") == [1, 3]
     assert there("evaluate") == [1, 2, 3]
     assert differences(tables(airflow.home / "warehouse"), before) == []
-    assert interrupt(ui).status == 0
+    assert airflow.processes() == []

@@ -12,18 +12,14 @@ import httpx
 import pytest
 
 from tests.airflow.harness import RealAirflow, interrupt, read_until, unscheduled
-from tests.airflow.test_nightly import rows
-from tests.small import TOPICS, some_passages, write_collection
+from tests.airflow.test_nightly import NOTE, rows
+from tests.small import TOPICS, run_night, small_night, some_passages, write_collection
 
 DAGS = Path(__file__).parents[2] / "dags"
 NIGHTLY = "perank_nightly"
 SECRET = "s3cr3t-T0K3N"
-NOTE = (
-    "SELECT content FROM dag_run_note JOIN dag_run ON dag_run.id = dag_run_id "
-    "ORDER BY dag_run.id DESC LIMIT 1"
-)
 LINK = "SELECT value FROM xcom WHERE key = '_link_ReportLink' ORDER BY timestamp DESC LIMIT 1"
-TRIES = "SELECT try_number FROM task_instance WHERE task_id = 'verdict' ORDER BY rowid DESC LIMIT 1"
+TRIES = "SELECT try_number FROM task_instance WHERE task_id = ? ORDER BY rowid DESC LIMIT 1"
 
 
 @pytest.fixture
@@ -69,7 +65,10 @@ def write(folder: Path, *, damaged: bool) -> str:
 
 @pytest.mark.airflow
 def test_a_regression_is_told_once_and_shown_and_loses_nothing(
-    real_airflow, tmp_path: Path, webhook: tuple[int, list[dict[str, Any]]]
+    real_airflow,
+    tmp_path: Path,
+    webhook: tuple[int, list[dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     port, received = webhook
     connection = {
@@ -88,25 +87,20 @@ def test_a_regression_is_told_once_and_shown_and_loses_nothing(
     spec = write(tmp_path / "topics", damaged=False)
     conf = {"collection": spec, "arms": ["bm25"], "shards": 1, "alert_to": ["log", "pager"]}
 
-    good = airflow.run(NIGHTLY, {**conf, "run_date": "2026-01-30"})
-    assert good.status == 0, good.output
-    assert airflow.query(NOTE)[0][0].startswith("**first (bm25)**\n\n[Report](")
-    assert received == []
+    monkeypatch.setenv("PERANK_HOME", str(airflow.home))
+    run_night(small_night(spec, arms=["bm25"], shards=1, run_date="2026-01-30"))
 
     write(tmp_path / "topics", damaged=True)
     bad = {**conf, "run_date": "2026-01-31", "on_regression": "fail"}
-    for _ in range(2):
-        failed = airflow.run(NIGHTLY, bad)
-        assert failed.status == 1
-        assert "regression (bm25)" in failed.output
-        assert airflow.query(TRIES) == [(1,)]
-        states = airflow.states(NIGHTLY)
-        assert {state for task, state in states.items() if task not in ("verdict", "approval")} <= {
-            "success",
-            "skipped",
-        }
-        assert states["verdict"] == "failed"
-    # The night is all there, and nobody was told twice.
+    failed = airflow.run(NIGHTLY, bad)
+    assert failed.status == 1
+    assert "regression (bm25)" in failed.output
+    assert airflow.query(TRIES, "verdict") == [(1,)]
+    states = airflow.states(NIGHTLY)
+    others = {state for task, state in states.items() if task not in ("verdict", "approval")}
+    assert others <= {"success", "skipped"}
+    assert states["verdict"] == "failed"
+    # The night is all there.
     days = rows(
         airflow, "SELECT run_date::VARCHAR FROM measures WHERE measure = 'nDCG@10' ORDER BY 1"
     )
@@ -123,12 +117,9 @@ def test_a_regression_is_told_once_and_shown_and_loses_nothing(
 
     alerted = airflow.run(NIGHTLY, {**bad, "on_regression": "alert"})
     assert alerted.status == 0, alerted.output
-    assert len(received) == 1
+    assert len(received) == 1  # nobody is told twice
     events = "SELECT extra FROM asset_event WHERE extra LIKE '%verdict%' ORDER BY id"
-    assert [json.loads(extra)["verdict"] for (extra,) in airflow.query(events)] == [
-        "first",
-        "regression",
-    ]
+    assert [json.loads(extra)["verdict"] for (extra,) in airflow.query(events)] == ["regression"]
 
     # The page is served as it lies, to be read only, and nothing beside it.
     reports = airflow.home / "reports" / "topics"
@@ -147,6 +138,8 @@ def test_a_regression_is_told_once_and_shown_and_loses_nothing(
         NIGHTLY, {**conf, "run_date": "2026-02-01", "collection": "files:/no/such"}
     )
     assert broken.status == 1
+    assert "/no/such" in broken.output
+    assert airflow.query(TRIES, "plan_night") == [(1,)]
     assert [a["verdict"] for a in received] == ["regression", "failed"]
     assert "plan_night failed" in received[1]["text"]
     note = airflow.query(NOTE)[0][0]

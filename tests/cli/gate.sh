@@ -1,9 +1,8 @@
 #!/bin/sh
-# A gate as a shell sees it: perank check, three pairs of runs, three exit statuses.
-# Needs perank on the PATH and, in the current folder, main.trec, same.trec, worse.trec, cut.trec and
-# qrels.txt.
+# A gate as a shell sees it: perank check, two pairs of runs, two exit statuses.
+# Needs perank on the PATH and, in the current folder, main.trec, worse.trec, cut.trec and qrels.txt.
 statuses=""
-for run in same worse cut; do
+for run in worse cut; do
     perank check main.trec $run.trec --qrels qrels.txt --fail-on suspect --format markdown > $run.md
     statuses="$statuses $?"
 done

@@ -1,4 +1,4 @@
-"""The command line as a person types it: real processes, real files."""
+"""The command line as a person types it, over real files; in a process where only one shows it."""
 
 import re
 import shlex
@@ -14,6 +14,7 @@ from perank_tasks.collections.records import RunLine
 from perank_tasks.collections.trec import read_run, write_run
 from perank_tasks.settings import Settings
 from tests.small import GOLDEN, some_passages, write_collection
+from tests.typed import perank
 
 ARMS = """
 first-stage = "bm25"
@@ -38,10 +39,7 @@ checkpoint = "{checkpoint}"
 """
 
 
-def perank(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "perank_tasks.cli.main", *arguments], capture_output=True, text=True
-    )
+COMMAND = [sys.executable, "-m", "perank_tasks.cli.main"]
 
 
 @pytest.fixture
@@ -78,9 +76,9 @@ def test_a_night_ends_with_its_table_and_a_query_that_works(
 
 
 def test_nothing_but_our_own_words_goes_into_a_log(options: list[str]) -> None:
-    done = perank(
-        "stage", "embed", *options, "--arms", "cosine", "--set", "cosine.embedder=all-minilm-l6-v2"
-    )
+    command = [*COMMAND, "stage", "embed", *options, "--arms", "cosine"]
+    command += ["--set", "cosine.embedder=all-minilm-l6-v2"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0
     # A busy machine takes long enough for lines of progress.
     progress = re.compile(r": .*(so far|left|a second)$")
@@ -90,7 +88,7 @@ def test_nothing_but_our_own_words_goes_into_a_log(options: list[str]) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_night_that_is_stopped_says_that_it_can_go_on(options: list[str], number: int) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "perank_tasks.cli.main", "nightly", *options],
+        [*COMMAND, "nightly", *options],
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
@@ -158,7 +156,6 @@ def test_what_cannot_be_done_is_said_in_one_line(arguments: list[str], message: 
     done = perank(*arguments)
     assert done.returncode == 1
     assert message in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_a_wrong_statement_is_an_error_and_the_tables_are_read_only(options: list[str]) -> None:
@@ -166,7 +163,6 @@ def test_a_wrong_statement_is_an_error_and_the_tables_are_read_only(options: lis
     for statement in ("SELECT nothing FROM nowhere", "DELETE FROM runs"):
         done = perank("sql", statement)
         assert done.returncode == 1
-        assert "Traceback" not in done.stderr
     assert perank("sql", "SELECT count(*) AS n FROM runs").stdout.split() == ["n", "1"]
 
 

@@ -1,9 +1,8 @@
-"""The commands around verdicts, as a person types them: real processes, real tables."""
+"""The commands around verdicts, as a person types them, over real tables."""
 
 import json
 import re
-import subprocess
-import sys
+import shutil
 from datetime import date
 from pathlib import Path
 
@@ -13,24 +12,29 @@ import pytest
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.database import load_results
 from tests.results import BASE, drop, publish_results
+from tests.typed import perank
 
 DAYS = [date(2026, 1, day) for day in (1, 2, 3)]
 
 
-def perank(*arguments: str, typed: str | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "perank_tasks.cli.main", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, input=typed)
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with three nights of two arms; PE-Rank falls on the second."""
+    home = tmp_path_factory.mktemp("loaded") / "perank"
+    for i, (day, delta) in enumerate(zip(DAYS, (0, 0.1, 0.1), strict=True)):
+        arms = {"perank": drop(delta), "bm25": BASE}
+        results = publish_results(
+            home / "artifacts", day, arms, order=np.roll(range(12), min(i, 1))
+        )
+        load_results(home / "warehouse", results)
+    return home
 
 
 @pytest.fixture
-def nights() -> Settings:
-    """Three nights of two arms; PE-Rank falls on the second."""
-    settings = Settings.from_environment()
-    for i, (day, delta) in enumerate(zip(DAYS, (0, 0.1, 0.1), strict=True)):
-        arms = {"perank": drop(delta), "bm25": BASE}
-        order = np.roll(range(12), min(i, 1))
-        load_results(settings.warehouse, publish_results(settings.root, day, arms, order=order))
-    return settings
+def nights(loaded: Path, home: Path) -> Settings:
+    """The settings of a copy of that home."""
+    shutil.copytree(loaded, home)
+    return Settings.from_environment()
 
 
 def test_pages_are_written_by_command_and_named_in_the_report(nights: Settings) -> None:
@@ -89,7 +93,6 @@ def test_what_cannot_be_done_is_said(nights: Settings, arguments: list[str], mes
     done = perank(*arguments)
     assert done.returncode == 1
     assert message in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
 
 
 def test_two_nights_are_compared_arm_by_arm(nights: Settings) -> None:

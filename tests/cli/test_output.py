@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from perank_tasks.collections.records import RunLine
-from perank_tasks.collections.trec import write_run
-from tests.small import GOLDEN, write_collection
+from tests.small import GOLDEN, run_night, small_night, write_collection
+from tests.typed import perank as in_this_process
 
 
 def perank(
@@ -49,18 +48,6 @@ def test_a_night_in_another_encoding_is_like_any_other(gbk: dict[str, str], tmp_
     assert texts.stdout.split() == ["query_id", "q-flea"]
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "gbk", "latin-1"])
-def test_what_a_terminal_cannot_spell_is_escaped(encoding: str, tmp_path: Path) -> None:
-    for name, best in (("a", "p1"), ("b", "p2")):
-        lines = [RunLine("q→", best, 1.0), RunLine("q→", "p3", 0.5)]
-        write_run(tmp_path / name, lines, "tag")
-    (tmp_path / "qrels").write_text("q→ 0 p1 1\n", encoding="utf-8")
-    files = [str(tmp_path / name) for name in ("a", "b", "qrels")]
-    done = perank("check", *files[:2], "--qrels", files[2], PYTHONIOENCODING=encoding)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-
-
 @pytest.mark.parametrize(
     ("arguments", "variables", "message"),
     [
@@ -72,12 +59,16 @@ def test_what_a_terminal_cannot_spell_is_escaped(encoding: str, tmp_path: Path) 
     ],
 )
 def test_what_the_environment_says_wrong_is_said_in_one_line(
-    arguments: list[str], variables: dict[str, str], message: str
+    arguments: list[str],
+    variables: dict[str, str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    done = perank(*arguments, **variables)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    done = in_this_process(*arguments)
     assert done.returncode == 1
     assert message in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.long  # its Airflow is set up first
@@ -93,10 +84,20 @@ def test_the_local_airflow_speaks_every_encoding() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_reader_that_leaves_early_or_a_full_disk_is_no_traceback(tmp_path: Path) -> None:
-    spec = write_collection(tmp_path / "topics")
-    options = ("--collection", spec, "--run-date", "2026-01-31", "--arms", "bm25")
-    assert perank("nightly", *options).returncode == 0
+@pytest.fixture
+def warehouse(tmp_path: Path) -> None:
+    """A night's, so that there is one to ask."""
+    run_night(small_night(write_collection(tmp_path / "topics"), arms=["bm25"]))
+
+
+@pytest.mark.usefixtures("warehouse")
+def test_what_a_terminal_cannot_spell_is_escaped() -> None:
+    done = perank("sql", "SELECT 'q→' AS name", PYTHONIOENCODING="ascii")
+    assert done.stdout.split() == ["name", "q\\u2192"], done.stderr
+
+
+@pytest.mark.usefixtures("warehouse")
+def test_a_reader_that_leaves_early_or_a_full_disk_is_no_traceback() -> None:
     # More than a pipe holds, which `head` does not read to the end.
     rows = 'm perank_tasks.cli.main sql "FROM range(300000)"'
     for command in (f"{sys.executable} -{rows} | head -2", f"{sys.executable} -{rows} >/dev/full"):

@@ -1,6 +1,6 @@
-"""The experiment DAG: its shape, its form, that it is light to parse, and a whole run of it."""
+"""The experiment DAG: its shape, its form, and a whole run of it."""
 
-import json
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,21 +11,13 @@ from perank_tasks.experiments.options import RunOptions
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.database import reading
 from perank_tasks.warehouse.sql_files import dicts
-from tests.dags.test_perank_train import PARSE, RUN, python
 from tests.experiments.small_experiments import ORDERS, values, write_toml
 from tests.small import NIGHT, small_embedder
 
 
-@pytest.fixture(scope="module")
-def dag(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    program = PARSE.replace("perank_train", "perank_experiment")
-    return python(program, tmp_path_factory.mktemp("airflow"))
-
-
-def test_it_runs_when_asked_and_is_light_to_parse(dag: dict[str, Any]) -> None:
+def test_it_runs_when_asked(dag: dict[str, Any]) -> None:
     assert dag["schedule"] is None
     assert "perank" in dag["tags"]
-    assert dag["heavy"] == []
 
 
 def test_cells_come_after_what_they_share_and_before_the_results(dag: dict[str, Any]) -> None:
@@ -51,16 +43,17 @@ def test_the_form_has_every_option(dag: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_of_the_dag_reports_a_failed_cell_and_loads_the_others(tmp_path: Path) -> None:
+def test_a_run_of_the_dag_reports_a_failed_cell_and_loads_the_others(
+    run_dag: Callable[..., list[dict[str, str]]], tmp_path: Path
+) -> None:
     broken = small_embedder(tmp_path / "broken")
     weights = Path(broken) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     given = values(tmp_path, axes={"order": [*ORDERS, {"label": "bad", "first-stage": "broken"}]})
     given["first_stages"]["broken"] = {"kind": "dense", "embedder": broken}
     file = write_toml(tmp_path / "orders.toml", given)
-    conf = json.dumps({"experiment": str(file), "run_date": NIGHT})
-    program = RUN.replace("perank_train", "perank_experiment")
-    states = python(program, tmp_path / "airflow", conf)
+    conf = {"experiment": str(file), "run_date": NIGHT}
+    (states,) = run_dag("perank_experiment", conf)
     assert states["load"] == states["write_page"] == "success", states
     assert states["check_complete"] == "failed"
     with reading(Settings.from_environment().warehouse) as connection:

@@ -22,11 +22,6 @@ PASSAGES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 def embedder(name: str, cache: Path) -> SentenceTransformerEmbedder:
     return SentenceTransformerEmbedder(resolve_model(name, cache=cache))
 
@@ -80,41 +75,41 @@ def test_integers_become_what_scale_and_zero_point_say(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tensors["encoder.layer.0.output.dense.weight"], expected)
 
 
-def test_it_is_unpacked_once_and_embeds_by_its_first_token(cache: Path) -> None:
-    model = resolve_model(BGE, cache=cache)
+def test_it_is_unpacked_once_and_embeds_by_its_first_token(unpacked: Path) -> None:
+    model = resolve_model(BGE, cache=unpacked)
     assert model.revision is not None
-    assert model.folder == cache / "models" / f"{BGE}-{model.revision[:16]}"
+    assert model.folder == unpacked / "models" / f"{BGE}-{model.revision[:16]}"
     written = (model.folder / "model.safetensors").stat().st_mtime_ns
-    assert resolve_model(BGE, cache=cache) == model
+    assert resolve_model(BGE, cache=unpacked) == model
     assert (model.folder / "model.safetensors").stat().st_mtime_ns == written
 
-    bge = embedder(BGE, cache)
+    bge = embedder(BGE, unpacked)
     assert (bge.dimension, bge.model.max_seq_length) == (384, 512)
     (query,), passages = bge.encode([QUERY], queries=True), bge.encode(PASSAGES)
     assert passages[0] @ query > 0.65 > passages[1] @ query
 
     spec = EncoderSpec(BGE, "cls", 384)
     device = torch.device("cpu")
-    own = Encoder(spec, None, owner="test", cache=cache, device=device)
+    own = Encoder(spec, None, owner="test", cache=unpacked, device=device)
     assert own.max_length == 512
     np.testing.assert_allclose(own.encode(PASSAGES), passages, atol=1e-5)
 
 
-def test_its_instruction_goes_before_queries_where_it_is_asked_for(cache: Path) -> None:
-    plain, instructed = embedder(BGE, cache), embedder(f"{BGE}?prompts=own", cache)
+def test_its_instruction_goes_before_queries_where_it_is_asked_for(unpacked: Path) -> None:
+    plain, instructed = embedder(BGE, unpacked), embedder(f"{BGE}?prompts=own", unpacked)
     np.testing.assert_allclose(instructed.encode(PASSAGES), plain.encode(PASSAGES), atol=1e-6)
     with_prompt = plain.encode([QUERY_INSTRUCTION + QUERY])
     np.testing.assert_allclose(instructed.encode([QUERY], queries=True), with_prompt, atol=1e-6)
     assert abs(plain.encode([QUERY], queries=True) - with_prompt).max() > 1e-3
 
     spec = EncoderSpec(f"{BGE}?prompts=own", "cls", 384)
-    own = Encoder(spec, None, owner="test", cache=cache, device=torch.device("cpu"))
+    own = Encoder(spec, None, owner="test", cache=unpacked, device=torch.device("cpu"))
     np.testing.assert_allclose(own.encode([QUERY], queries=True), with_prompt, atol=1e-5)
 
 
-def test_a_model_without_prompts_says_so(cache: Path) -> None:
+def test_a_model_without_prompts_says_so(unpacked: Path) -> None:
     with pytest.raises(ConfigError, match=r"brings no prompts: leave prompts=own out"):
-        resolve_model(f"{MINILM}?prompts=own", cache=cache)
+        resolve_model(f"{MINILM}?prompts=own", cache=unpacked)
 
 
 def test_other_weights_under_the_same_name_are_refused(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_joins_of_few_candidates_rank_the_same(
     for home, candidates in (("one", 100_000), ("two", 1)):
         monkeypatch.setenv("PERANK_HOME", str(tmp_path / home))
         monkeypatch.setattr(rerank, "CANDIDATES_A_JOIN", candidates)
-        night = small_night(spec, passages="both", shards=1)
+        night = small_night(spec, passages="both", shards=1, depth=6)
         done = run_night(night, until="rerank")["rerank"]
         rankings.append([store().open(r).read("rankings").to_pylist() for r in done.values()])
     assert rankings[0] == rankings[1]

@@ -3,8 +3,6 @@
 import json
 import logging
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
@@ -18,6 +16,7 @@ from perank_tasks.report.contents import read_summary, remarks
 from perank_tasks.settings import Settings
 from perank_tasks.warehouse.database import reading
 from tests.small import run_night, small_arms, small_night, write_collection
+from tests.typed import perank
 
 REAL = {
     "cacm": (3204, 64, 796),
@@ -233,9 +232,7 @@ def test_names_in_notes_are_no_markup(tmp_path: Path) -> None:
     passages = [{"_id": "[/red]", "text": ""}, {"_id": "p1", "text": "flea"}]
     spec = write_collection(tmp_path / "c", passages=passages, qrels=[("q-flea", "p1", 1)])
     run_night(small_night(spec, arms=["bm25"]))
-    command = [sys.executable, "-m", "perank_tasks.cli", "report"]
-    done = subprocess.run(command, capture_output=True, check=True, encoding="utf-8")
-    assert "left out: 1 of 2 ([/red] the first)" in done.stdout
+    assert "left out: 1 of 2 ([/red] the first)" in perank("report").stdout
 
 
 @pytest.mark.skipif(

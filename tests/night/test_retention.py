@@ -189,6 +189,8 @@ def test_the_command_lists_first_and_removes_when_asked(nights: list[str]) -> No
     assert listed.exit_code == 0, listed.output
     assert f"{old} artifacts to remove in" in listed.output
     assert "old, and needed by nothing that is kept" in listed.output
+    refused = CliRunner().invoke(app, ["retention", "--keep-days", "0", "--delete"])
+    assert refused.exit_code != 0
     assert references() == before
     removed = CliRunner().invoke(app, [*arguments, "--delete"])
     assert f"{old} artifacts removed in" in removed.output

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,9 +31,9 @@ from tests.s3_servers import Rclone, Server
 from tests.small import run_night, small_night, write_collection
 
 
-@pytest.fixture
-def spec(tmp_path: Path) -> str:
-    return write_collection(tmp_path / "topics")
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_collection(tmp_path_factory.mktemp("spec") / "topics")
 
 
 def tables(warehouse: Path) -> Tables:
@@ -64,27 +65,47 @@ def accept(night: Night) -> None:
     load_acceptance(settings.warehouse, Store(settings.root), act)
 
 
-def test_the_night_is_the_same_as_on_a_local_folder(
-    spec: str, s3_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    local = on(None, tmp_path / "local", monkeypatch)
-    done = run_night(small_night(spec))
-    accept(small_night(spec))
-    run_night(small_night(spec, run_date="2026-02-01"))
+def a_night(spec: str, run_date: str = "2026-01-31") -> Night:
+    return small_night(spec, shards=4, arms=["bm25", "perank"], run_date=run_date)
 
+
+@dataclass(frozen=True)
+class Local:
+    """What nights are on a local folder."""
+
+    results: str
+    one_night: Tables
+    two_nights: Tables
+    """Of them the first is accepted."""
+
+
+@pytest.fixture(scope="module")
+def local(spec: str, tmp_path_factory: pytest.TempPathFactory) -> Local:
+    with pytest.MonkeyPatch.context() as patch:
+        warehouse = on(None, tmp_path_factory.mktemp("local"), patch)
+        results = run_night(a_night(spec))["evaluate"]
+        one = tables(warehouse)
+        accept(a_night(spec))
+        run_night(a_night(spec, "2026-02-01"))
+        return Local(results, one, tables(warehouse))
+
+
+def test_the_night_is_the_same_as_on_a_local_folder(
+    spec: str, local: Local, s3_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     remote = on(s3_root(s3_server, monkeypatch), tmp_path / "remote", monkeypatch)
-    assert run_night(small_night(spec))["evaluate"] == done["evaluate"]
-    accept(small_night(spec))
-    run_night(small_night(spec, run_date="2026-02-01"))
-    assert differences(tables(remote), tables(local)) == []
+    assert run_night(a_night(spec))["evaluate"] == local.results
+    accept(a_night(spec))
+    run_night(a_night(spec, "2026-02-01"))
+    assert differences(tables(remote), local.two_nights) == []
     assert not (tmp_path / "remote" / "artifacts").exists()
 
     # Another machine, which has nothing but the bucket.
     other = on(os.environ["PERANK_ROOT"], tmp_path / "other", monkeypatch)
     assert rebuild(other, Store(Settings.from_environment().root)) == 2
-    assert differences(tables(other), tables(local)) == []
-    again = run_night(small_night(spec, run_date="2026-02-01"))
-    assert differences(tables(other), tables(local)) == []
+    assert differences(tables(other), local.two_nights) == []
+    again = run_night(a_night(spec, "2026-02-01"))
+    assert differences(tables(other), local.two_nights) == []
     assert (Settings.from_environment().reports / again["report"]).is_file()
 
 
@@ -120,16 +141,14 @@ MARKS = {"embed": pytest.mark.long, "index": pytest.mark.long}
 @pytest.mark.parametrize("stage", [pytest.param(s, marks=MARKS.get(s, ())) for s in KILL_AFTER])
 def test_a_server_killed_in_the_middle_costs_a_retry_and_nothing_else(
     spec: str,
+    local: Local,
     stage: str,
     rclone: Rclone,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kind, table = KILL_AFTER[stage]
-    local = on(None, tmp_path / "local", monkeypatch)
-    night = small_night(spec, shards=4)
-    run_night(night)
-
+    night = a_night(spec)
     remote = on(s3_root(rclone, monkeypatch), tmp_path / "remote", monkeypatch)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     written = Artifact.write_part
@@ -160,7 +179,7 @@ def test_a_server_killed_in_the_middle_costs_a_retry_and_nothing_else(
     time.sleep(1.1)  # S3's times are whole seconds
     run_night(night)
     assert {key: written_at(store, key) for key in before} == before
-    assert differences(tables(remote), tables(local)) == []
+    assert differences(tables(remote), local.one_night) == []
 
 
 NIGHT = """
@@ -176,7 +195,7 @@ def test_retention_and_commands_work_on_a_bucket(
 ) -> None:
     root = s3_root(rclone, monkeypatch)
     warehouse = on(root, tmp_path / "remote", monkeypatch)
-    days = [f"2026-01-0{day}" for day in range(1, 6)]
+    days = [f"2026-01-0{day}" for day in range(1, 5)]
     for day in days:
         run_night(small_night(spec, run_date=day, arms=["bm25"], shards=1))
     store = Store(Settings.from_environment().root)
@@ -191,16 +210,11 @@ def test_retention_and_commands_work_on_a_bucket(
     rclone.start()
     listed = CliRunner().invoke(app, ["retention", "--keep-last", "2"])
     assert listed.exit_code == 0, listed.output
-    assert f"5 artifacts to remove in {root}" in listed.output
+    assert f"3 artifacts to remove in {root}" in listed.output
     gone = {removal.reference for removal in apply_retention(store, policy, delete=True)}
-    # Nights 2 and 3 go but for their results: 1 is the arm's first, 4 and 5 are the last.
-    assert sorted(reference.split("/")[0] for reference in gone) == [
-        "candidates",
-        "candidates",
-        "rankings",
-        "rankings",
-        "rankings",
-    ]
+    # Night 2 goes but for its results: 1 is the arm's first, 3 and 4 are the last.
+    kinds = sorted(reference.split("/")[0] for reference in gone)
+    assert kinds == ["candidates", "rankings", "rankings"]
     assert "rankings/topics/half" in gone
     assert not [c for c in store.contents("rankings") if c.reference in gone]
     rebuilt = CliRunner().invoke(app, ["warehouse", "rebuild"])
@@ -217,11 +231,9 @@ def _one_row() -> tuple:
 
 
 def test_a_killed_process_leaves_nothing_in_the_bucket_that_counts(
-    spec: str, rclone: Rclone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spec: str, local: Local, rclone: Rclone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    local = on(None, tmp_path / "local", monkeypatch)
-    night = small_night(spec, shards=4)
-    run_night(night)
+    night = a_night(spec)
     remote = on(s3_root(rclone, monkeypatch), tmp_path / "remote", monkeypatch)
     store = Store(Settings.from_environment().root)
     process = subprocess.Popen([sys.executable, "-c", NIGHT, json.dumps(night.to_json())])
@@ -232,4 +244,4 @@ def test_a_killed_process_leaves_nothing_in_the_bucket_that_counts(
     process.wait()
     assert not Settings.from_environment().published_warehouse.exists()
     run_night(night)
-    assert differences(tables(remote), tables(local)) == []
+    assert differences(tables(remote), local.one_night) == []

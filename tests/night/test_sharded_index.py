@@ -66,7 +66,7 @@ def rows(references: dict[str, str]) -> list[tuple]:
 
 
 @settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -99,7 +99,7 @@ def test_any_number_of_shards_gives_the_same_candidates(
         assert candidates(night, patch, a_shard) == whole
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), passages=st.integers(1, 40))
 def test_the_whole_index_is_bm25s_own(seed: int, passages: int) -> None:
     texts = some_texts(seed, passages)

@@ -1,7 +1,6 @@
 """The checkpoints that ship: they rank texts, their LLM has a say, and their cards are complete."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +24,6 @@ PASSAGES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A kept cache where the environment names one: unpacking the LLM takes half a minute."""
-    kept = os.environ.get("PERANK_TEST_CACHE")
-    return Path(kept) if kept else tmp_path_factory.mktemp("cache")
-
-
 def test_the_projectors_columns_are_orthonormal_and_the_seeds_alone() -> None:
     columns = orthonormal_columns(40, 16, seed=3)
     assert torch.allclose(columns.T @ columns, torch.eye(16), atol=1e-6)
@@ -41,12 +33,12 @@ def test_the_projectors_columns_are_orthonormal_and_the_seeds_alone() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EMBEDDERS)
-def test_a_shipped_checkpoint_ranks_texts(name: str, cache: Path) -> None:
-    engine = PERank.from_pretrained(name, cache=cache, device="cpu")
+def test_a_shipped_checkpoint_ranks_texts(name: str, unpacked: Path) -> None:
+    engine = PERank.from_pretrained(name, cache=unpacked, device="cpu")
     result = engine.rerank("how long does a flea live", PASSAGES)
     assert set(result.order[:2]) == {1, 4}
     assert engine.encoder.name == EMBEDDERS[name]
-    assert engine.encoder.revision == resolve_model(EMBEDDERS[name], cache=cache).revision
+    assert engine.encoder.revision == resolve_model(EMBEDDERS[name], cache=unpacked).revision
 
     vectors = engine.encode(["how long does a flea live", *PASSAGES])
     assert vectors.shape == (6, 384)
@@ -59,9 +51,9 @@ def test_a_shipped_checkpoint_ranks_texts(name: str, cache: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EMBEDDERS)
-def test_the_llm_reads_the_list_as_a_whole(name: str, cache: Path) -> None:
+def test_the_llm_reads_the_list_as_a_whole(name: str, unpacked: Path) -> None:
     """A passage like the list's best three moves up, past one that the residual puts before it."""
-    engine = PERank.from_pretrained(name, cache=cache, device="cpu")
+    engine = PERank.from_pretrained(name, cache=unpacked, device="cpu")
     random = np.random.default_rng(0)
     moved = []
     for _ in range(10):

@@ -1,7 +1,5 @@
 """Withdrawing a snapshot: its results leave the tables, no night takes it; all can be undone."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,14 +12,9 @@ from perank_tasks.warehouse.decisions import record_withdrawal, take_back
 from perank_tasks.warehouse.rebuild import rebuild
 from tests.airflow.comparing import tables
 from tests.small import run_night, small_night, some_passages, write_collection
+from tests.typed import perank
 
 DAYS = ("2026-01-29", "2026-01-30", "2026-01-31")
-
-
-def perank(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "perank_tasks.cli.main", *arguments], capture_output=True, text=True
-    )
 
 
 def write_day(folder: Path, day: str, *, bad: bool = False) -> None:

@@ -4,10 +4,6 @@ Here one is held against the other: the same functions, in the same order, of th
 """
 
 import inspect
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -18,32 +14,6 @@ import pytest
 from perank_tasks.config import Night, NightOptions
 from perank_tasks.night import pipeline
 from perank_tasks.night.site import Site
-from tests.needs import PROJECT
-
-PARSE = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-import perank_nightly
-
-def name(task):
-    return task.task_id.rpartition(".")[2]
-
-calls = {}
-for task in perank_nightly.perank_nightly().tasks:
-    if task.task_id == "approval":  # people, who are no stage
-        continue
-    mapped = hasattr(task, "partial_kwargs")
-    whole = task.partial_kwargs["op_kwargs"] if mapped else task.op_kwargs
-    items = task.op_kwargs_expand_input.value if mapped else {}
-    calls[task.task_id] = {
-        "inputs": {
-            **{key: name(value.operator) for key, value in whole.items()},
-            **{key: name(value.operator) + "[]" for key, value in items.items()},
-        },
-        "upstream": sorted(task.upstream_task_ids),
-    }
-print(json.dumps(calls))
-"""
 
 
 @dataclass(frozen=True)
@@ -90,18 +60,15 @@ def in_pipeline(monkeypatch: pytest.MonkeyPatch) -> dict[str, Call]:
     return calls
 
 
-@pytest.fixture(scope="module")
-def in_dag(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+@pytest.fixture
+def in_dag(parsed: tuple[dict[str, Any], list[str]]) -> dict[str, dict[str, Any]]:
     """The DAG's tasks: of which other's outputs each is called, and which run before it."""
-    environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow"))}
-    done = subprocess.run(
-        [sys.executable, "-c", PARSE, str(PROJECT / "dags")],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    tasks = json.loads(done.stdout.splitlines()[-1])
+    dag = parsed[0]["perank_nightly"]
+    tasks = {
+        task: {"inputs": dag["sources"][task], "upstream": upstream}
+        for task, upstream in dag["upstream"].items()
+        if task != "approval"  # people, who are no stage
+    }
     # The pipeline is handed its plan.
     assert tasks.pop("plan_night")["inputs"] == {}
     return tasks
