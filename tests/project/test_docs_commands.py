@@ -41,6 +41,7 @@ RUN = [
 """Pages whose commands are run. The others' need a GPU, S3, containers or hours."""
 ELSEWHERE = [
     "ir_datasets:",  # needs the network
+    "simulate",  # minutes: tests/cli/test_commands.py
     "train ",  # minutes: tests/training
     "experiment crossvalidation",
     "--smoke",  # minutes: tests/experiments
