@@ -41,6 +41,7 @@ RUN = [
 """Pages whose commands are run. The others' need a GPU, S3, containers or hours."""
 ELSEWHERE = [
     "ir_datasets:",  # needs the network
+    "simulate",  # minutes: tests/cli/test_commands.py
     "train ",  # minutes: tests/training
     "experiment crossvalidation",
     "--smoke",  # minutes: tests/experiments
@@ -53,7 +54,6 @@ ELSEWHERE = [
     "checkpoint withdraw",
     "mistral-jina",
     "2026-01-31/llm-off",
-    "--run-date 2026-01-30",  # after a withdrawal, of dated folders: tests/warehouse
 ]
 """What a fresh home and seconds are not enough for: parts of commands."""
 
@@ -203,8 +203,10 @@ def test_a_pages_commands_run_in_a_fresh_home(fresh: Path, page: str) -> None:
     """All of them, in order, but what is tested ELSEWHERE."""
     small_copies(fresh)
     two_nights()
-    first = run(["sql", "--format", "json", "SELECT min(snapshot) AS snapshot FROM runs"])
-    (row,) = json.loads(first)
+    scifact = ["--collection", f"files:{fresh}/scifact"]  # whose snapshot is to be withdrawn
+    run(["nightly", *scifact, "--run-date", "2026-11-21", "--arms", "bm25"])
+    statement = "SELECT snapshot FROM runs WHERE collection = 'scifact'"
+    (row,) = json.loads(run(["sql", "--format", "json", statement]))
     for arguments in commands(PROJECT / page):
         line = " ".join(arguments)
         for written, here in {
