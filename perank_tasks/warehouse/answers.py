@@ -34,10 +34,10 @@ _FINE = {
     Verdict.FIRST: "There is nothing earlier to compare with.",
     Verdict.IDENTICAL: "Yes: every query ranks and scores as before.",
     Verdict.DRIFT: "Yes: rankings changed, the means are within the noise band.",
-    Verdict.UNUSUAL: "Yes: {arms} above the noise band, which may be chance.",
+    Verdict.UNUSUAL: "Yes: {arms} may be better, or it may be chance.",
     Verdict.ACKNOWLEDGED: "Yes: what changed in {arms} has been accepted.",
     Verdict.IMPROVEMENT: "Yes, and better in {arms}.",
-    Verdict.SUSPECT: "Perhaps not: {arms} below the noise band, which may be chance.",
+    Verdict.SUSPECT: "Perhaps not: {arms} may be worse, or it may be chance.",
     Verdict.INCOMPLETE: "That cannot be said: {arms} could not be judged.",
     Verdict.REGRESSION: "No: worse in {arms}, beyond chance.",
 }
