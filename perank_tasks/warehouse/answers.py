@@ -81,8 +81,7 @@ def answer(
     # Of a first night, every arm beside the first stage; else the arm that is worst.
     shown = measured if word == Verdict.FIRST else measured[:1]
     fine += [f"{arm['arm']}, {arm['measured']}" for arm in shown]
-    changed = [cause] if cause else []
-    changed += [phrase for phrase in _differences(arms) if phrase not in (cause or "")]
+    changed = [*([cause] if cause else []), *_differences(arms, cause or "")]
     if not changed and any(arm["against"] for arm in arms):
         changed = ["nothing that is recorded of data, settings, code, libraries or machine"]
     if word == Verdict.FIRST:
@@ -109,8 +108,9 @@ def _by_largest_loss(arm: "ArmVerdict") -> float:
     return min((row["delta"] for row in arm["lost"]), default=0.0)
 
 
-def _differences(arms: Sequence["ArmVerdict"]) -> list[str]:
-    """What was different, and what it cost more, with the arms of which that is said."""
+def _differences(arms: Sequence["ArmVerdict"], cause: str) -> list[str]:
+    """What was different and is not named in the cause, and what it cost more, with the arms of
+    which that is said."""
     by_phrase: dict[str, list[str]] = defaultdict(list)
     for arm in arms:
         costs = [cost for cost in arm["costs"] if cost.startswith(("slower", "costlier"))]
@@ -119,6 +119,7 @@ def _differences(arms: Sequence["ArmVerdict"]) -> list[str]:
     return [
         phrase if len(names) == len(arms) else f"{phrase} ({', '.join(names)})"
         for phrase, names in by_phrase.items()
+        if phrase not in cause
     ]
 
 
