@@ -14,11 +14,11 @@ from functools import lru_cache
 import duckdb
 
 from perank_tasks.regression.drift import compare_rankings
-from perank_tasks.regression.measures import by_rank, evaluate_run
+from perank_tasks.regression.measures import Scores, by_rank, evaluate_run
 from perank_tasks.warehouse.nights import Nights, Run, read_rankings
 from perank_tasks.warehouse.sql_files import TableRow, ask, insert_rows
 
-Rankings = Callable[[Run], dict[str, dict[str, float]]]
+Rankings = Callable[[Run], Scores]
 """Of a run: {query id: {passage id: score}}, best first."""
 
 
