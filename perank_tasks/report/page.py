@@ -112,8 +112,8 @@ def render(
         index: where the index over nights is, seen from the page.
     """
     arms = contents.arms
-    ladder = list(Verdict)
-    by_word = sorted(arms, key=lambda arm: -ladder.index(Verdict(arm.word)) if arm.word else 0)
+    place = {str(word): -i for i, word in enumerate(Verdict)}
+    by_word = sorted(arms, key=lambda arm: (place.get(arm.word or "", 0), not arm.against))
     rows = [arm.comparisons.get(MAIN, {}) for arm in arms]
     nights = [row["nights"] for row in rows if row.get("band_low") is not None]
     shared = set.intersection(*(set(arm.facts.items()) for arm in arms))

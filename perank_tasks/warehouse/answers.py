@@ -32,10 +32,10 @@ _FINE = {
     Verdict.FIRST: "There is nothing earlier to compare with.",
     Verdict.IDENTICAL: "Yes: every query ranks and scores as before.",
     Verdict.DRIFT: "Yes: rankings changed, the means are within the noise band.",
-    Verdict.UNUSUAL: "Yes: {arms} above the noise band, which may be chance.",
+    Verdict.UNUSUAL: "Yes: {arms} may be better, or it may be chance.",
     Verdict.ACKNOWLEDGED: "Yes: what changed in {arms} has been accepted.",
     Verdict.IMPROVEMENT: "Yes, and better in {arms}.",
-    Verdict.SUSPECT: "Perhaps not: {arms} below the noise band, which may be chance.",
+    Verdict.SUSPECT: "Perhaps not: {arms} may be worse, or it may be chance.",
     Verdict.INCOMPLETE: "That cannot be said: {arms} could not be judged.",
     Verdict.REGRESSION: "No: worse in {arms}, beyond chance.",
 }
@@ -104,8 +104,7 @@ def answer(
     measured = [f"{arm['arm']}, {arm['measured']}" for arm in worst if arm["measured"]]
     # Of a first night, every arm beside the first stage; else the arm that is worst.
     fine += measured if word == Verdict.FIRST else measured[:1]
-    changed = [cause] if cause else []
-    changed += [phrase for phrase in _differences(arms) if phrase not in (cause or "")]
+    changed = [*([cause] if cause else []), *_differences(arms, cause or "")]
     if not changed and any(arm["against"] for arm in arms):
         changed = ["nothing that is recorded of data, settings, code, libraries or machine"]
     if word == Verdict.FIRST:
@@ -132,8 +131,9 @@ def _by_largest_loss(arm: ArmVerdict) -> float:
     return min((row["delta"] for row in arm["lost"]), default=0.0)
 
 
-def _differences(arms: Sequence[ArmVerdict]) -> list[str]:
-    """What was different, and what it cost more, with the arms of which that is said."""
+def _differences(arms: Sequence[ArmVerdict], cause: str) -> list[str]:
+    """What was different and is not named in the cause, and what it cost more, with the arms of
+    which that is said."""
     by_phrase: dict[str, list[str]] = defaultdict(list)
     for arm in arms:
         costs = [cost for cost in arm["costs"] if cost.startswith(("slower", "costlier"))]
@@ -142,6 +142,7 @@ def _differences(arms: Sequence[ArmVerdict]) -> list[str]:
     return [
         phrase if len(names) == len(arms) else f"{phrase} ({', '.join(names)})"
         for phrase, names in by_phrase.items()
+        if phrase not in cause
     ]
 
 

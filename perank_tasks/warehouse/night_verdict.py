@@ -269,7 +269,8 @@ def _measure(row: TableRow) -> str:
         if not row["delta"]:
             return f"{row['measure']} {by_judgements}"
     text = f"{row['measure']} {row['delta']:+.4f} [{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
-    text += f", {row['better']} queries better, {row['worse']} worse"
+    queries = "query" if row["better"] == 1 else "queries"
+    text += f", {row['better']} {queries} better, {row['worse']} worse"
     if row["p"] is not None and row["tests"]:
         tests = "test" if row["tests"] == 1 else "tests"
         text += f", corrected p {short_p(row['p_holm'])} ({row['tests']} {tests})"
