@@ -102,7 +102,7 @@ def test_two_nights_are_compared_arm_by_arm(nights: Settings) -> None:
     assert "Exit status 1: fails --fail-on regression: 2026-01-02/perank\n" in done.stdout
     assert "-0.1000" in done.stdout
     assert "nDCG@10 lost most:" in done.stdout
-    assert "correction over 1 tests" in done.stdout  # bm25 is unchanged
+    assert "corrected over all 1 that differ" in done.stdout  # bm25 is unchanged
 
 
 def test_two_arms_are_compared(nights: Settings) -> None:
