@@ -168,8 +168,8 @@ def untrained_checkpoint(prompt: str, cache: Path) -> str:
     # A query token and a residual are used where the prompt has a place for them.
     has_query = template.has_query_slot
     own = {"prompt": template.name, "query_token": has_query, "residual": has_query}
-    own |= {"encoder": MINILM, "encoder_pooling": "mean"}
-    recipe = RankRecipe.parse(own | {"projector_start": "orthonormal"})
+    embedder = {"encoder": MINILM, "encoder_pooling": "mean"}
+    recipe = RankRecipe.parse(own | embedder | {"projector_start": "orthonormal"})
     folder = cache / "bench" / f"smollm2-minilm-{prompt}"
     make_start(folder, recipe, [], EMBEDDING_SIZE, cache=cache)
     return str(folder)

@@ -150,7 +150,7 @@ def read_page(
         collection,
         said,
         arms,
-        remarks(rows),
+        remarks(connection, rows),
         max((r.run_date for r in nights.runs if r.run_date < run_date), default=None),
     )
 
@@ -225,13 +225,14 @@ def _read_arms(
     return arms
 
 
-def remarks(rows: list[TableRow]) -> list[str]:
+def remarks(connection: duckdb.DuckDBPyConnection, rows: list[TableRow]) -> list[str]:
     """What a reader of a night's numbers has to know about them.
 
     Args:
         rows: the night's rows of `run_summary`.
     """
     first = rows[0]
+    key = {name: first[name] for name in ("series", "run_date", "collection")}
     counts = {
         "queries have no judgements and do not count in the measures": first["queries"]
         - first["judged_queries"],
@@ -239,19 +240,25 @@ def remarks(rows: list[TableRow]) -> list[str]:
         "left out": first["stale_judgements"],
         "judgements name passages outside the collection": first["unknown_judgements"],
     }
-    limited = []
+    said = [_llm_gain(**row) for row in ask(connection, "report/llm_gains", **key)]
     if first["queries"] < first["collection_queries"]:
-        limited = [
-            f"limited to {first['queries']} of {first['collection_queries']} queries: no baseline, "
-            "and no part of bands and trends"
-        ]
-    counted = [f"{n} {what}" for what, n in counts.items() if n > 0]
-    return [*limited, *counted, *_odd(rows), *_unjudged(rows)] + [
+        limited = "limited to {queries} of {collection_queries} queries: no baseline, band or trend"
+        said.append(limited.format(**first))
+    said += [f"{n} {what}" for what, n in counts.items() if n > 0]
+    return [*said, *_odd(rows), *_unjudged(rows)] + [
         f"{row['arm']}: {row['unranked_queries']} queries could not be ranked and kept their "
         f"first-stage order ({row['unranked_reason']})"
         for row in rows
         if row["unranked_queries"]
     ]
+
+
+def _llm_gain(arm: str, switched_off: str, deltas: list[float]) -> str:
+    interval = mean_interval(np.array(deltas))
+    return (
+        f"{arm}: its LLM changes nDCG@10 by {np.mean(deltas):+.4f} [{interval.low:+.4f}, "
+        f"{interval.high:+.4f}] against {switched_off}, the same checkpoint without it"
+    )
 
 
 def _odd(rows: list[TableRow]) -> list[str]:

@@ -48,13 +48,13 @@ def print_report(
         night = {name: first[name] for name in ("run_date", "collection")}
         verdict = said or judge(warehouse, store, arms=arms, baseline=baseline, **night)
         champions = ask(warehouse, "report/champions", series=NIGHTLY, **night)
+        notes = remarks(warehouse, rows)
     printer.heading(f"{first['collection']}, night of {first['run_date']}")
     printer.table(_HEADINGS, [_cells(row) for row in rows])
     lines = [("Verdict", verdict["text"]), *in_lines(verdict["answers"])]
     for champion in champions:
         line = "{checkpoint}, promoted as of {as_of} by {name}: {reason}".format(**champion)
         lines.append(("Champion", line))
-    notes = remarks(rows)
     printer.labelled([*lines, *(("note", remark) for remark in notes)])
     printer.labelled([(arm["arm"], arm["text"]) for arm in verdict["arms"]])
     if printer.hints and not printer.markdown:

@@ -40,7 +40,7 @@ def values(sql: str, *parameters: object) -> list:
 def notes() -> list[str]:
     """What a reader of the night is told of its collection."""
     with reading(Settings.from_environment().warehouse) as warehouse:
-        said = remarks(read_summary(warehouse, None, None))
+        said = remarks(warehouse, read_summary(warehouse, None, None))
     return [note for note in said if not note.startswith("top-10 results not judged")]
 
 

@@ -20,9 +20,12 @@ from perank_tasks.artifacts.store import Store
 from perank_tasks.config import Night
 from perank_tasks.errors import CollectionError, ConfigError
 from perank_tasks.night.embed import read_vectors
+from perank_tasks.report.contents import read_summary, remarks
 from perank_tasks.schemas import RESULT_TABLES
 from perank_tasks.settings import Settings
+from perank_tasks.warehouse.database import reading
 from tests.analyst import analyst_at_work
+from tests.perank.tiny import write_own
 from tests.small import TOPICS, run_night, small_night, some_passages, write_collection
 
 
@@ -460,3 +463,15 @@ def test_given_runs_reproduce_published_first_stage_scores(arm: str, published: 
     assert values("SELECT value FROM measures WHERE measure = 'nDCG@10'") == [
         pytest.approx(published, abs=0.0005)
     ]
+
+
+def test_what_the_llm_adds_is_said_with_its_interval(spec: str, tmp_path: Path) -> None:
+    own = write_own(tmp_path / "own", embedding_size=384)
+    run_night(small_night(spec, arms=["llm-off", "perank"], checkpoint=str(own)))
+    off, on = values("SELECT value FROM measures WHERE measure = 'nDCG@10' ORDER BY arm")
+    assert on != off
+    with reading(Settings.from_environment().warehouse) as warehouse:
+        said = remarks(warehouse, read_summary(warehouse, None, None))
+    (sentence,) = (each for each in said if "its LLM" in each)
+    assert sentence.startswith(f"perank: its LLM changes nDCG@10 by {on - off:+.4f} [")
+    assert sentence.endswith("] against llm-off, the same checkpoint without it")
