@@ -192,4 +192,4 @@ def test_an_encoder_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.M
     assert sorted(engine.rerank("fleas", embeddings=vectors).order) == [0, 1, 2, 3, 4]
     with pytest.raises(ConfigError, match="somebody/an-encoder") as caught:
         engine.encode(["a passage"])
-    assert "needs no encoder" in str(caught.value)
+    assert "only ranking from embeddings that were made elsewhere" in str(caught.value)

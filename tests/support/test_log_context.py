@@ -70,4 +70,4 @@ def test_the_command_line_shows_it_when_asked(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "2026-01-31 topics embed " in done.stderr
-    assert "queries/0: queries shard 0: {'embedded': 5" in done.stderr
+    assert "/0: queries shard 0: {'embedded': 5" in done.stderr
