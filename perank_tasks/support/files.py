@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from safetensors import SafetensorError
+
 from perank_tasks.errors import StorageError
 
 log = logging.getLogger(__name__)
@@ -130,14 +132,14 @@ def storage_errors(path: Path, remedy: str) -> Iterator[None]:
         remedy: what is lost or safe, and what the user is to do; whole sentences.
 
     Raises:
-        StorageError: in place of every OSError but those of pyarrow that S3 is the cause of:
-            what is being read there is not what cannot be written here.
+        StorageError: in place of every OSError, and of what safetensors makes of one, but for
+            those of pyarrow that S3 is the cause of: what is being read there is not what cannot be
+            written here.
     """
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         if "AWS Error" in str(error):
             raise
-        raise StorageError(
-            f"{path} cannot be written: {error.strerror or error}. {remedy}"
-        ) from error
+        why = getattr(error, "strerror", None) or error
+        raise StorageError(f"{path} cannot be written: {why}. {remedy}") from error
