@@ -49,18 +49,18 @@ def evaluate_run(run: Scores, qrels: Grades, relevance_level: int) -> dict[str, 
         f"recall@100-l{relevance_level}": "recall@100",
         f"map-l{relevance_level}": "MAP",
     }
-    # Names of one length: Numba compiles ranx anew, for half a minute, for every other length.
+    # Names of one length: Numba compiles ranx anew, for half a minute, for every other length. ranx
+    # sorts by them, so those of queries ascend; passages, which may be called as queries are, have
+    # their own.
     numbers = count()
     name: dict[str, str] = defaultdict(lambda: f"{next(numbers):012}")
-    ids = sorted(ranked)
-    strict = {
-        name[q]: {name[p]: float(len(ranked[q]) - i) for i, p in enumerate(ranked[q])} for q in ids
-    }
-    grades = {name[q]: {name[p]: max(g, 0) for p, g in qrels[q].items()} for q in ids}
+    queries = {query: f"{i:012}" for i, query in enumerate(sorted(ranked))}
+    strict = {n: {name[p]: -float(i) for i, p in enumerate(ranked[q])} for q, n in queries.items()}
+    grades = {n: {name[p]: max(g, 0) for p, g in qrels[q].items()} for q, n in queries.items()}
     computed = evaluate(Qrels(grades), Run(strict), list(ranx_names), return_mean=False)
     for ranx_name, measure in ranx_names.items():
         row = np.asarray(computed[ranx_name], dtype=float)
-        values[measure].update(zip(ids, row.tolist(), strict=True))
+        values[measure].update(zip(queries, row.tolist(), strict=True))
     return values
 
 

@@ -50,3 +50,14 @@ def test_a_negative_grade_is_judged_and_gains_nothing() -> None:
 
 def test_unjudged_queries_are_left_out() -> None:
     assert set(evaluate_run({"other": {"a": 1.0}}, QRELS, 1)["MAP"]) == {"q1", "q2"}
+
+
+def test_a_querys_values_are_its_own_where_passages_are_called_as_queries_are() -> None:
+    """As in Cranfield, whose queries and passages are both 1, 2, 3, …"""
+    ids = [str(i) for i in range(1, 31)]
+    qrels = {q: {q: 1} for q in ids}
+    run = {q: {p: float(30 - (int(p) + 7 * int(q)) % 30) for p in ids} for q in ids}
+    values = evaluate_run(run, qrels, relevance_level=1)
+    for q in ids:
+        order = sorted(run[q], key=lambda p: -run[q][p])
+        assert values["MAP"][q] == pytest.approx(1 / (order.index(q) + 1))
