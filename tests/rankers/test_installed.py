@@ -55,6 +55,13 @@ class Well(Options):
 class Twin(Well):
     pass
 
+def altered(score, change):
+    """A ranker by these scores, each of whose answers is changed."""
+    ranker = ScoreRanker(score)
+    rank = ranker.rank
+    ranker.rank = lambda lists: map(change, rank(lists))
+    return ranker
+
 class Repaired(Well):
     def load(self, models):
         ranker = super().load(models)
@@ -67,11 +74,8 @@ class Repaired(Well):
 
 class Cut(Repaired):
     def load(self, models):
-        ranker = ScoreRanker(lambda c: np.cos(np.arange(len(c)) + 1))
-        rank = ranker.rank
         cut = lambda r: replace(r, texts_cut=len(r.order) // 2 + 1)
-        ranker.rank = lambda lists: map(cut, rank(lists))
-        return ranker
+        return altered(lambda c: np.cos(np.arange(len(c)) + 1), cut)
 
 class Breaking(Options):
     def scores(self, candidates):
@@ -89,35 +93,24 @@ class Undescribed(Options):
 
 class NoPermutation(Options):
     def load(self, models):
-        ranker = ScoreRanker(lambda c: np.tan(np.arange(len(c))))
-        rank = ranker.rank
-        ranker.rank = lambda lists: (replace(r, order=[0] * len(r.order)) for r in rank(lists))
-        return ranker
+        same = lambda r: replace(r, order=[0] * len(r.order))
+        return altered(lambda c: np.tan(np.arange(len(c))), same)
 
 class Floats(Options):
     def load(self, models):
-        ranker = ScoreRanker(lambda c: np.arctan(np.arange(len(c))))
-        rank = ranker.rank
         floats = lambda r: replace(r, order=[float(place) for place in r.order])
-        ranker.rank = lambda lists: map(floats, rank(lists))
-        return ranker
+        return altered(lambda c: np.arctan(np.arange(len(c))), floats)
 
 class Fewer(Options):
     """Half of the ids, as a ranker that cuts its list answers."""
     def load(self, models):
-        ranker = ScoreRanker(lambda c: np.arange(len(c)) % 5)
-        rank = ranker.rank
         cut = lambda r: replace(r, passage_ids=r.passage_ids[:4], order=r.order[:4])
-        ranker.rank = lambda lists: map(cut, rank(lists))
-        return ranker
+        return altered(lambda c: np.arange(len(c)) % 5, cut)
 
 class Unknown(Options):
     def load(self, models):
-        ranker = ScoreRanker(lambda c: np.arange(len(c)) % 3)
-        rank = ranker.rank
         other = lambda r: replace(r, passage_ids=["nobody-knows", *r.passage_ids[1:]])
-        ranker.rank = lambda lists: map(other, rank(lists))
-        return ranker
+        return altered(lambda c: np.arange(len(c)) % 3, other)
 
 class Bare(Options):
     """Written for an interface that had no device."""
