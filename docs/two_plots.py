@@ -17,7 +17,7 @@ def main(folder: Path) -> None:
     """Draw both into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with open_warehouse() as warehouse:
-        night = warehouse.nights().iloc[0]
+        night = warehouse.sql("FROM night_verdicts ORDER BY run_date DESC").iloc[0]
         arms = warehouse.sql(
             "FROM arm_verdicts WHERE run_date = ? AND collection = ? "
             "ORDER BY abs(ndcg_10_delta) DESC NULLS LAST, arm",
@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
 
         figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
         for i, arm in enumerate(arms["arm"]):
-            trend = warehouse.trend(night["collection"], arm)
+            trend = warehouse.sql("FROM measure_trend(?, ?, 'nDCG@10')", night["collection"], arm)
             axes.plot(trend["run_date"], trend["value"], marker="o", label=arm)
             if i == 0:
                 axes.fill_between(
@@ -39,7 +39,7 @@ def main(folder: Path) -> None:
         figure.savefig(folder / "trend.png", dpi=150)
 
         name = f"{night['run_date']:%Y-%m-%d}/{arms['arm'][0]}/{night['collection']}"
-        queries = warehouse.worst_queries(name, 100_000)
+        queries = warehouse.sql("FROM worst_queries(?, 100000)", name)
         figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
         axes.bar(range(len(queries)), queries["delta"])
         worst = queries["query"][0] if len(queries) else "nothing to compare with"

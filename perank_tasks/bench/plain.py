@@ -97,9 +97,7 @@ class PlainRanker:
     def _rank(self, prompt: Prompt, texts: list[str]) -> list[int]:
         """The order of one window's passages: one call of `generate`, which reads the tokens that
         follow the vocabulary in the passages' slots."""
-        embeddings = self.engine.encode(
-            texts, max_length=REFERENCE_MAX_LENGTH, batch_size=len(texts)
-        )
+        embeddings = self.engine.encode(texts, max_length=REFERENCE_MAX_LENGTH)
         projected = self.engine.model.project(torch.from_numpy(embeddings))
         first, count = self._vocabulary, len(texts)
         for matrix in (self.model.get_input_embeddings(), self.model.get_output_embeddings()):

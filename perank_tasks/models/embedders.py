@@ -5,7 +5,7 @@ with options behind a `?` (`all-minilm-l6-v2?layers=3`, `smollm2-135m-instruct?p
 `variants`). `perank.embedders` adds the encoder inside a PE-Rank checkpoint.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,9 @@ from perank_tasks.models.find import ResolvedModel, resolve_model
 from perank_tasks.models.variants import ModelVariant, repository_code
 from perank_tasks.support.files import what_lies_instead
 
-BATCH_ON_CPU, BATCH_ON_GPU = 16, 128
+TOKENS_ON_CPU, TOKENS_ON_GPU = 1_024, 65_536
+"""Tokens of a batch, padding included. A core is fastest where a layer's activations stay in its
+cache: half as fast again, on bge-small, as with 16 texts of any length."""
 
 Advance = Callable[[int], None]
 
@@ -49,13 +51,23 @@ class Embedder(Protocol):
         """Which of the texts are longer than it reads."""
 
 
-def are_longer(texts: Sequence[str], tokenizer: Any, max_length: int | None) -> list[bool]:
-    """Which of the texts have more tokens, special ones included."""
-    if max_length is None:
-        return [False] * len(texts)
+def token_counts(texts: Sequence[str], tokenizer: Any) -> np.ndarray:
+    """(n,) int64: how many tokens each text has, special ones included."""
     # Not verbose: it would warn of the first text that is longer than the model reads.
-    tokens = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
-    return [len(of_text) > max_length for of_text in tokens]
+    tokens = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []
+    return np.array([len(of_text) for of_text in tokens], np.int64)
+
+
+def in_batches(
+    texts: Sequence[str], tokenizer: Any, max_length: int | None, device: str
+) -> Iterator[np.ndarray]:
+    """The texts' numbers, the longest first, in batches of what the device takes at once."""
+    counts = np.minimum(token_counts(texts, tokenizer), max_length or np.inf)
+    left = np.argsort(-counts, kind="stable")
+    while len(left):
+        size = int((TOKENS_ON_CPU if device == "cpu" else TOKENS_ON_GPU) // counts[left[0]]) or 1
+        yield left[:size]
+        left = left[size:]
 
 
 def check_unit_vectors(vectors: np.ndarray, names: Sequence[str]) -> None:
@@ -123,21 +135,20 @@ class SentenceTransformerEmbedder:
         self.max_length = self.model.max_seq_length
 
     def are_cut(self, texts: Sequence[str]) -> list[bool]:
-        return are_longer(texts, self.model.tokenizer, self.max_length)
+        return (token_counts(texts, self.model.tokenizer) > (self.max_length or np.inf)).tolist()
 
     def encode(
         self, texts: Sequence[str], *, queries: bool = False, advance: Advance = uncounted
     ) -> np.ndarray:
-        def count(_: Any, __: Any, batch: dict[str, Any]) -> None:
-            advance(len(batch["sentence_embedding"]))
-
-        # In batches of another make-up a text's last bits would be others: they are only counted.
-        with self.model[-1].register_forward_hook(count):
-            return self.model.encode(
-                list(texts),
+        vectors = np.empty((len(texts), self.dimension), np.float32)
+        for batch in in_batches(texts, self.model.tokenizer, self.max_length, self.device):
+            vectors[batch] = self.model.encode(
+                [texts[i] for i in batch],
                 prompt=self.prompts.get("query" if queries else "document") or None,
-                batch_size=BATCH_ON_CPU if self.device == "cpu" else BATCH_ON_GPU,
+                batch_size=len(batch),
                 normalize_embeddings=True,
                 convert_to_numpy=True,
                 show_progress_bar=False,
             )
+            advance(len(batch))
+        return vectors

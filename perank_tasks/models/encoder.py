@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from perank_tasks.errors import CheckpointError, ConfigError
-from perank_tasks.models.embedders import Advance, are_longer, uncounted
+from perank_tasks.models.embedders import Advance, in_batches, token_counts, uncounted
 from perank_tasks.models.encoder_spec import EncoderSpec
 from perank_tasks.models.find import resolve_model
 from perank_tasks.models.products import replace_linears
@@ -99,7 +99,6 @@ class Encoder:
         *,
         queries: bool = False,
         max_length: int | None = None,
-        batch_size: int = 32,
         advance: Advance = uncounted,
     ) -> np.ndarray:
         """Embed texts: (len(texts), embedding_size) float32, L2-normalised, in order.
@@ -108,7 +107,6 @@ class Encoder:
             queries: whether they are queries, before which some encoders want a prompt.
             max_length: tokens a text is cut at. None: as many as the nightly run takes, a
                 sentence-transformers model's own maximum, else the reference's 512.
-            batch_size: texts at once.
             advance: is told after each batch of how many texts that was.
 
         Raises:
@@ -116,17 +114,14 @@ class Encoder:
         """
         max_length = self.max_length if max_length is None else max_length
         limit = self._max_positions or max_length
-        if not 1 <= max_length <= limit or batch_size < 1:
+        if not 1 <= max_length <= limit:
             raise ConfigError(
-                f"max_length must be from 1 to the encoder's {limit} tokens and batch_size 1 or "
-                f"more, found {max_length} and {batch_size}"
+                f"max_length must be from 1 to the encoder's {limit} tokens, found {max_length}"
             )
         prompt = self._prompts.get("query" if queries else "document", "")
         cleaned = [prompt + clean_text(text) for text in texts]
-        by_length = sorted(range(len(cleaned)), key=lambda i: len(cleaned[i]))
         embeddings = np.empty((len(cleaned), self.dimension), np.float32)
-        for first in range(0, len(by_length), batch_size):
-            batch = by_length[first : first + batch_size]
+        for batch in in_batches(cleaned, self._tokenizer, max_length, self.device):
             inputs = self._tokenizer(
                 [cleaned[i] for i in batch],
                 max_length=max_length,
@@ -142,7 +137,8 @@ class Encoder:
 
     def are_cut(self, texts: Sequence[str]) -> list[bool]:
         """Which of the texts have more than `max_length` tokens."""
-        return are_longer([clean_text(text) for text in texts], self._tokenizer, self.max_length)
+        counts = token_counts([clean_text(text) for text in texts], self._tokenizer)
+        return (counts > self.max_length).tolist()
 
 
 def _own_max_length(folder: Path, positions: int | None) -> int:

@@ -10,8 +10,10 @@ import logging
 import shutil
 from collections.abc import Callable
 from contextlib import redirect_stderr
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -46,18 +48,21 @@ _BGE_TOKENIZER = {
 _MODULES = "sentence_transformers.models"
 
 
-def unpack_gguf(gguf: Path, folder: Path) -> None:
+def unpack_gguf(file: Path, folder: Path) -> None:
     """An LLM, with configuration, tokenizer and chat template."""
+    import gguf
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    log.info("unpacking %s once into %s", gguf.name, folder.parent)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    # Its reader of GGUF files draws a bar that no setting turns off.
-    with progress("unpacking the language model"), redirect_stderr(io.StringIO()):
+    log.info("unpacking %s once into %s", file.name, folder.parent)
+    # transformers reads the file three times and makes the table of names for every module anew.
+    once = {name: cache(getattr(gguf, name)) for name in ("GGUFReader", "get_tensor_name_map")}
+    bar = redirect_stderr(io.StringIO())  # that no setting turns off
+    with progress("unpacking the language model"), patch.multiple(gguf, **once), bar:
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+            file.parent, gguf_file=file.name, dtype=torch.float32
         )
     config = model.config.to_dict()
     for key in ("quantization_config", "_name_or_path"):

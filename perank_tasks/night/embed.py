@@ -3,9 +3,9 @@
 In: a snapshot. Out, for each embedder the night's arms need: the artifact
 `embeddings/<collection>/<key>` with the tables `passages` and `queries`, rows
 (id, text_hash, is_cut, embedding), embeddings L2-normalised, in the snapshot's order. Passages
-are split into shards by row, which are done side by side; who does the first does the queries, too,
-which take less time than loading an embedder for them. Of a text that is longer than the embedder
-reads (`is_cut`), the vector is its beginning's.
+are split into shards, ranges of rows with as much text each, which are done side by side; who does
+the first does the queries, too, which take less time than loading an embedder for them. Of a text
+that is longer than the embedder reads (`is_cut`), the vector is its beginning's.
 
 A text that an earlier snapshot had already is not embedded again: its vector is taken,
 by text hash, from the newest published embeddings of the same embedder. Where all candidates are
@@ -15,8 +15,9 @@ A shard streams through: in memory are a block of rows, the vectors of texts tha
 more than once, and 8 bytes for every row of the shard and of the earlier embeddings.
 """
 
+import itertools
 import logging
-from collections.abc import Callable, Collection, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -31,12 +32,12 @@ from perank_tasks.perank.embedders import Embedder, load
 from perank_tasks.schemas import embeddings as embeddings_schema
 from perank_tasks.support.meter import Meter, total
 from perank_tasks.support.progress import progress
-from perank_tasks.support.streams import in_groups, rows_at, rows_between, rows_with, share
+from perank_tasks.support.streams import in_groups, rows_at, rows_between, rows_with
 from perank_tasks.support.text import contents, text_hash
 
 log = logging.getLogger(__name__)
 
-TEXTS_A_CALL = 512
+TEXTS_A_CALL = 1024
 """New texts that the embedder sorts by length and encodes in one call."""
 
 PASSAGES_A_SHARD = 1_000
@@ -56,6 +57,7 @@ class EmbedShard(TypedDict):
 
     embedding: str  # Embedding.hash
     shard: int
+    rows: Sequence[int]  # its first passage's, and the one after its last
 
 
 class _Vector(NamedTuple):
@@ -97,7 +99,18 @@ class _Plan:
                     return published
         return None
 
-    def texts(self, table: str, shard: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """The rows of each shard of the passages: contiguous, with as many bytes of text each."""
+        batches = self.source.dataset("passages").to_batches(columns=["text"])
+        sizes = [pc.fill_null(pc.binary_length(b["text"]), 0).to_numpy() + 1 for b in batches]
+        ends = np.cumsum(np.concatenate(sizes), dtype=np.float64)
+        count = self.shards["passages"]
+        first = np.searchsorted(ends, ends[-1] * np.arange(count + 1) / count)
+        return itertools.pairwise([*first[:-1].tolist(), len(ends)])
+
+    def texts(
+        self, table: str, rows: Sequence[int], columns: list[str]
+    ) -> Iterator[pa.RecordBatch]:
         """A shard's texts as passages have them, but for those that cannot be candidates."""
         if table == "queries":
             queries = self.source.read("queries")
@@ -108,7 +121,6 @@ class _Plan:
             yield from pa.table(texts, names).select(columns).to_batches()
             return
         dataset = self.source.dataset("passages")
-        rows = share(dataset.count_rows(), self.shards["passages"], shard)
         if not self.is_partial:
             yield from rows_between(dataset, columns, *rows)
             return
@@ -124,7 +136,8 @@ def plan_embedding(night: Night, site: Site, snapshot: str) -> list[EmbedShard]:
     for name, embedding in night.embeddings.items():
         plan = _Plan(night, site.store, snapshot, embedding)
         if not plan.artifact.use():
-            work += [EmbedShard(embedding=name, shard=s) for s in range(plan.shards["passages"])]
+            shards = enumerate(plan.ranges())
+            work += [EmbedShard(embedding=name, shard=s, rows=rows) for s, rows in shards]
     return work
 
 
@@ -151,22 +164,22 @@ def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> di
     )
     schema = embeddings_schema(embedder.dimension, embedding.precision)
     for table in missing:
-        counts[table] = _embed_part(plan, table, shard, embedder, schema, meter)
+        counts[table] = _embed_part(plan, table, work, embedder, schema, meter)
         meter = Meter()
     return counts
 
 
 def _embed_part(
-    plan: _Plan, table: str, shard: int, embedder: Embedder, schema: pa.Schema, meter: Meter
+    plan: _Plan, table: str, work: EmbedShard, embedder: Embedder, schema: pa.Schema, meter: Meter
 ) -> Counts:
     """Embed a shard of one table."""
-    earlier = plan.earlier()
-    hashes = _numbers(b["text_hash"].to_pylist() for b in plan.texts(table, shard, ["text_hash"]))
+    earlier, shard, at = plan.earlier(), work["shard"], work["rows"]
+    hashes = _numbers(b["text_hash"].to_pylist() for b in plan.texts(table, at, ["text_hash"]))
     places = _places(hashes, earlier, table)
     new = np.unique(hashes[places < 0])
     counts = {"embedded": len(new), "reused": len(np.unique(hashes)) - len(new), "cut": 0}
     meter.device, meter.items = embedder.device, len(hashes)
-    rows = _rows(plan, table, shard, places)
+    rows = _rows(plan, table, at, places)
     with progress(f"embedding {table}", len(new), "texts") as advance:
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -230,11 +243,11 @@ def read_vectors(
     return rows, np.concatenate(blocks)
 
 
-def _rows(plan: _Plan, table: str, shard: int, places: np.ndarray) -> Iterator[_Row]:
+def _rows(plan: _Plan, table: str, at: Sequence[int], places: np.ndarray) -> Iterator[_Row]:
     """The shard's texts, in order."""
     each = iter(places.tolist())
     columns = ["passage_id", "title", "text", "text_hash"]
-    for batch in plan.texts(table, shard, columns):
+    for batch in plan.texts(table, at, columns):
         ids, titles, texts, hashes = (batch[column].to_pylist() for column in columns)
         yield from map(_Row, ids, map(contents, titles, texts), hashes, each)
 

@@ -173,7 +173,6 @@ class PERank:
         *,
         queries: bool = False,
         max_length: int | None = None,
-        batch_size: int = 32,
     ) -> np.ndarray:
         """Embed texts with the checkpoint's own encoder.
 
@@ -182,7 +181,6 @@ class PERank:
             queries: whether they are queries, before which some encoders want a prompt.
             max_length: encoder tokens a text is cut at. None: as many as the nightly run
                 takes, a sentence-transformers model's own maximum, else the reference's 512.
-            batch_size: texts at once.
 
         Returns:
             (len(texts), embedding_size) float32, L2-normalised.
@@ -195,9 +193,7 @@ class PERank:
         if isinstance(texts, str):  # a sequence, too: of characters
             raise ConfigError(f"encode takes a sequence of texts, not one: give [{texts[:30]!r}]")
         with self._lock:  # its tokenizer is not for two at once
-            return self.own_encoder.encode(
-                texts, queries=queries, max_length=max_length, batch_size=batch_size
-            )
+            return self.own_encoder.encode(texts, queries=queries, max_length=max_length)
 
     @functools.cached_property
     def own_encoder(self) -> Encoder:

@@ -1,7 +1,8 @@
-"""The warehouse in a notebook: a read-only connection, and what is asked most as DataFrames.
+"""The warehouse in a notebook: a read-only connection whose answers are DataFrames.
 
 In: the published copy as it is when it is opened; open it again to see later nights. Out: one
-DataFrame an answer. Everything that `sql/README.md` describes can be asked.
+DataFrame an answer. Everything that `sql/README.md` describes can be asked: what is asked most,
+by its macros (`FROM worst_queries('2026-01-31/perank', 10)`).
 """
 
 from dataclasses import dataclass
@@ -53,28 +54,3 @@ class Warehouse:
             return self.connection.execute(statement, values).df()
         except duckdb.Error as error:
             raise WarehouseError(str(error)) from error
-
-    def nights(self) -> "DataFrame":
-        """One word a night: `night_verdicts`, the newest first."""
-        return self.sql("FROM night_verdicts ORDER BY run_date DESC, collection")
-
-    def trend(self, collection: str, arm: str, measure: str = "nDCG@10") -> "DataFrame":
-        """An arm's means by date with their bands: the macro `measure_trend`."""
-        return self.sql("FROM measure_trend(?, ?, ?)", collection, arm, measure)
-
-    def worst_queries(self, run: str, n: int = 10) -> "DataFrame":
-        """The queries that lost most nDCG@10, with their texts: the macro `worst_queries`.
-
-        Args:
-            run: `DATE`, `DATE/ARM` or `DATE/ARM/COLLECTION`.
-        """
-        return self.sql("FROM worst_queries(?, ?)", run, n)
-
-    def compare(self, a: str, b: str) -> "DataFrame":
-        """Two nights or results side by side: the macro `compare_runs`; names as above."""
-        return self.sql("FROM compare_runs(?, ?)", a, b)
-
-    def ranking(self, run: str, query_id: str) -> "DataFrame":
-        """What a result ranks for a query: rank, passage, score, relevance (null: not judged) and
-        texts; names as above."""
-        return self.sql("FROM ranking_of(?, ?)", run, query_id)

@@ -16,6 +16,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.errors import CheckpointError, ConfigError
+from perank_tasks.models import embedders
 from perank_tasks.night.embed import read_vectors
 from perank_tasks.perank import PERank
 from perank_tasks.perank.checkpoint import load_checkpoint
@@ -57,12 +58,15 @@ def golden(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("max_length", [512, 16])
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last_token"])
-def test_texts_are_pooled_and_normalised(golden: Path, pooling: str, max_length: int) -> None:
+def test_texts_are_pooled_and_normalised(
+    golden: Path, pooling: str, max_length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     edit_config(golden, encoder_pooling=pooling)
     engine = PERank.from_pretrained(golden, cache=golden.parent, device="cpu")
     expected = stock_vectors(TEXTS, pooling, max_length)
-    for batch_size in (1, 4):
-        found = engine.encode(TEXTS, max_length=max_length, batch_size=batch_size)
+    for tokens_of_a_batch in (1, 1024):  # each text alone, all together
+        monkeypatch.setattr(embedders, "TOKENS_ON_CPU", tokens_of_a_batch)
+        found = engine.encode(TEXTS, max_length=max_length)
         assert found.dtype == np.float32
         assert np.allclose(found, expected, atol=2e-6)
     others = {"mean", "cls", "last_token"} - {pooling}

@@ -69,15 +69,16 @@ def test_ten_questions_of_an_analyst(folder: Path) -> None:
             return ask.sql(EXAMPLES[name].read_text())
 
         # 1. In a word, how was last night?
-        assert ask.nights().set_index("collection").loc["c", "verdict"].iloc[0] == "regression"
+        nights = "FROM night_verdicts WHERE collection = 'c' ORDER BY run_date DESC"
+        assert ask.sql(nights)["verdict"][0] == "regression"
         # 2. Since when is it red?
         assert one(ask, "SELECT min(run_date) FROM regressions_since('2026-01-01')").day == 2
         # 3. Which query lost most, and what does it ask?
-        row = ask.worst_queries("2026-01-02/perank/c", 1).iloc[0]
+        row = ask.sql("FROM worst_queries('2026-01-02/perank/c', 1)").iloc[0]
         assert (row["query_id"], row["query"]) == (worst, f"what is {worst}")
         assert row["delta"] == pytest.approx(drop(DELTA)[lost] - BASE[lost])
         # 4. What do the passages say that are now first for it?
-        first = ask.ranking("2026-01-02/perank/c", worst)
+        first = ask.sql("FROM ranking_of('2026-01-02/perank/c', ?)", worst)
         assert list(first["text"][:2]) == ["about p11", "about p00"]
         assert list(first["relevance"].fillna(-1)[:2]) == [-1, 1]
         # 5. What was different from the night it was judged by?
@@ -94,7 +95,8 @@ def test_ten_questions_of_an_analyst(folder: Path) -> None:
         assert set(todo["passage_id"]) == {f"p{i:02}" for i in (10, 11, *range(1, 8))}
         assert set(map(tuple, todo["arms"])) == {("cosine", "perank")}
         # 9. How do the arms differ on the newest night?
-        ours = ask.compare("2026-01-03/cosine/c", "2026-01-03/perank/c").set_index("measure")
+        ours = ask.sql("FROM compare_runs('2026-01-03/cosine/c', '2026-01-03/perank/c')")
+        ours = ours.set_index("measure")
         assert ours["delta"]["nDCG@10"] == pytest.approx(-DELTA)
         # 10. Did other judgements move a mean?
         moved = example("what_judgements_moved")
@@ -104,7 +106,8 @@ def test_ten_questions_of_an_analyst(folder: Path) -> None:
 
 def test_a_notebook_reads_and_cannot_write(folder: Path) -> None:
     with open_warehouse(folder) as warehouse:
-        assert list(warehouse.trend("c", "perank")["verdict"]) == ["first", *["regression"] * 2]
+        trend = warehouse.sql("FROM measure_trend('c', 'perank', 'nDCG@10')")
+        assert list(trend["verdict"]) == ["first", *["regression"] * 2]
         with pytest.raises(WarehouseError, match="read-only"):
             warehouse.sql("DELETE FROM runs")
         with pytest.raises(WarehouseError, match="nowhere"):

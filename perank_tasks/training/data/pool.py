@@ -37,7 +37,6 @@ KIND = "training_passages"
 FORMAT = 4
 """Raise it when the same collections give other tables."""
 
-TEXTS_A_CALL = 512
 FOLDER, FILE = "vectors", "embeddings.npy"
 
 
@@ -241,13 +240,10 @@ def embed_texts(
             Settings.from_environment(),
             trust_remote_code=making.options.trust_remote_code,
         )
-    with progress("embedding texts", len(new), "texts") as advance:
-        for first in range(0, len(new), TEXTS_A_CALL):
-            names = list(new)[first : first + TEXTS_A_CALL]
-            batch = [new[name] for name in names]
-            encoded = embedder.encode(batch, queries=queries, advance=advance)
-            check_unit_vectors(encoded, [repr(new[name][:60]) for name in names])
-            vectors.update(zip(names, encoded, strict=True))
+        with progress("embedding texts", len(new), "texts") as advance:
+            encoded = embedder.encode(list(new.values()), queries=queries, advance=advance)
+        check_unit_vectors(encoded, [repr(text[:60]) for text in new.values()])
+        vectors.update(zip(new, encoded, strict=True))
     return np.array([vectors[name] for name in hashes], np.float32)
 
 
