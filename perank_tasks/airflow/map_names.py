@@ -15,12 +15,12 @@ TEMPLATE = "{{ piece(ti) }}"
 def piece_name(ti: Any) -> str:
     """What a mapped task of a night works at: an arm, index or embedder, and which of its shards.
 
-    Pieces are numbers, or records whose `shard` is a number and whose other fields say of what.
+    Pieces are numbers, or records whose texts say of what they are a shard.
     """
     (planning,) = (name for name in ti.task.upstream_task_ids if ".plan_" in name)
     pieces = ti.xcom_pull(task_ids=planning)
     records = [piece if isinstance(piece, dict) else {"shard": piece} for piece in pieces]
-    kinds = [[part for name, part in r.items() if name != "shard"] for r in records]
+    kinds = [[part for part in record.values() if isinstance(part, str)] for record in records]
     kind = kinds[ti.map_index]
     night = Night.from_json(ti.xcom_pull(task_ids=NIGHT.planning.__name__))
     names = {key: embedding.name for key, embedding in night.embeddings.items()}

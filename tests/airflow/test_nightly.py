@@ -7,7 +7,7 @@ import duckdb
 import pytest
 
 from tests.airflow.harness import RealAirflow, interrupt, read_until, unscheduled
-from tests.small import SMALL_MODELS, TOPICS, run_night, small_night, write_collection
+from tests.small import GOLDEN, SMALL_MODELS, TOPICS, run_night, small_night, write_collection
 
 DAGS = Path(__file__).parents[2] / "dags"
 NOTE = (
@@ -46,7 +46,9 @@ def test_a_second_run_changes_no_cell_skips_no_stage_and_reports_its_own_night(
     assert set(states.values()) == {"success"}
     # 2 arms by 2 shards; 2 shards of passages for the one embedder.
     assert sum(task.startswith("rerank.rerank_shard[") for task in states) == 4
-    assert sum(task.startswith("embed.embed_shard[") for task in states) == 2
+    embedding = "SELECT rendered_map_index FROM task_instance WHERE task_id = 'embed.embed_shard'"
+    names = [f"{GOLDEN.name} {shard}/2" for shard in (1, 2)]
+    assert sorted(name for (name,) in airflow.query(embedding)) == names
     assert airflow.query(NOTE)[0][0].startswith("**first (cosine, perank)**\n\n[Report](")
 
     # So that the night is not the one evaluated last.
