@@ -57,9 +57,9 @@ def unpack_gguf(file: Path, folder: Path) -> None:
 
     log.info("unpacking %s once into %s", file.name, folder.parent)
     # transformers reads the file three times and makes the table of names for every module anew.
-    once = {name: cache(getattr(gguf, name)) for name in ("GGUFReader", "get_tensor_name_map")}
+    kept: Any = {f.__name__: cache(f) for f in (gguf.GGUFReader, gguf.get_tensor_name_map)}
     bar = redirect_stderr(io.StringIO())  # that no setting turns off
-    with progress("unpacking the language model"), patch.multiple(gguf, **once), bar:
+    with progress("unpacking the language model"), patch.multiple(gguf, **kept), bar:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         model = AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, dtype=torch.float32

@@ -104,8 +104,7 @@ class _Plan:
         batches = self.source.dataset("passages").to_batches(columns=["text"])
         sizes = [pc.fill_null(pc.binary_length(b["text"]), 0).to_numpy() + 1 for b in batches]
         ends = np.cumsum(np.concatenate(sizes), dtype=np.float64)
-        count = self.shards["passages"]
-        first = np.searchsorted(ends, ends[-1] * np.arange(count + 1) / count)
+        first = np.searchsorted(ends, np.linspace(0, ends[-1], self.shards["passages"] + 1))
         return itertools.pairwise([*first[:-1].tolist(), len(ends)])
 
     def texts(

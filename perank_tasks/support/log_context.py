@@ -40,8 +40,9 @@ def fields(planned: Planned, stage: str, inputs: Mapping[str, Any] | None = None
     inputs = inputs or {}
     work = inputs.get("work", inputs.get("shard"))
     if isinstance(work, Mapping):
-        # An embedder may be a long path.
-        context["shard"] = "/".join(str(part).rpartition("/")[2] for part in work.values())
+        # An embedder may be a long path; its range of rows says no more than the shard's number.
+        parts = (str(part) for part in work.values() if isinstance(part, str | int))
+        context["shard"] = "/".join(part.rpartition("/")[2] for part in parts)
     elif work is not None:
         context["shard"] = str(work)
     return context

@@ -27,7 +27,7 @@ def test_lines_begin_with_it_inside_the_stage_alone(tmp_path: Path) -> None:
     night = small_night(write_collection(tmp_path / "topics"))
     record = logging.LogRecord("x", logging.INFO, __file__, 1, "%d texts", (3,), None)
     formatter = ContextFormatter("%(message)s")
-    with stage_context(night, "embed", {"work": {"table": "passages", "shard": 1}}):
+    with stage_context(night, "embed", {"work": {"table": "passages", "shard": 1, "rows": (0, 9)}}):
         assert formatter.format(record) == "2026-01-31 topics embed passages/1: 3 texts"
     assert formatter.format(record) == "3 texts"
 
