@@ -18,7 +18,7 @@ from perank_tasks.support.files import what_lies_instead
 
 TOKENS_ON_CPU, TOKENS_ON_GPU = 1_024, 65_536
 """Tokens of a batch, padding included. A core is fastest where a layer's activations stay in its
-cache: half as fast again, on bge-small, as with 16 texts of any length."""
+cache: a third faster, on bge-small, than with 16 texts of any length."""
 
 Advance = Callable[[int], None]
 
@@ -61,13 +61,19 @@ def token_counts(texts: Sequence[str], tokenizer: Any) -> np.ndarray:
 def in_batches(
     texts: Sequence[str], tokenizer: Any, max_length: int | None, device: str
 ) -> Iterator[np.ndarray]:
-    """The texts' numbers, the longest first, in batches of what the device takes at once."""
+    """The texts' numbers, the longest first, in batches of what the device takes at once.
+
+    On a CPU those of a batch have as many tokens each: nothing is padded, and no bit of a vector
+    depends on the texts beside it.
+    """
     counts = np.minimum(token_counts(texts, tokenizer), max_length or np.inf)
     left = np.argsort(-counts, kind="stable")
+    is_cpu = device == "cpu"
     while len(left):
-        size = int((TOKENS_ON_CPU if device == "cpu" else TOKENS_ON_GPU) // counts[left[0]]) or 1
-        yield left[:size]
-        left = left[size:]
+        batch = left[: int((TOKENS_ON_CPU if is_cpu else TOKENS_ON_GPU) // counts[left[0]]) or 1]
+        batch = batch[counts[batch] == counts[batch[0]]] if is_cpu else batch
+        yield batch
+        left = left[len(batch) :]
 
 
 def check_unit_vectors(vectors: np.ndarray, names: Sequence[str]) -> None:
@@ -141,13 +147,13 @@ class SentenceTransformerEmbedder:
         self, texts: Sequence[str], *, queries: bool = False, advance: Advance = uncounted
     ) -> np.ndarray:
         vectors = np.empty((len(texts), self.dimension), np.float32)
+        # A prompt is as long before every text.
         for batch in in_batches(texts, self.model.tokenizer, self.max_length, self.device):
             vectors[batch] = self.model.encode(
                 [texts[i] for i in batch],
                 prompt=self.prompts.get("query" if queries else "document") or None,
                 batch_size=len(batch),
                 normalize_embeddings=True,
-                convert_to_numpy=True,
                 show_progress_bar=False,
             )
             advance(len(batch))

@@ -148,8 +148,7 @@ def _own_max_length(folder: Path, positions: int | None) -> int:
     if settings.is_file():
         own = json.loads(settings.read_text(encoding="utf-8")).get("max_seq_length")
         if own is None:  # newer ones leave it to the tokenizer
-            tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-            own = tokenizer["model_max_length"]
+            own = json.loads((folder / "tokenizer_config.json").read_bytes())["model_max_length"]
         length = int(own)
     return min(length, positions or length)
 

@@ -13,7 +13,6 @@ from contextlib import redirect_stderr
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
@@ -50,6 +49,8 @@ _MODULES = "sentence_transformers.models"
 
 def unpack_gguf(file: Path, folder: Path) -> None:
     """An LLM, with configuration, tokenizer and chat template."""
+    from unittest.mock import patch
+
     import gguf
     import torch
     from safetensors.torch import save_file

@@ -37,7 +37,7 @@ from perank_tasks.support.text import contents, text_hash
 
 log = logging.getLogger(__name__)
 
-TEXTS_A_CALL = 1024
+TEXTS_A_CALL = 2048
 """New texts that the embedder sorts by length and encodes in one call."""
 
 PASSAGES_A_SHARD = 1_000
@@ -60,11 +60,8 @@ class EmbedShard(TypedDict):
     rows: Sequence[int]  # its first passage's, and the one after its last
 
 
-class _Vector(NamedTuple):
-    """What the embedder made of a text."""
-
-    embedding: np.ndarray
-    is_cut: bool
+_Vector = tuple[np.ndarray, bool]
+"""What the embedder made of a text, and whether the text was cut."""
 
 
 class _Row(NamedTuple):
@@ -301,7 +298,9 @@ def _encoded(
             texts = [row.text for row in new.values()]
             encoded = embedder.encode(texts, queries=are_queries, advance=advance)
             check_unit_vectors(encoded, [row.id for row in new.values()])
-            vectors = dict(zip(new, map(_Vector, encoded, embedder.are_cut(texts)), strict=True))
+            vectors = dict(
+                zip(new, zip(encoded, embedder.are_cut(texts), strict=True), strict=True)
+            )
             kept |= {name: vector for name, vector in vectors.items() if name in repeated}
         yield block, kept | vectors
 

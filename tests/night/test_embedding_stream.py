@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from perank_tasks.artifacts.store import Store
 from perank_tasks.models import embedders
@@ -16,7 +17,7 @@ from perank_tasks.night.snapshot import take_snapshot
 from perank_tasks.perank.embedders import load
 from perank_tasks.settings import Settings
 from perank_tasks.support import progress
-from tests.small import run_night, small_night, some_passages, write_collection
+from tests.small import GOLDEN, run_night, small_night, some_passages, write_collection
 
 TEXTS = [passage["text"] for passage in some_passages()]
 
@@ -139,28 +140,37 @@ def test_embedding_is_counted_batch_by_batch(
     assert sum(counts) == 60
 
 
-def test_batches_hold_each_text_once_and_no_more_tokens_than_they_may() -> None:
+def test_batches_hold_each_text_once_and_no_more_tokens_than_they_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(embedders, "TOKENS_ON_GPU", 2048)
+
     def tokenizer(texts: list[str], **_: Any) -> dict[str, list[list[str]]]:
         return {"input_ids": [text.split() for text in texts]}
 
     counts = np.random.default_rng(3).integers(1, 900, 400)
     texts = ["word " * count for count in counts]
-    batches = list(embedders.in_batches(texts, tokenizer, 512, "cpu"))
-    assert sorted(np.concatenate(batches).tolist()) == list(range(400))
-    padded = [len(batch) * min(counts[batch].max(), 512) for batch in batches]
-    assert max(padded) <= embedders.TOKENS_ON_CPU
-    assert sum(padded) < 1.02 * np.minimum(counts, 512).sum()
-    uncut = embedders.in_batches(["a b", "word " * 2000, "a b c"], tokenizer, None, "cpu")
+    for device, most, padding in (("cpu", embedders.TOKENS_ON_CPU, 1), ("cuda", 2048, 1.1)):
+        batches = list(embedders.in_batches(texts, tokenizer, 512, device))
+        assert sorted(np.concatenate(batches).tolist()) == list(range(400))
+        padded = [len(batch) * min(counts[batch].max(), 512) for batch in batches]
+        assert max(padded) <= most
+        assert sum(padded) <= padding * np.minimum(counts, 512).sum()
+    uncut = embedders.in_batches(["a b", "word " * 2000, "a b c"], tokenizer, None, "cuda")
     assert [batch.tolist() for batch in uncut] == [[1], [2, 0]]
 
 
-def test_a_vector_is_the_texts_whatever_its_batch() -> None:
-    embedder = load("all-minilm-l6-v2", Settings.from_environment())
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU pads")
+@pytest.mark.parametrize("name", ["bge-small-en-v1.5?prompts=own", f"checkpoint:{GOLDEN}"])
+@pytest.mark.parametrize("queries", [False, True])
+def test_no_bit_of_a_vector_depends_on_the_texts_beside_it(name: str, queries: bool) -> None:
+    embedder = load(name, Settings.from_environment())
+    texts = [*TEXTS, *(" ".join(TEXTS[:n]) for n in (2, 5, 30)), "Rice", ""]
     counts: list[int] = []
-    together = embedder.encode(TEXTS, advance=counts.append)
-    assert sum(counts) == len(TEXTS)
-    alone = np.concatenate([embedder.encode([text]) for text in TEXTS])
-    assert np.abs(together - alone).max() < 1e-6
+    together = embedder.encode(texts, queries=queries, advance=counts.append)
+    assert sum(counts) == len(texts)
+    alone = np.concatenate([embedder.encode([text], queries=queries) for text in texts])
+    assert np.array_equal(together, alone)
     assert embedder.encode([]).shape == (0, embedder.dimension)
 
 
