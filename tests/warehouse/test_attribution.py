@@ -171,6 +171,10 @@ print(json.dumps(run_night(small_night(**json.loads(sys.argv[1])))["verdict"]))
 """
 
 OTHER_STEMMER = """
+def algorithms():
+    return ["english", "porter"]
+
+
 class Stemmer:
     def __init__(self, algorithm):
         assert algorithm == "porter"
