@@ -105,7 +105,8 @@ def test_five_dates_backfilled_in_both_directions_two_at_once_equal_a_forward_ru
     dates = ["--from-date", DAYS[0], "--to-date", f"{DAYS[-1]}T23:59:00"]
     again = ["--reprocess-behavior", "completed", "--dag-run-conf", json.dumps(conf)]
     (backwards,) = commands(airflow, [*create, *dates, *again, "--run-backwards"])
-    (unpaused,) = commands(airflow, ["dags", "unpause", NIGHTLY])
+    unpause = ["dags", "unpause", NIGHTLY]
+    (unpaused,) = commands(airflow, unpause)
     assert backwards.status == 0, backwards.output
     assert unpaused.status == 0, unpaused.output
     done = "SELECT 1 FROM dag_run WHERE run_type = 'backfill' AND state IN ('success', 'failed')"
@@ -116,8 +117,10 @@ def test_five_dates_backfilled_in_both_directions_two_at_once_equal_a_forward_ru
     wait_for(airflow, "SELECT 1 FROM backfill WHERE completed_at IS NOT NULL", 1, seconds=300)
     newest = f"{done} AND backfill_id = (SELECT max(id) FROM backfill)"
     with analyst_at_work(airflow.home / "warehouse" / "perank.duckdb", questions=20):
-        (forwards,) = commands(airflow, [*create, *dates, *again])
-        assert forwards.status == 0, forwards.output
+        # Or the runs that are created first would already write to Airflow's database: see above.
+        for line in (["dags", "pause", NIGHTLY], [*create, *dates, *again], unpause):
+            (outcome,) = commands(airflow, line)
+            assert outcome.status == 0, outcome.output
         wait_for(airflow, newest, 5, seconds=1200)
 
     runs = "SELECT date(logical_date), state FROM dag_run WHERE run_type = 'backfill'"
