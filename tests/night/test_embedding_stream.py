@@ -124,6 +124,7 @@ def test_a_part_that_failed_half_way_is_not_there(
     assert not list(store().root.glob("embeddings/*/*/*"))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's batches are others")
 def test_embedding_is_counted_batch_by_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +137,7 @@ def test_embedding_is_counted_batch_by_batch(
     night = small_night(collection(tmp_path / "c", texts), arms=["cosine"], shards=1)
     embedded(night)
     counts = [count for what, count in done if what == "embedding passages" and count]
-    assert len(counts) > 2
+    assert counts == [4, 4, 4, 4, 4, 4, 5, 5, 2, 7, 7, 7, 3]
     assert sum(counts) == 60
 
 
