@@ -128,13 +128,12 @@ class _Plan:
 
 def plan_embedding(night: Night, site: Site, snapshot: str) -> list[EmbedShard]:
     """The pieces of work for `embed_shard`, of all embedders whose embeddings are not published."""
-    work = []
-    for name, embedding in night.embeddings.items():
-        plan = _Plan(night, site.store, snapshot, embedding)
-        if not plan.artifact.use():
-            shards = enumerate(plan.ranges())
-            work += [EmbedShard(embedding=name, shard=s, rows=rows) for s, rows in shards]
-    return work
+    plans = {name: _Plan(night, site.store, snapshot, e) for name, e in night.embeddings.items()}
+    missing = [name for name, plan in plans.items() if not plan.artifact.use()]
+    # The same for all embedders; to find them, all texts are read.
+    shards = enumerate(plans[missing[0]].ranges()) if missing else ()
+    work = itertools.product(missing, shards)
+    return [EmbedShard(embedding=name, shard=shard, rows=rows) for name, (shard, rows) in work]
 
 
 def embed_shard(night: Night, site: Site, snapshot: str, work: EmbedShard) -> dict[str, Counts]:
