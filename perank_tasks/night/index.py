@@ -269,11 +269,7 @@ class _Counted:
         # Written last: its presence says that the shard is done.
         postings = pa.table([self.passages, self.counts], schema=INDEX_POSTINGS)
         terms.write_part(
-            "postings",
-            postings,
-            INDEX_POSTINGS,
-            shard=shard,
-            stats=lambda: meter.stats() | counts,
+            "postings", postings, INDEX_POSTINGS, shard=shard, stats=lambda: meter.stats() | counts
         )
 
     @classmethod

@@ -356,11 +356,7 @@ def _inputs(arm: Arm, candidates: dict[str, str], embeddings: dict[str, str]) ->
 
 
 def _attempts(
-    store: Store,
-    night: Night,
-    arm: Arm,
-    candidates: dict[str, str],
-    embeddings: dict[str, str],
+    store: Store, night: Night, arm: Arm, candidates: dict[str, str], embeddings: dict[str, str]
 ) -> Iterator[Artifact]:
     """Where an arm's rankings go: the first, and where a second run of the night ranks anew what
     the first left unranked because the arm's model or service was not there."""

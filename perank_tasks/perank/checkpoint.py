@@ -53,12 +53,7 @@ from perank_tasks.perank.checkpoint_config import (
     open_checkpoint,
     summary_of,
 )
-from perank_tasks.perank.checkpoint_files import (
-    TensorFiles,
-    read_json,
-    read_pickle,
-    setting,
-)
+from perank_tasks.perank.checkpoint_files import TensorFiles, read_json, read_pickle, setting
 from perank_tasks.perank.llm import ACTIVATIONS, FAMILIES, meta_body
 from perank_tasks.perank.projector import projector_shapes
 from perank_tasks.support.files import making_folder, what_lies_instead

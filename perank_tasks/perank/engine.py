@@ -168,11 +168,7 @@ class PERank:
         }
 
     def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        queries: bool = False,
-        max_length: int | None = None,
+        self, texts: Sequence[str], *, queries: bool = False, max_length: int | None = None
     ) -> np.ndarray:
         """Embed texts with the checkpoint's own encoder.
 

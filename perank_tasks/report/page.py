@@ -22,13 +22,7 @@ from perank_tasks.artifacts.store import Store
 from perank_tasks.regression.ladder import MEANINGS, Verdict
 from perank_tasks.regression.measures import MEASURES
 from perank_tasks.report import plots
-from perank_tasks.report.contents import (
-    TREND_NIGHTS,
-    Arm,
-    PageContents,
-    read_page,
-    read_summary,
-)
+from perank_tasks.report.contents import TREND_NIGHTS, Arm, PageContents, read_page, read_summary
 from perank_tasks.settings import Settings
 from perank_tasks.support.files import replacing, storage_errors
 from perank_tasks.support.text import shortened
@@ -101,9 +95,7 @@ def write_all_pages(settings: Settings, collection: str | None = None) -> Iterat
 
 
 def render(
-    contents: PageContents,
-    figures: Iterable[tuple[str, Markup]] = (),
-    index: str = "../index.html",
+    contents: PageContents, figures: Iterable[tuple[str, Markup]] = (), index: str = "../index.html"
 ) -> str:
     """The page of a night, or of another series' results: without a verdict and a past.
 

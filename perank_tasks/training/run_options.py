@@ -127,9 +127,7 @@ class Training(BaseModel):
         return cls.model_validate(value)
 
 
-def parse_options(
-    values: Mapping[str, Any],
-) -> tuple[TrainingOptions, dict[str, dict[str, Any]]]:
+def parse_options(values: Mapping[str, Any]) -> tuple[TrainingOptions, dict[str, dict[str, Any]]]:
     """A run's own options, and what is given for each part, from flat values.
 
     The words of `set` count as values. Those of a part that are None are left out; "" means that

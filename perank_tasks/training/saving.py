@@ -13,12 +13,7 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
-from perank_tasks.perank.checkpoint import (
-    WRITE_REMEDY,
-    Checkpoint,
-    load_head,
-    save_checkpoint,
-)
+from perank_tasks.perank.checkpoint import WRITE_REMEDY, Checkpoint, load_head, save_checkpoint
 from perank_tasks.perank.checkpoint_config import ENCODER_PREFIX, PerankConfig
 from perank_tasks.perank.checkpoint_files import TensorFiles
 from perank_tasks.support.files import making_folder

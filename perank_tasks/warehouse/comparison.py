@@ -213,12 +213,7 @@ def measured_by(side: Side, grades: Grades, relevance_level: int) -> Side:
 
 
 def compare(
-    a: Side,
-    b: Side,
-    measure: str,
-    *,
-    on: On = "either",
-    thresholds: Thresholds = DEFAULT,
+    a: Side, b: Side, measure: str, *, on: On = "either", thresholds: Thresholds = DEFAULT
 ) -> Comparison:
     """Compare b with a; the tests of all measures are corrected together, as of a night's arm.
 
@@ -236,11 +231,9 @@ def compare(
             f"{', '.join(names) or 'no measure at all'}."
         )
     queries = sorted(
-        {
-            "either": a.ranked | b.ranked,
-            "both": a.ranked & b.ranked,
-            "judged": a.judged | b.judged,
-        }[on]
+        {"either": a.ranked | b.ranked, "both": a.ranked & b.ranked, "judged": a.judged | b.judged}[
+            on
+        ]
     )
     shared = a.ranked & b.ranked
     if not shared:

@@ -168,11 +168,7 @@ _Drift = dict[RunId, list[TableRow]]
 
 
 def _judge(
-    nights: Nights,
-    baselines: Baselines,
-    values: Values,
-    drift: _Drift,
-    words: _Words,
+    nights: Nights, baselines: Baselines, values: Values, drift: _Drift, words: _Words
 ) -> list[Judged]:
     """Judge the arms of one night, each by itself."""
     rows: list[Judged] = []

@@ -22,9 +22,7 @@ LISTED = 20
 
 
 def check_night(
-    tables: Mapping[str, pa.Table],
-    candidates: pa.Table,
-    embeddings: Iterable[Artifact],
+    tables: Mapping[str, pa.Table], candidates: pa.Table, embeddings: Iterable[Artifact]
 ) -> None:
     """Hold a night against every check.
 

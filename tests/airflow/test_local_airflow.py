@@ -197,10 +197,7 @@ def test_missing_dag_folder_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("conf", ["{", "[1]"])
 def test_conf_must_be_an_object(
-    conf: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    conf: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PERANK_DAGS", str(tmp_path))
 

@@ -192,10 +192,7 @@ def test_what_is_removed_is_gone_at_once_and_never_listed(store: Store) -> None:
         artifact.publish(expected={"n": 1}, **MANIFEST_CONTENT)
     draft = store.artifact("numbers", "c", ".draft-of-a-killed-process")
     shutil.copytree(store.open("numbers/c/a").folder, draft.folder)
-    assert [a.reference for a in store.published("numbers", "c")] == [
-        "numbers/c/b",
-        "numbers/c/a",
-    ]
+    assert [a.reference for a in store.published("numbers", "c")] == ["numbers/c/b", "numbers/c/a"]
     store.open("numbers/c/a").remove()
     assert [a.reference for a in store.published("numbers", "c")] == ["numbers/c/b"]
     assert sorted(path.name for path in (store.root / "numbers" / "c").iterdir()) == [

@@ -9,13 +9,7 @@ import pytest
 from perank_tasks.bench import pipeline
 from perank_tasks.bench.corpus import write_corpus
 from perank_tasks.bench.options import PipelineOptions
-from perank_tasks.bench.pipeline import (
-    STAGES,
-    Results,
-    print_results,
-    run_pipeline,
-    write_results,
-)
+from perank_tasks.bench.pipeline import STAGES, Results, print_results, run_pipeline, write_results
 from perank_tasks.errors import CollectionError, ConfigError
 from perank_tasks.settings import Settings
 from perank_tasks.support.printer import Printer

@@ -59,10 +59,7 @@ def test_a_night_in_another_encoding_is_like_any_other(gbk: dict[str, str], tmp_
     ],
 )
 def test_what_the_environment_says_wrong_is_said_in_one_line(
-    arguments: list[str],
-    variables: dict[str, str],
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

@@ -168,12 +168,7 @@ def test_the_newest_snapshot_as_of_the_date_is_taken(tmp_path: Path) -> None:
     def found(as_of: date) -> tuple[str, date | None, str, int]:
         data = load(tmp_path, as_of=as_of)
         passage_id = next(data.passages).passage_id
-        return (
-            passage_id,
-            data.snapshot_date,
-            data.queries[0].text,
-            data.judgements[0].relevance,
-        )
+        return (passage_id, data.snapshot_date, data.queries[0].text, data.judgements[0].relevance)
 
     assert found(date(2025, 1, 30)) == ("2025-01-01", date(2025, 1, 1), "at the top", 1)
     assert found(date(2025, 1, 31)) == ("2025-01-31", date(2025, 1, 31), "at the top", 3)

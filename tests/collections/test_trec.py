@@ -105,10 +105,7 @@ def test_a_written_run_sorts_into_the_order_given(
 
 def test_read_qrels_takes_negative_grades_and_an_optional_hash(tmp_path: Path) -> None:
     qrels = write(tmp_path / "qrels.txt", "\ufeffq1 0 d1 3\nq1\t0\td2\t-1\tabc123\r\n")
-    assert read_qrels(qrels) == [
-        Judgement("q1", "d1", 3),
-        Judgement("q1", "d2", -1, "abc123"),
-    ]
+    assert read_qrels(qrels) == [Judgement("q1", "d1", 3), Judgement("q1", "d2", -1, "abc123")]
     with pytest.raises(CollectionError, match="the file is empty"):
         read_qrels(write(tmp_path / "none.txt", ""))
 

@@ -25,14 +25,7 @@ from perank_tasks.settings import Settings
 from perank_tasks.warehouse.database import reading
 from perank_tasks.warehouse.sql_files import dicts
 from tests.experiments.small_experiments import ORDERS, small_plan, values, write_toml
-from tests.small import (
-    GOLDEN,
-    NIGHT,
-    run_night,
-    some_passages,
-    some_qrels,
-    write_collection,
-)
+from tests.small import GOLDEN, NIGHT, run_night, some_passages, some_qrels, write_collection
 
 DAY = date.fromisoformat(NIGHT)
 
@@ -75,10 +68,7 @@ def test_two_windows_side_by_side_as_a_night_and_as_an_experiment(tmp_path: Path
     assert "</span> w20</th>" in html
     assert "</span> w100</th>" in html
 
-    windows = [
-        {"label": "w20", "window": 20},
-        {"label": "w100", "window": 100, "step": 50},
-    ]
+    windows = [{"label": "w20", "window": 20}, {"label": "w100", "window": 100, "step": 50}]
     given = {"arms": {"perank": arm}, "axes": {"window": windows}, "baseline": "w20"}
     plan = small_plan(tmp_path, **given)
     assert run(plan) == [None, None]

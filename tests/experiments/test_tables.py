@@ -101,9 +101,7 @@ def test_another_date_is_another_run_and_the_newest_is_shown(
     with reading(site.settings.warehouse) as connection:
         assert read_answers(connection, "orders") == []  # the newest has no results
     first = answer_of(site, plan.run_date)
-    assert [variant.name for variant in first.variants] == [
-        *("as given", "shuffled", "cosine"),
-    ]
+    assert [variant.name for variant in first.variants] == [*("as given", "shuffled", "cosine")]
     run_experiment(later, site)
     assert answer_of(site).run_date == later.run_date
 

@@ -67,9 +67,7 @@ def test_integers_become_what_scale_and_zero_point_say(tmp_path: Path) -> None:
         "encoder.layer.0.output.dense.bias",
     }
     np.testing.assert_allclose(
-        tensors["embeddings.word_embeddings.weight"],
-        (table.astype(float) - 7) * 0.1,
-        rtol=1e-6,
+        tensors["embeddings.word_embeddings.weight"], (table.astype(float) - 7) * 0.1, rtol=1e-6
     )
     expected = [[(int(weight[i, o]) - zeros[o]) * scales[o] for i in range(4)] for o in range(3)]
     np.testing.assert_array_equal(tensors["encoder.layer.0.output.dense.weight"], expected)

@@ -76,10 +76,7 @@ def answer(statement: str) -> list[tuple]:
             '[arms.a]\nranker = "perank"\ndecoding = "residual"\norders = 2',
             r"arm a: .*\n.*orders average an LLM's rankings, and residual has no LLM",
         ),
-        (
-            '[arms.a]\nranker = "cosine"\ntransform = "int9"',
-            r"arm a: .*\n  transform: .*int9",
-        ),
+        ('[arms.a]\nranker = "cosine"\ntransform = "int9"', r"arm a: .*\n  transform: .*int9"),
         ('[arms.a]\nranker = "cosine"\ndepth = 0', "arm a: depth is 0; expected a whole number"),
         ('[arms.a]\nranker = "cosine"\ndepth = true', "arm a: depth is True"),
         ("", "declares no arms"),

@@ -80,10 +80,7 @@ def seconds(home: Path, kind: str) -> float:
 
 @pytest.mark.parametrize("way", [in_a_shell, under_airflow])
 def test_half_of_a_machine_costs_little_more_than_a_factor_of_two(
-    way: Callable[[Path, Path], None],
-    corpus: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    way: Callable[[Path, Path], None], corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Unpacked once; the first one to rank would wait for it.
     monkeypatch.setenv("PERANK_CACHE", os.environ.get("PERANK_BUSY_CACHE", str(tmp_path / "cache")))

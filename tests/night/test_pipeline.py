@@ -449,8 +449,7 @@ def test_a_killed_night_goes_on_to_the_same_tables(spec: str, part: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("arm", "published"),
-    [("bm25", 0.5058), pytest.param("cosine", 0.6424, marks=pytest.mark.long)],
+    ("arm", "published"), [("bm25", 0.5058), pytest.param("cosine", 0.6424, marks=pytest.mark.long)]
 )
 def test_given_runs_reproduce_published_first_stage_scores(arm: str, published: float) -> None:
     folder = os.environ.get("PERANK_TREC_DATA")

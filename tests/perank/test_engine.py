@@ -99,9 +99,7 @@ def test_arrays_may_come_as_lists_or_tensors(engine: PERank) -> None:
     expected = next(engine.rerank_many([given]))
     for convert in (np.ndarray.tolist, torch.from_numpy):
         same = replace(
-            given,
-            vectors=convert(given.embeddings),
-            query_embedding=convert(given.query_embedding),
+            given, vectors=convert(given.embeddings), query_embedding=convert(given.query_embedding)
         )
         assert next(engine.rerank_many([same])) == expected
 
@@ -266,8 +264,7 @@ def test_the_description_names_what_ran(engine: PERank) -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"device": "abacus"}, {"device": "meta"}, {"device": None}, {"dtype": "int3"}],
+    "options", [{"device": "abacus"}, {"device": "meta"}, {"device": None}, {"dtype": "int3"}]
 )
 def test_an_unknown_device_or_dtype(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=str(next(iter(options.values())))):

@@ -20,12 +20,7 @@ from tests.perank.tiny import EMBEDDING_SIZE, write_own, write_published
 
 # Windows of several sizes, prompts of several lengths: more than one rung.
 LENGTHS = (20, 35, 7, 2, 1, 41, 28, 10, 20)
-FORMS: list[dict[str, Any]] = [
-    {},
-    {"top_k": 5},
-    {"decoding": "first-step"},
-    {"passages": "both"},
-]
+FORMS: list[dict[str, Any]] = [{}, {"top_k": 5}, {"decoding": "first-step"}, {"passages": "both"}]
 
 
 def lists(lengths: Sequence[int] = LENGTHS) -> list[CandidateList]:

@@ -38,11 +38,7 @@ everywhere = settings(
 
 
 def engine_orders(
-    engine: PERank,
-    requests: Sequence[CandidateList],
-    options: RankingOptions,
-    *,
-    block: int = 32,
+    engine: PERank, requests: Sequence[CandidateList], options: RankingOptions, *, block: int = 32
 ) -> list[list[int]]:
     """What the engine makes of the requests; each must be ranked."""
     results = engine.rerank_many(requests, options.model_copy(update={"block": block}))
@@ -328,12 +324,7 @@ def test_it_does_so_on_lists_of_a_hundred(
 
 
 def test_first_stage_scores_move_passages_and_may_be_left_out(tmp_path: Path) -> None:
-    prompt = {
-        "prompt": "compact-v1",
-        "query_token": True,
-        "residual": True,
-        "score_residual": True,
-    }
+    prompt = {"prompt": "compact-v1", "query_token": True, "residual": True, "score_residual": True}
     model = Model(True, "llama", "linear", {}, {"rope_theta": 1e4}, prompt, seed=3)
     folder = model.write(tmp_path / "ranker")
     engine = PERank.from_pretrained(folder, cache=tmp_path, device="cpu")

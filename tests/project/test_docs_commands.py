@@ -260,10 +260,7 @@ def local_dataset(folder: Path) -> str:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/rankers.md"])
 def test_a_pages_examples_in_python_run(
-    page: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In order, as in one session, by the golden checkpoint; what needs a library that is not
     here is left out."""

@@ -195,11 +195,7 @@ def test_a_residual_is_added_to_a_projector_by_its_own_length(
     """As stage 1 leaves one: what the recipe says of its scale counts for nothing."""
     align = AlignRecipe.parse(
         AlignRecipe.preset("tiny").model_dump()
-        | {
-            "base_model": str(base),
-            "projector_start": "orthonormal",
-            "projector_scale": length,
-        }
+        | {"base_model": str(base), "projector_start": "orthonormal", "projector_scale": length}
     )
     make_start(tmp_path / "aligned", align, [], SIZE, cache=cache)
     recipe = recipe_of(projector_scale=7.0, cosine_scale=25, score_residual=True, llm_scale=0.2)

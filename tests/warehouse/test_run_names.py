@@ -25,11 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (NIGHTLY, 31, "c"),
     ):
         results = publish_results(
-            folder,
-            date(2026, 1, day),
-            {"a": BASE, "b": BASE},
-            series=series,
-            collection=collection,
+            folder, date(2026, 1, day), {"a": BASE, "b": BASE}, series=series, collection=collection
         )
         load_results(folder, results)
     return folder

@@ -9,10 +9,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from perank_tasks.schemas import (
-    EXPERIMENT_TABLES,
-    RESULT_TABLES,
-)
+from perank_tasks.schemas import EXPERIMENT_TABLES, RESULT_TABLES
 from perank_tasks.warehouse.database import load_experiment, load_results, reading
 from perank_tasks.warehouse.decisions import acceptance
 from perank_tasks.warehouse.sql_files import sql_folder
@@ -114,9 +111,7 @@ def test_efficiency_trend_names_what_is_unusual(tmp_path: Path) -> None:
     assert [r["unusual"] for r in trend] == [*[None] * 5, ["queries/s: slower"]]
 
 
-def test_changes_name_what_differs_from_the_baseline(
-    warehouse: duckdb.DuckDBPyConnection,
-) -> None:
+def test_changes_name_what_differs_from_the_baseline(warehouse: duckdb.DuckDBPyConnection) -> None:
     found = rows(warehouse, "FROM changes WHERE arm = 'perank' ORDER BY run_date")
     assert [(r["key"], r["before"], r["now"]) for r in found] == [
         ("library.torch", "2.0", "2.1"),
@@ -159,13 +154,7 @@ def dictionary() -> dict[str, list[tuple[str, str, bool]]]:
 
 
 def test_the_dictionary_is_the_schema(warehouse: duckdb.DuckDBPyConnection) -> None:
-    tables = (
-        *RESULT_TABLES,
-        *CONTENTS,
-        "baselines",
-        *DERIVED,
-        *EXPERIMENT_TABLES,
-    )
+    tables = (*RESULT_TABLES, *CONTENTS, "baselines", *DERIVED, *EXPERIMENT_TABLES)
     real = {
         table: [
             (name, "verdict" if kind.startswith("ENUM") else kind, null == "YES")

@@ -23,11 +23,7 @@ from perank_tasks.models.cross_encoder import CrossEncoder
 from perank_tasks.models.find import content_hash, find_model, resolve_model
 from perank_tasks.settings import Settings
 from perank_tasks.support.analysis import analyze
-from perank_tasks.training.data.data_options import (
-    CROSS_ENCODER,
-    DataOptions,
-    Weights,
-)
+from perank_tasks.training.data.data_options import CROSS_ENCODER, DataOptions, Weights
 from perank_tasks.training.data.lists import draw, generator, golden_ranking, top, with_feedback
 from perank_tasks.training.data.pool import Pool
 from perank_tasks.training.data.queries import TrainingQuery

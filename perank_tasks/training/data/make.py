@@ -33,12 +33,7 @@ from perank_tasks.training.data.list_builder import (
 )
 from perank_tasks.training.data.lists import generator
 from perank_tasks.training.data.pool import Making, Pool, Source, build_pool, prepare
-from perank_tasks.training.data.queries import (
-    CLOZE,
-    TrainingQueries,
-    make_queries,
-    qualified_id,
-)
+from perank_tasks.training.data.queries import CLOZE, TrainingQueries, make_queries, qualified_id
 from perank_tasks.training.data.readers import KIND, terms_of
 from perank_tasks.training.data.reference_jsonl import make_from_reference
 from perank_tasks.warehouse.registry import open_store
@@ -124,11 +119,7 @@ def _make_ranking(making: Making, pool: str, sources: Sequence[Source]) -> str:
     used = sorted({query.source for query in queries.queries})
     terms = terms_of(list(dict.fromkeys([*(s.name for s in sources), *used])), options)
     key = artifact_key(
-        pool=pool,
-        queries=queries.key,
-        terms=terms,
-        grades=stable_hash(grades),
-        **config,
+        pool=pool, queries=queries.key, terms=terms, grades=stable_hash(grades), **config
     )
     artifact = store.artifact(KIND, name, key)
     if artifact.use():

@@ -13,11 +13,7 @@ SERIES = "training"
 
 
 def plan_arms(
-    spec: str,
-    day: date,
-    site: Site,
-    first_stage: dict[str, Any],
-    arms: dict[str, dict[str, Any]],
+    spec: str, day: date, site: Site, first_stage: dict[str, Any], arms: dict[str, dict[str, Any]]
 ) -> Night:
     """A night of these arms, all over one first stage.
 
@@ -25,11 +21,7 @@ def plan_arms(
         ConfigError, CollectionError: as `plan_night`.
     """
     file = ArmsFile.of(
-        {
-            "first-stage": "candidates",
-            "first-stages": {"candidates": first_stage},
-            "arms": arms,
-        },
+        {"first-stage": "candidates", "first-stages": {"candidates": first_stage}, "arms": arms},
         "the training",
     )
     options = NightOptions.parse({"collection": spec, "run_date": day})

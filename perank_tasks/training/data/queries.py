@@ -22,13 +22,7 @@ from perank_tasks.training.data.leaks import (
     without_evaluation_queries,
 )
 from perank_tasks.training.data.lists import generator
-from perank_tasks.training.data.pool import (
-    Making,
-    Pool,
-    Source,
-    build_pool,
-    embed_texts,
-)
+from perank_tasks.training.data.pool import Making, Pool, Source, build_pool, embed_texts
 
 CLOZE = "cloze"
 

@@ -38,9 +38,6 @@ def register_checkpoint(training: Training, site: Site, trained: str, evaluation
             "align": training.align.model_dump(mode="json") if training.options.align else None,
             "rank": training.rank.model_dump(mode="json"),
         },
-        counts={
-            "report": report_of(artifact),
-            "scores": Evaluation.read(store, evaluation).means,
-        },
+        counts={"report": report_of(artifact), "scores": Evaluation.read(store, evaluation).means},
         provenance=artifact.manifest.provenance,
     )

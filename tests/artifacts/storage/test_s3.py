@@ -129,10 +129,7 @@ def refusing(
     ids=["expired", "denied", "clock", "slow", "unheard-of"],
 )
 def test_a_refusal_says_cause_and_remedy(
-    refusing: Server,
-    words: str,
-    way: Callable[[Store], object],
-    monkeypatch: pytest.MonkeyPatch,
+    refusing: Server, words: str, way: Callable[[Store], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {**refusing.environment, "AWS_MAX_ATTEMPTS": "2"}.items():
         monkeypatch.setenv(name, value)

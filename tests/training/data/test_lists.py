@@ -8,13 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perank_tasks.training.data.lists import (
-    draw,
-    generator,
-    golden_ranking,
-    top,
-    with_feedback,
-)
+from perank_tasks.training.data.lists import draw, generator, golden_ranking, top, with_feedback
 
 counts = st.integers(0, 6)
 
@@ -100,11 +94,7 @@ def test_a_golden_ranking_goes_by_grade_then_score_then_row(
     assert sorted(ranking.tolist()) == list(range(len(values)))
     plain = sorted(
         range(len(values)),
-        key=lambda i: (
-            -values[i][0] if judged else 0,
-            -values[i][1] if taught else 0,
-            rows[i],
-        ),
+        key=lambda i: (-values[i][0] if judged else 0, -values[i][1] if taught else 0, rows[i]),
     )
     assert ranking.tolist() == plain
 

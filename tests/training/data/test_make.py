@@ -160,9 +160,7 @@ def test_judgements_come_first_and_the_teacher_breaks_ties(topics: str) -> None:
     assert {line["teacher"] for line in columns(alone)} == {None}
 
 
-def test_relevant_passages_are_certain_where_hard_ones_come_from_a_first_stage(
-    topics: str,
-) -> None:
+def test_relevant_passages_are_certain_where_hard_ones_come_from_a_first_stage(topics: str) -> None:
     examples = small_lists(topics, judgements=True, hard_from="bm25", relevant=1, lists_per_query=4)
     for line in columns(examples):
         relevant = [grade > 0 for grade in line["grades"]]
