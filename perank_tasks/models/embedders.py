@@ -5,7 +5,8 @@ with options behind a `?` (`all-minilm-l6-v2?layers=3`, `smollm2-135m-instruct?p
 `variants`). `perank.embedders` adds the encoder inside a PE-Rank checkpoint.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,20 +61,25 @@ def token_counts(texts: Sequence[str], tokenizer: Any) -> np.ndarray:
 
 def in_batches(
     texts: Sequence[str], tokenizer: Any, max_length: int | None, device: str
-) -> Iterator[np.ndarray]:
-    """The texts' numbers, the longest first, in batches of what the device takes at once.
+) -> list[np.ndarray]:
+    """The texts' numbers in batches of like lengths, each what the device takes at once.
 
     On a CPU those of a batch have as many tokens each: nothing is padded, and no bit of a vector
-    depends on the texts beside it.
+    depends on the texts beside it. The batch of the longest comes first, as memory may not do; the
+    others by chance, so that the time left can be told from the texts done.
     """
     counts = np.minimum(token_counts(texts, tokenizer), max_length or np.inf)
     left = np.argsort(-counts, kind="stable")
     is_cpu = device == "cpu"
+    batches = []
     while len(left):
         batch = left[: int((TOKENS_ON_CPU if is_cpu else TOKENS_ON_GPU) // counts[left[0]]) or 1]
         batch = batch[counts[batch] == counts[batch[0]]] if is_cpu else batch
-        yield batch
+        batches.append(batch)
         left = left[len(batch) :]
+    others = batches[1:]
+    random.Random(0).shuffle(others)
+    return batches[:1] + others
 
 
 def check_unit_vectors(vectors: np.ndarray, names: Sequence[str]) -> None:
@@ -135,7 +141,7 @@ class SentenceTransformerEmbedder:
         self.model.eval()
         variant = ModelVariant.parse(model.name)
         self.prompts = dict(self.model.prompts) if variant and variant.prompts else {}
-        replace_linears(self.model)
+        replace_linears(self.model, freeze=True)
         self.dimension = int(self.model.get_embedding_dimension() or 0)
         self.device = str(self.model.device)
         self.max_length = self.model.max_seq_length

@@ -85,7 +85,7 @@ class Encoder:
                 f"that the projector was trained with"
             )
         self._model.to(device).eval()
-        replace_linears(self._model)
+        replace_linears(self._model, freeze=True)
         self.device = str(device)
         self._pooling = spec.pooling
         self.dimension = width

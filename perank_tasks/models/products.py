@@ -8,7 +8,7 @@ else (a GPU, other precisions, under autocast) products are torch's own.
 Shapes: x (…, K), weight (N, K), bias (N,) -> (…, N).
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -38,8 +38,10 @@ class Matrix:
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._is_packed:
-            if len(x) == 1:  # a single row may be summed in another order than one of several
-                return _product(x.expand(2, *x.shape[1:]), self._weight, self._bias)[:1]
+            # A single row may be summed in another order than one of several.
+            if x.numel() == x.shape[-1]:
+                rows = x.reshape(1, -1).expand(2, -1)
+                return _product(rows, self._weight, self._bias)[0].view(*x.shape[:-1], -1)
             return _product(x, self._weight, self._bias)
         return F.linear(x, self._weight, self._bias)
 
@@ -61,18 +63,28 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """torch's layer, multiplying by `linear`."""
+    """torch's layer, multiplying by `linear`, or by `frozen` where it is neither trained nor moved
+    any more."""
+
+    frozen: Matrix | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        return linear(input, self.weight, self.bias)
+        return self.frozen(input) if self.frozen else linear(input, self.weight, self.bias)
 
 
-def replace_linears(module: nn.Module) -> None:
-    """Let every plain `nn.Linear` in `module` multiply by `linear`; all else of them stays,
-    parameters and hooks, too."""
+def replace_linears(module: nn.Module, *, freeze: bool = False) -> None:
+    """Let every plain `nn.Linear` in `module` multiply as `Linear` does; all else of them stays,
+    parameters and hooks, too.
+
+    Args:
+        freeze: lay the weights out once, for inference: 6% of an embedder's time.
+    """
     for child in module.modules():
         if type(child) is nn.Linear:
             child.__class__ = Linear
+            bias = None if child.bias is None else child.bias.detach()
+            frozen = Matrix(child.weight.detach(), bias) if freeze else None
+            cast(Linear, child).frozen = frozen
 
 
 class _Linear(torch.autograd.Function):

@@ -118,18 +118,33 @@ def test_autocast_is_torchs() -> None:
         assert linear(x, weight).dtype == torch.bfloat16
 
 
-def test_replacing_keeps_parameters_modes_and_names() -> None:
+@pytest.mark.parametrize("freeze", [False, True])
+def test_replacing_keeps_parameters_modes_and_names(freeze: bool) -> None:
     model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Sequential(nn.Linear(5, 6, bias=False)))
     model.eval()
     names, x = dict(model.named_parameters()), drawn(3, 4)
     expected = model(x)
-    replace_linears(model)
+    replace_linears(model, freeze=freeze)
     assert [type(m) for m in model.modules() if isinstance(m, nn.Linear)] == [Linear, Linear]
     assert not any(m.training for m in model.modules())
     after = dict(model.named_parameters())
     assert after.keys() == names.keys()
     assert all(after[name] is names[name] for name in names)
     torch.testing.assert_close(model(x), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 64), (3, 5, 64), (1, 1, 64), (9, 64), (64,)])
+def test_frozen_weights_change_no_bit(shape: tuple[int, ...]) -> None:
+    layer, frozen = nn.Sequential(nn.Linear(64, 48)), nn.Sequential(nn.Linear(64, 48))
+    frozen.load_state_dict(layer.state_dict())
+    replace_linears(layer)
+    replace_linears(frozen, freeze=True)
+    x = drawn(*shape)
+    with torch.inference_mode():
+        # A row by itself is summed as one of several; unfrozen, it may be summed otherwise.
+        several = x.reshape(-1, 64).expand(2, 64) if x.numel() == 64 else x
+        expected = layer(several)[:1].reshape(*shape[:-1], 48) if x.numel() == 64 else layer(x)
+        assert torch.equal(frozen(x), expected)
 
 
 def test_replacing_keeps_hooks_and_weights_that_are_made_anew() -> None:

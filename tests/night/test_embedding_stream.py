@@ -137,7 +137,7 @@ def test_embedding_is_counted_batch_by_batch(
     night = small_night(collection(tmp_path / "c", texts), arms=["cosine"], shards=1)
     embedded(night)
     counts = [count for what, count in done if what == "embedding passages" and count]
-    assert counts == [4, 4, 4, 4, 4, 4, 5, 5, 2, 7, 7, 7, 3]
+    assert sorted(counts) == sorted([4, 4, 4, 4, 4, 4, 5, 5, 2, 7, 7, 7, 3])
     assert sum(counts) == 60
 
 
