@@ -7,8 +7,6 @@ first step, free       the engine's other decodings, released prompt
 full text              listwise over the passages' texts by the same LLM and engine
 """
 
-import functools
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +20,7 @@ from perank_tasks.errors import QualityError
 from perank_tasks.models.find import MINILM
 from perank_tasks.perank import PERank, RankingOptions
 from perank_tasks.perank.prompt import COMPACT_V1, RELEASED_V1
-from perank_tasks.settings import Settings
 from perank_tasks.support.lists import CandidateList, RankedList
-from perank_tasks.support.workers import do_each
 from perank_tasks.training.recipe import RankRecipe
 from perank_tasks.training.start import make_start
 
@@ -47,6 +43,10 @@ class Contender:
     """None: the plain way."""
     queries: int | None = None
     first_block_only: bool = False
+
+    def at_once(self, queries: int) -> int:
+        """How many of so many queries it ranks together."""
+        return 1 if self.options is None else self.options.get("block", queries)
 
 
 def contenders(top_k: int) -> tuple[Contender, ...]:
@@ -90,14 +90,12 @@ class Measurement:
 class Arena:
     """The loaded models."""
 
-    checkpoints: dict[str, str]
+    engines: dict[str, PERank]
     """By prompt, `released` and perhaps `compact`."""
     plain: PlainRanker
-    device: str
-    settings: Settings
 
     def measure(self, contender: Contender, lists: Sequence[CandidateList]) -> Measurement:
-        """Rank `lists` as `contender` does: together, but plain one by one.
+        """Rank `lists` as `contender` does: all in one call, but plain one by one.
 
         Args:
             lists: with texts and embeddings.
@@ -105,9 +103,13 @@ class Arena:
         Raises:
             QualityError: a query could not be ranked.
         """
-        rank: Callable[[], Iterable[RankedList]] = partial(self._rank, contender, lists)
+        rank: Callable[[], Iterable[RankedList]]
         if contender.options is None:
             rank = partial(map, self.plain.rerank, lists)
+        else:
+            own = {"block": len(lists)} | contender.options
+            options = self.plain.options.model_copy(update=own)
+            rank = partial(self.engines[contender.prompt].rerank_many, lists, options)
         results: list[RankedList] = []
         seconds = seconds_of(lambda: results.extend(rank()), self.plain.engine.device)
         for result in results:
@@ -128,32 +130,8 @@ class Arena:
             decode_steps=sum(result.decode_steps for result in results),
         )
 
-    def _rank(self, contender: Contender, lists: Sequence[CandidateList]) -> list[RankedList]:
-        """By the engine, as in a night: without a GPU, processes side by side rank a share each.
-        One list is ranked here, with all threads."""
-        own = {"block": len(lists)} | (contender.options or {})
-        options = self.plain.options.model_copy(update=own)
-        rank = partial(_rank, self.checkpoints[contender.prompt], self.device, options)
-        size = math.ceil(len(lists) / self.settings.side_by_side)
-        if size == len(lists):
-            return rank(lists)
-        shares = [lists[i : i + size] for i in range(0, len(lists), size)]
-        workers, threads = self.settings.side_by_side, self.settings.of_a_piece.threads
-        done = do_each(rank, shares, workers=workers, threads=threads)
-        return [result for results in done for result in results]
 
-
-_engine = functools.cache(PERank.from_pretrained)
-
-
-def _rank(
-    checkpoint: str, device: str, options: RankingOptions, lists: Sequence[CandidateList]
-) -> list[RankedList]:
-    """Rank by this process's engine, which is loaded once."""
-    return list(_engine(checkpoint, device=device).rerank_many(lists, options))
-
-
-def load_arena(options: BenchOptions, settings: Settings) -> Arena:
+def load_arena(options: BenchOptions, cache: Path) -> Arena:
     """Load the checkpoints that are named, or full-size untrained ones.
 
     Of a named checkpoint with the reference's prompt alone, there is no compact one.
@@ -164,14 +142,16 @@ def load_arena(options: BenchOptions, settings: Settings) -> Arena:
     names = {"released": options.checkpoint, "compact": options.compact_checkpoint}
     if options.checkpoint and not options.compact_checkpoint:
         del names["compact"]
-    cache = settings.cache
     checkpoints = {
         prompt: name or untrained_checkpoint(prompt, cache) for prompt, name in names.items()
     }
-    engine = _engine(checkpoints["released"], device=options.device)
+    engines = {
+        prompt: PERank.from_pretrained(name, cache=cache, device=options.device)
+        for prompt, name in checkpoints.items()
+    }
     ranking = RankingOptions(window=options.window, step=options.step)
-    plain = PlainRanker(checkpoints["released"], engine, ranking, cache=cache)
-    return Arena(checkpoints, plain, options.device, settings)
+    plain = PlainRanker(checkpoints["released"], engines["released"], ranking, cache=cache)
+    return Arena(engines, plain)
 
 
 def untrained_checkpoint(prompt: str, cache: Path) -> str:

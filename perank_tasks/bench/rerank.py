@@ -90,17 +90,15 @@ def run_benchmark(
     collection = options.collection or settings.collection
     options = options.model_copy(update={"collection": collection})
     queries = load_queries(collection, queries=options.queries, depth=options.depth)
-    arena = load_arena(options, settings)
-    lists = with_embeddings(queries, arena.plain.engine)
+    arena = load_arena(options, settings.cache)
+    lists = with_embeddings(queries, arena.engines["released"])
     place = arena.plain.model.device, arena.plain.model.dtype
-    machine = {**describe(*place), "processes": settings.side_by_side}
-    report = Report(options, machine, product_rate(*place))
-    everyone = [c for c in contenders(options.top_k) if c.prompt in arena.checkpoints]
+    report = Report(options, describe(*place), product_rate(*place))
+    everyone = [c for c in contenders(options.top_k) if c.prompt in arena.engines]
     every_block = [c for c in everyone if not c.first_block_only]
     blocks = [lists[i : i + options.batch] for i in range(0, len(lists), options.batch)]
     for contender in every_block:
-        some = lists[: settings.side_by_side][: contender.queries]
-        arena.measure(contender, [cut(each, options.window) for each in some])  # warms up
+        arena.measure(contender, [cut(lists[0], options.window)])  # warms up
     turns = len(everyone) + len(every_block) * (len(blocks) - 1)
     with progress("measuring", turns, "turns") as advance:
         for number, block in enumerate(blocks):
@@ -135,14 +133,14 @@ def print_report(printer: Printer, report: Report) -> None:
                 f"{sum(m.tokens_in for m in measurements) / ranked:,.0f}",
                 f"{sum(m.decode_steps for m in measurements) / ranked:,.0f}",
                 f"{same[0]} of {same[1]}" if same else "–",
+                str(contender.at_once(len(measurements[0].orders))),
             ]
         )
-    headings = ("contender", "s/query", f"× {BASELINE}", "tokens", "steps", "as plain")
+    headings = ("contender", "s/query", f"× {BASELINE}", "tokens", "steps", "as plain", "at once")
     printer.table(headings, rows)
     printer.line(
-        "Medians over blocks of queries. as plain: queries ranked as the plain way does. plain and "
-        f"single queries take all threads; else {report.machine['processes']} processes take as "
-        "many shares of a block, as in a night.",
+        "Medians over blocks of queries. as plain: queries ranked as the plain way does. at once: "
+        "queries ranked together.",
         "dim",
     )
 

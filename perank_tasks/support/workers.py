@@ -1,6 +1,6 @@
 """Pieces of work in processes of their own, side by side: how a machine without a GPU is used.
 
-In: a function of one piece, and pieces; both are pickled. Out: what the function returns of each.
+In: a function of one piece, and pieces; both are pickled. Out: what the function leaves on disk.
 Log lines, progress and errors come back to the process that asks.
 
 Notes: the processes are spawned, since forking after OpenMP has started can hang. They are kept for
@@ -32,7 +32,7 @@ _kept: dict[tuple[int, int], "_Workers"] = {}
 
 def do_each(
     function: Callable[[Any], Any], pieces: Sequence[Any], *, workers: int, threads: int
-) -> list[Any]:
+) -> None:
     """Call a function of every piece, by so many processes at most, of so many threads each.
 
     Raises:
@@ -41,7 +41,7 @@ def do_each(
     """
     ours = _kept.pop((workers, threads), None) or _Workers(workers, threads)
     try:
-        results = ours.do_each(function, pieces)
+        ours.do_each(function, pieces)
     except BrokenProcessPool as error:
         raise DeviceMemoryError(
             f"One of {workers} processes that work side by side was killed, maybe for want of "
@@ -52,7 +52,6 @@ def do_each(
         ours.kill()
         raise
     _kept[workers, threads] = ours
-    return results
 
 
 class _Workers:
@@ -64,8 +63,8 @@ class _Workers:
         self.messages = context.SimpleQueue()
         self.pool = ProcessPoolExecutor(workers, context, _begin, (self.messages, threads))
 
-    def do_each(self, function: Callable[[Any], Any], pieces: Sequence[Any]) -> list[Any]:
-        """What the function returns of each; raises what the first one raised that failed."""
+    def do_each(self, function: Callable[[Any], Any], pieces: Sequence[Any]) -> None:
+        """Call the function of every piece; raise what the first one raised that failed."""
         level = logging.getLogger().level
         # A step of its own: while they start, none of theirs is heard of.
         with progress.progress("worker processes"):
@@ -76,7 +75,6 @@ class _Workers:
                 future.result()
             self.messages.put(None)
             listener.join()
-        return [future.result() for future in done]
 
     def kill(self) -> None:
         """End the processes; what they were at is not half-written."""
@@ -121,10 +119,10 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _do(function: Callable[[Any], Any], piece: Any, level: int) -> Any:
+def _do(function: Callable[[Any], Any], piece: Any, level: int) -> None:
     logging.getLogger().setLevel(level)
     try:
-        return function(piece)
+        function(piece)
     except Exception as error:
         try:
             pickle.dumps(error)
