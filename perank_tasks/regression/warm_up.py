@@ -1,7 +1,7 @@
 """Compile once, at installation, what would otherwise make the first night wait.
 
 In: nothing. Out: ranx's measures, compiled by Numba and kept in Numba's cache beside ranx
-(or, where that folder is read-only, in the user's cache folder): 38 s the first time, a few
+(or, where that folder is read-only, in the user's cache folder): 20 to 40 s the first time, a few
 seconds when they are there. `make` runs this while it installs the other packages, so it imports
 ranx and nothing else; leaving it out costs time, never a result.
 """
