@@ -34,6 +34,7 @@ def wait_for(airflow: RealAirflow, statement: str, count: int, seconds: float) -
 
 
 @pytest.mark.airflow
+@pytest.mark.long
 def test_results_are_filed_under_each_runs_date(real_airflow, tmp_path: Path) -> None:
     conf = {"collection": write_collection(tmp_path / "topics"), "arms": ["bm25"], "shards": 1}
     # Early in the UTC day, switching the DAG on starts that day's scheduled run, too.

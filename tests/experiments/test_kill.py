@@ -30,6 +30,7 @@ def results() -> dict[str, list[tuple]]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_experiment_computes_no_finished_cell_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,6 +136,7 @@ def silent(lists: Lists) -> dict[str, tuple[str, dict[str, pa.Table]]]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_no_healthy_arm_of_500_nights_is_called_and_each_that_does_nothing_is() -> None:
     random = np.random.default_rng(17)
     false, missed, looked_at = [], [], 0

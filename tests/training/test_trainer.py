@@ -35,6 +35,7 @@ def run_killed(out: Path, start: Path, when: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_training_ends_with_the_same_weights(own: Path, tmp_path: Path) -> None:
     """Killed for good at a step drawn at random, then while it saved, and let go on."""
     killed.main(tmp_path / "whole", own, "never")
