@@ -61,8 +61,11 @@ def run_dag(dag_id: str, conf: dict[str, Any], home: Home, *, result_of: str | N
             try:
                 state, instances = _follow(running, dag_id, run_id)
             except BaseException:
-                # Otherwise the run would be resumed when Airflow next starts.
+                # Otherwise the run would be resumed when Airflow next starts. Once more a second
+                # later: a scheduler that saw its tasks skipped first takes it for a success.
                 with suppress(PerankError):
+                    api.call("PATCH", run, json={"state": "failed"})
+                    time.sleep(POLL_SECONDS)
                     api.call("PATCH", run, json={"state": "failed"})
                 raise
         if state != "success":
