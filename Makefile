@@ -7,7 +7,8 @@ READY := $(VENV)/ready
 PIP := $(PYTHON_IN_VENV) .ci/pip_install.py
 # What a first night would do anyway, done while other things are waited for. If it fails, the night
 # says why.
-UNPACK := from perank_tasks.perank import PERank; PERank.from_pretrained("smollm2-bge").encode(["A text."])
+UNPACK := from perank_tasks.config import DEFAULT_CHECKPOINT; \
+	from perank_tasks.perank import PERank; PERank.from_pretrained(DEFAULT_CHECKPOINT).encode(["A text."])
 
 CONF ?= {}
 ARGS ?=

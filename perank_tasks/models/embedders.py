@@ -70,11 +70,12 @@ def in_batches(
     """
     counts = np.minimum(token_counts(texts, tokenizer), max_length or np.inf)
     left = np.argsort(-counts, kind="stable")
-    is_cpu = device == "cpu"
+    most = TOKENS_ON_CPU if device == "cpu" else TOKENS_ON_GPU
     batches = []
     while len(left):
-        batch = left[: int((TOKENS_ON_CPU if is_cpu else TOKENS_ON_GPU) // counts[left[0]]) or 1]
-        batch = batch[counts[batch] == counts[batch[0]]] if is_cpu else batch
+        batch = left[: int(most // counts[left[0]]) or 1]
+        if device == "cpu":
+            batch = batch[counts[batch] == counts[batch[0]]]
         batches.append(batch)
         left = left[len(batch) :]
     others = batches[1:]

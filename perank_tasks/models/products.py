@@ -82,9 +82,9 @@ def replace_linears(module: nn.Module, *, freeze: bool = False) -> None:
     for child in module.modules():
         if type(child) is nn.Linear:
             child.__class__ = Linear
-            bias = None if child.bias is None else child.bias.detach()
-            frozen = Matrix(child.weight.detach(), bias) if freeze else None
-            cast(Linear, child).frozen = frozen
+            if freeze:
+                bias = None if child.bias is None else child.bias.detach()
+                cast(Linear, child).frozen = Matrix(child.weight.detach(), bias)
 
 
 class _Linear(torch.autograd.Function):

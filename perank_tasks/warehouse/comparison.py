@@ -230,12 +230,8 @@ def compare(
             f"{a.name} and {b.name} have no {measure} of any query in common; they have "
             f"{', '.join(names) or 'no measure at all'}."
         )
-    queries = sorted(
-        {"either": a.ranked | b.ranked, "both": a.ranked & b.ranked, "judged": a.judged | b.judged}[
-            on
-        ]
-    )
-    shared = a.ranked & b.ranked
+    shared, every = a.ranked & b.ranked, a.ranked | b.ranked
+    queries = sorted({"either": every, "both": shared, "judged": a.judged | b.judged}[on])
     if not shared:
         raise ConfigError(
             f"{a.name} and {b.name} rank no judged query in common: {len(a.ranked)} and "
