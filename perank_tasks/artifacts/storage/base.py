@@ -1,5 +1,6 @@
 """What an artifact asks of a storage. Reading and listing are here, by pyarrow's file systems."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -99,12 +100,21 @@ class Storage(Protocol):
                 folders.setdefault(f"{collection}/{key}", {})[file] = info
         for name, files in folders.items():
             is_draft = name.partition("/")[2].startswith(".")
+            times = (
+                self._changed_at(f"{kind}/{name}/{file}", info) for file, info in files.items()
+            )
             yield Contents(
                 reference=f"{kind}/{name}",
                 bytes=sum(info.size for info in files.values()),
-                changed_at=max(info.mtime.timestamp() for info in files.values()),
+                changed_at=max(times),
                 is_published=MANIFEST in files and not is_draft,
             )
+
+    def _changed_at(self, key: str, listed: pafs.FileInfo) -> float:
+        # Some S3 servers list a time without the zeros at its end (".87Z"), which pyarrow reads as
+        # 1970. The answer about one file has another form, which it can read.
+        info = listed if listed.mtime_ns else self.stat(key)
+        return info.mtime.timestamp() if info else time.time()
 
     def writing(self, key: str) -> AbstractContextManager[Path]:
         """A local file to write, which becomes `key` in one step if the block succeeds.

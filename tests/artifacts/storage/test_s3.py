@@ -310,6 +310,22 @@ def test_use_is_noted_beside_the_manifest_once_an_hour(
     assert sorted(store.storage.names("kind/c/k")) == ["library/data", MANIFEST, "t-0000.parquet"]
 
 
+@pytest.mark.parametrize("milliseconds", [0, 500, 870, 875])
+def test_a_listing_says_when_a_file_was_written(
+    rclone: Rclone, monkeypatch: pytest.MonkeyPatch, milliseconds: int
+) -> None:
+    """rclone writes half a second as ".5"; pyarrow takes it for 1970, retention would remove it."""
+    store = store_of(s3_root(rclone, monkeypatch))
+    store.artifact("kind", "c", "half").write_part("t", rows(1), SCHEMA)
+    at = 1_700_000_000_000 + milliseconds
+    for path in (rclone.files / store.root.bucket).rglob("*"):
+        os.utime(path, ns=(at * 1_000_000, at * 1_000_000))
+    rclone.kill()
+    rclone.start()
+    (found,) = store.contents("kind")
+    assert abs(found.changed_at - at / 1000) < 1
+
+
 def test_a_server_that_is_away_for_moments_is_waited_for(
     rclone: Rclone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
