@@ -81,6 +81,7 @@ def test_a_run_of_its_own_starts_nothing_else_and_stops_whole(
     assert airflow.query("SELECT is_paused FROM dag") == [(1,)]
 
 
+@pytest.mark.long
 @pytest.mark.airflow
 def test_runs_join_a_running_ui(real_airflow: Callable[..., RealAirflow], tmp_path: Path) -> None:
     dags = tmp_path / "dags"

@@ -15,6 +15,7 @@ DAGS = Path(__file__).parents[2] / "dags"
 MONTHS_AGO = time.time() - 100 * 86_400
 
 
+@pytest.mark.long
 @pytest.mark.airflow
 def test_old_artifacts_go_and_the_tables_stay(
     real_airflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

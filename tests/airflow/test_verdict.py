@@ -63,6 +63,7 @@ def write(folder: Path, *, damaged: bool) -> str:
     return write_collection(folder, passages=passages, queries=queries, qrels=qrels)
 
 
+@pytest.mark.long
 @pytest.mark.airflow
 def test_a_regression_is_told_once_and_shown_and_loses_nothing(
     real_airflow,

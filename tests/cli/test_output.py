@@ -36,6 +36,7 @@ def gbk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"LOCPATH": str(folder), "LC_ALL": "zh_CN.GBK", "PYTHONUTF8": "0"}
 
 
+@pytest.mark.long
 def test_a_night_in_another_encoding_is_like_any_other(gbk: dict[str, str], tmp_path: Path) -> None:
     spec = write_collection(tmp_path / "topics", queries={"q-flea": "flea — жизнь 跳蚤"})
     checkpoint = f"perank.checkpoint={GOLDEN}"

@@ -275,7 +275,7 @@ def test_libraries_keep_their_files_where_the_image_may_write(tmp_path: Path) ->
         assert named[name].startswith("/var/lib/perank/cache/"), name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_image_has_the_measures_compiled_for_any_processor(tmp_path: Path) -> None:
     for target in ("cpu", "gpu"):
         assert _stage(target).rstrip().endswith("RUN python -m perank_tasks.regression.warm_up")

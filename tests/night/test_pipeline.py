@@ -419,14 +419,8 @@ run_night(Night.from_json(json.loads(sys.argv[1])))
 """
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        # The fast tests kill one behind its embeddings on S3.
-        pytest.param("embeddings/*/*/passages-*", marks=pytest.mark.long),
-        "rankings/*/*/queries-*",
-    ],
-)
+@pytest.mark.long  # the fast tests kill one that writes to S3
+@pytest.mark.parametrize("part", ["embeddings/*/*/passages-*", "rankings/*/*/queries-*"])
 def test_a_killed_night_goes_on_to_the_same_tables(spec: str, part: str) -> None:
     night = small_night(spec, shards=4)
     root = store().root

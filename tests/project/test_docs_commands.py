@@ -35,8 +35,10 @@ PROGRAMS = {"accelerate", "airflow", "cp", "docker", "export", "nvidia-smi"}
 """What else a reader is told to type: of the system or of other packages."""
 RUN = [
     "README.md",
-    *(f"docs/{name}.md" for name in ("gate", "nightly", "rankers", "runbook", "training")),
-    "docs/experiments/README.md",
+    *(
+        pytest.param(f"docs/{name}.md", marks=pytest.mark.long)
+        for name in ("experiments/README", "gate", "nightly", "rankers", "runbook", "training")
+    ),
 ]
 """Pages whose commands are run. The others' need a GPU, S3, containers or hours."""
 ELSEWHERE = [
