@@ -31,7 +31,7 @@ FAILED = "failed"
 OUT_OF_TIME = "timed_out"
 """Airflow's word for a run that its time limit ended."""
 
-MEASURES = ("nDCG@10", "MRR@10")
+SHOWN = ("nDCG@10", "MRR@10")
 
 Task = tuple[str, int]
 """Id and map index."""
@@ -54,10 +54,10 @@ def figures(settings: Settings, run_date: date, collection: str) -> Figures:
 
 def note(judged: "NightVerdict", means: Figures, address: str) -> str:
     """The verdict, a link to the report, and every arm's figures, verdict and its reason."""
-    lines = [f"| arm | {' | '.join(MEASURES)} | |", "|---|---|---|---|"]
+    lines = [f"| arm | {' | '.join(SHOWN)} | |", "|---|---|---|---|"]
     for arm in judged["arms"]:
         values = means.get(arm["arm_hash"], {})
-        cells = [f"{values[m]:.4f}" if m in values else "" for m in MEASURES]
+        cells = [f"{values[m]:.4f}" if m in values else "" for m in SHOWN]
         lines.append(f"| {arm['arm']} | {' | '.join(cells)} | {arm['verdict']} |")
     reasons = [f"{arm['arm']}: {arm['text']}" for arm in judged["arms"]]
     return "\n\n".join(

@@ -8,6 +8,7 @@
     ir_datasets    a public collection, by its id in ir_datasets
     pydocs         the embedded one; `pydocs_reader` finds its passages, `pydocs_data` has the rest
     trec           run and qrels files
+    odd            what is odd in a collection and harmless, counted
 
 Adapters parse, check and clean texts (`text.clean_text`), and never write.
 """

@@ -37,7 +37,7 @@ class IrDatasetsOptions(Options):
 
 
 class FilesOptions(IrDatasetsOptions):
-    """And one of a folder."""
+    """What the spec of a folder may set: the same, and its judgements."""
 
     qrels: str | None = Field(None, min_length=1)
 

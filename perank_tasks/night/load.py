@@ -1,7 +1,7 @@
 """Load: the night's rows into DuckDB.
 
-In: a results artifact. Out: rows in the warehouse, where those of the same (date,
-collection, arm) are replaced; verdicts and drift of this date and all later ones, derived
+In: a results artifact. Out: rows in the warehouse, where those of the same series, date, collection
+and arm (by its hash) are replaced; verdicts and drift of this date and all later ones, derived
 again; the night's acceptance, if its options ask for one; then a fresh copy for readers.
 """
 

@@ -3,7 +3,7 @@ Airflow, for the command line, experiments, training, benchmarks and notebooks.
 
 Where there is no GPU, embedding and reranking are done in processes of one thread, one a core.
 
-The order of the stages is told here and in the DAG, and nowhere else.
+What each stage is handed by the ones before it is told here and in the DAG, and nowhere else.
 """
 
 import inspect

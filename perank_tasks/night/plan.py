@@ -127,7 +127,10 @@ class _Resolver:
         if not planned:
             raise ConfigError(f"No arm can be run. The {left_out}: add another arm.")
         if self.collection.run and "given" not in {arm.first_stage.kind for arm in planned}:
-            log.warning("no arm begins with the run that the collection brings: first-stage=given")
+            log.warning(
+                "no arm begins with the run that the collection brings; --set first-stage=given "
+                "makes all of them"
+            )
         return planned
 
     def _arm(self, declared: DeclaredArm) -> Arm | str:

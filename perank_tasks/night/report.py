@@ -1,8 +1,8 @@
 """Report: the night as a page, and the index over nights.
 
-In: the published warehouse, and snapshots for texts. Out: `<collection>/<date>.html` and
-`index.html` below the reports folder. Pages of later nights are written again, for their
-verdicts and trends depend on this one.
+In: the published warehouse, and snapshots for what changed in the collection. Out:
+`<collection>/<date>.html` and `index.html` below the reports folder. Pages of later nights are
+written again, for their verdicts and trends depend on this one.
 """
 
 import logging

@@ -63,14 +63,14 @@ def plan_retrieval(
 ) -> list[RetrieveShard]:
     """The pieces of work for `retrieve_shard`; says what of a given run does not fit."""
     work = []
-    for name, stage in night.first_stages.items():
-        plan = _Search(night, site.store, stage, snapshot, index, embeddings)
+    for stage_hash, stage in night.first_stages.items():
+        search = _Search(night, site.store, stage, snapshot, index, embeddings)
         if stage.kind == "given":
-            plan.compare_run()
-        table, shards = "candidates", plan.shards
-        if len(plan.parts) > 1:
-            table, shards = "found", len(plan.parts)
-        work += [RetrieveShard(first_stage=name, table=table, shard=s) for s in range(shards)]
+            search.compare_run()
+        table, shards = "candidates", search.shards
+        if len(search.parts) > 1:
+            table, shards = "found", len(search.parts)
+        work += [RetrieveShard(first_stage=stage_hash, table=table, shard=s) for s in range(shards)]
     return work
 
 
@@ -102,8 +102,8 @@ def publish_candidates(
 ) -> dict[str, str]:
     """Publish the candidates once every shard is searched: {`FirstStage.hash`: reference}."""
     return {
-        name: _Search(night, site.store, stage, snapshot, index, embeddings).publish()
-        for name, stage in night.first_stages.items()
+        stage_hash: _Search(night, site.store, stage, snapshot, index, embeddings).publish()
+        for stage_hash, stage in night.first_stages.items()
     }
 
 
@@ -118,8 +118,8 @@ def read_candidates(
     """Candidates of one shard, or all, by query id, best first; the first `depth` of each."""
     table = candidates.read("candidates", shard=shard)
     rows = zip(*(table[c].to_pylist() for c in ("query_id", "passage_id", "score")), strict=True)
-    by_query = groupby(rows, key=itemgetter(0))
-    return {q: [(p, s) for _, p, s in group][:depth] for q, group in by_query}
+    groups = groupby(rows, key=itemgetter(0))
+    return {q: [(p, s) for _, p, s in group][:depth] for q, group in groups}
 
 
 class _Search:

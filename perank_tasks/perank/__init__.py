@@ -11,11 +11,14 @@
     options             an arm's settings    -> checked
     prompt              query, n             -> token ids and slots
     llm                 embedded tokens      -> hidden states, over a key/value cache
+    projector           embeddings           -> the LLM's vectors for passages
     model               LLM, projector       -> prompts embedded, logits of passages
     windows             list length          -> windows to rank
-    decode              windows, in a batch  -> their orders
+    shapes              checkpoint, device   -> rows and lengths of every pass
+    block               windows              -> prompts read, a cache to decode from
+    decode              a block              -> its windows' orders
     ranking             a CandidateList      -> its windows in turn, a RankedList
-    rounds              lists in progress    -> ranked together, in the memory there is
+    rounds              lists in progress    -> blocks of windows, in the memory there is
     inputs              texts and ids        -> a CandidateList
     engine              a stream of lists    -> the public API, `PERank`
 

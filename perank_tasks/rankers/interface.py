@@ -157,7 +157,7 @@ class EmbeddingOptions(Options):
 
 
 class EmbedderOptions(EmbeddingOptions):
-    """The same, where the embedder is a choice."""
+    """What an arm may set that reads the vectors of an embedder of its choice."""
 
     embedder: str = DEFAULT_EMBEDDER
     """Whose vectors are read: an embedded name, a folder or a hub id."""

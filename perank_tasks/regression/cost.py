@@ -1,7 +1,7 @@
 """Cost: is a night slower, hungrier or longer-winded than usual? Apart from quality.
 
 In: one quantity of a night and of the nights since its baseline on the same device. Out:
-a `CostJudgement` with a word of its own: usual, slower, faster, costlier, cheaper, or
+a `CostFinding` with a word of its own: usual, slower, faster, costlier, cheaper, or
 `first` where that device has too few earlier nights to say.
 """
 
@@ -19,7 +19,7 @@ MEMORY = "peak memory"
 
 
 @dataclass(frozen=True)
-class CostJudgement:
+class CostFinding:
     """The word and the band that led to it, in the quantity's own unit. Its fields are columns of
     the table `cost_verdicts`."""
 
@@ -34,7 +34,7 @@ def judge_cost(
     value: float,
     earlier: Sequence[tuple[float, str]],
     thresholds: Thresholds = DEFAULT,
-) -> CostJudgement:
+) -> CostFinding:
     """Judge one quantity against the same device's earlier nights.
 
     Args:
@@ -46,7 +46,7 @@ def judge_cost(
     """
     usual = [v for v, word in earlier if word in ("first", "usual") and v > 0]
     if len(usual) < thresholds.band_min_nights:
-        return CostJudgement("first", None, None, len(usual))
+        return CostFinding("first", None, None, len(usual))
     floor, below, above = {
         SPEED: (thresholds.speed_floor, "slower", "faster"),
         TOKENS: (thresholds.tokens_floor, "cheaper", "costlier"),
@@ -55,4 +55,4 @@ def judge_cost(
     logs = noise_band(np.log(usual), float(np.log1p(floor)), thresholds)
     at = float(np.log(value))
     word = "usual" if logs.holds(at) else below if at < logs.low else above
-    return CostJudgement(word, float(np.exp(logs.low)), float(np.exp(logs.high)), len(usual))
+    return CostFinding(word, float(np.exp(logs.low)), float(np.exp(logs.high)), len(usual))

@@ -1,10 +1,10 @@
 """The ladder of verdicts, for every measure of one arm and night.
 
 In: per-query values of the night and of its baseline, and the nights between. Out: one
-`Judgement` each. From best to worst:
+`Finding` each. From best to worst:
 
     first         nothing earlier to compare with
-    identical     every query ranks and scores as in the baseline
+    identical     every query ranks as in the baseline, no measure's value differs
     drift         rankings or values changed; the mean is within the noise band
     unusual       above the noise band, and not shown to be more than chance
     acknowledged  it changed, and this very night has been accepted
@@ -60,7 +60,7 @@ class Verdict(StrEnum):
 
 MEANINGS = {
     Verdict.FIRST: "nothing earlier to compare with",
-    Verdict.IDENTICAL: "every query ranks and scores as in the baseline",
+    Verdict.IDENTICAL: "every query ranks as in the baseline, no measure's value differs",
     Verdict.DRIFT: "rankings or values changed, the mean is within the noise band",
     Verdict.UNUSUAL: "above the noise band of the arm's own history, but it may be chance",
     Verdict.ACKNOWLEDGED: "it changed, and this very night was accepted",
@@ -134,7 +134,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Finding:
     """The verdict on one arm and measure, and the numbers that led to it."""
 
     verdict: Verdict
@@ -165,7 +165,7 @@ class Judgement:
         }
 
 
-def judge_arm(measures: Sequence[Evidence], thresholds: Thresholds = DEFAULT) -> list[Judgement]:
+def judge_arm(measures: Sequence[Evidence], thresholds: Thresholds = DEFAULT) -> list[Finding]:
     """Judge all measures of one arm and night together, in the order given: they are one family
     of tests, of which those that lack data are left out."""
     pairs = [
@@ -179,14 +179,14 @@ def judge_arm(measures: Sequence[Evidence], thresholds: Thresholds = DEFAULT) ->
     ]
 
 
-def _judge(e: Evidence, comparison: Comparison | None, thresholds: Thresholds) -> Judgement:
+def _judge(e: Evidence, comparison: Comparison | None, thresholds: Thresholds) -> Finding:
     if e.missing:
-        return Judgement(Verdict.INCOMPLETE, e.missing, comparison)
+        return Finding(Verdict.INCOMPLETE, e.missing, comparison)
     if e.baseline is None:
-        return Judgement(Verdict.FIRST)
+        return Finding(Verdict.FIRST)
     baseline_queries = np.sum(~np.isnan(e.baseline))
     if comparison is None or comparison.queries < thresholds.coverage * baseline_queries:
-        return Judgement(Verdict.INCOMPLETE, "coverage", comparison)
+        return Finding(Verdict.INCOMPLETE, "coverage", comparison)
     usual = [night.change for night in e.earlier if night.is_usual]
     band = noise_band(np.array([0.0, *usual]), thresholds.band_floor, thresholds)
     trend = 1.0
@@ -198,7 +198,7 @@ def _judge(e: Evidence, comparison: Comparison | None, thresholds: Thresholds) -
         by_them = _word_of_judgements(e, thresholds)
         if worst([verdict, by_them]) != verdict:
             verdict, reason = by_them, "judgements"
-    return Judgement(
+    return Finding(
         Verdict.ACKNOWLEDGED if e.accepted and verdict != Verdict.IDENTICAL else verdict,
         reason,
         comparison,

@@ -11,7 +11,15 @@ from collections import defaultdict
 from collections.abc import Mapping
 from itertools import count
 
-MEASURES = ("nDCG@10", "MRR@10", "recall@100", "MAP", "judged@10")
+_RANX = {
+    "nDCG@10": "ndcg@10",
+    "MRR@10": "mrr@10-l{level}",
+    "recall@100": "recall@100-l{level}",
+    "MAP": "map-l{level}",
+}
+"""What ranx calls them; binary ones name the least grade that is relevant."""
+
+MEASURES = (*_RANX, "judged@10")
 
 Scores = Mapping[str, Mapping[str, float]]
 """{query id: {passage id: score}}"""
@@ -43,12 +51,7 @@ def evaluate_run(run: Scores, qrels: Grades, relevance_level: int) -> dict[str, 
     import numpy as np
     from ranx import evaluate
 
-    ranx_names = {
-        "ndcg@10": "nDCG@10",
-        f"mrr@10-l{relevance_level}": "MRR@10",
-        f"recall@100-l{relevance_level}": "recall@100",
-        f"map-l{relevance_level}": "MAP",
-    }
+    ranx_names = {name.format(level=relevance_level): m for m, name in _RANX.items()}
     # Names of one length: Numba compiles ranx anew, for half a minute, for every other length. ranx
     # sorts by them, so those of queries ascend; passages, which may be called as queries are, have
     # their own.

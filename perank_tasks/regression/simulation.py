@@ -28,7 +28,8 @@ from scipy.stats import norm
 from perank_tasks.regression.ladder import EarlierNight, Evidence, Verdict, judge_arm, worst
 from perank_tasks.regression.thresholds import DEFAULT, Thresholds
 
-MEASURES = 4
+TESTS = 4
+"""Of an arm: a measure of quality each."""
 ARMS = (1, 5, 12)
 """How many arms a night has, in the simulations of unchanged nights."""
 
@@ -74,7 +75,7 @@ class World:
     thresholds: Thresholds = DEFAULT
 
     def __post_init__(self) -> None:
-        shape = (self.arms, MEASURES, self.queries)
+        shape = (self.arms, TESTS, self.queries)
         self.lasting = _draw_values(self.random, shape, self.noise.shared)
         self.accept()
 
@@ -91,14 +92,12 @@ class World:
         verdicts = []
         for after, before, earlier in zip(now, self.baseline, self.earlier, strict=True):
             evidence = [
-                Evidence(after[m], before[m], earlier=earlier[m][-limit:]) for m in range(MEASURES)
+                Evidence(after[m], before[m], earlier=earlier[m][-limit:]) for m in range(TESTS)
             ]
-            for nights, judgement in zip(
-                earlier, judge_arm(evidence, self.thresholds), strict=True
-            ):
-                assert judgement.comparison
-                nights.append(EarlierNight(judgement.comparison.delta, judgement.verdict))
-                verdicts.append(judgement.verdict)
+            for nights, finding in zip(earlier, judge_arm(evidence, self.thresholds), strict=True):
+                assert finding.comparison
+                nights.append(EarlierNight(finding.comparison.delta, finding.verdict))
+                verdicts.append(finding.verdict)
         return verdicts
 
     def accept(self, drop: np.ndarray | float = 0.0) -> None:
@@ -106,7 +105,7 @@ class World:
         self.baseline = self.lasting.copy()
         self.baseline[-1] = np.clip(self.baseline[-1] + drop, 0, 1)
         self.earlier: list[list[list[EarlierNight]]] = [
-            [[] for _ in range(MEASURES)] for _ in range(self.arms)
+            [[] for _ in range(TESTS)] for _ in range(self.arms)
         ]
 
     def settle(self, nights: int) -> None:
@@ -291,7 +290,7 @@ def plot_curve(report: Report, path: Any) -> None:
     axes.axhline(0.8, color="#888888", linewidth=0.8, linestyle="--")
     axes.set_xlabel("true drop of the mean")
     axes.set_ylabel("called a regression on its first night")
-    axes.set_title(f"Power of one night, {MEASURES} tests an arm under Holm's correction")
+    axes.set_title(f"Power of one night, {TESTS} tests an arm under Holm's correction")
     axes.set_ylim(-0.02, 1.02)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
@@ -317,7 +316,7 @@ def _true_drop(world: World, drop: float) -> np.ndarray:
     shift = bisect(lambda by: np.mean(np.clip(many + noise + by, 0, 1) - many) + drop, -1, 1)
     shared = world.noise.shared
     common = world.random.normal(0, 1, (1, world.queries))
-    own = world.random.normal(0, 1, (MEASURES, world.queries))
+    own = world.random.normal(0, 1, (TESTS, world.queries))
     spread = np.sqrt(shared) * common + np.sqrt(1 - shared) * own
     return shift + DROP_SPREAD * spread
 

@@ -6,5 +6,6 @@
     page      one self-contained HTML file a night, and the index
     terminal  the table that `perank report` prints
 
-Everything here reads the warehouse alone; nothing is judged here.
+All is read from the published warehouse, and from snapshots what changed in a collection; verdicts
+are worded by `warehouse.night_verdict`.
 """

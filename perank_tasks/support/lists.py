@@ -1,7 +1,6 @@
 """The two forms of a list inside reranking: `CandidateList` in, `RankedList` out.
 
-A ranker takes candidate lists and gives ranked ones; so do the engine and its Python API. Between
-Parquet and the GPU nothing else holds a query's candidates.
+A ranker takes candidate lists and gives ranked ones; so do the engine and its Python API.
 """
 
 from collections.abc import Sequence

@@ -16,7 +16,7 @@ from perank_tasks.training.evaluation import MAIN, NEW, Evaluation, in_words, sc
 from perank_tasks.training.kept import report_of
 from perank_tasks.training.run_options import Training
 
-MEASURES = (MAIN, "MRR@10", "MAP")
+SHOWN = (MAIN, "MRR@10", "MAP")
 
 
 def model_card(training: Training, trained: Artifact, measured: Evaluation) -> str:
@@ -36,7 +36,7 @@ def model_card(training: Training, trained: Artifact, measured: Evaluation) -> s
     if llm == LLM:
         llm += "; its package carries a 4-bit quantised file, made float32 again"
     arms = [
-        (name, *(score(values, measure) for measure in MEASURES))
+        (name, *(score(values, measure) for measure in SHOWN))
         for name, values in measured.values.items()
     ]
     tests = measured.tests.items()
@@ -54,7 +54,7 @@ def model_card(training: Training, trained: Artifact, measured: Evaluation) -> s
         terms={name: note for each in data.values() for name, note in terms(each).items()},
         collection=measured.collection,
         queries=len(measured.values[NEW][MAIN]),
-        measures=markdown_table(("", *MEASURES), arms),
+        measures=markdown_table(("", *SHOWN), arms),
         tests=[f"{NEW} against {other}: {MAIN} {in_words(test)}" for other, test in tests],
         recipes=_recipes(training),
         where=markdown_table(("", ""), sorted(trained.manifest.provenance.items())),

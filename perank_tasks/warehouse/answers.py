@@ -30,7 +30,7 @@ LONGEST_TEXT = 60
 
 _FINE = {
     Verdict.FIRST: "There is nothing earlier to compare with.",
-    Verdict.IDENTICAL: "Yes: every query ranks and scores as before.",
+    Verdict.IDENTICAL: "Yes: every query ranks as before.",
     Verdict.DRIFT: "Yes: rankings changed, the means are within the noise band.",
     Verdict.UNUSUAL: "Yes: {arms} may be better, or it may be chance.",
     Verdict.ACKNOWLEDGED: "Yes: what changed in {arms} has been accepted.",

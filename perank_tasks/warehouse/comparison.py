@@ -20,7 +20,7 @@ from perank_tasks.artifacts.store import Store
 from perank_tasks.collections import trec
 from perank_tasks.errors import ConfigError
 from perank_tasks.regression.drift import compare_rankings
-from perank_tasks.regression.ladder import Evidence, Judgement, Verdict, judge_arm, worst
+from perank_tasks.regression.ladder import Evidence, Finding, Verdict, judge_arm, worst
 from perank_tasks.regression.measures import MEASURES, Grades, Scores, by_rank, evaluate_run
 from perank_tasks.regression.thresholds import DEFAULT, Thresholds
 from perank_tasks.warehouse.attribution import explain
@@ -72,7 +72,7 @@ class Comparison:
     b: Side
     measured: list[str]
     """The queries that they are compared over."""
-    judgements: dict[str, Judgement]
+    findings: dict[str, Finding]
     """By measure."""
     queries: list[TableRow]
     """By query: its values `a` and `b` of the measure that is shown, their `delta`, and the fields
@@ -80,14 +80,14 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        return worst([judgement.verdict for judgement in self.judgements.values()])
+        return worst([finding.verdict for finding in self.findings.values()])
 
     @property
     def problem(self) -> str | None:
         """Why it could not be judged; None where it was."""
         if self.verdict != Verdict.INCOMPLETE:
             return None
-        if any(judgement.reason == "unranked" for judgement in self.judgements.values()):
+        if any(finding.reason == "unranked" for finding in self.findings.values()):
             return "too many queries kept their first-stage order"
         return (
             "too few judged queries are ranked by both runs; --on both compares them over these "
@@ -100,7 +100,7 @@ class Comparison:
         and of the judgement."""
         return [
             {"measure": name, **j.row, **asdict(j.comparison)}
-            for name, j in self.judgements.items()
+            for name, j in self.findings.items()
             if j.comparison
         ]
 
@@ -254,8 +254,8 @@ def compare(
         )
         for name in names
     ]
-    judgements = dict(zip(names, judge_arm(evidence, thresholds), strict=True))
-    return Comparison(a, b, queries, judgements, _by_query(a, b, measure, queries))
+    findings = dict(zip(names, judge_arm(evidence, thresholds), strict=True))
+    return Comparison(a, b, queries, findings, _by_query(a, b, measure, queries))
 
 
 def _place(measure: str) -> tuple[int, str]:

@@ -16,7 +16,7 @@ import duckdb
 import numpy as np
 
 from perank_tasks.config import NIGHTLY, stable_hash
-from perank_tasks.regression.ladder import EarlierNight, Evidence, Judgement, Verdict, judge_arm
+from perank_tasks.regression.ladder import EarlierNight, Evidence, Finding, Verdict, judge_arm
 from perank_tasks.regression.symptoms import SYMPTOMS, is_found
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.schemas import EXPERIMENT_TABLES
@@ -45,12 +45,12 @@ Baselines = dict[Run, Baseline]
 
 @dataclass(frozen=True)
 class Judged:
-    """A judgement with its run and what it was judged by."""
+    """A finding, with its run and what it was judged by."""
 
     run: Run
     measure: str
     baseline: Baseline
-    judgement: Judgement
+    finding: Finding
 
     @property
     def verdict(self) -> TableRow:
@@ -61,13 +61,13 @@ class Judged:
             "measure": self.measure,
             "against_date": before and before.run_date,
             "against_arm_hash": before and before.arm_hash,
-            **self.judgement.row,
+            **self.finding.row,
         }
 
     @property
     def comparison(self) -> TableRow | None:
         """The row of `comparisons`; None: there is nothing to compare with."""
-        before, comparison = self.baseline.run, self.judgement.comparison
+        before, comparison = self.baseline.run, self.finding.comparison
         if before is None or comparison is None:
             return None
         return {
@@ -197,14 +197,14 @@ def _judge(
                 is_quality=measure not in NO_QUALITY,
                 **state,
             )
-        judgements = judge_arm(list(evidence.values()), DEFAULT)
+        findings = judge_arm(list(evidence.values()), DEFAULT)
         rows += [
-            Judged(run, measure, baseline, judgement)
-            for measure, judgement in zip(evidence, judgements, strict=True)
+            Judged(run, measure, baseline, finding)
+            for measure, finding in zip(evidence, findings, strict=True)
         ]
         word = Verdict.ACKNOWLEDGED if baseline.acknowledged else Verdict.SUSPECT
         rows += [
-            Judged(run, symptom, baseline, Judgement(word, "symptom"))
+            Judged(run, symptom, baseline, Finding(word, "symptom"))
             for symptom in _symptoms(nights, run)
         ]
     return rows

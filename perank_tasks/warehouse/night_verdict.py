@@ -29,7 +29,7 @@ class NightVerdict(TypedDict):
     the arms."""
 
     verdict: str
-    stage: str | None
+    cause: str | None
     text: str
     answers: Answers
     arms: list[ArmVerdict]
@@ -90,7 +90,7 @@ def judge(
     can_be_accepted = any(run.comparable for run in runs.values())
     return {
         "verdict": verdict,
-        "stage": cause,
+        "cause": cause,
         "text": f"{text}; {cause}" if cause else text,
         "answers": answer(arm_verdicts, verdict, cause, run_date, collection, can_be_accepted),
         "arms": arm_verdicts,

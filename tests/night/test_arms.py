@@ -323,4 +323,7 @@ def test_a_run_that_no_arm_begins_with_is_said(
     planned(spec, with_arms({"one": {"like": "bm25", "first-stage": "given"}}))
     assert "brings" not in caplog.text
     planned(spec, with_arms({"one": {"like": "bm25"}}))
-    assert "no arm begins with the run that the collection brings: first-stage=given" in caplog.text
+    assert (
+        "no arm begins with the run that the collection brings; --set first-stage=given"
+        in caplog.text
+    )

@@ -9,7 +9,7 @@ from perank_tasks.regression.cost import MEMORY, SPEED, TOKENS, judge_cost
 from perank_tasks.regression.ladder import (
     EarlierNight,
     Evidence,
-    Judgement,
+    Finding,
     Verdict,
     judge_arm,
     worst,
@@ -30,9 +30,9 @@ def nights(*changes: float, verdict: str = "drift", is_alike: bool = True) -> li
     return [EarlierNight(change, verdict, is_alike) for change in changes]
 
 
-def judge(evidence: Evidence) -> Judgement:
-    (judgement,) = judge_arm([evidence])
-    return judgement
+def judge(evidence: Evidence) -> Finding:
+    (finding,) = judge_arm([evidence])
+    return finding
 
 
 def test_nothing_earlier_is_first_and_the_same_is_identical() -> None:
@@ -54,38 +54,38 @@ def test_same_rankings_with_other_values_are_not_identical() -> None:
 
 
 def test_a_large_drop_is_a_regression_on_its_first_night() -> None:
-    judgement = judge(shifted(-0.05))
-    assert (judgement.verdict, judgement.reason) == ("regression", "band")
-    assert judgement.comparison.delta == pytest.approx(-0.05)
-    assert judgement.comparison.ci_low < -0.05 < judgement.comparison.ci_high
-    assert judgement.comparison.p_holm == judgement.comparison.p < 0.001
+    finding = judge(shifted(-0.05))
+    assert (finding.verdict, finding.reason) == ("regression", "band")
+    assert finding.comparison.delta == pytest.approx(-0.05)
+    assert finding.comparison.ci_low < -0.05 < finding.comparison.ci_high
+    assert finding.comparison.p_holm == finding.comparison.p < 0.001
     assert judge(shifted(0.05)).verdict == "improvement"
 
 
 def test_a_drop_that_chance_explains_is_suspect() -> None:
-    judgement = judge(shifted(-0.015))
-    assert (judgement.verdict, judgement.reason) == ("suspect", "band")
-    assert judgement.comparison.p > 0.05
+    finding = judge(shifted(-0.015))
+    assert (finding.verdict, finding.reason) == ("suspect", "band")
+    assert finding.comparison.p > 0.05
 
 
 def test_a_significant_drop_too_small_to_matter_is_drift() -> None:
-    judgement = judge(Evidence(BASE - 0.005, BASE))
-    assert judgement.comparison.p < 0.001
-    assert judgement.verdict == "drift"
+    finding = judge(Evidence(BASE - 0.005, BASE))
+    assert finding.comparison.p < 0.001
+    assert finding.verdict == "drift"
 
 
 def test_a_rise_that_chance_explains_is_unusual_and_not_suspect() -> None:
-    judgement = judge(shifted(0.015))
-    assert (judgement.verdict, judgement.reason) == ("unusual", "band")
+    finding = judge(shifted(0.015))
+    assert (finding.verdict, finding.reason) == ("unusual", "band")
     assert worst(["unusual", "drift", "identical"]) == "unusual"
     assert worst(["unusual", "suspect"]) == "suspect"
 
 
 def test_what_is_usual_for_this_arm_is_drift() -> None:
     wide = nights(-0.03, 0.02, 0.03, -0.02, 0.01, -0.01)
-    judgement = judge(replace(shifted(-0.05), earlier=wide))
-    assert judgement.verdict == "drift"
-    assert judgement.nights == 7
+    finding = judge(replace(shifted(-0.05), earlier=wide))
+    assert finding.verdict == "drift"
+    assert finding.nights == 7
 
 
 @pytest.mark.parametrize(
@@ -94,15 +94,15 @@ def test_what_is_usual_for_this_arm_is_drift() -> None:
 def test_a_night_that_was_called_does_not_widen_the_band(called: str) -> None:
     """The same drop again, after five of its like and one usual night: judged as the first."""
     earlier = [*nights(*[-0.05, 0.05] * 10, verdict=called), *nights(0.0)]
-    judgement = judge(replace(shifted(-0.05), earlier=earlier))
-    assert (judgement.verdict, judgement.nights) == ("regression", 2)
-    assert judgement.band == judge(shifted(-0.05)).band
+    finding = judge(replace(shifted(-0.05), earlier=earlier))
+    assert (finding.verdict, finding.nights) == ("regression", 2)
+    assert finding.band == judge(shifted(-0.05)).band
 
 
 def test_nights_of_other_settings_or_judgements_do_not_widen_the_band() -> None:
     earlier = nights(*[-0.05, 0.05] * 10, is_alike=False)
-    judgement = judge(replace(shifted(-0.05), earlier=earlier))
-    assert (judgement.verdict, judgement.nights) == ("regression", 1)
+    finding = judge(replace(shifted(-0.05), earlier=earlier))
+    assert (finding.verdict, finding.nights) == ("regression", 1)
 
 
 def test_a_regression_stands_until_it_is_repaired() -> None:
@@ -110,8 +110,8 @@ def test_a_regression_stands_until_it_is_repaired() -> None:
     # Alone, and with no other night before it, this one would be no regression.
     weaker = shifted(-0.015)
     assert judge(weaker).verdict == "suspect"
-    judgement = judge(replace(weaker, earlier=earlier))
-    assert (judgement.verdict, judgement.reason) == ("regression", "standing")
+    finding = judge(replace(weaker, earlier=earlier))
+    assert (finding.verdict, finding.reason) == ("regression", "standing")
     assert judge(replace(shifted(-0.004), earlier=earlier)).verdict == "drift"
 
 
@@ -119,22 +119,22 @@ def test_drops_that_add_up_inside_the_band_are_called_by_their_trend() -> None:
     earlier: list[EarlierNight] = []
     reasons = []
     for night in range(1, 12):
-        judgement = judge(replace(shifted(-0.004 * night), earlier=earlier))
-        earlier = [*earlier, EarlierNight(judgement.comparison.delta, judgement.verdict)]
-        reasons.append(judgement.reason)
-        if judgement.verdict == "regression":
+        finding = judge(replace(shifted(-0.004 * night), earlier=earlier))
+        earlier = [*earlier, EarlierNight(finding.comparison.delta, finding.verdict)]
+        reasons.append(finding.reason)
+        if finding.verdict == "regression":
             break
-    assert judgement.band.holds(judgement.comparison.delta)
-    assert (judgement.verdict, judgement.reason) == ("regression", "trend")
+    assert finding.band.holds(finding.comparison.delta)
+    assert (finding.verdict, finding.reason) == ("regression", "trend")
     assert "band" not in reasons
 
 
 def test_five_drops_of_a_hundredth_are_called() -> None:
     earlier: list[EarlierNight] = []
     for night in range(1, 6):
-        judgement = judge(replace(shifted(-0.01 * night), earlier=earlier))
-        earlier = [*earlier, EarlierNight(judgement.comparison.delta, judgement.verdict)]
-    assert judgement.verdict == "regression"
+        finding = judge(replace(shifted(-0.01 * night), earlier=earlier))
+        earlier = [*earlier, EarlierNight(finding.comparison.delta, finding.verdict)]
+    assert finding.verdict == "regression"
 
 
 def test_an_accepted_night_is_acknowledged_unless_nothing_changed() -> None:
@@ -145,16 +145,16 @@ def test_an_accepted_night_is_acknowledged_unless_nothing_changed() -> None:
 
 def test_a_night_that_lacks_data_is_incomplete() -> None:
     for missing in ("unranked", "unmeasured"):
-        judgement = judge(replace(shifted(0), missing=missing))
-        assert (judgement.verdict, judgement.reason) == ("incomplete", missing)
+        finding = judge(replace(shifted(0), missing=missing))
+        assert (finding.verdict, finding.reason) == ("incomplete", missing)
     same = Evidence(BASE, BASE, same_rankings=True, missing="unmeasured")
     assert judge(same).verdict == "incomplete"
     assert judge(replace(same, baseline=None)).verdict == "incomplete"
     lost = BASE.copy()
     lost[:5] = np.nan
-    judgement = judge(Evidence(lost, BASE))
-    assert (judgement.verdict, judgement.reason) == ("incomplete", "coverage")
-    assert judgement.comparison.queries == 75
+    finding = judge(Evidence(lost, BASE))
+    assert (finding.verdict, finding.reason) == ("incomplete", "coverage")
+    assert finding.comparison.queries == 75
     lost = BASE.copy()
     lost[:4] = np.nan
     assert judge(Evidence(lost, BASE)).verdict == "drift"
@@ -162,9 +162,9 @@ def test_a_night_that_lacks_data_is_incomplete() -> None:
 
 def test_queries_that_are_new_are_left_out_of_the_difference() -> None:
     more = np.append(BASE, [0.0] * 20)
-    judgement = judge(Evidence(more, np.append(BASE, [np.nan] * 20)))
-    assert judgement.verdict == "drift"
-    assert (judgement.comparison.delta, judgement.comparison.queries) == (0, 80)
+    finding = judge(Evidence(more, np.append(BASE, [np.nan] * 20)))
+    assert finding.verdict == "drift"
+    assert (finding.comparison.delta, finding.comparison.queries) == (0, 80)
 
 
 def test_holm_is_over_what_could_differ() -> None:
@@ -174,9 +174,9 @@ def test_holm_is_over_what_could_differ() -> None:
 
 
 def test_of_what_is_no_quality_nothing_is_claimed() -> None:
-    judgement = judge(replace(shifted(-0.2), is_quality=False))
-    assert (judgement.verdict, judgement.band) == ("drift", None)
-    assert judgement.comparison.p is None
+    finding = judge(replace(shifted(-0.2), is_quality=False))
+    assert (finding.verdict, finding.band) == ("drift", None)
+    assert finding.comparison.p is None
 
 
 def test_the_worst_word_is_the_nights() -> None:
@@ -221,13 +221,13 @@ def test_what_judgements_alone_change_is_no_regression_and_not_green_for_long(
     evidence = Evidence(
         BASE, BASE, same_rankings=True, judgements_delta=shift, is_quality=is_quality
     )
-    judgement = judge(evidence)
-    assert (judgement.verdict, judgement.reason) == (word, reason)
-    assert judgement.judgements_delta == shift
+    finding = judge(evidence)
+    assert (finding.verdict, finding.reason) == (word, reason)
+    assert finding.judgements_delta == shift
     accepted = judge(replace(evidence, accepted=True))
     assert accepted.verdict == ("acknowledged" if shift else "identical")
 
 
 def test_a_drop_by_like_judgements_is_a_regression_whatever_these_gain() -> None:
-    judgement = judge(replace(shifted(-0.05), judgements_delta=0.1))
-    assert (judgement.verdict, judgement.reason) == ("regression", "band")
+    finding = judge(replace(shifted(-0.05), judgements_delta=0.1))
+    assert (finding.verdict, finding.reason) == ("regression", "band")

@@ -23,8 +23,8 @@ def test_an_arms_words_do_not_depend_on_the_arms_beside_it() -> None:
     among.lasting[-1] = alone.lasting[-1]
     still = Noise(ties=0, passages=0, judgements=0)
     alone.noise = among.noise = still
-    drop = np.full((simulation.MEASURES, 40), -0.03) * np.random.default_rng(1).normal(1, 2, 40)
-    assert among.night(drop)[-simulation.MEASURES :] == alone.night(drop)
+    drop = np.full((simulation.TESTS, 40), -0.03) * np.random.default_rng(1).normal(1, 2, 40)
+    assert among.night(drop)[-simulation.TESTS :] == alone.night(drop)
 
 
 def test_a_drop_of_a_twentieth_is_called_on_its_first_night() -> None:

@@ -87,7 +87,7 @@ def test_another_bm25_setting_is_named(spec: str) -> None:
     word, text = arms(found)["bm25"]
     assert word in ("drift", "unusual", "suspect", "regression", "improvement")
     assert "setting first_stage.b: 0.4 → 1.0, setting first_stage.k1: 0.9 → 10.0" in text
-    assert found["stage"] == (
+    assert found["cause"] == (
         "because of setting first_stage.b: 0.4 → 1.0, setting first_stage.k1: 0.9 → 10.0"
     )
 
@@ -105,7 +105,7 @@ def test_noise_in_the_projector_is_a_regression_of_the_reranker(spec: str, tmp_p
     assert words["bm25"] == words["cosine"] == "identical"
     assert words["perank"] not in ("identical", "first")
     # Its own embedder is the checkpoint's, too.
-    assert found["stage"].startswith(f"because of setting checkpoint: {GOLDEN} → {noisy}")
+    assert found["cause"].startswith(f"because of setting checkpoint: {GOLDEN} → {noisy}")
     assert f"setting checkpoint: {GOLDEN} → {noisy}" in arms(found)["perank"][1]
 
 
@@ -129,7 +129,7 @@ def test_one_changed_judgement_is_named_and_no_ranking_moved(spec: str, tmp_path
     judged[0] = (query, passage, 0)
     collection(tmp_path / "topics", judged=judged)
     found = night(spec, 2)
-    assert found["stage"] == "because of judgements: 1 changed; no ranking moved"
+    assert found["cause"] == "because of judgements: 1 changed; no ranking moved"
     for word, text in arms(found).values():
         assert word in ("drift", "unusual", "suspect")
         assert "different: judgements: 1 changed" in text
@@ -253,7 +253,7 @@ def test_arms_with_other_baselines_say_nothing_of_each_other(spec: str) -> None:
     ), words
     # BM25 stands still since the second night only, which says nothing of the time before.
     changed = "setting first_stage.b: 0.4 → 1.0, setting first_stage.k1: 0.9 → 10.0"
-    assert found["stage"] == f"because of {changed}"
+    assert found["cause"] == f"because of {changed}"
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_a_fortnight_with_known_causes(tmp_path: Path) -> None:
     verdicts = [play(tmp_path / "fortnight", day) for day in range(1, len(FORTNIGHT) + 1)]
     for truth, said in zip(FORTNIGHT, verdicts, strict=True):
         assert said["verdict"] in truth.words, (truth.what, said["text"])
-        assert said["stage"] == truth.cause, truth.what
+        assert said["cause"] == truth.cause, truth.what
         lines = [arm["text"] for arm in said["arms"] if arm["verdict"] == said["verdict"]]
         assert any(truth.sentence in line for line in lines), (truth.what, lines)
     called = [verdicts[i]["arms"] for i in (2, 10)]
