@@ -9,9 +9,9 @@ the day it was due (UTC). The collection is read as of that date. A second run o
 that date's rows; verdicts and pages of later dates follow. Where data, code, libraries and hardware
 are the same, it reuses all artifacts.
 
-**Pools.** `gpu` for tasks that load a model, `warehouse` for those that write DuckDB.
-`make` creates both: `gpu` with one slot where there is a GPU, else with one a core, as a task then
-takes one thread.
+**Pools.** `gpu` for tasks that load a model, `warehouse` for those that write DuckDB. `make`
+creates both: `gpu` with one slot where there is a GPU, else with one a core, as a task then takes
+one thread.
 
 **Queues**, where CeleryExecutor spreads tasks over machines. `gpu`: tasks that load a model, and
 the plan, which notes the hardware that ranks. `warehouse`: tasks that read or write the DuckDB

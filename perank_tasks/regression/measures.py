@@ -19,7 +19,10 @@ _RANX = {
 }
 """What ranx calls them; binary ones name the least grade that is relevant."""
 
-MEASURES = (*_RANX, "judged@10")
+NO_QUALITY = ("judged@10",)
+"""Measures of the judgements rather than of the rankings."""
+
+MEASURES = (*_RANX, *NO_QUALITY)
 
 Scores = Mapping[str, Mapping[str, float]]
 """{query id: {passage id: score}}"""

@@ -26,9 +26,10 @@ from scipy.optimize import bisect
 from scipy.stats import norm
 
 from perank_tasks.regression.ladder import EarlierNight, Evidence, Verdict, judge_arm, worst
+from perank_tasks.regression.measures import MEASURES, NO_QUALITY
 from perank_tasks.regression.thresholds import DEFAULT, Thresholds
 
-TESTS = 4
+TESTS = len(MEASURES) - len(NO_QUALITY)
 """Of an arm: a measure of quality each."""
 ARMS = (1, 5, 12)
 """How many arms a night has, in the simulations of unchanged nights."""

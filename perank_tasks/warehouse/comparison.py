@@ -21,10 +21,16 @@ from perank_tasks.collections import trec
 from perank_tasks.errors import ConfigError
 from perank_tasks.regression.drift import compare_rankings
 from perank_tasks.regression.ladder import Evidence, Finding, Verdict, judge_arm, worst
-from perank_tasks.regression.measures import MEASURES, Grades, Scores, by_rank, evaluate_run
+from perank_tasks.regression.measures import (
+    MEASURES,
+    NO_QUALITY,
+    Grades,
+    Scores,
+    by_rank,
+    evaluate_run,
+)
 from perank_tasks.regression.thresholds import DEFAULT, Thresholds
 from perank_tasks.warehouse.attribution import explain
-from perank_tasks.warehouse.derive import NO_QUALITY
 from perank_tasks.warehouse.nights import Run, read_rankings
 from perank_tasks.warehouse.pairs import rescored_rows
 from perank_tasks.warehouse.run_names import find_runs
@@ -97,7 +103,7 @@ class Comparison:
     @property
     def rows(self) -> list[TableRow]:
         """A row for each measure that any query has in both: the fields of the paired comparison
-        and of the judgement."""
+        and of the finding."""
         return [
             {"measure": name, **j.row, **asdict(j.comparison)}
             for name, j in self.findings.items()

@@ -17,6 +17,7 @@ import numpy as np
 
 from perank_tasks.config import NIGHTLY, stable_hash
 from perank_tasks.regression.ladder import EarlierNight, Evidence, Finding, Verdict, judge_arm
+from perank_tasks.regression.measures import NO_QUALITY
 from perank_tasks.regression.symptoms import SYMPTOMS, is_found
 from perank_tasks.regression.thresholds import DEFAULT
 from perank_tasks.schemas import EXPERIMENT_TABLES
@@ -32,9 +33,6 @@ VERSION = stable_hash(
 
 OVERLAP = "overlap@10"
 """The measure of drift that every result has, judged queries or not."""
-
-NO_QUALITY = ("judged@10",)
-"""Measures of the judgements rather than of the rankings."""
 
 FAMILY = "arm"
 """Tests of all measures of one arm and night are corrected together."""
