@@ -153,10 +153,13 @@ def small_night(spec: str, *, site: Site | None = None, **options: Any) -> Night
     return plan_night(parsed, parsed.run_date, site, arms=small_arms(**options))
 
 
-def run_night(night: Night, *, site: Site | None = None, **options: Any) -> dict[str, Any]:
+def run_night(
+    night: Night, *, site: Site | None = None, until: str = "verdict", **options: Any
+) -> dict[str, Any]:
     """`pipeline.run_night` at the site that the test's environment names, in this process: what a
-    test has replaced is not replaced in others."""
-    return pipeline.run_night(night, site or Site.from_environment().of_a_piece, **options)
+    test has replaced is not replaced in others. A page takes as long as all stages before it: it
+    is written where `until` says so."""
+    return pipeline.run_night(night, site or Site.from_environment().of_a_piece, until, **options)
 
 
 def small_embedder(folder: Path) -> str:

@@ -6,6 +6,7 @@ other host; every text of a collection is escaped. The same tables give the same
 """
 
 import fcntl
+import functools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -209,6 +210,7 @@ def _change(arm: Arm) -> plots.Interval | None:
     return plots.Interval(arm.label, arm.look, row["delta"], row["ci_low"], row["ci_high"], band)
 
 
+@functools.cache
 def template(name: str) -> Any:
     """A page's template, with the filters that all of them use."""
     environment = Environment(

@@ -237,7 +237,7 @@ def test_two_windows_stand_side_by_side(tmp_path: Path) -> None:
     }
     run_night(planned(spec, with_arms(arms)))
     night = planned(spec, with_arms(arms), "2026-02-01")
-    done = run_night(night)
+    done = run_night(night, until="report")
     assert done["verdict"]["verdict"] == "identical"
     assert [arm["arm"] for arm in done["verdict"]["arms"]] == ["narrow", "wide"]
     assert len({arm.hash for arm in night.arms}) == 2

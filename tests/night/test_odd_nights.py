@@ -121,7 +121,8 @@ def test_counts_are_in_the_manifest_the_tables_and_what_is_printed(tmp_path: Pat
     ]
     queries, qrels = {"q1": "fleas", "q2": " "}, [("q1", "p1", 1), ("q2", "p1", 1)]
     spec = write_collection(tmp_path / "c", passages=passages, queries=queries, qrels=qrels)
-    reference = run_night(small_night(spec, arms=["bm25", "cosine"]))["snapshot"]
+    night = small_night(spec, arms=["bm25", "cosine"])
+    reference = run_night(night, until="report")["snapshot"]
     counts = Store(Settings.from_environment().root).open(reference).manifest.counts["odd"]
     assert {kind: (c["count"], c["of"], c["first"]) for kind, c in counts.items()} == {
         "empty_passages": (1, 3, "p2"),

@@ -40,7 +40,7 @@ def test_a_night_in_an_unusual_home(
         monkeypatch.delenv("HOME")
     monkeypatch.setenv("PERANK_HOME", str(home))
     spec = write_collection(tmp_path / "collection of o'hara" / "topics")
-    run_night(small_night(spec, arms=["bm25"]))
+    run_night(small_night(spec, arms=["bm25"]), until="report")
     settings = Settings.from_environment()
     assert settings.warehouse == home / "warehouse"
     assert runs(settings.warehouse) == [("2026-01-31", 1)]

@@ -182,7 +182,7 @@ def test_texts_of_a_collection_are_escaped_and_shown_before_and_after(
     write_collection(tmp_path / "topics/dt=2026-01-02", passages=changed, queries=queries)
     spec = f"files:{tmp_path / 'topics'}"
     for day in ("2026-01-01", "2026-01-02"):
-        done = run_night(small_night(spec, run_date=day, arms=["bm25"]))
+        done = run_night(small_night(spec, run_date=day, arms=["bm25"]), until="report")
     path = settings.reports / done["report"]
     text = path.read_text()
     check(text)
@@ -202,7 +202,7 @@ def test_nights_of_little_data_have_a_page_too(
 ) -> None:
     unjudged = write_collection(tmp_path / "unjudged", qrels=[])
     for day in ("2026-01-01", "2026-01-02"):
-        done = run_night(small_night(unjudged, run_date=day, arms=["bm25"]))
+        done = run_night(small_night(unjudged, run_date=day, arms=["bm25"]), until="report")
     text = (settings.reports / done["report"]).read_text()
     check(text)
     assert '<p class="word">✕ incomplete</p>' in text

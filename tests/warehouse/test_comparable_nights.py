@@ -20,10 +20,16 @@ def collection(folder: Path, qrels: list[tuple[str, str, int]]) -> str:
     return write_collection(folder, queries=QUERIES, qrels=qrels)
 
 
-def night(folder: Path, day: int, qrels: list[tuple[str, str, int]] = QRELS, **options: Any) -> str:
+def night(
+    folder: Path,
+    day: int,
+    qrels: list[tuple[str, str, int]] = QRELS,
+    until: str = "verdict",
+    **options: Any,
+) -> str:
     """Run a night of bm25; its line."""
     values = {"arms": ["bm25"], "shards": 1, "run_date": f"2026-01-{day:02}", **options}
-    done = run_night(small_night(collection(folder, qrels), **values))
+    done = run_night(small_night(collection(folder, qrels), **values), until=until)
     (arm,) = done["verdict"]["arms"]
     return arm["text"]
 
@@ -88,7 +94,7 @@ def test_a_measure_that_is_newer_than_the_baseline_is_first(
 
 def test_a_limited_night_says_so_and_is_not_the_latest(tmp_path: Path) -> None:
     night(tmp_path, 1)
-    night(tmp_path, 2, query_limit=2)
+    night(tmp_path, 2, until="report", query_limit=2)
     settings = Site.from_environment().settings
     assert "2 of 5 queries" in settings.page(tmp_path.name, date(2026, 1, 2)).read_text()
     index = (settings.reports / "index.html").read_text()

@@ -38,7 +38,7 @@ def nights(tmp_path: Path) -> Path:
     folder = tmp_path / "topics"
     for day in DAYS:
         write_day(folder, day, bad=day == DAYS[1])
-        run_night(small_night(f"files:{folder}", run_date=day, arms=["bm25"]))
+        run_night(small_night(f"files:{folder}", run_date=day, arms=["bm25"]), until="report")
     return folder
 
 

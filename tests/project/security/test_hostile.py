@@ -73,7 +73,7 @@ def test_identifiers_are_no_paths_no_statements_and_no_markup(
         home = tmp_path / kind
         monkeypatch.setenv("PERANK_HOME", str(home))
         spec = with_ids(tmp_path / f"{kind}-collection" / "topics", name)
-        run_night(small_night(spec, arms=["bm25", "perank"], passages="both"))
+        run_night(small_night(spec, arms=["bm25", "perank"], passages="both"), until="report")
         rankings = answer("SELECT arm, query_id, rank, passage_id, score FROM rankings")
         measures = answer("SELECT arm, measure, value FROM measures ORDER BY ALL")
         settings = Settings.from_environment()
@@ -105,7 +105,8 @@ def test_texts_cannot_change_a_prompt_or_a_query(tmp_path: Path, decoding: str) 
         tmp_path / "topics", passages=passages, queries=queries, qrels=[("q0", "flea-3", 1)]
     )
     form = "both" if decoding != "free" else "text"
-    run_night(small_night(spec, arms=["perank"], decoding=decoding, passages=form, shards=1))
+    options = {"decoding": decoding, "passages": form, "shards": 1}
+    run_night(small_night(spec, arms=["perank"], **options), until="report")
     # Every query is ranked, and its ranking is a permutation of its candidates.
     assert answer("SELECT DISTINCT status, unranked_queries FROM runs") == [("complete", 0)]
     whole = (
