@@ -19,7 +19,7 @@ from perank_tasks.perank.shapes import Shapes
 from tests.perank.tiny import EMBEDDING_SIZE, write_own, write_published
 
 # Windows of several sizes, prompts of several lengths: more than one rung.
-LENGTHS = (20, 35, 7, 2, 1, 41, 28, 10, 20)
+LENGTHS = (20, 35, 7, 2, 1, 23, 20)
 FORMS: list[dict[str, Any]] = [{}, {"top_k": 5}, {"decoding": "first-step"}, {"passages": "both"}]
 
 
@@ -130,7 +130,7 @@ def test_drafts_give_the_order_of_one_step_after_the_other(
     checkpoint: Path, form: dict[str, Any], fixed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = engine_of(checkpoint, fixed, monkeypatch)
-    given = [*lists(), *lists((100, 64, 3))]
+    given = [*lists(), *lists((90, 3))]
     for each in given[::2]:  # ties
         assert each.vectors is not None
         each.vectors[1::3] = each.vectors[0]
