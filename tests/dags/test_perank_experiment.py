@@ -42,6 +42,7 @@ def test_the_form_has_every_option(dag: dict[str, Any]) -> None:
     assert all(len(p["about"]) > 10 for p in dag["params"].values())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_of_the_dag_reports_a_failed_cell_and_loads_the_others(
     run_dag: Callable[..., list[dict[str, str]]], tmp_path: Path

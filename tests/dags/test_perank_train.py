@@ -40,6 +40,7 @@ def test_the_form_has_a_run_s_options_and_words_for_all_others(dag: dict[str, An
     assert (params["set"]["type"], params["set"]["value"]) == ("array", [])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_of_the_dag_promotes_and_a_second_one_does_nothing_more(
     run_dag: Callable[..., list[dict[str, str]]], tmp_path: Path

@@ -59,7 +59,7 @@ def test_two_windows_side_by_side_as_a_night_and_as_an_experiment(tmp_path: Path
     options = NightOptions(collection=spec)
     site = Site.from_environment()
     night = plan_night(options, DAY, site, arms=ArmsFile.of(tables))
-    verdict = run_night(night)["verdict"]
+    verdict = run_night(night, until="report")["verdict"]
     assert {arm["arm"]: arm["verdict"] for arm in verdict["arms"]} == {
         "w20": "first",
         "w100": "first",

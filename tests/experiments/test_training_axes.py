@@ -61,6 +61,7 @@ def test_parts_of_a_recipe_are_trained_and_measured_side_by_side(world: World) -
     assert variants(plan)[0].name == "as it is"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_query_is_measured_by_what_was_not_trained_on_it(world: World) -> None:
     plan = run("crossvalidation", world, world.training)

@@ -37,6 +37,7 @@ def orders(checkpoint: Path, queries: int) -> list[list[int]]:
     return [result.order for result in engine.rerank_many(map(request, range(queries)))]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_stream_of_queries_takes_no_more_memory_at_its_end(checkpoint: Path) -> None:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
@@ -46,6 +47,7 @@ def test_a_stream_of_queries_takes_no_more_memory_at_its_end(checkpoint: Path) -
     assert sizes[-1] < 1.1 * sizes[QUERIES // 10]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_rankers_at_once_rank_as_one_alone(checkpoint: Path) -> None:
     alone = orders(checkpoint, 40)

@@ -29,7 +29,7 @@ WORDS = ["how", "long", "does", "a", "flea", "live", "define", "visceral", "cost
 # The same models and lists every time: a failure is the code's, and comes back. Examples are small
 # as they are, and each takes a good part of a second to shrink.
 everywhere = settings(
-    max_examples=20,
+    max_examples=12,
     deadline=None,
     derandomize=True,
     database=None,

@@ -56,6 +56,7 @@ def pages() -> dict[str, Path]:
     return {word[1]: path for word, path in zip(words, written, strict=True) if word}
 
 
+@pytest.mark.long
 def test_pages_are_short_on_a_phone_and_in_print(
     pages: dict[str, Path], browse: Browse, tmp_path: Path
 ) -> None:

@@ -111,7 +111,7 @@ def test_any_order_of_dates_gives_the_same_rows(tmp_path: Path) -> None:
         act = accept(day) if i == 2 else None
         nights.append((publish_results(tmp_path, day, arms, order=order, status=status), act))
     orders = list(itertools.permutations(range(5)))
-    chosen = [*orders[:1], *orders[-1:], *random.Random(1).sample(orders[1:-1], 3)]
+    chosen = [*orders[:1], *orders[-1:], *random.Random(1).sample(orders[1:-1], 1)]
     found = []
     for n, chosen_order in enumerate(chosen):
         folder = tmp_path / f"warehouse-{n}"
