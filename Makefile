@@ -3,8 +3,8 @@
 VENV := .venv
 PYTHON_IN_VENV := $(VENV)/bin/python
 READY := $(VENV)/ready
-# pip install, which says how many packages are there. Python compiles what is imported, a sixth of
-# the files; to compile all of them takes longer than to install them.
+# pip install, which says how many packages are there. Python compiles what is imported, for a night
+# about a quarter of the files; to compile all of them takes longer than to install them.
 PIP := $(PYTHON_IN_VENV) .ci/pip_install.py --no-compile
 # What a first night would do anyway, done while other things are waited for. If it fails, the night
 # says why.
